@@ -1,0 +1,372 @@
+"""The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mpiadv.errors import UserError
+from mpiadv.tickets import StalenessRule
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images to train and test on, and how they are augmented."""
+
+    name: str = "digits"
+    """A registered data set, or the dotted name of a function (`my_package.my_module:function`)."""
+    root: str | None = None
+    """Folder that holds, or receives, the files of the data set."""
+    download: bool = True
+    """Whether missing files may be downloaded into `root`."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the data set's function."""
+    batch_size: AtLeastOne = 128
+    """Samples per ticket."""
+    train_samples: AtLeastOne | None = None
+    """Use only the first so many training samples; null: all."""
+    crop_padding: Count = 0
+    """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
+    flip: bool = False
+    """Whether images are mirrored left to right at random."""
+    num_workers: AtLeastOne = 2
+    """Threads that decode image files ahead of time, per rank."""
+
+
+class ModelConfig(Section):
+    """The classifier. It takes pixels in [0, 1]; normalisation is its first layer."""
+
+    name: str = "digits"
+    """A registered model, `torchvision:NAME`, or a dotted name (`my_package.my_module:function`)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the model's function."""
+    mean: list[float] | None = None
+    """Mean per channel, subtracted first; null: no normalisation."""
+    std: list[Positive] | None = None
+    """Standard deviation per channel, divided by second; null: no normalisation."""
+
+    @model_validator(mode="after")
+    def _mean_and_std_go_together(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("model.mean and model.std go together: give both or neither")
+        return self
+
+
+class AttackConfig(Section):
+    """The attack that crafts the training batches."""
+
+    name: str = "pgd"
+    """A registered attack: pgd, fgsm, ufgsm."""
+    norm: Literal["linf", "l2"] = "linf"
+    """The norm of the ball around each image."""
+    epsilon: NonNegative = 0.3
+    """Radius of the ball, in pixels of [0, 1]."""
+    num_steps: Count = 8
+    """Attack steps per ticket (pgd)."""
+    step_size: Positive | None = None
+    """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
+    relative_step_size: Positive = 2.5
+    """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
+    random_start: bool = True
+    """Whether the attack starts at a random point of the ball (pgd)."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Mode of the whole model while it is attacked; its running statistics never change."""
+    epsilon_warmup_steps: Count = 0
+    """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
+
+
+class ObjectiveConfig(Section):
+    """What training minimises."""
+
+    name: str = "adversarial"
+    """A registered objective: adversarial (cross-entropy on adversarial images)."""
+    clean_fraction: Fraction = 0.0
+    """Share of each batch that stays natural."""
+
+
+class OptimizerConfig(Section):
+    """The optimiser, by torch's own implementation."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: Positive = 1e-3
+    """Learning rate; the peak for `one_cycle`."""
+    momentum: Fraction = 0.9
+    """Momentum (sgd)."""
+    nesterov: bool = False
+    """Nesterov momentum (sgd)."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of the moments (adam, adamw)."""
+    weight_decay: NonNegative = 0.0
+
+
+class ScheduleConfig(Section):
+    """How the learning rate changes, by torch's own schedulers, once per training step."""
+
+    name: Literal["constant", "multistep", "cosine", "one_cycle"] = "constant"
+    milestones: list[AtLeastOne] = Field(default_factory=list)
+    """Training steps after which the rate is multiplied by `gamma` (multistep)."""
+    gamma: Positive = 0.1
+    """Factor at each milestone (multistep)."""
+    rising_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the run in which the rate rises (one_cycle)."""
+
+
+class StalenessConfig(Section):
+    """How old the parameters of an attack may be. See the README, "Staleness"."""
+
+    mode: Literal["fixed", "bounded"] = "fixed"
+    """fixed: exactly the versions of the ticket rule, same bits always; bounded: the newest
+    parameters at hand within the same bounds, not reproducible."""
+    max_staleness: Count = 16
+    """Bound for the first attack step, in training steps."""
+    final_staleness: Count = 4
+    """Bound for the last attack step, in training steps."""
+    publish_every: AtLeastOne = 4
+    """Training steps from one broadcast of the parameters to the next."""
+    trainer_steps: Count = 0
+    """How many of the last attack steps the trainer runs on its current parameters."""
+    outstanding: AtLeastOne = 2
+    """Tickets granted to one attacker and not yet consumed; does not change the result."""
+
+    @model_validator(mode="after")
+    def _rule_is_admissible(self) -> Self:
+        try:
+            self.rule()
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def rule(self) -> StalenessRule:
+        """The staleness rule of this section."""
+        return StalenessRule(
+            max_staleness=self.max_staleness,
+            final_staleness=self.final_staleness,
+            publish_every=self.publish_every,
+            trainer_steps=self.trainer_steps,
+        )
+
+
+class TrainingConfig(Section):
+    """Length and numerics of the run."""
+
+    num_steps: AtLeastOne = 1000
+    """Training steps; each consumes one ticket."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: mixed precision by autocast, in training and attacks."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU of the rank's local number where there is one, else the CPU."""
+    threads: AtLeastOne | Literal["auto"] = "auto"
+    """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
+    need the same number."""
+
+
+class EvaluationConfig(Section):
+    """Natural and PGD accuracy on test images, during the run and at its end."""
+
+    every_steps: Count = 0
+    """Training steps between evaluations; 0: only at the end."""
+    num_samples: AtLeastOne = 500
+    """Test images of an evaluation during the run."""
+    final_samples: AtLeastOne | None = None
+    """Test images of the evaluation at the end; null: all."""
+    num_steps: AtLeastOne = 40
+    """PGD steps."""
+    step_size: Positive | None = 0.01
+    """PGD step size in pixels of [0, 1]; null: `2.5 * epsilon / num_steps`."""
+    batch_size: AtLeastOne = 500
+    """Test images per batch; does not change what is attacked, only how many at once."""
+
+
+class LogConfig(Section):
+    """The HDF5 log."""
+
+    flush_seconds: Positive = 5.0
+    """Seconds between flushes to disk."""
+    natural_every: Count = 10
+    """Tickets between measurements of natural accuracy on the batch; 0: never."""
+    snapshot_every: Count = 0
+    """Training steps between snapshots: the same test images attacked again; 0: never."""
+    snapshot_images: AtLeastOne = 8
+    """How many test images a snapshot attacks."""
+
+
+class CheckpointConfig(Section):
+    """Checkpoints, from which `--resume` goes on."""
+
+    every_steps: Count = 500
+    """Training steps between checkpoints; 0: only when interrupted."""
+    keep: AtLeastOne = 2
+    """How many of the newest checkpoints stay on disk."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    output: str = "runs/digits"
+    """Folder of the run: log, checkpoints, final model."""
+    seed: Count = 0
+    """Seed of everything random."""
+    deadline_seconds: Positive = 600.0
+    """Longest wait for another rank before the run ends with an error."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    attack: AttackConfig = AttackConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    staleness: StalenessConfig = StalenessConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """The flat `section.key` settings that decide the bits of the trained model."""
+        flat = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in flat.items() if not _is_free_to_change(key)}
+
+
+FREE_TO_CHANGE = (
+    "output", "deadline_seconds", "data.root", "data.download", "data.num_workers",
+    "staleness.outstanding", "training.device", "training.threads",
+    "evaluation.", "log.", "checkpoint.",
+)  # fmt: skip
+"""Keys, or sections, that a resumed run may change: the trained model does not depend on them."""
+
+
+def _is_free_to_change(key: str) -> bool:
+    return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys; free-form `arguments` stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and key != "arguments":
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `key.subkey=value` overrides, validate.
+
+    Raises:
+        UserError: one line naming the first key that is wrong, and what was expected.
+    """
+    tree = _read_yaml(Path(path))
+    for override in overrides:
+        _apply_override(tree, override)
+    return parse_config(tree)
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Validate a nested mapping. Raises UserError as `load_config` does."""
+    _refuse_unknown_keys(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_first_line(error)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"override {override!r}: expected key.subkey=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: {text!r} is not a valid YAML value") from None
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"override {override!r}: {parent} is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _refuse_unknown_keys(tree: Mapping[str, Any]) -> None:
+    known = _known_keys(Config)
+    for key in _keys_of(tree, Config):
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise UserError(f"unknown setting {key}: the nearest known one is {nearest[0]}")
+
+
+def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        child = _section_type(field.annotation)
+        if child is not None:
+            keys += _known_keys(child, f"{prefix}{name}.")
+    return keys
+
+
+def _keys_of(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> list[str]:
+    """The keys of `tree`, descending only where `section` has a section of that name."""
+    keys = []
+    for name, value in tree.items():
+        keys.append(f"{prefix}{name}")
+        field = section.model_fields.get(str(name))
+        child = _section_type(field.annotation) if field else None
+        if child is not None and isinstance(value, Mapping):
+            keys += _keys_of(value, child, f"{prefix}{name}.")
+    return keys
+
+
+def _section_type(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return None
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part in _all_names())
+    more = error.error_count() - 1
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return what
+    suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
+    return f"{key}={first['input']!r}: {what[0].lower()}{what[1:]}{suffix}"
+
+
+def _all_names() -> set[str]:
+    return {part for key in _known_keys(Config) for part in key.split(".")}

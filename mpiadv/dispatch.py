@@ -1,0 +1,336 @@
+"""Who crafts which ticket, and what to do next: pure book-keeping, events in, decisions out.
+
+`CraftQueue` is one rank's bench: the tickets it crafts and which attack step it may run next.
+`Dispatcher` is the trainer's book: what is granted, what is ready, when the trainer itself crafts.
+Knows no MPI, no torch and no clock.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+Versions = Mapping[int, AttackSettings]
+"""The published versions a rank holds, and the attack settings each of them carries."""
+
+
+class StalenessMode(Enum):
+    """Which of the admissible versions an attack step uses."""
+
+    FIXED = "fixed"
+    BOUNDED = "bounded"
+
+
+@dataclass(kw_only=True)
+class Crafting:
+    """A ticket on the bench of the rank that crafts it."""
+
+    ticket: int
+    settings: AttackSettings | None = None
+    steps_done: int = 0
+    first_version: int = -1
+    last_version: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackStep:
+    """Permission to run one attack step: number `step` of `ticket`, on `version`."""
+
+    ticket: int
+    step: int
+    version: int
+
+
+class CraftQueue:
+    """The tickets one rank crafts, oldest first.
+
+    The oldest ticket whose next attack step may run goes first; a ticket that has to wait for
+    fresher parameters gives way to the next one.
+    """
+
+    def __init__(self, rule: StalenessRule, mode: StalenessMode = StalenessMode.FIXED) -> None:
+        self._rule = rule
+        self._mode = mode
+        self._tickets: dict[int, Crafting] = {}
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __contains__(self, ticket: int) -> bool:
+        return ticket in self._tickets
+
+    @property
+    def tickets(self) -> list[int]:
+        return sorted(self._tickets)
+
+    def add(self, ticket: int) -> None:
+        if ticket in self._tickets:
+            raise ValueError(f"ticket {ticket} is on the bench already")
+        self._tickets[ticket] = Crafting(ticket=ticket)
+
+    def remove(self, ticket: int) -> Crafting:
+        return self._tickets.pop(ticket)
+
+    def next_step(self, versions: Versions) -> AttackStep | None:
+        """The attack step to run next, or None while every ticket waits for parameters."""
+        for ticket in self.tickets:
+            crafting = self._begun(ticket, versions)
+            if crafting is None or self._is_done(crafting):
+                continue
+            version = self._usable(crafting, versions)
+            if version is not None:
+                return AttackStep(ticket=ticket, step=crafting.steps_done, version=version)
+        return None
+
+    def ran(self, step: AttackStep) -> None:
+        """Book `step` as run."""
+        crafting = self._tickets[step.ticket]
+        if step.step != crafting.steps_done:
+            raise ValueError(f"{step} ran out of turn: {crafting}")
+        if step.step == 0:
+            crafting.first_version = step.version
+        crafting.last_version = step.version
+        crafting.steps_done += 1
+
+    def pop_crafted(self, versions: Versions) -> Crafting | None:
+        """Take the oldest ticket that is crafted off the bench, None when there is none."""
+        for ticket in self.tickets:
+            crafting = self._begun(ticket, versions)
+            if crafting is not None and self._is_done(crafting):
+                return self._tickets.pop(ticket)
+        return None
+
+    def _begun(self, ticket: int, versions: Versions) -> Crafting | None:
+        """The ticket with its settings, which its first version carries; None before that."""
+        crafting = self._tickets[ticket]
+        if crafting.settings is None:
+            first = self._rule.first_version(ticket)
+            if first not in versions:
+                return None
+            crafting.settings = versions[first]
+            crafting.first_version = crafting.last_version = first
+        return crafting
+
+    def _is_done(self, crafting: Crafting) -> bool:
+        return crafting.steps_done >= self._rule.crafting_steps(_num_steps(crafting))
+
+    def _usable(self, crafting: Crafting, versions: Versions) -> int | None:
+        required = self._rule.version(crafting.ticket, crafting.steps_done, _num_steps(crafting))
+        if self._mode is StalenessMode.FIXED:
+            return required if required in versions else None
+        newest = max((v for v in versions if v <= crafting.ticket), default=-1)
+        return newest if newest >= required else None
+
+
+def _num_steps(crafting: Crafting) -> int:
+    assert crafting.settings is not None
+    return crafting.settings.num_steps
+
+
+class TicketState(Enum):
+    """What the trainer knows of a live ticket."""
+
+    GRANTED = auto()
+    OWN = auto()
+    RECRAFTED = auto()
+    READY = auto()
+
+
+class TicketEvent(Enum):
+    """What can happen to a live ticket."""
+
+    ARRIVED = auto()
+    CRAFTED_HERE = auto()
+    OVERDUE = auto()
+
+
+TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
+    (TicketState.GRANTED, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.GRANTED, TicketEvent.OVERDUE): TicketState.RECRAFTED,
+    (TicketState.RECRAFTED, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.RECRAFTED, TicketEvent.CRAFTED_HERE): TicketState.READY,
+    (TicketState.OWN, TicketEvent.CRAFTED_HERE): TicketState.READY,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Decision: train on `ticket`, whose batch is ready."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Decision: let `attacker` craft `ticket`."""
+
+    ticket: int
+    attacker: int
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """Measured seconds to craft a batch on an attacker and to train on one, smoothed."""
+
+    craft_seconds: float = 0.0
+    train_seconds: float = 0.0
+    weight: float = field(default=0.2)
+
+    def crafted(self, seconds: float) -> None:
+        self.craft_seconds = self._smoothed(self.craft_seconds, seconds)
+
+    def trained(self, seconds: float) -> None:
+        self.train_seconds = self._smoothed(self.train_seconds, seconds)
+
+    def _smoothed(self, old: float, new: float) -> float:
+        return new if old == 0.0 else old + self.weight * (new - old)
+
+
+class Dispatcher:
+    """The trainer's book: grants, ready batches, own crafting.
+
+    Held by construction: tickets are consumed exactly once and in order; at most
+    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker are granted
+    and not yet both consumed and returned.
+    """
+
+    def __init__(
+        self,
+        rule: StalenessRule,
+        *,
+        attackers: list[int],
+        outstanding: int,
+        num_tickets: int,
+        first_ticket: int = 0,
+        mode: StalenessMode = StalenessMode.FIXED,
+    ) -> None:
+        self.rule = rule
+        self.step = first_ticket
+        self.num_tickets = num_tickets
+        self.pace = Pace()
+        self.own = CraftQueue(rule, mode)
+        self._outstanding = outstanding
+        self._next_ticket = first_ticket
+        self._states: dict[int, TicketState] = {}
+        self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+        self._charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.num_tickets
+
+    @property
+    def num_live(self) -> int:
+        return self._next_ticket - self.step
+
+    @property
+    def attackers(self) -> list[int]:
+        return list(self._owed)
+
+    def state(self, ticket: int) -> TicketState | None:
+        return self._states.get(ticket)
+
+    def owed_by(self, attacker: int) -> set[int]:
+        """Tickets that `attacker` was granted and has not returned."""
+        return self._owed[attacker]
+
+    def next_grant(self) -> Grant | None:
+        """The next ticket to give out and the attacker to craft it, None while there is none."""
+        if not self._startable():
+            return None
+        attacker = self._least_burdened()
+        if attacker is None:
+            return None
+        ticket = self._take(TicketState.GRANTED)
+        self._owed[attacker].add(ticket)
+        self._charged[attacker].add(ticket)
+        return Grant(ticket=ticket, attacker=attacker)
+
+    def arrived(self, ticket: int, attacker: int) -> bool:
+        """Book a batch as received; False when another copy of it came first."""
+        self._owed[attacker].remove(ticket)
+        if self._states.get(ticket) in (None, TicketState.READY):
+            self._release(ticket, attacker)
+            return False
+        self._happened(ticket, TicketEvent.ARRIVED)
+        if ticket in self.own:
+            self.own.remove(ticket)
+        return True
+
+    def dropped(self, ticket: int, attacker: int) -> None:
+        """Book that `attacker` gave up a ticket which was consumed without it."""
+        if ticket in self._states:
+            raise ValueError(f"attacker {attacker} dropped ticket {ticket}, which is live")
+        self._owed[attacker].remove(ticket)
+        self._release(ticket, attacker)
+
+    def overdue(self, ticket: int) -> None:
+        """Craft a granted ticket here as well; the first copy wins, both are identical."""
+        self._happened(ticket, TicketEvent.OVERDUE)
+        self.own.add(ticket)
+
+    def crafted_here(self, versions: Versions) -> Crafting | None:
+        """The next ticket whose crafting by the trainer is complete; it becomes ready."""
+        crafting = self.own.pop_crafted(versions)
+        if crafting is not None:
+            self._happened(crafting.ticket, TicketEvent.CRAFTED_HERE)
+        return crafting
+
+    def decide(self, versions: Versions) -> Train | AttackStep | None:
+        """What the trainer does now: train, run one attack step of its own, or wait (None)."""
+        if self._states.get(self.step) is TicketState.READY:
+            return Train(ticket=self.step)
+        step = self.own.next_step(versions)
+        if step is None and self._may_take_own():
+            self.own.add(self._take(TicketState.OWN))
+            step = self.own.next_step(versions)
+        return step
+
+    def trained(self) -> None:
+        """Book the next ticket in order as consumed."""
+        if self._states.get(self.step) is not TicketState.READY:
+            raise ValueError(f"ticket {self.step} is not ready: {self.state(self.step)}")
+        del self._states[self.step]
+        for attacker in self._owed:
+            self._release(self.step, attacker)
+        self.step += 1
+
+    def _release(self, ticket: int, attacker: int) -> None:
+        """Give the credit back once the ticket is both consumed and returned."""
+        if ticket not in self._states and ticket not in self._owed[attacker]:
+            self._charged[attacker].discard(ticket)
+
+    def _happened(self, ticket: int, event: TicketEvent) -> None:
+        state = self._states.get(ticket)
+        following = None if state is None else TRANSITIONS.get((state, event))
+        if following is None:
+            raise ValueError(f"ticket {ticket} is {state}: {event} cannot happen to it")
+        self._states[ticket] = following
+
+    def _startable(self) -> bool:
+        newest = min(self.rule.newest_startable(self.step), self.step + self.rule.max_staleness)
+        return self._next_ticket < self.num_tickets and self._next_ticket <= newest
+
+    def _take(self, state: TicketState) -> int:
+        ticket = self._next_ticket
+        self._next_ticket += 1
+        self._states[ticket] = state
+        return ticket
+
+    def _least_burdened(self) -> int | None:
+        """The attacker with the fewest tickets to craft among those with credit left."""
+        free = [a for a in self._charged if len(self._charged[a]) < self._outstanding]
+        return min(free, key=lambda a: (len(self._owed[a]), a), default=None)
+
+    def _may_take_own(self) -> bool:
+        return self._startable() and self._attackers_fall_short()
+
+    def _attackers_fall_short(self) -> bool:
+        """Whether all attackers together craft clearly fewer batches than training takes."""
+        supply = len(self._owed) * self.pace.train_seconds
+        return supply < SHORTFALL * self.pace.craft_seconds or supply == 0.0
+
+
+SHORTFALL = 0.9
+"""Below this share of the trainer's demand the attackers' supply counts as clearly short."""

@@ -1,0 +1,158 @@
+"""Which ticket uses which samples, random numbers and parameters. Knows no MPI and no torch.
+
+Ticket `n` is the n-th adversarial batch that training consumes. Everything about it is a pure
+function of the configuration, so who crafts it, and when, is only a matter of speed.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.errors import UserError
+
+
+class Purpose(IntEnum):
+    """What a random stream is for; the values are part of the contract and never change."""
+
+    ORDER = 0
+    AUGMENTATION = 1
+    START = 2
+    DROPOUT = 3
+    MODEL = 4
+    EVALUATION = 5
+
+
+def seed_for(seed: int, purpose: Purpose, index: int = 0) -> int:
+    """The 63-bit seed of the stream for `purpose` at `index` (a ticket, an epoch, ...)."""
+    state = np.random.SeedSequence([seed, purpose, index]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOrder:
+    """Which samples ticket `n` holds: a row of the permutation of its epoch.
+
+    The last, incomplete batch of an epoch is dropped.
+    """
+
+    seed: int
+    num_samples: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= self.num_samples:
+            raise UserError(
+                f"batch_size={self.batch_size} does not fit {self.num_samples} training samples: "
+                f"use 1 <= batch_size <= {self.num_samples}"
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return self.num_samples // self.batch_size
+
+    def indices(self, ticket: int) -> npt.NDArray[np.int64]:
+        """Indices of the samples of `ticket`: int64 [batch_size]."""
+        epoch, row = divmod(ticket, self.batches_per_epoch)
+        start = row * self.batch_size
+        return _permutation(self.seed, epoch, self.num_samples)[start : start + self.batch_size]
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64]:
+    rng = np.random.default_rng(seed_for(seed, Purpose.ORDER, epoch))
+    return rng.permutation(num_samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings:
+    """What the trainer decides when it publishes a version, carried in the same message.
+
+    `num_steps` counts all attack steps of a ticket, `epsilon` is the radius of the ball.
+    """
+
+    num_steps: int
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StalenessRule:
+    """Which version of the parameters attack step `j` of ticket `n` uses.
+
+    A version is named by the number of training steps behind it. Staleness is
+    `ticket - version`; it never exceeds `max_staleness`, and that of the last attack step run by
+    the crafting rank never `final_staleness`. The last `trainer_steps` attack steps run on the
+    trainer with its current parameters, when it consumes the ticket.
+
+    Raises:
+        UserError: the numbers would deadlock or make no sense.
+    """
+
+    max_staleness: int
+    final_staleness: int
+    publish_every: int
+    trainer_steps: int = 0
+
+    def __post_init__(self) -> None:
+        final, every = self.final_staleness, self.publish_every
+        if every < 1 or self.trainer_steps < 0 or final < 0:
+            raise UserError(
+                f"publish_every={every}, final_staleness={final}, trainer_steps="
+                f"{self.trainer_steps}: expected publish_every >= 1 and the others >= 0"
+            )
+        if final > self.max_staleness:
+            raise UserError(
+                f"final_staleness={final} exceeds max_staleness={self.max_staleness}: "
+                f"use final_staleness <= {self.max_staleness} or max_staleness >= {final}"
+            )
+        if every - 1 > final:
+            raise UserError(
+                f"publish_every={every} cannot hold final_staleness={final}: "
+                f"use publish_every <= {final + 1} or final_staleness >= {every - 1}"
+            )
+
+    @property
+    def window(self) -> int:
+        """How many tickets may be live (granted or crafted, not yet consumed) at once."""
+        return self.max_staleness + 1
+
+    @property
+    def num_versions(self) -> int:
+        """How many published versions a live ticket may still need at any time."""
+        return self.max_staleness // self.publish_every + 1
+
+    def crafting_steps(self, num_steps: int) -> int:
+        """How many of a ticket's attack steps the crafting rank runs."""
+        return max(0, num_steps - self.trainer_steps)
+
+    def lag(self, step: int, num_steps: int) -> int:
+        """The largest staleness that attack step `step` (0-based) of `num_steps` may have."""
+        last = self.crafting_steps(num_steps) - 1
+        if step > last:
+            return 0
+        if last == 0:
+            return self.max_staleness
+        return self.max_staleness - (self.max_staleness - self.final_staleness) * step // last
+
+    def version(self, ticket: int, step: int, num_steps: int) -> int:
+        """The version that attack step `step` of `ticket` uses in `fixed` mode."""
+        if step >= self.crafting_steps(num_steps):
+            return ticket
+        return self._round_up(ticket - self.lag(step, num_steps))
+
+    def first_version(self, ticket: int) -> int:
+        """The version of the first attack step: it carries the ticket's attack settings."""
+        return self._round_up(ticket - self.max_staleness)
+
+    def newest_startable(self, step: int) -> int:
+        """The newest ticket whose first version is published when the trainer is at `step`."""
+        return step - step % self.publish_every + self.max_staleness
+
+    def is_published(self, step: int) -> bool:
+        """Whether the trainer publishes its parameters when it reaches `step`."""
+        return step % self.publish_every == 0
+
+    def _round_up(self, version: int) -> int:
+        return -(-max(0, version) // self.publish_every) * self.publish_every
