@@ -249,7 +249,9 @@ FREE_TO_CHANGE = (
 
 
 def _is_free_to_change(key: str) -> bool:
-    return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE)
+    return any(
+        key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
+    )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

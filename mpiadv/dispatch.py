@@ -5,8 +5,8 @@
 Knows no MPI, no torch and no clock.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from mpiadv.tickets import AttackSettings, StalenessRule
@@ -72,8 +72,13 @@ class CraftQueue:
     def remove(self, ticket: int) -> Crafting:
         return self._tickets.pop(ticket)
 
-    def next_step(self, versions: Versions) -> AttackStep | None:
-        """The attack step to run next, or None while every ticket waits for parameters."""
+    def next_step(self, versions: Versions, *, patient: bool = False) -> AttackStep | None:
+        """The attack step to run next, or None while every ticket waits for parameters.
+
+        A `patient` rank starts no younger ticket while an older one needs just the next version
+        and the trainer will need that ticket at once: an attack step cannot be broken off, so
+        the older ticket, and with it the trainer, would wait for the younger one's step.
+        """
         for ticket in self.tickets:
             crafting = self._begun(ticket, versions)
             if crafting is None or self._is_done(crafting):
@@ -81,6 +86,8 @@ class CraftQueue:
             version = self._usable(crafting, versions)
             if version is not None:
                 return AttackStep(ticket=ticket, step=crafting.steps_done, version=version)
+            if patient and self._is_urgent(crafting, versions):
+                return None
         return None
 
     def ran(self, step: AttackStep) -> None:
@@ -115,8 +122,17 @@ class CraftQueue:
     def _is_done(self, crafting: Crafting) -> bool:
         return crafting.steps_done >= self._rule.crafting_steps(_num_steps(crafting))
 
+    def _is_urgent(self, crafting: Crafting, versions: Versions) -> bool:
+        """Whether the next version is all it needs, and the trainer needs it right after."""
+        required = self._required(crafting)
+        is_next = required == max(versions) + self._rule.publish_every
+        return is_next and crafting.ticket - required <= 1
+
+    def _required(self, crafting: Crafting) -> int:
+        return self._rule.version(crafting.ticket, crafting.steps_done, _num_steps(crafting))
+
     def _usable(self, crafting: Crafting, versions: Versions) -> int | None:
-        required = self._rule.version(crafting.ticket, crafting.steps_done, _num_steps(crafting))
+        required = self._required(crafting)
         if self._mode is StalenessMode.FIXED:
             return required if required in versions else None
         newest = max((v for v in versions if v <= crafting.ticket), default=-1)
@@ -163,10 +179,11 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Decision: let `attacker` craft `ticket`."""
+    """Decision: let `attacker` craft `ticket`; `patient` as in `CraftQueue.next_step`."""
 
     ticket: int
     attacker: int
+    patient: bool
 
 
 @dataclass(kw_only=True)
@@ -175,7 +192,7 @@ class Pace:
 
     craft_seconds: float = 0.0
     train_seconds: float = 0.0
-    weight: float = field(default=0.2)
+    weight: float = 0.2
 
     def crafted(self, seconds: float) -> None:
         self.craft_seconds = self._smoothed(self.craft_seconds, seconds)
@@ -245,7 +262,7 @@ class Dispatcher:
         ticket = self._take(TicketState.GRANTED)
         self._owed[attacker].add(ticket)
         self._charged[attacker].add(ticket)
-        return Grant(ticket=ticket, attacker=attacker)
+        return Grant(ticket=ticket, attacker=attacker, patient=self._attackers_have_slack())
 
     def arrived(self, ticket: int, attacker: int) -> bool:
         """Book a batch as received; False when another copy of it came first."""
@@ -328,9 +345,19 @@ class Dispatcher:
 
     def _attackers_fall_short(self) -> bool:
         """Whether all attackers together craft clearly fewer batches than training takes."""
-        supply = len(self._owed) * self.pace.train_seconds
-        return supply < SHORTFALL * self.pace.craft_seconds or supply == 0.0
+        return self._supply() < SHORTFALL * self.pace.craft_seconds or self._supply() == 0.0
+
+    def _attackers_have_slack(self) -> bool:
+        """Whether all attackers together could craft more batches than training takes."""
+        return self._supply() > self.pace.craft_seconds
+
+    def _supply(self) -> float:
+        """Seconds of crafting that all attackers do while the trainer trains on one batch."""
+        return len(self._owed) * self.pace.train_seconds
 
 
-SHORTFALL = 0.9
-"""Below this share of the trainer's demand the attackers' supply counts as clearly short."""
+SHORTFALL = 0.6
+"""Below this share of the trainer's demand the attackers' supply counts as clearly short.
+
+Between this share and 1 the trainer has so little time left for a ticket of its own that the
+ticket would be overdue before it is crafted, and hold up the attackers' refreshed steps."""

@@ -1,0 +1,1 @@
+"""Messages between the trainer and the attackers: over MPI, or in memory for tests."""

@@ -1,0 +1,195 @@
+"""What the engine asks of communication, whatever carries it. Knows no MPI and no torch.
+
+Slots own their buffer for good; a buffer is used again only after its message is complete.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.comm.messages import (
+    BATCH_HEADER,
+    PARAMETER_HEADER,
+    BatchShape,
+    Bytes,
+    aligned,
+    header_of,
+)
+
+Allocate = Callable[[int], Bytes]
+"""Gives a zeroed host buffer of so many bytes, 64-byte aligned; pinned where there is a GPU."""
+
+SPARE_BROADCASTS = 4
+"""How many versions may be on their way beyond those that the ring keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkShape:
+    """Sizes of the buffers on both ends of a link.
+
+    `parameter_bytes` counts the flat parameters and buffers of the model, `num_versions` how many
+    published versions a live ticket may need, `window` how many tickets may be live.
+    """
+
+    batch: BatchShape
+    parameter_bytes: int
+    num_versions: int
+    window: int
+    outstanding: int
+
+
+class ParameterSlot:
+    """A buffer for one version of the parameters, header included."""
+
+    def __init__(self, parameter_bytes: int, allocate: Allocate) -> None:
+        start = aligned(PARAMETER_HEADER.itemsize)
+        self.buffer = allocate(start + aligned(parameter_bytes))
+        self.header: npt.NDArray[Any] = header_of(self.buffer, PARAMETER_HEADER)
+        self.values: Bytes = self.buffer[start : start + parameter_bytes]
+
+    @property
+    def version(self) -> int:
+        return int(self.header["version"][0])
+
+
+class BatchSlot:
+    """A buffer for one batch, header included."""
+
+    def __init__(self, shape: BatchShape, allocate: Allocate) -> None:
+        self.buffer = allocate(shape.num_bytes)
+        self.header: npt.NDArray[Any] = header_of(self.buffer, BATCH_HEADER)
+        self.labels = shape.labels(self.buffer)
+        self.images = shape.images(self.buffer)
+        self.natural = shape.natural(self.buffer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A batch, or the word that a ticket was dropped, that came from `attacker`."""
+
+    attacker: int
+    slot: BatchSlot
+
+    @property
+    def ticket(self) -> int:
+        return int(self.slot.header["ticket"][0])
+
+    @property
+    def dropped(self) -> bool:
+        return bool(self.slot.header["dropped"][0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A ticket that the trainer granted to this attacker."""
+
+    ticket: int
+    patient: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farewell:
+    """What an attacker says last: what it did, and where."""
+
+    batches_sent: int
+    tickets_dropped: int
+    craft_seconds: float
+    parameter_wait_seconds: float
+    grant_wait_seconds: float
+    host: str
+
+
+@dataclass(kw_only=True)
+class Incoming:
+    """What reached an attacker since it last asked."""
+
+    parameters: list[ParameterSlot] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    last_call: bool = False
+    """The trainer grants nothing more: every grant has arrived."""
+    alive: bool = False
+    """The trainer is busy elsewhere and wants to be waited for."""
+
+    def __bool__(self) -> bool:
+        return bool(self.parameters or self.orders or self.last_call or self.alive)
+
+
+class TrainerLink(Protocol):
+    """The trainer's end."""
+
+    @property
+    def attackers(self) -> list[int]: ...
+
+    def free_parameter_slot(self) -> ParameterSlot | None:
+        """A slot whose last broadcast is complete and that was recycled, None while there is none."""
+
+    def broadcast(self, slot: ParameterSlot) -> None:
+        """Start sending a version to every attacker; the slot stays readable."""
+
+    def recycle(self, slot: ParameterSlot) -> None:
+        """Say that the slot's version is not needed any more."""
+
+    def grant(self, attacker: int, order: Order) -> None:
+        """Let `attacker` craft a ticket, with a receive posted for its batch."""
+
+    def poll(self) -> list[Delivery]:
+        """Make progress on every message; returns what has arrived. Never blocks."""
+
+    def release(self, slot: BatchSlot) -> None:
+        """Say that a delivered batch has been consumed."""
+
+    def call_last(self) -> None:
+        """Tell every attacker that no grant follows."""
+
+    def keep_alive(self) -> None:
+        """Tell every attacker to go on waiting."""
+
+    def farewells(self) -> dict[int, Farewell]:
+        """The attackers that have said farewell so far."""
+
+    def host_of(self, attacker: int) -> str:
+        """The attacker's host name."""
+
+    def pending(self) -> int:
+        """How many messages are on their way."""
+
+    def free(self) -> None:
+        """Release the link; only when nothing is pending."""
+
+
+class AttackerLink(Protocol):
+    """An attacker's end."""
+
+    @property
+    def rank(self) -> int: ...
+
+    def poll(self) -> Incoming:
+        """Make progress on every message; returns what has arrived. Never blocks."""
+
+    def recycle(self, slot: ParameterSlot) -> None:
+        """Say that the slot's version is not needed any more."""
+
+    def free_batch_slot(self) -> BatchSlot | None:
+        """A slot whose last batch has been received, None while there is none."""
+
+    def send(self, slot: BatchSlot) -> None:
+        """Start sending a batch; the header alone travels when it says `dropped`."""
+
+    def bid_farewell(self, farewell: Farewell) -> None:
+        """Start sending the last message."""
+
+    def pending(self) -> int:
+        """How many sent messages are on their way."""
+
+    def free(self) -> None:
+        """Release the link; only when nothing is pending."""
+
+
+def plain_memory(num_bytes: int) -> Bytes:
+    """A zeroed buffer in pageable memory, 64-byte aligned."""
+    padded = np.zeros(num_bytes + 64, np.uint8)
+    start = -padded.ctypes.data % 64
+    return padded[start : start + num_bytes]

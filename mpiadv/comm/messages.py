@@ -1,0 +1,111 @@
+"""What is on the wire: byte layouts of the three messages. Knows no MPI and no torch.
+
+Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
+multiple of 64 bytes.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+ALIGNMENT = 64
+
+PARAMETER_HEADER = np.dtype(
+    [
+        ("incarnation", np.int64),
+        ("version", np.int64),
+        ("num_steps", np.int64),
+        ("epsilon", np.float64),
+        ("stop", np.int64),
+        ("padding", np.int64, 3),
+    ]
+)
+
+BATCH_HEADER = np.dtype(
+    [
+        ("incarnation", np.int64),
+        ("ticket", np.int64),
+        ("dropped", np.int64),
+        ("first_version", np.int64),
+        ("last_version", np.int64),
+        ("attacker", np.int64),
+        ("num_steps", np.int64),
+        ("epsilon", np.float64),
+        ("craft_seconds", np.float64),
+        ("parameter_wait_seconds", np.float64),
+        ("grant_wait_seconds", np.float64),
+        ("gradient_magnitude", np.float64),
+        ("natural_accuracy", np.float64),
+        ("padding", np.int64, 3),
+    ]
+)
+
+GRANT_MESSAGE = np.dtype([("kind", np.int64), ("ticket", np.int64), ("patient", np.int64)])
+
+FAREWELL_MESSAGE = np.dtype(
+    [
+        ("batches_sent", np.int64),
+        ("tickets_dropped", np.int64),
+        ("craft_seconds", np.float64),
+        ("parameter_wait_seconds", np.float64),
+        ("grant_wait_seconds", np.float64),
+        ("host", "S64"),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """The arrays of a batch: images float32 [batch_size, *image_shape], labels int64."""
+
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    with_natural: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        copies = 2 if self.with_natural else 1
+        return self._images_start + copies * self._image_bytes
+
+    @property
+    def _images_start(self) -> int:
+        return aligned(BATCH_HEADER.itemsize + 8 * self.batch_size)
+
+    @property
+    def _image_bytes(self) -> int:
+        return aligned(4 * self.batch_size * prod(self.image_shape))
+
+    def labels(self, buffer: Bytes) -> npt.NDArray[np.int64]:
+        """The labels in a batch's buffer: int64 [batch_size]."""
+        start = BATCH_HEADER.itemsize
+        return buffer[start : start + 8 * self.batch_size].view(np.int64)
+
+    def images(self, buffer: Bytes) -> npt.NDArray[np.float32]:
+        """The adversarial images in a batch's buffer: float32 [batch_size, C, H, W]."""
+        return self._image_array(buffer, self._images_start)
+
+    def natural(self, buffer: Bytes) -> npt.NDArray[np.float32] | None:
+        """The natural images, where they travel too: float32 [batch_size, C, H, W]."""
+        if not self.with_natural:
+            return None
+        return self._image_array(buffer, self._images_start + self._image_bytes)
+
+    def _image_array(self, buffer: Bytes, start: int) -> npt.NDArray[np.float32]:
+        num_values = self.batch_size * prod(self.image_shape)
+        values = buffer[start : start + 4 * num_values].view(np.float32)
+        return values.reshape(self.batch_size, *self.image_shape)
+
+
+def aligned(num_bytes: int) -> int:
+    """`num_bytes` rounded up to the alignment."""
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def header_of(buffer: Bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The header at the start of a buffer, as a writable record array of length 1."""
+    return buffer[: dtype.itemsize].view(dtype)

@@ -1,0 +1,48 @@
+"""Waiting with back-off and a deadline. Blocking calls would keep signal handlers from running."""
+
+import time
+from collections.abc import Callable
+
+from mpiadv.errors import DeadlineError
+
+SHORTEST_SLEEP_SECONDS = 0.0001
+LONGEST_SLEEP_SECONDS = 0.001
+
+
+class Wait:
+    """One wait after another: `pause` while nothing happens, `over` when something did."""
+
+    def __init__(
+        self,
+        deadline_seconds: float,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._began: float | None = None
+        self._next_sleep = SHORTEST_SLEEP_SECONDS
+
+    def pause(self, describe: Callable[[], str]) -> None:
+        """Sleep a moment.
+
+        Raises:
+            DeadlineError: nothing has happened for `deadline_seconds`; `describe` says for what.
+        """
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+        if now - self._began > self._deadline_seconds:
+            raise DeadlineError(
+                f"waited {self._deadline_seconds:g} s for {describe()}: the other side is dead, "
+                "stuck or slower than deadline_seconds allows"
+            )
+        self._sleep(self._next_sleep)
+        self._next_sleep = min(2 * self._next_sleep, LONGEST_SLEEP_SECONDS)
+
+    def over(self) -> None:
+        """Something happened: the next pause begins a new wait."""
+        self._began = None
+        self._next_sleep = SHORTEST_SLEEP_SECONDS

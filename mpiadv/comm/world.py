@@ -1,0 +1,90 @@
+"""The ranks of the job, and what all of them say to each other at its start and end, over MPI."""
+
+import platform
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.comm.library import MPI
+from mpiadv.comm.links import Allocate, LinkShape
+from mpiadv.comm.mpi import MpiAttackerLink, MpiTrainerLink
+from mpiadv.comm.waiting import Wait
+
+DEFAULT_DEADLINE_SECONDS = 600.0
+
+
+class World:
+    """All ranks. Rank 0 trains; every collective wait has a deadline."""
+
+    def __init__(self) -> None:
+        self._comm = MPI.COMM_WORLD
+        self.deadline_seconds = DEFAULT_DEADLINE_SECONDS
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = node.rank, node.size
+        node.Free()
+
+    @property
+    def rank(self) -> int:
+        return int(self._comm.rank)
+
+    @property
+    def size(self) -> int:
+        return int(self._comm.size)
+
+    @property
+    def is_trainer(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def host(self) -> str:
+        return platform.node()
+
+    @staticmethod
+    def library() -> str:
+        """Name and version of the MPI library."""
+        return str(MPI.Get_library_version()).split(",")[0].strip()
+
+    def share(self, text: str) -> str:
+        """The text of rank 0, on every rank."""
+        return self.gather(text if self.is_trainer else "")[0]
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all ranks in rank order, on every rank."""
+        mine = np.frombuffer(text.encode(), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        size = np.array([mine.size], np.int64)
+        self._complete(self._comm.Iallgather(size, sizes), "every rank's word")
+        everything = np.zeros(int(sizes.sum()), np.uint8)
+        counts = [int(count) for count in sizes]
+        self._complete(
+            self._comm.Iallgatherv([mine, MPI.BYTE], [everything, counts, MPI.BYTE]),
+            "every rank's word",
+        )
+        ends = np.cumsum(sizes)
+        return [everything[end - n : end].tobytes().decode() for n, end in zip(sizes, ends)]
+
+    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The element-wise sum over all ranks, on every rank."""
+        total = np.zeros_like(values)
+        self._complete(self._comm.Iallreduce(values, total, MPI.SUM), "every rank's figures")
+        return total
+
+    def trainer_link(
+        self, shape: LinkShape, hosts: list[str], allocate: Allocate
+    ) -> MpiTrainerLink:
+        """Rank 0's end; all ranks make theirs together."""
+        return MpiTrainerLink(self._comm, shape, hosts, allocate)
+
+    def attacker_link(self, shape: LinkShape, allocate: Allocate) -> MpiAttackerLink:
+        """An attacker's end; all ranks make theirs together."""
+        return MpiAttackerLink(self._comm, shape, allocate)
+
+    def abort(self) -> None:
+        """End every rank of the job at once with exit code 1."""
+        self._comm.Abort(1)
+
+    def _complete(self, request: MPI.Request, what: str) -> None:
+        wait = Wait(self.deadline_seconds, clock=time.perf_counter)
+        while not request.Test():
+            wait.pause(lambda: what)
