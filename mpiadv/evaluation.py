@@ -1,0 +1,239 @@
+"""Natural and adversarial accuracy on test images. Knows no communicator: the caller adds shares.
+
+Images are shared out in batches, and each batch draws its random start from its own seed, so the
+result is the same for any number of ranks.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.tickets import Purpose, seed_for
+
+COLUMNS = (
+    "num_samples",
+    "natural_correct",
+    "adversarial_correct",
+    "natural_loss_sum",
+    "adversarial_loss_sum",
+)
+"""What the columns of `Counts.rows` hold."""
+
+
+class ImageSource(Protocol):
+    """Test images by index."""
+
+    @property
+    def num_samples(self) -> int:
+        """How many images there are."""
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Counts:
+    """Sums per batch: `rows` is float64 [num_batches, 5], see `COLUMNS`.
+
+    A rank fills the rows of its own batches and leaves the others zero. So adding the rows of all
+    ranks, in any order, is exact, and sums over batches are taken in the same order for any number
+    of ranks.
+    """
+
+    rows: npt.NDArray[np.float64]
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The counts of two ranks together."""
+        return Counts(rows=self.rows + other.rows)
+
+    @property
+    def num_samples(self) -> int:
+        """Evaluated images."""
+        return int(self._total("num_samples"))
+
+    @property
+    def natural_accuracy(self) -> float:
+        """Natural images classified correctly, in percent."""
+        return 100 * self._total("natural_correct") / self.num_samples
+
+    @property
+    def adversarial_accuracy(self) -> float:
+        """Adversarial images classified correctly, in percent."""
+        return 100 * self._total("adversarial_correct") / self.num_samples
+
+    @property
+    def natural_loss(self) -> float:
+        """Mean cross-entropy on natural images."""
+        return self._total("natural_loss_sum") / self.num_samples
+
+    @property
+    def adversarial_loss(self) -> float:
+        """Mean cross-entropy on adversarial images."""
+        return self._total("adversarial_loss_sum") / self.num_samples
+
+    def _total(self, column: str) -> float:
+        return float(self.rows[:, COLUMNS.index(column)].sum())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttackedImages:
+    """A few images under attack, on the CPU.
+
+    Attributes:
+        adversarial: float32 [N, C, H, W] in [0, 1].
+        predictions: int64 [N], the class that the model sees in `adversarial`.
+        labels: int64 [N].
+    """
+
+    adversarial: Tensor
+    predictions: Tensor
+    labels: Tensor
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def evaluate(
+    model: nn.Module,
+    source: ImageSource,
+    attack: Attack,
+    *,
+    seed: int,
+    num_samples: int,
+    batch_size: int,
+    precision: Precision,
+    share: tuple[int, int] = (0, 1),
+    between_steps: Callable[[], None] = _do_nothing,
+) -> Counts:
+    """One rank's share of the accuracy and loss on the first `num_samples` images of `source`.
+
+    The model is attacked in evaluation mode and left as it was. `num_samples` beyond the end of
+    `source` means all of it.
+
+    Args:
+        share: (rank, size); rank takes the batches rank, rank + size, ...
+        between_steps: called after each attack step, to keep messages moving.
+
+    Returns:
+        Counts with the rows of this rank's batches; add those of the other ranks before reading.
+    """
+    rank, size = share
+    batches = _batches(min(num_samples, source.num_samples), batch_size)
+    rows = np.zeros((len(batches), len(COLUMNS)))
+    with frozen(model):
+        for number in range(rank, len(batches), size):
+            images, labels = _load(source, batches[number], model)
+            adversarial = _run(
+                attack, model, images, labels,
+                seed=seed_for(seed, Purpose.EVALUATION, number),
+                precision=precision, between_steps=between_steps,
+            )  # fmt: skip
+            rows[number] = _count(model, images, adversarial, labels, precision)
+    return Counts(rows=rows)
+
+
+def attack_images(
+    model: nn.Module,
+    source: ImageSource,
+    attack: Attack,
+    indices: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    precision: Precision,
+    between_steps: Callable[[], None] = _do_nothing,
+) -> AttackedImages:
+    """Attack the images of `source` at `indices`; the start is the same every time.
+
+    So two snapshots of the same images differ by the model alone (Bhat et al. 2019, figure 6). The
+    model is attacked in evaluation mode and left as it was.
+    """
+    with frozen(model):
+        images, labels = _load(source, indices, model)
+        adversarial = _run(
+            attack, model, images, labels,
+            seed=seed_for(seed, Purpose.EVALUATION),
+            precision=precision, between_steps=between_steps,
+        )  # fmt: skip
+        predictions = _logits(model, adversarial, precision).argmax(dim=1)
+    return AttackedImages(
+        adversarial=adversarial.cpu(), predictions=predictions.cpu(), labels=labels.cpu()
+    )
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, its parameters without gradients; as it was afterwards."""
+    training = {module: module.training for module in model.modules()}
+    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+        for parameter, had_gradient in requires_grad.items():
+            parameter.requires_grad_(had_gradient)
+
+
+def _batches(num_samples: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
+    indices = np.arange(num_samples, dtype=np.int64)
+    return [indices[start : start + batch_size] for start in range(0, num_samples, batch_size)]
+
+
+def _load(
+    source: ImageSource, indices: npt.NDArray[np.int64], model: nn.Module
+) -> tuple[Tensor, Tensor]:
+    images, labels = source.batch(indices)
+    first = next(model.parameters(), images)
+    return images.to(first.device), labels.to(first.device)
+
+
+def _run(
+    attack: Attack,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    precision: Precision,
+    between_steps: Callable[[], None],
+) -> Tensor:
+    def gradient(adversarial: Tensor) -> Tensor:
+        return input_gradient(model, adversarial, labels, precision=precision)[0]
+
+    generator = torch.Generator(images.device).manual_seed(seed)
+    adversarial = start = attack.start(images, generator)
+    for stepped in attack.steps(gradient, images, start):
+        adversarial = stepped
+        between_steps()
+    return adversarial
+
+
+def _count(
+    model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, precision: Precision
+) -> tuple[float, ...]:
+    natural_correct, natural_loss = _score(_logits(model, images, precision), labels)
+    correct, loss = _score(_logits(model, adversarial, precision), labels)
+    return len(labels), natural_correct, correct, natural_loss, loss
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    return forward(model, images, precision=precision)
+
+
+def _score(logits: Tensor, labels: Tensor) -> tuple[int, float]:
+    """How many are right, and the sum of their cross-entropy."""
+    # argmax of NaN is a class like any other: a broken model must not score by it.
+    right = (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+    loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    return int(right.sum()), float(loss)
