@@ -1,0 +1,77 @@
+"""Which classifier a configuration names, built from a seed. Knows no data set and no training."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from mpiadv.config import ModelConfig
+from mpiadv.errors import UserError
+from mpiadv.models.check import check_model, origin_of
+from mpiadv.models.digits import digits
+from mpiadv.models.flat import FlatState, fingerprint
+from mpiadv.models.mnist import mnist
+from mpiadv.models.normalized import normalized
+from mpiadv.models.preact_resnet import preact_resnet18
+from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
+from mpiadv.registry import find_registered, import_dotted, is_dotted
+
+__all__ = ["FlatState", "build_model", "check_model", "fingerprint"]
+
+ImageShape = tuple[int, int, int]
+Builder = Callable[..., nn.Module]
+
+REGISTERED: dict[str, Builder] = {
+    "digits": digits,
+    "mnist": mnist,
+    "preact_resnet18": preact_resnet18,
+}
+
+
+def build_model(
+    config: ModelConfig, *, num_classes: int, image_shape: ImageShape, seed: int
+) -> nn.Module:
+    """The classifier of a configuration, float32, on the CPU; the same bits for the same seed.
+
+    It takes images: float32 [N, C, H, W] in [0, 1] and returns logits: [N, num_classes]. The
+    global random generators are left as they were.
+
+    Raises:
+        UserError: no such model, arguments that it refuses, or images that it cannot take.
+    """
+    builder = _find_builder(config.name)
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would reseed the generators of all GPUs too, and nothing restores those.
+        torch.default_generator.manual_seed(seed)
+        model = _build(builder, config, num_classes, image_shape)
+    model = model.to(device="cpu", dtype=torch.float32)
+    if config.mean is None or config.std is None:
+        return model
+    return normalized(model, mean=config.mean, std=config.std, num_channels=image_shape[0])
+
+
+def _find_builder(name: str) -> Builder:
+    if name.startswith(PREFIX):
+        return torchvision_builder(name)
+    if is_dotted(name):
+        return import_dotted("model", name)
+    return find_registered("model", name, REGISTERED)
+
+
+def _build(
+    builder: Builder, config: ModelConfig, num_classes: int, image_shape: ImageShape
+) -> nn.Module:
+    try:
+        model = builder(num_classes=num_classes, image_shape=image_shape, **config.arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"model {config.name!r} cannot be built with num_classes={num_classes}, image_shape="
+            f"{image_shape} and arguments {config.arguments}: {origin_of(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model {config.name!r} returned {type(model).__name__}, expected a torch.nn.Module"
+        )
+    return model

@@ -1,0 +1,87 @@
+"""A module's whole state as one vector of bytes, and as one hash. Knows no MPI and no files."""
+
+import hashlib
+from collections.abc import Iterator
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT = 64
+"""Every tensor starts at a multiple of so many bytes."""
+
+
+class FlatState:
+    """The byte layout of a module's parameters and buffers in one flat vector.
+
+    Parameters come first, then buffers, persistent or not, in the module's order; a shared tensor
+    appears once. The bytes between tensors are nobody's: `pack` leaves them as they are.
+    """
+
+    num_bytes: int
+    """Length of the flat vector, a multiple of the alignment."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._starts: list[int] = []
+        self.num_bytes = 0
+        for _, tensor in _named_tensors(module):
+            self._starts.append(self.num_bytes)
+            self.num_bytes += _aligned(tensor.nbytes)
+
+    def pack(self, out: Tensor) -> None:
+        """Copy the module's tensors into `out`: uint8 [num_bytes], on any device.
+
+        The first byte of `out` must lie at a multiple of 8 bytes in its storage.
+        """
+        self._copy(out, into_module=False)
+
+    def unpack(self, flat: Tensor) -> None:
+        """Copy `flat`: uint8 [num_bytes], as `pack` wrote it, back into the module, in place."""
+        self._copy(flat, into_module=True)
+
+    @torch.no_grad()
+    def _copy(self, flat: Tensor, *, into_module: bool) -> None:
+        if flat.dtype != torch.uint8 or flat.shape != (self.num_bytes,):
+            raise ValueError(
+                f"expected uint8 [{self.num_bytes}], got {flat.dtype} {list(flat.shape)}"
+            )
+        for tensors, views in self._grouped(flat):
+            # One kernel per dtype on a GPU, instead of one per tensor.
+            if into_module:
+                torch._foreach_copy_(tensors, views)
+            else:
+                torch._foreach_copy_(views, tensors)
+
+    def _grouped(self, flat: Tensor) -> list[tuple[list[Tensor], list[Tensor]]]:
+        """The module's tensors and their places in `flat`, grouped by dtype."""
+        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        # Listed anew each time: moving a module to a device replaces its buffers.
+        for start, (_, tensor) in zip(self._starts, _named_tensors(self._module), strict=True):
+            tensors, views = groups.setdefault(tensor.dtype, ([], []))
+            tensors.append(tensor)
+            views.append(_view(flat, start, tensor))
+        return list(groups.values())
+
+
+def fingerprint(module: nn.Module) -> str:
+    """The SHA-256, in hex, of the names, dtypes, shapes and bytes of a module's whole state."""
+    digest = hashlib.sha256()
+    for name, tensor in _named_tensors(module):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _view(flat: Tensor, start: int, tensor: Tensor) -> Tensor:
+    num_bytes = prod(tensor.shape) * tensor.element_size()
+    return flat[start : start + num_bytes].view(tensor.dtype).view(tensor.shape)
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
