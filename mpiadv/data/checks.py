@@ -1,0 +1,55 @@
+"""What a data set must hold, and the lines that refuse the rest. Knows no particular data set."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from mpiadv.config import DataConfig
+from mpiadv.errors import UserError
+
+
+def require_arguments(config: DataConfig, known: Collection[str] = ()) -> None:
+    """Refuse arguments that a registered data set does not take."""
+    unknown = sorted(set(config.arguments) - set(known))
+    if unknown:
+        takes = f"only {', '.join(sorted(known))}" if known else "none"
+        raise UserError(
+            f"data.arguments: data set {config.name!r} does not take {', '.join(unknown)}; "
+            f"it takes {takes}"
+        )
+
+
+def require_labels(labels: Tensor, num_classes: int, place: str) -> None:
+    """Refuse labels: int64 [N] outside 0..num_classes - 1."""
+    wrong = torch.nonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        index = int(wrong[0, 0])
+        raise UserError(label_line(int(labels[index]), num_classes, f"{place}, index {index}"))
+
+
+def label_line(label: int, num_classes: int, place: str) -> str:
+    """The line that refuses one label."""
+    return (
+        f"{place}: label {label} is outside 0..{num_classes - 1}: correct the label, or the "
+        f"number of classes ({num_classes})"
+    )
+
+
+def require_pixels(images: Tensor, place: str, *, first_index: int = 0) -> None:
+    """Refuse float images: [N, C, H, W] with pixels outside [0, 1] or not a number."""
+    low, high = images.flatten(1).aminmax(dim=1)
+    # Negated, so that pixels that are not a number are refused too.
+    wrong = torch.nonzero(~((low >= 0) & (high <= 1)))
+    if len(wrong):
+        row = int(wrong[0, 0])
+        raise UserError(
+            f"{place}, index {first_index + row}: pixels from {float(low[row]):g} to "
+            f"{float(high[row]):g}, expected [0, 1]: scale them, and leave normalisation to "
+            f"model.mean and model.std"
+        )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """`(3, 32, 32)` as `3x32x32`."""
+    return "x".join(str(size) for size in shape)

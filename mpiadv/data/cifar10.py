@@ -1,0 +1,52 @@
+"""CIFAR-10, fetched, verified by checksums and read by torchvision."""
+
+import numpy as np
+import torch
+
+from mpiadv.config import DataConfig
+from mpiadv.data.checks import require_arguments
+from mpiadv.data.download import download, root_of
+from mpiadv.data.memory import MemorySource
+from mpiadv.data.source import DataSet
+from mpiadv.errors import UserError
+
+
+def load_cifar10(config: DataConfig) -> DataSet:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 training and 10,000 test images of 3x32x32.
+
+    Raises:
+        UserError: files are missing and cannot be downloaded, or are truncated or corrupt.
+    """
+    require_arguments(config)
+    train, class_names = _read_split(config, "train", config.train_samples)
+    test, _ = _read_split(config, "test", None)
+    return DataSet(
+        train=train,
+        test=test,
+        num_classes=10,
+        image_shape=(3, 32, 32),
+        class_names=class_names,
+    )
+
+
+def _read_split(
+    config: DataConfig, split: str, num_samples: int | None
+) -> tuple[MemorySource, tuple[str, ...]]:
+    from torchvision.datasets import CIFAR10
+
+    root, is_train = root_of(config), split == "train"
+    folder = root / CIFAR10.base_folder
+    if not folder.is_dir():
+        download(config, folder, lambda: CIFAR10(str(root), download=True))
+    try:
+        # The files are pickles: torchvision opens none whose checksum is not the published one.
+        samples = CIFAR10(str(root), train=is_train)
+    except Exception as error:
+        raise UserError(
+            f"the files in {folder} are incomplete or corrupt (their checksums are not those of "
+            f"CIFAR-10): delete the folder, and run again with data.download=true or copy it again"
+        ) from error
+    images = torch.from_numpy(np.ascontiguousarray(samples.data.transpose(0, 3, 1, 2)))
+    labels = torch.tensor(samples.targets, dtype=torch.int64)
+    source = MemorySource(images[:num_samples], labels[:num_samples])
+    return source, tuple(samples.classes)

@@ -1,0 +1,42 @@
+"""The handwritten digits that scikit-learn carries: 8x8, nothing to download."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpiadv.config import DataConfig
+from mpiadv.data.checks import require_arguments
+from mpiadv.data.memory import MemorySource
+from mpiadv.data.source import DataSet
+
+NUM_TRAIN = 1437
+"""Of 1,797 samples; the other 360 are for testing."""
+
+
+def load_digits(config: DataConfig) -> DataSet:
+    """1,437 training and 360 test images of 1x8x8, always split in the same way.
+
+    Raises:
+        UserError: the configuration gives arguments.
+    """
+    require_arguments(config)
+    images, labels = _shuffled()
+    end = min(NUM_TRAIN, config.train_samples or NUM_TRAIN)
+    return DataSet(
+        train=MemorySource(images[:end], labels[:end]),
+        test=MemorySource(images[NUM_TRAIN:], labels[NUM_TRAIN:]),
+        num_classes=10,
+        image_shape=(1, 8, 8),
+        class_names=tuple("0123456789"),
+    )
+
+
+def _shuffled() -> tuple[Tensor, Tensor]:
+    """All images: uint8 [N, 1, 8, 8], and labels: int64 [N]; writers are mixed by the order."""
+    from sklearn import datasets
+
+    sixteenths, labels = datasets.load_digits(return_X_y=True)
+    pixels = np.round(sixteenths * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    # RandomState: its stream is frozen, that of numpy's newer generators may change.
+    order = np.random.RandomState(0).permutation(len(labels))
+    return torch.from_numpy(pixels[order]), torch.from_numpy(labels[order].astype(np.int64))

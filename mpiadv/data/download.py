@@ -1,0 +1,53 @@
+"""Where the files of a public data set are, and how they get there. Knows no format."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpiadv.config import DataConfig
+from mpiadv.errors import UserError
+
+DEFAULT_ROOT = "data"
+
+NETWORK_TIMEOUT_SECONDS = 30.0
+
+
+def root_of(config: DataConfig) -> Path:
+    """The folder that holds, or receives, the files; absolute, so that errors can be acted on."""
+    return Path(config.root or DEFAULT_ROOT).expanduser().absolute()
+
+
+def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> None:
+    """Fill `folder` by calling `fetch`.
+
+    Raises:
+        UserError: the configuration forbids it, or it fails.
+    """
+    missing = f"data set {config.name!r} is missing or incomplete in {folder}"
+    tree = f"the folder that holds {folder.relative_to(root_of(config))}"
+    if not config.download:
+        raise UserError(
+            f"{missing}: set data.root to {tree} (now {root_of(config)}), or allow the download "
+            f"with data.download=true"
+        )
+    try:
+        with _network_timeout():
+            fetch()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{missing}, and cannot be downloaded ({reason}): copy its files there, or set "
+            f"data.root to {tree} (now {root_of(config)})"
+        ) from error
+
+
+@contextmanager
+def _network_timeout() -> Iterator[None]:
+    # Without it a node whose firewall drops packets would wait for ever.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

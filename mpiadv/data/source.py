@@ -1,0 +1,55 @@
+"""What a data set is to the rest of the package. Knows no particular one."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Indices = npt.NDArray[np.int64]
+
+
+class Source(Protocol):
+    """The samples of one split."""
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        ...
+
+    def prefetch(self, indices: Indices) -> None:
+        """Start to decode these samples, to be asked for by `batch` with the same indices."""
+        ...
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device.
+
+        Raises:
+            UserError: a file is damaged, or a user's data set gives what it must not.
+        """
+        ...
+
+    def to(self, device: torch.device | str) -> "Source":
+        """This source with its batches on `device`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Training and test samples of the same shape and classes."""
+
+    train: Source
+    test: Source
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    class_names: tuple[str, ...] | None = None
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Pixels in [0, 1], float32: uint8 is divided by 255, floats stay as they are."""
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32).div_(255)
+    return images

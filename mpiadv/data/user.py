@@ -1,0 +1,182 @@
+"""Data sets of a user's own function, by its dotted name: called, checked, held in memory if small.
+
+Knows no particular data set; `user_samples` knows what one sample may be.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpiadv.config import DataConfig
+from mpiadv.data.checks import label_line, require_labels, shape_text
+from mpiadv.data.lazy import LazySource
+from mpiadv.data.memory import MemorySource
+from mpiadv.data.source import DataSet, Source
+from mpiadv.data.user_samples import read_pair, read_sample, user_line
+from mpiadv.errors import UserError
+from mpiadv.registry import import_dotted
+
+MAX_MEMORY_BYTES = 2**30
+"""Larger sets are not loaded: their samples are read when needed, by several threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """One split as the user's function gave it; `images` and `labels` if they are in memory."""
+
+    place: str
+    dataset: Any
+    num_samples: int
+    image_shape: tuple[int, int, int]
+    images: Tensor | None = None
+    labels: Tensor | None = None
+
+
+def load_user_set(config: DataConfig) -> DataSet:
+    """The data set of `function(root=..., split="train" or "test", **arguments)`.
+
+    The function returns a map-style data set of (image, label), or a pair of tensors (images,
+    labels): see `user_samples`. It must give the same sample for the same index each time. The
+    number of classes is `arguments: {num_classes: ...}`, or the data set's attribute `num_classes`
+    or `classes`, or the largest label + 1 (sets in memory only).
+
+    Raises:
+        UserError: the function fails, or returns what is described nowhere above.
+    """
+    function = import_dotted("data set", config.name)
+    train = _load_split(config, function, "train", config.train_samples)
+    test = _load_split(config, function, "test", None)
+    if train.image_shape != test.image_shape:
+        raise UserError(
+            f"data set {config.name!r}: images of split 'train' are "
+            f"{shape_text(train.image_shape)}, of split 'test' {shape_text(test.image_shape)}: "
+            f"give all one shape"
+        )
+    num_classes = _num_classes(config, train, test)
+    return DataSet(
+        train=_source(train, num_classes, config.num_workers),
+        test=_source(test, num_classes, config.num_workers),
+        num_classes=num_classes,
+        image_shape=train.image_shape,
+        class_names=_class_names(train, num_classes),
+    )
+
+
+def _load_split(
+    config: DataConfig, function: Callable[..., Any], split: str, limit: int | None
+) -> _Split:
+    place = f"data set {config.name!r}, split {split!r}"
+    try:
+        result = function(root=config.root, split=split, **_arguments(config, function))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{place}: {user_line(error)}") from error
+    if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], Tensor):
+        images, labels = read_pair(result[0], result[1], place)
+        return _in_memory(place, result, images[:limit], labels[:limit])
+    return _read_map_style(result, place, limit)
+
+
+def _arguments(config: DataConfig, function: Callable[..., Any]) -> dict[str, Any]:
+    """The configured arguments; `num_classes` only if the function names it, else it is ours."""
+    arguments = dict(config.arguments)
+    if "num_classes" not in inspect.signature(function).parameters:
+        arguments.pop("num_classes", None)
+    return arguments
+
+
+def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(
+            f"{place}: the function returned {type(dataset).__name__}, expected a data set with "
+            f"__len__ and __getitem__, or a pair of tensors (images, labels)"
+        )
+    num_samples = min(len(dataset), limit or len(dataset))
+    if num_samples == 0:
+        raise UserError(f"{place}: has no samples, expected at least one")
+    first, _ = read_sample(dataset, 0, place)
+    channels, height, width = first.shape
+    shape = (channels, height, width)
+    if first.nbytes * num_samples >= MAX_MEMORY_BYTES:
+        return _Split(place=place, dataset=dataset, num_samples=num_samples, image_shape=shape)
+    images = torch.empty(num_samples, *shape, dtype=first.dtype)
+    labels = torch.empty(num_samples, dtype=torch.int64)
+    for index in range(num_samples):
+        images[index], labels[index] = _read_alike(dataset, index, place, first)
+    return _in_memory(place, dataset, images, labels)
+
+
+def _in_memory(place: str, dataset: Any, images: Tensor, labels: Tensor) -> _Split:
+    num_samples, channels, height, width = images.shape
+    return _Split(
+        place=place,
+        dataset=dataset,
+        num_samples=num_samples,
+        image_shape=(channels, height, width),
+        images=images,
+        labels=labels,
+    )
+
+
+def _read_alike(dataset: Any, index: int, place: str, first: Tensor) -> tuple[Tensor, int]:
+    """One sample, refused unless its image has the shape and dtype of the first one."""
+    image, label = read_sample(dataset, index, place)
+    if image.shape != first.shape or image.dtype != first.dtype:
+        raise UserError(
+            f"{place}, index {index}: image is {image.dtype} {shape_text(image.shape)}, the first "
+            f"one {first.dtype} {shape_text(first.shape)}: give all one type and shape"
+        )
+    return image, label
+
+
+def _num_classes(config: DataConfig, train: _Split, test: _Split) -> int:
+    if "num_classes" in config.arguments:
+        given = config.arguments["num_classes"]
+    elif hasattr(train.dataset, "num_classes"):
+        given = train.dataset.num_classes
+    elif hasattr(train.dataset, "classes"):
+        given = len(train.dataset.classes)
+    elif train.labels is not None and test.labels is not None:
+        given = int(max(train.labels.max(), test.labels.max())) + 1
+    else:
+        raise UserError(
+            f"data set {config.name!r} does not say how many classes it has: set "
+            f"data.arguments.num_classes, or give the data set an attribute num_classes"
+        )
+    try:
+        num_classes = operator.index(given)
+    except TypeError:
+        num_classes = 0
+    if num_classes < 1:
+        raise UserError(
+            f"data set {config.name!r}: num_classes={given!r}, expected a whole number above 0"
+        )
+    return num_classes
+
+
+def _class_names(train: _Split, num_classes: int) -> tuple[str, ...] | None:
+    names = getattr(train.dataset, "classes", None)
+    if names is None or len(names) != num_classes:
+        return None
+    return tuple(str(name) for name in names)
+
+
+def _source(split: _Split, num_classes: int, num_workers: int) -> Source:
+    if split.images is not None and split.labels is not None:
+        require_labels(split.labels, num_classes, split.place)
+        return MemorySource(split.images, split.labels)
+    first, _ = read_sample(split.dataset, 0, split.place)
+
+    def decode(index: int) -> tuple[Tensor, int]:
+        image, label = _read_alike(split.dataset, index, split.place, first)
+        if not 0 <= label < num_classes:
+            raise UserError(label_line(label, num_classes, f"{split.place}, index {index}"))
+        return image, label
+
+    return LazySource(decode, num_samples=split.num_samples, num_workers=num_workers)

@@ -1,0 +1,128 @@
+"""What a sample of a user's own data set may be, brought to one form. Knows no data set.
+
+An image is a float tensor in [0, 1] or a uint8 tensor, [C, H, W], or a PIL image; a label is a
+whole number.
+"""
+
+import operator
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpiadv.data.checks import require_pixels
+from mpiadv.errors import UserError
+
+_EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
+
+
+def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
+    """Sample `index` as image uint8 or float32 [C, H, W] and label.
+
+    Raises:
+        UserError: the data set fails at it, or gives something else.
+    """
+    here = f"{place}, index {index}"
+    try:
+        sample = dataset[index]
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{here}: {user_line(error)}") from error
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise UserError(f"{here}: sample is {type(sample).__name__}, expected (image, label)")
+    image = _read_image(sample[0], here)
+    if image.is_floating_point():
+        require_pixels(image.unsqueeze(0), place, first_index=index)
+    return image, _read_label(sample[1], here)
+
+
+def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
+    """Images uint8 or float32 [N, C, H, W] and labels int64 [N] of a user's pair of tensors.
+
+    Raises:
+        UserError: they are of another type or shape, or pixels are outside [0, 1].
+    """
+    if images.ndim != 4 or not images.numel() or not _is_image_type(images):
+        raise UserError(
+            f"{place}: images are {_tensor_text(images)}, expected uint8 or float [N, C, H, W] "
+            f"with at least one image"
+        )
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not _is_whole(labels):
+        found = _tensor_text(labels) if isinstance(labels, Tensor) else type(labels).__name__
+        raise UserError(
+            f"{place}: labels are {found}, expected one whole number per image: "
+            f"an integer tensor [{len(images)}]"
+        )
+    pixels = _as_stored(images)
+    if pixels.is_floating_point():
+        require_pixels(pixels, place)
+    return pixels, labels.detach().to("cpu", torch.int64)
+
+
+def user_line(error: BaseException) -> str:
+    """A user's exception in one line: type, first line, and where in their code it arose."""
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    # The first frame is this package's own call; torch's frames say nothing about the user's code.
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)[1:]
+        if not {"torch", "torchvision", "PIL"} & set(Path(frame.filename).parts)
+    ]
+    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {first}{place}"
+
+
+def _read_image(image: Any, here: str) -> Tensor:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return _read_picture(image, here)
+    if not isinstance(image, Tensor):
+        raise UserError(f"{here}: image is {type(image).__name__}, {_EXPECTED_IMAGE}")
+    if image.ndim != 3 or not image.numel() or not _is_image_type(image):
+        raise UserError(f"{here}: image is {_tensor_text(image)}, {_EXPECTED_IMAGE}")
+    return _as_stored(image)
+
+
+def _read_picture(picture: Any, here: str) -> Tensor:
+    from torchvision.transforms import functional
+
+    modes = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB"}
+    if picture.mode not in modes:
+        raise UserError(
+            f"{here}: PIL image has mode {picture.mode!r}, expected one of {', '.join(modes)}: "
+            f"convert it, or give a tensor"
+        )
+    try:
+        pixels: Tensor = functional.pil_to_tensor(picture.convert(modes[picture.mode]))
+    except Exception as error:
+        # A picture that was opened lazily is decoded, and found damaged, only here.
+        raise UserError(f"{here}: {user_line(error)}") from error
+    return pixels
+
+
+def _read_label(label: Any, here: str) -> int:
+    try:
+        return operator.index(label)
+    except TypeError:
+        raise UserError(f"{here}: label is {label!r}, expected a whole number") from None
+
+
+def _as_stored(images: Tensor) -> Tensor:
+    stored = images.detach().cpu()
+    return stored.to(torch.float32) if stored.is_floating_point() else stored
+
+
+def _is_image_type(images: Tensor) -> bool:
+    return images.dtype == torch.uint8 or images.is_floating_point()
+
+
+def _is_whole(labels: Tensor) -> bool:
+    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+
+
+def _tensor_text(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
