@@ -265,13 +265,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `key.subkey=value` overrides, validate.
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, or take the defaults, apply `key.subkey=value` overrides, validate.
 
     Raises:
         UserError: one line naming the first key that is wrong, and what was expected.
     """
-    tree = _read_yaml(Path(path))
+    tree = {} if path is None else _read_yaml(Path(path))
     for override in overrides:
         _apply_override(tree, override)
     return parse_config(tree)

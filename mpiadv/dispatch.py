@@ -90,6 +90,12 @@ class CraftQueue:
                 return None
         return None
 
+    def settings(self, ticket: int) -> AttackSettings:
+        """The attack settings of a ticket that has begun."""
+        settings = self._tickets[ticket].settings
+        assert settings is not None, f"ticket {ticket} has not begun"
+        return settings
+
     def ran(self, step: AttackStep) -> None:
         """Book `step` as run."""
         crafting = self._tickets[step.ticket]
@@ -208,8 +214,8 @@ class Dispatcher:
     """The trainer's book: grants, ready batches, own crafting.
 
     Held by construction: tickets are consumed exactly once and in order; at most
-    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker are granted
-    and not yet both consumed and returned.
+    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker, and
+    `max_staleness + 1` in all, are granted and not yet both consumed and returned.
     """
 
     def __init__(
@@ -228,6 +234,7 @@ class Dispatcher:
         self.pace = Pace()
         self.own = CraftQueue(rule, mode)
         self._outstanding = outstanding
+        self._closed = False
         self._next_ticket = first_ticket
         self._states: dict[int, TicketState] = {}
         self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
@@ -275,9 +282,13 @@ class Dispatcher:
             self.own.remove(ticket)
         return True
 
+    def close(self) -> None:
+        """Book that the run ends here: live tickets may be dropped from now on."""
+        self._closed = True
+
     def dropped(self, ticket: int, attacker: int) -> None:
-        """Book that `attacker` gave up a ticket which was consumed without it."""
-        if ticket in self._states:
+        """Book that `attacker` gave up a ticket, consumed without it or not needed any more."""
+        if ticket in self._states and not self._closed:
             raise ValueError(f"attacker {attacker} dropped ticket {ticket}, which is live")
         self._owed[attacker].remove(ticket)
         self._release(ticket, attacker)
@@ -337,6 +348,8 @@ class Dispatcher:
 
     def _least_burdened(self) -> int | None:
         """The attacker with the fewest tickets to craft among those with credit left."""
+        if sum(map(len, self._charged.values())) >= self.rule.window:
+            return None
         free = [a for a in self._charged if len(self._charged[a]) < self._outstanding]
         return min(free, key=lambda a: (len(self._owed[a]), a), default=None)
 

@@ -25,9 +25,9 @@ class Purpose(IntEnum):
     EVALUATION = 5
 
 
-def seed_for(seed: int, purpose: Purpose, index: int = 0) -> int:
+def seed_for(seed: int, purpose: Purpose, *index: int) -> int:
     """The 63-bit seed of the stream for `purpose` at `index` (a ticket, an epoch, ...)."""
-    state = np.random.SeedSequence([seed, purpose, index]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([seed, purpose, *index]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
 
 
@@ -153,6 +153,24 @@ class StalenessRule:
     def is_published(self, step: int) -> bool:
         """Whether the trainer publishes its parameters when it reaches `step`."""
         return step % self.publish_every == 0
+
+    def verify(self, ticket: int, *, first: int, last: int, num_steps: int, exact: bool) -> None:
+        """Check the versions that a crafted ticket says it used.
+
+        Raises:
+            AssertionError: they break a bound, or with `exact` differ from the rule. This cannot
+                happen; if it does, the run must not go on.
+        """
+        last_step = max(0, self.crafting_steps(num_steps) - 1)
+        oldest = self.first_version(ticket), self.version(ticket, last_step, num_steps)
+        if self.crafting_steps(num_steps) == 0:
+            oldest = self.first_version(ticket), self.first_version(ticket)
+        within = oldest[0] <= first <= last <= ticket and oldest[1] <= last
+        if not within or (exact and (first, last) != oldest):
+            raise AssertionError(
+                f"ticket {ticket} was crafted on versions {first} to {last}; "
+                f"the rule says {oldest[0]} to {oldest[1]}: {self}"
+            )
 
     def _round_up(self, version: int) -> int:
         return -(-max(0, version) // self.publish_every) * self.publish_every

@@ -124,7 +124,7 @@ class TrainerLink(Protocol):
     def attackers(self) -> list[int]: ...
 
     def free_parameter_slot(self) -> ParameterSlot | None:
-        """A slot whose last broadcast is complete and that was recycled, None while there is none."""
+        """A slot that nothing uses any more, None while there is none."""
 
     def broadcast(self, slot: ParameterSlot) -> None:
         """Start sending a version to every attacker; the slot stays readable."""

@@ -237,7 +237,7 @@ class MpiAttackerLink:
     def free(self) -> None:
         if self.pending() or len(self._requests):
             raise RuntimeError(
-                f"{self.pending()} batches and {len(self._requests)} receives are still on their way"
+                f"{self.pending()} batches and {len(self._requests)} receives are on their way"
             )
         self._wires.free()
 

@@ -62,7 +62,9 @@ class World:
             "every rank's word",
         )
         ends = np.cumsum(sizes)
-        return [everything[end - n : end].tobytes().decode() for n, end in zip(sizes, ends)]
+        return [
+            everything[end - n : end].tobytes().decode() for n, end in zip(sizes, ends, strict=True)
+        ]
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The element-wise sum over all ranks, on every rank."""
@@ -80,9 +82,9 @@ class World:
         """An attacker's end; all ranks make theirs together."""
         return MpiAttackerLink(self._comm, shape, allocate)
 
-    def abort(self) -> None:
-        """End every rank of the job at once with exit code 1."""
-        self._comm.Abort(1)
+    def abort(self, exit_code: int) -> None:
+        """End every rank of the job at once."""
+        self._comm.Abort(exit_code)
 
     def _complete(self, request: MPI.Request, what: str) -> None:
         wait = Wait(self.deadline_seconds, clock=time.perf_counter)

@@ -1,0 +1,174 @@
+"""The attacker's loop: take grants and parameters, craft, send back. Knows no MPI and no torch."""
+
+import time
+from collections.abc import Callable
+from typing import Generic
+
+from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
+from mpiadv.comm.waiting import Wait
+from mpiadv.dispatch import Crafting, CraftQueue, StalenessMode
+from mpiadv.engine.bench import Bench, Crafted, VersionRing
+from mpiadv.engine.trainer import Stop
+from mpiadv.engine.work import BatchT, Crafter
+from mpiadv.tickets import StalenessRule
+
+
+class Attacker(Generic[BatchT]):
+    """Crafts what it is granted until the trainer says stop."""
+
+    def __init__(
+        self,
+        *,
+        rule: StalenessRule,
+        mode: StalenessMode,
+        link: AttackerLink,
+        crafter: Crafter[BatchT],
+        host: str,
+        deadline_seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._link = link
+        self._crafter = crafter
+        self._host = host
+        self._clock = clock
+        self._wait = Wait(deadline_seconds, clock=clock)
+        self._ring = VersionRing(rule)
+        self._bench = Bench(
+            CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
+        )
+        self._newest = -1
+        self._stop = Stop.NO
+        self._patient = False
+        self._last_call = False
+        self._parted = False
+        self._final: ParameterSlot | None = None
+        self._sent = 0
+        self._dropped = 0
+        self._total = {"craft": 0.0, "parameters": 0.0, "grant": 0.0}
+        self._reported = {"parameters": 0.0, "grant": 0.0}
+
+    def run(self) -> tuple[Stop, ParameterSlot]:
+        """Work until the trainer stops the run; returns why, and the last parameters."""
+        while not self.turn():
+            pass
+        assert self._final is not None
+        return self._stop, self._final
+
+    def turn(self) -> bool:
+        """Do the next thing: an attack step, a delivery or a moment's wait; True at the end."""
+        self._pump()
+        self._drop_consumed()
+        if self._stop is not Stop.NO:
+            return self._part()
+        versions = self._ring.settings
+        crafting = self._bench.queue.pop_crafted(versions)
+        if crafting is not None:
+            self._deliver(crafting)
+            return False
+        step = self._bench.queue.next_step(versions, patient=self._patient)
+        if step is None:
+            self._idle()
+        else:
+            self._wait.over()
+            self._total["craft"] += self._bench.run(step)
+        return False
+
+    def _pump(self) -> None:
+        incoming = self._link.poll()
+        if incoming:
+            self._wait.over()
+        for slot in incoming.parameters:
+            self._take_up(slot)
+        for order in incoming.orders:
+            self._bench.queue.add(order.ticket)
+            self._bench.prefetch(order.ticket)
+            self._patient = order.patient
+        self._last_call |= incoming.last_call
+
+    def _take_up(self, slot: ParameterSlot) -> None:
+        stop = Stop(int(slot.header["stop"][0]))
+        if stop is not Stop.NO:
+            self._stop, self._final = stop, slot
+            return
+        self._newest = slot.version
+        self._ring.add(slot)
+        for old in self._ring.evict(self._newest):
+            self._link.recycle(old)
+
+    def _drop_consumed(self) -> None:
+        """Parameters of step `n` say that tickets before `n` were consumed without this rank."""
+        for ticket in self._bench.queue.tickets:
+            if ticket < self._newest or self._stop is not Stop.NO:
+                self._bench.queue.remove(ticket)
+                self._bench.forget(ticket)
+                self._send_dropped(ticket)
+
+    def _deliver(self, crafting: Crafting) -> None:
+        crafted = self._bench.hand_over(crafting)
+        slot = self._free_slot()
+        self._crafter.download(crafted.batch, slot)
+        self._describe(slot, crafted)
+        self._link.send(slot)
+        self._sent += 1
+
+    def _describe(self, slot: BatchSlot, crafted: Crafted[BatchT]) -> None:
+        crafting, header = crafted.crafting, slot.header
+        assert crafting.settings is not None
+        header["incarnation"], header["ticket"], header["dropped"] = 0, crafting.ticket, 0
+        header["first_version"] = crafting.first_version
+        header["last_version"] = crafting.last_version
+        header["attacker"] = self._link.rank
+        header["num_steps"] = crafting.settings.num_steps
+        header["epsilon"] = crafting.settings.epsilon
+        header["craft_seconds"] = crafted.seconds
+        for name, field in (("parameters", "parameter_wait"), ("grant", "grant_wait")):
+            header[f"{field}_seconds"] = self._total[name] - self._reported[name]
+            self._reported[name] = self._total[name]
+        header["gradient_magnitude"] = crafted.report.gradient_magnitude
+        header["natural_accuracy"] = crafted.report.natural_accuracy
+
+    def _send_dropped(self, ticket: int) -> None:
+        slot = self._free_slot()
+        slot.header["ticket"], slot.header["dropped"] = ticket, 1
+        self._link.send(slot)
+        self._dropped += 1
+
+    def _free_slot(self) -> BatchSlot:
+        slot = self._link.free_batch_slot()
+        while slot is None:
+            self._pump()
+            self._wait.pause(lambda: "the trainer (rank 0) to receive a batch")
+            slot = self._link.free_batch_slot()
+        self._wait.over()
+        return slot
+
+    def _part(self) -> bool:
+        """Wait until every grant was answered, say farewell; True when all is sent."""
+        if not self._last_call:
+            self._wait.pause(lambda: "the trainer's (rank 0) last call")
+            return False
+        if not self._parted:
+            self._link.bid_farewell(self._farewell())
+            self._parted = True
+        if self._link.pending():
+            self._wait.pause(lambda: "the trainer (rank 0) to take the last batches")
+            return False
+        self._link.free()
+        return True
+
+    def _farewell(self) -> Farewell:
+        return Farewell(
+            batches_sent=self._sent,
+            tickets_dropped=self._dropped,
+            craft_seconds=self._total["craft"],
+            parameter_wait_seconds=self._total["parameters"],
+            grant_wait_seconds=self._total["grant"],
+            host=self._host,
+        )
+
+    def _idle(self) -> None:
+        began = self._clock()
+        holds = self._bench.queue.tickets
+        waits_for = f"parameters for ticket {holds[0]}" if holds else "a ticket"
+        self._wait.pause(lambda: f"{waits_for} from the trainer (rank 0)")
+        self._total["parameters" if holds else "grant"] += self._clock() - began

@@ -1,0 +1,120 @@
+"""One rank's bench: its tickets, the versions it holds, and the work on them, a step at a time.
+
+The same for an attacker and for the trainer's own tickets. Knows no MPI and no torch.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from mpiadv.comm.links import ParameterSlot
+from mpiadv.dispatch import AttackStep, Crafting, CraftQueue
+from mpiadv.engine.work import BatchT, Crafter, CraftReport, Work
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+
+class VersionRing:
+    """The published versions that a live ticket may still need."""
+
+    def __init__(self, rule: StalenessRule) -> None:
+        self._rule = rule
+        self._slots: dict[int, ParameterSlot] = {}
+        self.settings: dict[int, AttackSettings] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, version: int) -> ParameterSlot:
+        return self._slots[version]
+
+    @property
+    def versions(self) -> list[int]:
+        return sorted(self._slots)
+
+    def add(self, slot: ParameterSlot) -> None:
+        """Hold the version in `slot`, header included."""
+        header = slot.header[0]
+        self._slots[slot.version] = slot
+        self.settings[slot.version] = AttackSettings(
+            num_steps=int(header["num_steps"]), epsilon=float(header["epsilon"])
+        )
+
+    def evict(self, step: int) -> list[ParameterSlot]:
+        """Let go of what no ticket from `step` on needs; returns the slots."""
+        oldest = self._rule.first_version(step)
+        gone = [version for version in self._slots if version < oldest]
+        for version in gone:
+            del self.settings[version]
+        return [self._slots.pop(version) for version in gone]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crafted(Generic[BatchT]):
+    """A batch whose crafting steps are complete."""
+
+    crafting: Crafting
+    batch: BatchT
+    report: CraftReport
+    seconds: float
+
+
+class Bench(Generic[BatchT]):
+    """Runs the attack steps of the tickets in `queue`."""
+
+    def __init__(
+        self,
+        queue: CraftQueue,
+        ring: VersionRing,
+        crafter: Crafter[BatchT],
+        *,
+        pump: Callable[[], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.queue = queue
+        self.ring = ring
+        self._crafter = crafter
+        self._pump = pump
+        self._clock = clock
+        self._seconds: dict[int, float] = {}
+
+    def prefetch(self, ticket: int) -> None:
+        """Begin to fetch what the ticket needs."""
+        self._crafter.prefetch(ticket)
+
+    def run(self, step: AttackStep) -> float:
+        """Run one attack step, moving messages on while the device works; returns seconds."""
+        began = self._clock()
+        self._start(step.ticket)
+        self._crafter.run(step, self.ring[step.version])
+        settle(self._crafter, self._pump)
+        self.queue.ran(step)
+        seconds = self._clock() - began
+        self._seconds[step.ticket] += seconds
+        return seconds
+
+    def hand_over(self, crafting: Crafting) -> Crafted[BatchT]:
+        """The batch of a ticket that left the queue complete."""
+        if crafting.ticket not in self._seconds:
+            assert crafting.settings is not None
+            self._crafter.start(crafting.ticket, crafting.settings)
+        batch, report = self._crafter.finish(crafting.ticket)
+        seconds = self._seconds.pop(crafting.ticket, 0.0)
+        return Crafted(crafting=crafting, batch=batch, report=report, seconds=seconds)
+
+    def forget(self, ticket: int) -> None:
+        """Give up a ticket that left the queue before it was complete."""
+        if self._seconds.pop(ticket, None) is not None:
+            self._crafter.drop(ticket)
+
+    def _start(self, ticket: int) -> None:
+        if ticket not in self._seconds:
+            self._crafter.start(ticket, self.queue.settings(ticket))
+            self._seconds[ticket] = 0.0
+
+
+def settle(work: Work, pump: Callable[[], None]) -> None:
+    """Move messages on once, and then for as long as the device is busy."""
+    pump()
+    while work.busy():
+        pump()

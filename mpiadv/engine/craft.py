@@ -1,0 +1,169 @@
+"""Crafts batches with torch, one attack step at a time. Knows no messages but their slots."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import nan
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_attack
+from mpiadv.comm.links import BatchSlot, ParameterSlot
+from mpiadv.config import AttackConfig, DataConfig
+from mpiadv.data import Source, augment
+from mpiadv.dispatch import AttackStep
+from mpiadv.engine.device import Device
+from mpiadv.engine.work import CraftReport
+from mpiadv.models import FlatState
+from mpiadv.objectives import Batch
+from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class CraftPlan:
+    """What crafting needs of the configuration; the same on every rank."""
+
+    seed: int
+    rule: StalenessRule
+    order: SampleOrder
+    data: DataConfig
+    attack: AttackConfig
+    precision: Precision
+    num_clean: int
+    natural_every: int
+    keep_natural: bool
+
+
+@dataclass(kw_only=True)
+class _Job:
+    """A ticket being crafted: images float32 [N, C, H, W], the first `num_clean` stay natural."""
+
+    ticket: int
+    natural: Tensor
+    labels: Tensor
+    adversarial: Tensor
+    steps: Iterator[Tensor] = field(default_factory=lambda: iter(()))
+    gradient_magnitude: Tensor | None = None
+    natural_accuracy: Tensor | None = None
+
+
+class TorchCrafter:
+    """Attacks a copy of the model that it owns; several tickets may be in work at once."""
+
+    def __init__(self, plan: CraftPlan, model: nn.Module, source: Source, device: Device) -> None:
+        self._plan = plan
+        self._model = model.requires_grad_(False).train(plan.attack.batch_norm == "train")
+        self._state = FlatState(model)
+        self._source = source
+        self._device = device
+        self._jobs: dict[int, _Job] = {}
+        self._loaded: int | None = None
+
+    def prefetch(self, ticket: int) -> None:
+        """See `Crafter.prefetch`."""
+        self._source.prefetch(self._plan.order.indices(ticket))
+
+    def start(self, ticket: int, settings: AttackSettings) -> None:
+        """See `Crafter.start`."""
+        images, labels = self._source.batch(self._plan.order.indices(ticket))
+        natural = self._augmented(ticket, images.to(self._device.torch))
+        attack = make_attack(self._plan.attack, settings)
+        job = _Job(
+            ticket=ticket,
+            natural=natural,
+            labels=labels.to(self._device.torch),
+            adversarial=self._random_start(ticket, attack, natural),
+        )
+        job.steps = attack.steps(
+            lambda images: self._gradient(job, images),
+            natural[self._plan.num_clean :],
+            job.adversarial[self._plan.num_clean :],
+            last=self._plan.rule.crafting_steps(settings.num_steps),
+        )
+        self._jobs[ticket] = job
+
+    def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
+        """See `Crafter.run`."""
+        job = self._jobs[step.ticket]
+        self._load(step.version, parameters)
+        if step.step == 0:
+            self._measure_natural_accuracy(job)
+        if self._model.training:
+            torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, step.ticket, step.step))
+            # Batch norm moves its statistics in training mode: take them up afresh next time.
+            self._loaded = None
+        attacked = next(job.steps)
+        job.adversarial = torch.cat([job.natural[: self._plan.num_clean], attacked])
+        self._device.mark()
+
+    def busy(self) -> bool:
+        """See `Work.busy`."""
+        return self._device.busy()
+
+    def finish(self, ticket: int) -> tuple[Batch, CraftReport]:
+        """See `Crafter.finish`."""
+        job = self._jobs.pop(ticket)
+        batch = Batch(
+            images=job.adversarial,
+            labels=job.labels,
+            natural=job.natural if self._plan.keep_natural else None,
+        )
+        report = CraftReport(
+            gradient_magnitude=_number(job.gradient_magnitude),
+            natural_accuracy=_number(job.natural_accuracy),
+        )
+        return batch, report
+
+    def drop(self, ticket: int) -> None:
+        """See `Crafter.drop`."""
+        del self._jobs[ticket]
+
+    def download(self, batch: Batch, slot: BatchSlot) -> None:
+        """See `Crafter.download`."""
+        torch.from_numpy(slot.images).copy_(batch.images)
+        torch.from_numpy(slot.labels).copy_(batch.labels)
+        if slot.natural is not None and batch.natural is not None:
+            torch.from_numpy(slot.natural).copy_(batch.natural)
+
+    def _augmented(self, ticket: int, images: Tensor) -> Tensor:
+        config = self._plan.data
+        generator = self._generator(Purpose.AUGMENTATION, ticket)
+        return augment(
+            images, crop_padding=config.crop_padding, flip=config.flip, generator=generator
+        )
+
+    def _random_start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:
+        clean = self._plan.num_clean
+        generator = self._generator(Purpose.START, ticket)
+        return torch.cat([natural[:clean], attack.start(natural[clean:], generator)])
+
+    def _generator(self, purpose: Purpose, ticket: int) -> torch.Generator:
+        return self._device.generator(seed_for(self._plan.seed, purpose, ticket))
+
+    def _load(self, version: int, parameters: ParameterSlot) -> None:
+        if self._loaded == version:
+            return
+        # One copy to the device, then from there: a copy per tensor would cost a launch each.
+        self._state.unpack(torch.from_numpy(parameters.values).to(self._device.torch))
+        self._loaded = version
+
+    def _gradient(self, job: _Job, images: Tensor) -> Tensor:
+        labels = job.labels[self._plan.num_clean :]
+        gradient, _ = input_gradient(self._model, images, labels, precision=self._plan.precision)
+        job.gradient_magnitude = gradient.abs().sum(dim=(1, 2, 3)).mean()
+        return gradient
+
+    def _measure_natural_accuracy(self, job: _Job) -> None:
+        every = self._plan.natural_every
+        if every == 0 or job.ticket % every != 0:
+            return
+        was_training = self._model.training
+        self._model.eval()
+        with torch.no_grad():
+            logits = forward(self._model, job.natural, precision=self._plan.precision)
+        self._model.train(was_training)
+        job.natural_accuracy = (logits.argmax(dim=1) == job.labels).float().mean()
+
+
+def _number(value: Tensor | None) -> float:
+    return nan if value is None else float(value)

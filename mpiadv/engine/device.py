@@ -1,0 +1,113 @@
+"""The device of a rank: which one, its host buffers, and whether it is still busy."""
+
+import os
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mpiadv.comm.links import plain_memory
+from mpiadv.comm.messages import Bytes
+from mpiadv.errors import UserError
+
+
+class Device:
+    """A CPU or a GPU. On a GPU, host buffers are pinned and copies and kernels asynchronous."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.torch = device
+        self.is_cuda = device.type == "cuda"
+        self._done = torch.cuda.Event() if self.is_cuda else None
+        self._copies = torch.cuda.Stream(device) if self.is_cuda else None
+        self._pinned: list[torch.Tensor] = []
+
+    def allocate(self, num_bytes: int) -> Bytes:
+        """A zeroed host buffer for messages, pinned where the device is a GPU."""
+        if not self.is_cuda:
+            return plain_memory(num_bytes)
+        tensor = torch.zeros(num_bytes, dtype=torch.uint8, pin_memory=True)
+        self._pinned.append(tensor)
+        return tensor.numpy()
+
+    def mark(self) -> None:
+        """Remember the work queued so far: `busy` asks about it."""
+        if self._done is not None:
+            self._done.record()
+
+    def busy(self) -> bool:
+        """Whether the work queued before the last `mark` is still running."""
+        return self._done is not None and not self._done.query()
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A random stream on this device."""
+        return torch.Generator(self.torch).manual_seed(seed)
+
+    def upload(self, values: np.ndarray) -> torch.Tensor:
+        """A copy of a host array on the device; the array is free when this returns."""
+        copied = torch.empty(values.shape, dtype=_torch_type(values), device=self.torch)
+        copied.copy_(torch.from_numpy(values))
+        return copied
+
+    def copy_aside(self, source: torch.Tensor, target: Bytes) -> "CopyInFlight":
+        """Begin to copy a device tensor into a host buffer beside the computation."""
+        host = torch.from_numpy(target)
+        if self._copies is None:
+            host.copy_(source)
+            return CopyInFlight(None)
+        self._copies.wait_stream(torch.cuda.current_stream(self.torch))
+        with torch.cuda.stream(self._copies):
+            host.copy_(source, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+        return CopyInFlight(done)
+
+
+class CopyInFlight:
+    """A copy that may still be going on."""
+
+    def __init__(self, done: torch.cuda.Event | None) -> None:
+        self._done = done
+
+    def complete(self) -> bool:
+        """Whether the copy is complete."""
+        return self._done is None or self._done.query()
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> Device:
+    """The rank's device: GPUs are handed out by local rank, and shared when there are too few.
+
+    Raises:
+        UserError: a GPU is wanted and none is visible.
+    """
+    num_gpus = torch.cuda.device_count() if wanted != "cpu" else 0
+    if wanted == "cuda" and num_gpus == 0:
+        raise UserError(
+            "training.device=cuda, but no GPU is visible: use training.device=cpu, or check the "
+            "driver and CUDA_VISIBLE_DEVICES"
+        )
+    if num_gpus == 0:
+        return Device(torch.device("cpu"))
+    device = torch.device("cuda", local_rank % num_gpus)
+    torch.cuda.set_device(device)
+    return Device(device)
+
+
+def choose_threads(wanted: int | Literal["auto"], local_size: int) -> int:
+    """CPU threads of this rank: its share of the cores that its node lets the job use."""
+    if wanted != "auto":
+        return wanted
+    return max(1, len(os.sched_getaffinity(0)) // local_size)
+
+
+def make_deterministic(num_threads: int) -> None:
+    """Have torch compute the same bits every time, with so many threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _torch_type(values: np.ndarray) -> torch.dtype:
+    return torch.from_numpy(values[:0]).dtype

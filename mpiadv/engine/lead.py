@@ -1,0 +1,263 @@
+"""The trainer's rank from its folder to its result: checkpoint, log, training, report."""
+
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import nn
+
+from mpiadv.checkpoint import Checkpoint, load_newest, save_model
+from mpiadv.config import Config, dump_config
+from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.engine.craft import TorchCrafter
+from mpiadv.engine.display import Display
+from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
+from mpiadv.engine.session import Setup
+from mpiadv.engine.state import differences, require_same_run, restore
+from mpiadv.engine.trainer import Stop, Trainer
+from mpiadv.errors import UserError
+from mpiadv.evaluation import Counts
+from mpiadv.models import fingerprint
+from mpiadv.objectives import Batch, make_objective
+from mpiadv.optimizers import make_optimizer, make_schedule
+from mpiadv.run_folder import RunFolder
+from mpiadv.runlog import RunLog
+
+PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """The trainer's folder, open, and the checkpoint to go on from."""
+
+    folder: RunFolder
+    checkpoint: Checkpoint | None
+
+    @property
+    def first_step(self) -> int:
+        """Training steps done before this start."""
+        return self.checkpoint.step if self.checkpoint else 0
+
+
+def open_desk(config: Config, *, resume: bool) -> Desk:
+    """Open the run's folder and find the checkpoint.
+
+    Raises:
+        UserError: the folder cannot be used, or its checkpoint is damaged or of another run.
+    """
+    folder = RunFolder.open(config.output, resume=resume)
+    try:
+        checkpoint = load_newest(folder.checkpoints) if resume else None
+        if checkpoint is not None:
+            require_same_run(config, checkpoint)
+    except UserError:
+        folder.close()
+        raise
+    return Desk(folder=folder, checkpoint=checkpoint)
+
+
+class Lead:
+    """The trainer's rank: builds the learner and what watches it, trains, and reports.
+
+    Use as a context manager: leaving it flushes the log and frees the folder, whatever happened.
+    """
+
+    def __init__(self, setup: Setup, desk: Desk) -> None:
+        self._setup = setup
+        self._desk = desk
+        self._stack = ExitStack()
+        self._stack.callback(desk.folder.close)
+        self._learner = _new_learner(setup)
+        self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
+        self._log = self._stack.enter_context(_open_log(setup, desk))
+        self._display = Display(
+            first_step=desk.first_step, num_steps=setup.config.training.num_steps
+        )
+        self._recorder = Recorder(
+            config=setup.config,
+            log=self._log,
+            folder=desk.folder,
+            display=self._display,
+            learner=self._learner,
+            test=setup.data.test,
+            threads=setup.threads,
+            saved_step=desk.first_step if desk.checkpoint else -1,
+        )
+
+    def __enter__(self) -> "Lead":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._display.close()
+        self._stack.close()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being trained."""
+        return self._learner.model
+
+    def train(self, interrupted: Callable[[], bool]) -> Stop:
+        """Train to the end or to an interruption; all ranks have parted when this returns."""
+        for line in self._opening():
+            self._display.say(line)
+        trainer = self._recorder.trainer = self._new_trainer()
+        began = time.perf_counter()
+        trainer.publish_restored(self._restored)
+        self._restored = {}
+        trainer.publish_due()
+        reason = trainer.run(interrupted)
+        step = trainer.dispatcher.step
+        if reason is Stop.INTERRUPTED:
+            self._recorder.on_event("interrupted", f"checkpoint of step {step}")
+            self._recorder.save(step)
+        self._recorder.log_farewells(step, trainer.shut_down(reason))
+        self._train_seconds = time.perf_counter() - began
+        self._display.close()
+        if reason is Stop.INTERRUPTED:
+            self._display.say(f"interrupted at step {step}, checkpoint saved: go on with --resume")
+        return reason
+
+    def finish(self, evaluate: Callable[[], Counts]) -> None:
+        """Save the model, evaluate it with the help of all ranks, report, mark the run done."""
+        config, folder = self._setup.config, self._desk.folder
+        save_model(folder.model, _on_cpu(self.model))
+        self._display.say("evaluating ...")
+        began = time.perf_counter()
+        counts = evaluate()
+        seconds = time.perf_counter() - began
+        self._recorder.log_evaluation(config.training.num_steps, counts, seconds)
+        self._log.event("end", f"hash {fingerprint(self.model)}", config.training.num_steps)
+        self._log.flush(durable=True)
+        report = "\n".join(self._report(counts, seconds))
+        folder.mark_done(report)
+        self._display.say(report)
+
+    def _opening(self) -> list[str]:
+        setup, config = self._setup, self._setup.config
+        size = setup.world.size
+        attackers = f"{size - 1} attacker{'s' if size != 2 else ''}"
+        lines = [
+            f"mpiadv: training {config.model.name} on {config.data.name} for "
+            f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
+            f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
+        ]
+        if size - 1 > setup.plan.rule.window:
+            lines.append(
+                f"warning: max_staleness={setup.plan.rule.max_staleness} lets at most "
+                f"{setup.plan.rule.window} attackers work at once, {size - 1} are here: use "
+                f"staleness.max_staleness>={size - 2} or at most {setup.plan.rule.window + 1} ranks"
+            )
+        if self._desk.checkpoint is not None:
+            lines.append(f"going on from {self._desk.checkpoint.path}")
+            changes = differences(
+                self._desk.checkpoint, threads=setup.threads, device=setup.device.torch.type
+            )
+            lines += [f"warning: {change}" for change in changes]
+        return lines
+
+    def _new_trainer(self) -> Trainer[Batch]:
+        setup = self._setup
+        link = setup.world.trainer_link(
+            setup.link_shape(self._learner.parameter_bytes), setup.hosts, setup.device.allocate
+        )
+        mode = StalenessMode(setup.config.staleness.mode)
+        dispatcher = Dispatcher(
+            setup.plan.rule,
+            attackers=link.attackers,
+            outstanding=setup.config.staleness.outstanding,
+            num_tickets=setup.config.training.num_steps,
+            first_ticket=self._desk.first_step,
+            mode=mode,
+        )
+        crafter = TorchCrafter(setup.plan, setup.new_model(), setup.data.train, setup.device)
+        return Trainer(
+            dispatcher=dispatcher,
+            link=link,
+            learner=self._learner,
+            crafter=crafter,
+            mode=mode,
+            settings_at=setup.settings_at,
+            on_step=self._recorder.on_step,
+            on_event=self._recorder.on_event,
+            deadline_seconds=setup.config.deadline_seconds,
+        )
+
+    def _report(self, counts: Counts, evaluation_seconds: float) -> list[str]:
+        folder, config = self._desk.folder, self._setup.config
+        num_steps = config.training.num_steps - self._desk.first_step
+        rate = num_steps / self._train_seconds if num_steps else 0.0
+        share = self._recorder.seconds / max(self._train_seconds, 1e-9)
+        rows = {
+            "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} "
+            "test images",
+            f"{attack_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} %",
+            "training": f"{self._train_seconds:.1f} s, {rate:.1f} steps/s",
+            "log, checkpoints": f"{100 * share:.2f} % of it",
+            "evaluation": f"{evaluation_seconds:.1f} s",
+            "log": str(folder.log),
+            "model": str(folder.model),
+            "hash": fingerprint(self.model),
+        }
+        width = max(map(len, rows))
+        return [f"{name:<{width}}  {value}" for name, value in rows.items()]
+
+
+def _new_learner(setup: Setup) -> TorchLearner:
+    config = setup.config
+    model = setup.new_model()
+    optimizer = make_optimizer(config.optimizer, model.parameters())
+    schedule = make_schedule(config.schedule, optimizer, num_steps=config.training.num_steps)
+    objective = make_objective(config.objective)
+    return TorchLearner(setup.plan, model, objective, optimizer, schedule, setup.device)
+
+
+def _open_log(setup: Setup, desk: Desk) -> RunLog:
+    config = setup.config
+    shape = snapshot_shape(config, setup.data.test) if config.log.snapshot_every else None
+    attributes = _attributes(setup)
+    seconds = config.log.flush_seconds
+    if not desk.folder.held_run:
+        return RunLog.create(
+            desk.folder.log,
+            attributes=attributes,
+            snapshot_shape=shape,
+            flush_seconds=seconds,
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log = RunLog.resume(
+            desk.folder.log,
+            step=desk.first_step,
+            attributes=attributes,
+            snapshot_shape=shape,
+            flush_seconds=seconds,
+        )
+    for warning in caught:
+        print(f"warning: {warning.message}", flush=True)
+    return log
+
+
+def _attributes(setup: Setup) -> dict[str, str | int | float]:
+    versions = {f"version_{name}": version(name) for name in PACKAGES}
+    return {
+        "config": dump_config(setup.config),
+        "seed": setup.config.seed,
+        "ranks": setup.world.size,
+        "hosts": ",".join(setup.hosts),
+        "device": str(setup.device.torch),
+        "threads": setup.threads,
+        "batches_per_epoch": setup.plan.order.batches_per_epoch,
+        "version_python": platform.python_version(),
+        "version_mpi": setup.world.library(),
+        **versions,
+    }
+
+
+def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,125 @@
+"""Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mpiadv.attacks import input_gradient, make_attack, mixed_precision
+from mpiadv.comm.links import BatchSlot
+from mpiadv.comm.messages import Bytes
+from mpiadv.engine.craft import CraftPlan
+from mpiadv.engine.device import CopyInFlight, Device
+from mpiadv.engine.work import Outcome
+from mpiadv.models import FlatState
+from mpiadv.objectives import Batch, Objective
+from mpiadv.tickets import AttackSettings, Purpose, seed_for
+
+
+class TorchLearner:
+    """Owns the model that is trained, its optimiser and its learning-rate schedule."""
+
+    def __init__(
+        self,
+        plan: CraftPlan,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        device: Device,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self._plan = plan
+        self._objective = objective
+        self._device = device
+        self._state = FlatState(model)
+        self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
+        self._copy = CopyInFlight(None)
+        self._told: tuple[Tensor, Tensor, float] | None = None
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of a snapshot."""
+        return self._state.num_bytes
+
+    @property
+    def device_type(self) -> str:
+        """Kind of device: "cpu" or "cuda"."""
+        return self._device.torch.type
+
+    def snapshot(self, values: Bytes) -> Callable[[], bool]:
+        """See `Learner.snapshot`."""
+        if not self._device.is_cuda:
+            self._state.pack(torch.from_numpy(values))
+            return lambda: True
+        while not self._copy.complete():
+            pass
+        self._state.pack(self._flat)
+        self._copy = self._device.copy_aside(self._flat, values)
+        return self._copy.complete
+
+    def upload(self, slot: BatchSlot) -> Batch:
+        """See `Learner.upload`."""
+        device = self._device
+        return Batch(
+            images=device.upload(slot.images),
+            labels=device.upload(slot.labels),
+            natural=None if slot.natural is None else device.upload(slot.natural),
+        )
+
+    def train(self, ticket: int, batch: Batch, settings: AttackSettings) -> None:
+        """See `Learner.train`."""
+        if self._plan.rule.trainer_steps:
+            batch = self._finish_attack(ticket, batch, settings)
+        self.model.train()
+        torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
+        with mixed_precision(self._device.torch, self._plan.precision):
+            loss = self._objective(self.model, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        self.schedule.step()
+        correct = (loss.logits.argmax(dim=1) == batch.labels).float().mean()
+        self._told = loss.total.detach(), correct, rate
+        self._device.mark()
+
+    def busy(self) -> bool:
+        """See `Work.busy`."""
+        return self._device.busy()
+
+    def outcome(self) -> Outcome:
+        """See `Learner.outcome`."""
+        assert self._told is not None, "no training step has run"
+        loss, accuracy, rate = self._told
+        return Outcome(loss=float(loss), accuracy=float(accuracy), learning_rate=rate)
+
+    def _finish_attack(self, ticket: int, batch: Batch, settings: AttackSettings) -> Batch:
+        """Run the last attack steps on the parameters of this moment."""
+        assert batch.natural is not None
+        clean = self._plan.num_clean
+        labels = batch.labels[clean:]
+        self.model.train(self._plan.attack.batch_norm == "train")
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        first = self._plan.rule.crafting_steps(settings.num_steps)
+        torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket, first))
+        steps = make_attack(self._plan.attack, settings).steps(
+            lambda x: input_gradient(self.model, x, labels, precision=self._plan.precision)[0],
+            batch.natural[clean:],
+            batch.images[clean:],
+            first=first,
+        )
+        images = deque(steps, maxlen=1).pop()
+        with torch.no_grad():
+            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(kept)
+        return Batch(
+            images=torch.cat([batch.natural[:clean], images]),
+            labels=batch.labels,
+            natural=batch.natural,
+        )

@@ -1,0 +1,202 @@
+"""What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpiadv.attacks import Attack, make_attack
+from mpiadv.checkpoint import save_checkpoint
+from mpiadv.comm.links import Farewell
+from mpiadv.config import AttackConfig, Config
+from mpiadv.data import Source
+from mpiadv.engine.display import Display
+from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.state import training_state
+from mpiadv.engine.trainer import StepRecord, Trainer
+from mpiadv.evaluation import Counts, attack_images, evaluate
+from mpiadv.objectives import Batch
+from mpiadv.run_folder import RunFolder
+from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog, TrainRow
+from mpiadv.tickets import AttackSettings
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """Watches the trainer through `on_step` and `on_event`; `trainer` is set once it exists."""
+
+    config: Config
+    log: RunLog
+    folder: RunFolder
+    display: Display
+    learner: TorchLearner
+    test: Source
+    threads: int
+    clock: Callable[[], float] = time.perf_counter
+    trainer: Trainer[Batch] | None = None
+    seconds: float = 0.0
+    """Spent on the log and on checkpoints."""
+    saved_step: int = -1
+
+    def on_step(self, record: StepRecord) -> None:
+        """Log a training step and do what is due after it."""
+        began = self.clock()
+        self.log.train(_train_row(record))
+        self.log.maybe_flush()
+        self.seconds += self.clock() - began
+        self.display.step(record)
+        done, config = record.step + 1, self.config
+        if done < config.training.num_steps and _is_due(done, config.evaluation.every_steps):
+            self.evaluate(done)
+        if _is_due(done, config.log.snapshot_every):
+            self.take_snapshot(done)
+        if _is_due(done, config.checkpoint.every_steps):
+            self.save(done)
+
+    def on_event(self, kind: str, text: str) -> None:
+        """Log what is out of the ordinary."""
+        self.log.event(kind, text, self._the_trainer.dispatcher.step)
+
+    def evaluate(self, step: int) -> None:
+        """Measure test accuracy during the run."""
+        began = self.clock()
+        config = self.config.evaluation
+        counts = evaluate(
+            self.learner.model,
+            self.test,
+            evaluation_attack(self.config),
+            seed=self.config.seed,
+            num_samples=config.num_samples,
+            batch_size=config.batch_size,
+            precision=self.config.training.precision,
+            between_steps=self._the_trainer.pump,
+        )
+        self.log_evaluation(step, counts, self.clock() - began)
+        self.display.say(f"step {step}: {describe(self.config, counts)}")
+
+    def log_evaluation(self, step: int, counts: Counts, seconds: float) -> None:
+        """Log an evaluation, its accuracies as fractions."""
+        self.log.evaluation(
+            EvaluationRow(
+                step=step,
+                attack=attack_name(self.config),
+                num_samples=counts.num_samples,
+                natural_accuracy=counts.natural_accuracy / 100,
+                adversarial_accuracy=counts.adversarial_accuracy / 100,
+                natural_loss=counts.natural_loss,
+                adversarial_loss=counts.adversarial_loss,
+                seconds=seconds,
+            )
+        )
+
+    def take_snapshot(self, step: int) -> None:
+        """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
+        num_images = snapshot_shape(self.config, self.test)[0]
+        attacked = attack_images(
+            self.learner.model,
+            self.test,
+            evaluation_attack(self.config),
+            np.arange(num_images),
+            seed=self.config.seed,
+            precision=self.config.training.precision,
+            between_steps=self._the_trainer.pump,
+        )
+        self.log.snapshot(step, attacked.adversarial.numpy())
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; the log's rows up to it are on disk before it is."""
+        if step == self.saved_step:
+            return
+        began = self.clock()
+        self.log.flush(durable=True)
+        published = self._the_trainer.published()
+        state = training_state(self.config, self.learner, published, self.threads)
+        keep = self.config.checkpoint.keep
+        save_checkpoint(self.folder.checkpoints, step, state, keep=keep)
+        self.saved_step = step
+        self.seconds += self.clock() - began
+
+    def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
+        """Log what each attacker did."""
+        for rank, farewell in sorted(farewells.items()):
+            row = AttackerRow(
+                step=step,
+                rank=rank,
+                host=farewell.host,
+                tickets=farewell.batches_sent,
+                craft_seconds=farewell.craft_seconds,
+                parameter_wait_seconds=farewell.parameter_wait_seconds,
+                grant_wait_seconds=farewell.grant_wait_seconds,
+            )
+            self.log.attacker(row)
+
+    @property
+    def _the_trainer(self) -> Trainer[Batch]:
+        assert self.trainer is not None, "the recorder has no trainer yet"
+        return self.trainer
+
+
+def evaluation_attack(config: Config) -> Attack:
+    """PGD on the training attack's ball with the evaluation's own steps."""
+    settings = AttackSettings(num_steps=config.evaluation.num_steps, epsilon=config.attack.epsilon)
+    pgd = AttackConfig(
+        name="pgd",
+        norm=config.attack.norm,
+        epsilon=config.attack.epsilon,
+        num_steps=settings.num_steps,
+        step_size=config.evaluation.step_size,
+    )
+    return make_attack(pgd, settings)
+
+
+def attack_name(config: Config) -> str:
+    """The evaluation's attack in a word."""
+    return f"PGD-{config.evaluation.num_steps}"
+
+
+def describe(config: Config, counts: Counts) -> str:
+    """An evaluation in a line."""
+    return (
+        f"natural {counts.natural_accuracy:.2f} %, {attack_name(config)} "
+        f"{counts.adversarial_accuracy:.2f} % of {counts.num_samples} test images"
+    )
+
+
+def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:
+    """Shape of a snapshot's images: [N, C, H, W]."""
+    images, _ = test.batch(np.arange(min(config.log.snapshot_images, test.num_samples)))
+    num_images, channels, height, width = images.shape
+    return num_images, channels, height, width
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _train_row(record: StepRecord) -> TrainRow:
+    origin, outcome = record.origin, record.outcome
+    return TrainRow(
+        step=record.step,
+        ticket=record.ticket,
+        first_version=origin.first_version,
+        last_version=origin.last_version,
+        first_staleness=record.ticket - origin.first_version,
+        last_staleness=record.ticket - origin.last_version,
+        rank=origin.rank,
+        attack_steps=origin.num_steps,
+        epsilon=origin.epsilon,
+        learning_rate=outcome.learning_rate,
+        loss=outcome.loss,
+        accuracy=outcome.accuracy,
+        natural_accuracy=origin.natural_accuracy,
+        gradient_magnitude=origin.gradient_magnitude,
+        craft_seconds=origin.craft_seconds,
+        parameter_wait_seconds=origin.parameter_wait_seconds,
+        grant_wait_seconds=origin.grant_wait_seconds,
+        own_craft_seconds=record.own_craft_seconds,
+        wait_seconds=record.wait_seconds,
+        train_seconds=record.train_seconds,
+        publish_seconds=record.publish_seconds,
+        wall_clock=time.time(),
+    )

@@ -1,0 +1,191 @@
+"""A run from configuration to result, on every rank: prepare, train or craft, evaluate, report.
+
+Everything that can be wrong with the input is found while preparing, by whichever rank sees it;
+then all ranks hear of it and leave together.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from mpiadv.attacks import attack_num_steps
+from mpiadv.comm.links import LinkShape
+from mpiadv.comm.messages import BatchShape
+from mpiadv.comm.world import World
+from mpiadv.config import Config
+from mpiadv.data import DataSet, load_data
+from mpiadv.dispatch import StalenessMode
+from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.craft import CraftPlan, TorchCrafter
+from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
+from mpiadv.engine.recorder import evaluation_attack
+from mpiadv.engine.trainer import Stop
+from mpiadv.errors import UserError
+from mpiadv.evaluation import Counts, evaluate
+from mpiadv.models import FlatState, build_model, check_model
+from mpiadv.objectives import make_objective, num_clean
+from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, seed_for
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every rank has before the roles part."""
+
+    config: Config
+    world: World
+    hosts: list[str]
+    device: Device
+    threads: int
+    data: DataSet
+    plan: CraftPlan
+
+    def new_model(self) -> nn.Module:
+        """The freshly initialised model on this rank's device; the same bits on every rank."""
+        model = build_model(
+            self.config.model,
+            num_classes=self.data.num_classes,
+            image_shape=self.data.image_shape,
+            seed=seed_for(self.config.seed, Purpose.MODEL),
+        )
+        return model.to(self.device.torch)
+
+    def link_shape(self, parameter_bytes: int) -> LinkShape:
+        """Sizes of the messages."""
+        return LinkShape(
+            batch=BatchShape(
+                batch_size=self.plan.order.batch_size,
+                image_shape=self.data.image_shape,
+                with_natural=self.plan.keep_natural,
+            ),
+            parameter_bytes=parameter_bytes,
+            num_versions=self.plan.rule.num_versions,
+            window=self.plan.rule.window,
+            outstanding=self.config.staleness.outstanding,
+        )
+
+    def settings_at(self, step: int) -> AttackSettings:
+        """The attack settings that the version of `step` carries."""
+        attack = self.config.attack
+        warm = min(1.0, (step + 1) / max(1, attack.epsilon_warmup_steps))
+        return AttackSettings(num_steps=attack_num_steps(attack), epsilon=warm * attack.epsilon)
+
+
+class AgreedError(UserError):
+    """Bad input that every rank has heard of: rank 0 says it, all leave together."""
+
+
+def agree(world: World, task: Callable[[], T]) -> T:
+    """Run `task` on every rank.
+
+    Raises:
+        AgreedError: on all ranks, with the first rank's text, if the input is bad on any.
+    """
+    error, result = "", None
+    try:
+        result = task()
+    except UserError as raised:
+        error = str(raised)
+    errors = [text for text in world.gather(error) if text]
+    if errors:
+        raise AgreedError(errors[0])
+    return result  # type: ignore[return-value]
+
+
+def prepare(config: Config, world: World) -> Setup:
+    """What every rank needs before the roles part.
+
+    Raises:
+        AgreedError: on all ranks, if the input is bad on any.
+    """
+    world.deadline_seconds = config.deadline_seconds
+    device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
+    threads = choose_threads(config.training.threads, world.local_size)
+    make_deterministic(threads)
+    data = _load_data(config, world)
+    hosts = world.gather(world.host)
+    setup = agree(world, lambda: _setup(config, world, hosts, device, threads, data))
+    agree(world, lambda: _check_model(setup))
+    return setup
+
+
+def craft(setup: Setup) -> tuple[Stop, nn.Module]:
+    """An attacker's run: until the trainer stops it; returns why, and the final model."""
+    model = setup.new_model()
+    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    state = FlatState(model)
+    attacker = Attacker(
+        rule=setup.plan.rule,
+        mode=StalenessMode(setup.config.staleness.mode),
+        link=setup.world.attacker_link(setup.link_shape(state.num_bytes), setup.device.allocate),
+        crafter=crafter,
+        host=setup.world.host,
+        deadline_seconds=setup.config.deadline_seconds,
+    )
+    reason, final = attacker.run()
+    state.unpack(torch.from_numpy(final.values).to(setup.device.torch))
+    return reason, model
+
+
+def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
+    """Final accuracy on the test set, its batches shared out over all ranks."""
+    config, world = setup.config.evaluation, setup.world
+    counts = evaluate(
+        model,
+        setup.data.test,
+        evaluation_attack(setup.config),
+        seed=setup.config.seed,
+        num_samples=config.final_samples or setup.data.test.num_samples,
+        batch_size=config.batch_size,
+        precision=setup.config.training.precision,
+        share=(world.rank, world.size),
+    )
+    return Counts(rows=world.sum(counts.rows))
+
+
+def _load_data(config: Config, world: World) -> DataSet:
+    """The data set; the first rank of each node loads it first, as it may have to download it."""
+    first = agree(world, lambda: load_data(config.data) if world.local_rank == 0 else None)
+    return agree(world, lambda: first or load_data(config.data))
+
+
+def _setup(
+    config: Config, world: World, hosts: list[str], device: Device, threads: int, data: DataSet
+) -> Setup:
+    rule = config.staleness.rule()
+    order = SampleOrder(
+        seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
+    )
+    needs_natural = make_objective(config.objective).needs_natural
+    plan = CraftPlan(
+        seed=config.seed,
+        rule=rule,
+        order=order,
+        data=config.data,
+        attack=config.attack,
+        precision=config.training.precision,
+        num_clean=num_clean(config.objective, config.data.batch_size),
+        natural_every=config.log.natural_every,
+        keep_natural=needs_natural or rule.trainer_steps > 0,
+    )
+    attack_num_steps(config.attack)
+    return Setup(
+        config=config,
+        world=world,
+        hosts=hosts,
+        device=device,
+        threads=threads,
+        data=dataclasses.replace(
+            data, train=data.train.to(device.torch), test=data.test.to(device.torch)
+        ),
+        plan=plan,
+    )
+
+
+def _check_model(setup: Setup) -> None:
+    check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)

@@ -1,0 +1,94 @@
+"""The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.checkpoint import Checkpoint
+from mpiadv.config import Config
+from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.trainer import Published
+from mpiadv.errors import UserError
+from mpiadv.tickets import AttackSettings
+
+FORMAT = 1
+
+
+def training_state(
+    config: Config, learner: TorchLearner, published: dict[int, Published], threads: int
+) -> dict[str, Any]:
+    """Everything that going on with the same bits takes. No random state: there is none."""
+    return {
+        "format": FORMAT,
+        "identity": json.dumps(config.identity()),
+        "threads": threads,
+        "device": learner.device_type,
+        "model": learner.model.state_dict(),
+        "unsaved_buffers": _unsaved_buffers(learner.model),
+        "optimizer": learner.optimizer.state_dict(),
+        "schedule": learner.schedule.state_dict(),
+        "versions": {
+            version: {
+                "num_steps": item.settings.num_steps,
+                "epsilon": item.settings.epsilon,
+                "values": torch.from_numpy(item.values),
+            }
+            for version, item in published.items()
+        },
+    }
+
+
+def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:
+    """Put the learner into the checkpoint's state; returns the versions to publish again."""
+    payload = checkpoint.payload
+    learner.model.load_state_dict(payload["model"])
+    with torch.no_grad():
+        for name, kept in payload["unsaved_buffers"].items():
+            learner.model.get_buffer(name).copy_(kept)
+    learner.optimizer.load_state_dict(payload["optimizer"])
+    learner.schedule.load_state_dict(payload["schedule"])
+    return {
+        version: Published(
+            settings=AttackSettings(num_steps=item["num_steps"], epsilon=item["epsilon"]),
+            values=item["values"].numpy(),
+        )
+        for version, item in payload["versions"].items()
+    }
+
+
+def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint of another configuration.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    if checkpoint.payload.get("format") != FORMAT:
+        raise UserError(
+            f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
+            f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
+        )
+    theirs, ours = json.loads(checkpoint.payload["identity"]), config.identity()
+    for key in sorted({*theirs, *ours}):
+        if theirs.get(key) != ours.get(key):
+            raise UserError(
+                f"{checkpoint.path} was trained with {key}={theirs.get(key)}, this run has "
+                f"{key}={ours.get(key)}: set it back, or start anew with output=FOLDER"
+            )
+
+
+def differences(checkpoint: Checkpoint, *, threads: int, device: str) -> list[str]:
+    """What of the machine differs, so that the bits may not be those of an undisturbed run."""
+    here = {"threads": threads, "device": device}
+    return [
+        f"resumed with {key}={value}, begun with {key}={checkpoint.payload[key]}: the final bits "
+        "may differ from those of an undisturbed run"
+        for key, value in here.items()
+        if checkpoint.payload[key] != value
+    ]
+
+
+def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

@@ -1,0 +1,373 @@
+"""The trainer's loop: publish, grant, consume in ticket order, craft while it would be idle.
+
+Knows no MPI and no torch: messages go through a link, the work through a learner and a crafter.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic
+
+from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
+from mpiadv.comm.messages import Bytes
+from mpiadv.comm.waiting import Wait
+from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode, TicketState
+from mpiadv.engine.bench import Bench, VersionRing, settle
+from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
+from mpiadv.errors import NonFiniteLossError
+from mpiadv.tickets import AttackSettings
+
+OVERDUE_FACTOR = 10.0
+"""A ticket is overdue after so many times the usual seconds per ticket, and a second."""
+
+
+class Stop(IntEnum):
+    """Why a run ends, as the last broadcast says it."""
+
+    NO = 0
+    FINISHED = 1
+    INTERRUPTED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a batch comes from; seconds are those of the rank that crafted it."""
+
+    rank: int
+    first_version: int
+    last_version: int
+    num_steps: int
+    epsilon: float
+    craft_seconds: float
+    parameter_wait_seconds: float
+    grant_wait_seconds: float
+    gradient_magnitude: float
+    natural_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One training step, as the log wants it; seconds are the trainer's since its last step."""
+
+    step: int
+    ticket: int
+    origin: Provenance
+    outcome: Outcome
+    own_craft_seconds: float
+    wait_seconds: float
+    train_seconds: float
+    publish_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published version: its attack settings and the flat parameters."""
+
+    settings: AttackSettings
+    values: Bytes
+
+
+@dataclass(kw_only=True)
+class _Spent:
+    """Where the trainer's time went since its last training step."""
+
+    craft: float = 0.0
+    wait: float = 0.0
+    publish: float = 0.0
+
+
+class Trainer(Generic[BatchT]):
+    """Runs training from `dispatcher.step` to the last ticket.
+
+    `settings_at(step)` gives the attack settings published with the version of that step,
+    `on_step` sees every training step, `on_event(kind, text)` what is out of the ordinary.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        link: TrainerLink,
+        learner: Learner[BatchT],
+        crafter: Crafter[BatchT],
+        mode: StalenessMode,
+        settings_at: Callable[[int], AttackSettings],
+        on_step: Callable[[StepRecord], None],
+        on_event: Callable[[str, str], None],
+        deadline_seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.ring = VersionRing(dispatcher.rule)
+        self._link = link
+        self._learner = learner
+        self._exact = mode is StalenessMode.FIXED
+        self._settings_at = settings_at
+        self._on_step = on_step
+        self._on_event = on_event
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+        self._wait = Wait(deadline_seconds, clock=clock)
+        self._bench = Bench(dispatcher.own, self.ring, crafter, pump=self.pump, clock=clock)
+        self._own: dict[int, tuple[BatchT, Provenance]] = {}
+        self._received: dict[int, Delivery] = {}
+        self._granted_at: dict[int, float] = {}
+        self._snapshots: list[tuple[ParameterSlot, Callable[[], bool]]] = []
+        self._spent = _Spent()
+        self._step_began = clock()
+        self._last_word = clock()
+
+    def published(self) -> dict[int, Published]:
+        """The versions that a ticket may still need, for a checkpoint."""
+        while self._snapshots:
+            self.pump()
+        ring = self.ring
+        return {
+            version: Published(settings=ring.settings[version], values=ring[version].values)
+            for version in ring.versions
+        }
+
+    def publish_restored(self, restored: dict[int, Published]) -> None:
+        """Send out the versions that a checkpoint kept."""
+        for version in sorted(restored):
+            settings = restored[version].settings
+            slot = self._free_slot()
+            slot.values[:] = restored[version].values
+            self._describe(slot, version, settings, Stop.NO)
+            self._launch(slot)
+
+    def publish_due(self) -> None:
+        """Publish the current version if it is due and not published yet."""
+        step = self.dispatcher.step
+        if self.dispatcher.rule.is_published(step) and step not in self.ring.settings:
+            self._publish(Stop.NO)
+
+    def run(self, interrupted: Callable[[], bool]) -> Stop:
+        """Train until the last ticket is consumed, or until `interrupted` says so."""
+        self._step_began = self._clock()
+        while not self.dispatcher.finished:
+            if interrupted():
+                return Stop.INTERRUPTED
+            self.pump()
+            self._grant()
+            self._act()
+        return Stop.FINISHED
+
+    def shut_down(self, reason: Stop) -> dict[int, Farewell]:
+        """Tell everybody to stop, take in what is on its way, part; returns the farewells."""
+        self.dispatcher.close()
+        self._publish(reason)
+        self._link.call_last()
+        while not self._everything_is_in():
+            self.pump()
+            self._wait.pause(self._missing)
+        self._link.free()
+        return self._link.farewells()
+
+    def pump(self) -> None:
+        """Move messages on and book what arrived."""
+        self._launch_snapshots()
+        for delivery in self._link.poll():
+            self._take_in(delivery)
+        self._keep_alive()
+
+    def _act(self) -> None:
+        crafted = self.dispatcher.crafted_here(self.ring.settings)
+        if crafted is not None:
+            self._keep(crafted)
+            return
+        decision = self.dispatcher.decide(self.ring.settings)
+        if decision is None:
+            self._idle()
+            return
+        self._wait.over()
+        if isinstance(decision, AttackStep):
+            self._spent.craft += self._bench.run(decision)
+        else:
+            self._train(decision.ticket)
+
+    def _keep(self, crafting: Crafting) -> None:
+        """Keep a batch that the trainer crafted until it is consumed."""
+        crafted = self._bench.hand_over(crafting)
+        self._check(crafting.ticket, crafting.first_version, crafting.last_version)
+        settings = self.ring.settings[self.dispatcher.rule.first_version(crafting.ticket)]
+        origin = Provenance(
+            rank=0,
+            first_version=crafting.first_version,
+            last_version=crafting.last_version,
+            num_steps=settings.num_steps,
+            epsilon=settings.epsilon,
+            craft_seconds=crafted.seconds,
+            parameter_wait_seconds=0.0,
+            grant_wait_seconds=0.0,
+            gradient_magnitude=crafted.report.gradient_magnitude,
+            natural_accuracy=crafted.report.natural_accuracy,
+        )
+        self._own[crafting.ticket] = crafted.batch, origin
+
+    def _train(self, ticket: int) -> None:
+        began = self._clock()
+        batch, origin = self._batch_of(ticket)
+        settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
+        self._learner.train(ticket, batch, settings)
+        settle(self._learner, self.pump)
+        outcome = self._learner.outcome()
+        seconds = self._clock() - began
+        if not outcome.loss - outcome.loss == 0.0:
+            raise NonFiniteLossError(
+                f"the training loss is {outcome.loss} at step {ticket}, ticket {ticket} "
+                f"(crafted by rank {origin.rank}): lower optimizer.learning_rate or check the data"
+            )
+        step = self.dispatcher.step
+        self.dispatcher.trained()
+        self.dispatcher.pace.trained(seconds)
+        for slot in self.ring.evict(self.dispatcher.step):
+            self._link.recycle(slot)
+        if not self.dispatcher.finished:
+            self.publish_due()
+        self._report(step, origin, outcome, seconds)
+
+    def _batch_of(self, ticket: int) -> tuple[BatchT, Provenance]:
+        if ticket in self._own:
+            return self._own.pop(ticket)
+        delivery = self._received.pop(ticket)
+        batch = self._learner.upload(delivery.slot)
+        origin = _provenance(delivery)
+        self._link.release(delivery.slot)
+        return batch, origin
+
+    def _report(self, step: int, origin: Provenance, outcome: Outcome, seconds: float) -> None:
+        now = self._clock()
+        record = StepRecord(
+            step=step,
+            ticket=step,
+            origin=origin,
+            outcome=outcome,
+            own_craft_seconds=self._spent.craft,
+            wait_seconds=self._spent.wait,
+            train_seconds=seconds,
+            publish_seconds=self._spent.publish,
+            total_seconds=now - self._step_began,
+        )
+        self._spent = _Spent()
+        self._on_step(record)
+        self._step_began = self._clock()
+
+    def _idle(self) -> None:
+        began = self._clock()
+        self._craft_again_if_overdue(began)
+        self._wait.pause(self._missing)
+        self._spent.wait += self._clock() - began
+
+    def _craft_again_if_overdue(self, now: float) -> None:
+        """A granted ticket that is long overdue is crafted here too; the first copy wins."""
+        ticket, pace = self.dispatcher.step, self.dispatcher.pace
+        if self.dispatcher.state(ticket) is not TicketState.GRANTED or not pace.craft_seconds:
+            return
+        if now - self._granted_at[ticket] > 1.0 + OVERDUE_FACTOR * pace.craft_seconds:
+            self._on_event("re-crafted", f"ticket {ticket}: {self._missing()}")
+            self.dispatcher.overdue(ticket)
+
+    def _grant(self) -> None:
+        while (grant := self.dispatcher.next_grant()) is not None:
+            order = Order(ticket=grant.ticket, patient=grant.patient)
+            self._link.grant(grant.attacker, order)
+            self._granted_at[grant.ticket] = self._clock()
+
+    def _take_in(self, delivery: Delivery) -> None:
+        ticket, attacker = delivery.ticket, delivery.attacker
+        if delivery.dropped:
+            self.dispatcher.dropped(ticket, attacker)
+            self._link.release(delivery.slot)
+            return
+        header = delivery.slot.header[0]
+        self.dispatcher.pace.crafted(float(header["craft_seconds"]))
+        self._granted_at.pop(ticket, None)
+        if self.dispatcher.arrived(ticket, attacker):
+            self._check(ticket, int(header["first_version"]), int(header["last_version"]))
+            self._bench.forget(ticket)
+            self._received[ticket] = delivery
+        else:
+            self._link.release(delivery.slot)
+
+    def _check(self, ticket: int, first: int, last: int) -> None:
+        rule = self.dispatcher.rule
+        settings = self.ring.settings[rule.first_version(ticket)]
+        rule.verify(ticket, first=first, last=last, num_steps=settings.num_steps, exact=self._exact)
+
+    def _publish(self, stop: Stop) -> None:
+        began = self._clock()
+        slot = self._free_slot()
+        step = self.dispatcher.step
+        self._describe(slot, step, self._settings_at(step), stop)
+        self._snapshots.append((slot, self._learner.snapshot(slot.values)))
+        self._launch_snapshots()
+        self._spent.publish += self._clock() - began
+
+    def _free_slot(self) -> ParameterSlot:
+        slot = self._link.free_parameter_slot()
+        if slot is None:
+            self._on_event("publish stall", f"step {self.dispatcher.step}: every buffer in use")
+        while slot is None:
+            self.pump()
+            self._wait.pause(lambda: "attackers to receive earlier parameters")
+            slot = self._link.free_parameter_slot()
+        self._wait.over()
+        return slot
+
+    @staticmethod
+    def _describe(slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop) -> None:
+        header = slot.header
+        header["incarnation"], header["version"], header["stop"] = 0, version, stop
+        header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
+
+    def _launch_snapshots(self) -> None:
+        while self._snapshots and self._snapshots[0][1]():
+            self._launch(self._snapshots.pop(0)[0])
+
+    def _launch(self, slot: ParameterSlot) -> None:
+        self._link.broadcast(slot)
+        if slot.header["stop"][0] == Stop.NO:
+            self.ring.add(slot)
+        else:
+            self._link.recycle(slot)
+
+    def _keep_alive(self) -> None:
+        """Attackers wait with a deadline too: say now and then that the trainer is alive."""
+        if self._clock() - self._last_word > self._deadline_seconds / 4:
+            self._last_word = self._clock()
+            self._link.keep_alive()
+
+    def _everything_is_in(self) -> bool:
+        attackers = self._link.attackers
+        parted = len(self._link.farewells()) == len(attackers)
+        owed = any(self.dispatcher.owed_by(attacker) for attacker in attackers)
+        return parted and not owed and not self._snapshots and not self._link.pending()
+
+    def _missing(self) -> str:
+        owed = {a: self.dispatcher.owed_by(a) for a in self._link.attackers}
+        late = [
+            f"rank {attacker} on {self._link.host_of(attacker)} with ticket"
+            f"{'s' if len(tickets) > 1 else ''} {', '.join(map(str, sorted(tickets)))}"
+            for attacker, tickets in owed.items()
+            if tickets
+        ]
+        return "; ".join(late) or "attackers to part"
+
+
+def _provenance(delivery: Delivery) -> Provenance:
+    header = delivery.slot.header[0]
+    return Provenance(
+        rank=delivery.attacker,
+        first_version=int(header["first_version"]),
+        last_version=int(header["last_version"]),
+        num_steps=int(header["num_steps"]),
+        epsilon=float(header["epsilon"]),
+        craft_seconds=float(header["craft_seconds"]),
+        parameter_wait_seconds=float(header["parameter_wait_seconds"]),
+        grant_wait_seconds=float(header["grant_wait_seconds"]),
+        gradient_magnitude=float(header["gradient_magnitude"]),
+        natural_accuracy=float(header["natural_accuracy"]),
+    )

@@ -1,0 +1,85 @@
+"""What the loops ask of the work itself: crafting and learning. Knows no MPI and no torch.
+
+The real work is in `craft` and `learn`; benchmarks put calibrated waits in its place.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from mpiadv.comm.links import BatchSlot, ParameterSlot
+from mpiadv.comm.messages import Bytes
+from mpiadv.dispatch import AttackStep
+from mpiadv.tickets import AttackSettings
+
+BatchT = TypeVar("BatchT")
+"""A batch on the device of the rank, whatever the work takes for one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CraftReport:
+    """What crafting a ticket told.
+
+    `gradient_magnitude`: L1 norm of an image's gradient at the last attack step, mean over images.
+    `natural_accuracy`: on the natural images, 0 to 1; NaN where it was not measured.
+    """
+
+    gradient_magnitude: float
+    natural_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a training step told; loss and accuracy are those of the batch before the update."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+class Work(Protocol):
+    """Something that a device may still be busy with after the call has returned."""
+
+    def busy(self) -> bool:
+        """Whether the device still works; the caller moves messages on meanwhile."""
+
+
+class Crafter(Work, Protocol[BatchT]):
+    """Crafts batches, one attack step at a time, several tickets in turn."""
+
+    def prefetch(self, ticket: int) -> None:
+        """Begin to fetch the natural images."""
+
+    def start(self, ticket: int, settings: AttackSettings) -> None:
+        """Take the natural images and the random start."""
+
+    def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
+        """Run one attack step on the given parameters."""
+
+    def finish(self, ticket: int) -> tuple[BatchT, CraftReport]:
+        """Hand over the batch and forget the ticket."""
+
+    def drop(self, ticket: int) -> None:
+        """Forget the ticket."""
+
+    def download(self, batch: BatchT, slot: BatchSlot) -> None:
+        """Copy a batch into a message; complete when it returns."""
+
+
+class Learner(Work, Protocol[BatchT]):
+    """Owns the parameters and trains them."""
+
+    def snapshot(self, values: Bytes) -> Callable[[], bool]:
+        """Begin to copy the parameters into `values`; the result says whether it is complete.
+
+        Training may go on at once: the copy is of this moment.
+        """
+
+    def upload(self, slot: BatchSlot) -> BatchT:
+        """The batch in a received message, on this rank's device; the slot is free afterwards."""
+
+    def train(self, ticket: int, batch: BatchT, settings: AttackSettings) -> None:
+        """Run the trainer's own attack steps, if any, and one training step."""
+
+    def outcome(self) -> Outcome:
+        """Of the last training step; asked for when no longer busy."""
