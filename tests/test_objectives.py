@@ -1,0 +1,68 @@
+"""The numbers that training minimises."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpiadv.attacks import mixed_precision
+from mpiadv.config import ObjectiveConfig
+from mpiadv.errors import UserError
+from mpiadv.objectives import Batch, make_objective, num_clean
+
+
+def _model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(9, 4))
+
+
+def _batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(6, 1, 3, 3, generator=generator)
+    return Batch(images=images, labels=torch.tensor([0, 1, 2, 3, 0, 1]))
+
+
+def _weight_gradient(model: nn.Module, total: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(total, next(model.parameters()))
+    return gradient
+
+
+def test_adversarial_objective_is_the_mean_cross_entropy_of_the_images_as_crafted() -> None:
+    model, batch = _model(), _batch()
+    objective = make_objective(ObjectiveConfig())
+    loss = objective(model, batch)
+    expected = F.cross_entropy(model(batch.images), batch.labels)
+    assert torch.equal(loss.total, expected)
+    assert torch.equal(_weight_gradient(model, loss.total), _weight_gradient(model, expected))
+    assert torch.equal(loss.logits, model(batch.images)) and not loss.logits.requires_grad
+    assert not objective.needs_natural
+
+
+def test_loss_is_taken_in_float32_under_autocast() -> None:
+    with mixed_precision(torch.device("cpu"), "bfloat16"):
+        loss = make_objective(ObjectiveConfig())(_model(), _batch())
+    exact = make_objective(ObjectiveConfig())(_model(), _batch())
+    assert loss.total.dtype == loss.logits.dtype == torch.float32
+    assert torch.equal(loss.total, F.cross_entropy(loss.logits, _batch().labels))
+    assert 0 < (loss.total - exact.total).abs() < 0.02
+
+
+def test_broken_image_breaks_the_loss() -> None:
+    batch = _batch()
+    batch.images[2, 0, 1, 1] = float("nan")
+    assert make_objective(ObjectiveConfig())(_model(), batch).total.isnan()
+
+
+@pytest.mark.parametrize(
+    ("clean_fraction", "batch_size", "expected"),
+    [(0.0, 128, 0), (1.0, 128, 128), (0.5, 128, 64), (0.3, 10, 3), (0.2, 128, 26), (0.001, 128, 0)],
+)
+def test_clean_part_is_the_nearest_whole_number(
+    clean_fraction: float, batch_size: int, expected: int
+) -> None:
+    assert num_clean(ObjectiveConfig(clean_fraction=clean_fraction), batch_size) == expected
+
+
+def test_unknown_objective_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown objective 'adversary': did you mean"):
+        make_objective(ObjectiveConfig(name="adversary"))
