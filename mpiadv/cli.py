@@ -1,0 +1,63 @@
+"""The `mpiadv` command: its first word chooses what to do, anything else trains. No logic here."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from mpiadv.errors import UserError
+from mpiadv.launch import launch
+
+USAGE = """\
+usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
+       mpiadv launch -n RANKS [CONFIG] [key.subkey=value ...] [--resume]
+
+Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
+trained in a minute.
+
+  mpiadv CONFIG ...           train on one rank, or on those of the mpirun or srun around it
+  mpiadv launch -n 8 CONFIG   train on 8 ranks of this machine, or of this allocation
+  key.subkey=value            change a setting, for example training.num_steps=500
+  --resume                    go on from the last checkpoint in the run's folder
+  --print-config              print every setting with its value, and stop
+
+exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted after a checkpoint: --resume goes on
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; bad input is one line on standard error."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        command = COMMANDS.get(arguments[0]) if arguments else None
+        return command(arguments[1:]) if command else _train(arguments)
+    except UserError as error:
+        print(f"mpiadv: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(arguments: Sequence[str]) -> int:
+    # Imported only here: the launcher needs neither torch nor MPI, and starts at once.
+    from mpiadv.run import main as run
+
+    return run(arguments)
+
+
+def _launch(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if len(arguments) < 2 or arguments[0] != "-n" or not arguments[1].isdigit():
+        raise UserError("launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG")
+    return launch(int(arguments[1]), arguments[2:])
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "launch": _launch,
+}
+"""First word of the command line to what it does. A folder called `launch` is `./launch`."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

