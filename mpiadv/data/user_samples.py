@@ -15,6 +15,8 @@ from torch import Tensor
 from mpiadv.data.checks import require_pixels
 from mpiadv.errors import UserError
 
+_PACKAGE = Path(__file__).parent.parent
+
 _EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
 
 
@@ -65,14 +67,18 @@ def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
 def user_line(error: BaseException) -> str:
     """A user's exception in one line: type, first line, and where in their code it arose."""
     first = (str(error).strip().splitlines() or ["no message"])[0]
-    # The first frame is this package's own call; torch's frames say nothing about the user's code.
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)[1:]
-        if not {"torch", "torchvision", "PIL"} & set(Path(frame.filename).parts)
+    files = [
+        (Path(frame.filename), frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _is_foreign(Path(frame.filename))
     ]
-    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
     return f"{type(error).__name__}: {first}{place}"
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a file is this package's or a library's, and tells nothing about the user's code."""
+    return _PACKAGE in file.parents or bool({"torch", "torchvision", "PIL"} & set(file.parts))
 
 
 def _read_image(image: Any, here: str) -> Tensor:

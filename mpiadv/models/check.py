@@ -12,6 +12,8 @@ from mpiadv.errors import UserError
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
 
+_PACKAGE = Path(__file__).parent.parent
+
 
 def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Run two black images through the model in evaluation mode; nothing in it changes.
@@ -37,14 +39,18 @@ def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes
 def origin_of(error: BaseException) -> str:
     """An exception in one line: its type, its first line, and where in the user's code it arose."""
     first = (str(error).strip().splitlines() or ["no message"])[0]
-    # The first frame is this package's own call; torch's frames say nothing about the user's code.
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)[1:]
-        if not {"torch", "torchvision"} & set(Path(frame.filename).parts)
+    files = [
+        (Path(frame.filename), frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _is_foreign(Path(frame.filename))
     ]
-    place = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
     return f"{type(error).__name__}: {first}{place}"
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a file is this package's or torch's, and tells nothing about the user's code."""
+    return _PACKAGE in file.parents or bool({"torch", "torchvision"} & set(file.parts))
 
 
 def _logits_of_zeros(model: nn.Module, image_shape: tuple[int, int, int], fails: str) -> object:

@@ -1,11 +1,12 @@
 """The classifiers of torchvision by name, never with downloaded weights. Knows no data set."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from mpiadv.registry import find_registered
+from mpiadv.errors import UserError
 
 PREFIX = "torchvision:"
 
@@ -22,9 +23,15 @@ def torchvision_builder(name: str) -> Callable[..., nn.Module]:
     """
     from torchvision import models
 
-    names = {f"{PREFIX}{known}": known for known in models.list_models(module=models)}
-    builders = {full: _builder(models, known) for full, known in names.items()}
-    return find_registered("model", name, builders)
+    known = models.list_models(module=models)
+    wanted = name.removeprefix(PREFIX)
+    if wanted not in known:
+        nearest = difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"unknown model {name!r}: did you mean '{PREFIX}{nearest}'? torchvision has "
+            f"{len(known)} classifiers, see torchvision.models.list_models()"
+        )
+    return _builder(models, wanted)
 
 
 def _builder(models: Any, name: str) -> Callable[..., nn.Module]:
