@@ -97,10 +97,10 @@ def _cosine(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRS
 
 
 def _one_cycle(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRScheduler:
-    # torch divides by the length of either phase: both get at least one step, so the shortest
-    # cycle has three rates (low, peak, low), of which a shorter run uses the first ones.
+    # torch divides by the length of the rise: it gets at least one step, so the shortest cycle has
+    # three rates (low, peak, low), of which a shorter run uses the first ones.
     total = max(3, num_steps)
-    rising = min(max(config.rising_fraction, 2 / total), 1 - 1 / total)
+    rising = max(config.rising_fraction, 2 / total)
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
