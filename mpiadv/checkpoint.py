@@ -1,0 +1,198 @@
+"""Checkpoints and models on disk: whole or absent, checksummed. Knows nothing of what they hold.
+
+A checkpoint is `checkpoint-000000500.pt`, named by the training steps behind it, with its SHA-256
+beside it in `checkpoint-000000500.pt.sha256`, which `sha256sum -c` reads. The checksum is on disk
+before the checkpoint takes its name, so a checkpoint that is there is complete at any instant. When
+a step is saved again, the checksum file names both contents until the new one is in place.
+"""
+
+import hashlib
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import torch
+
+from mpiadv.errors import UserError
+from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text
+
+_NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
+_PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint read back: the training steps behind it, its file, its contents on the CPU."""
+
+    step: int
+    path: Path
+    payload: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: int) -> Path:
+    """Write a checkpoint, then remove all but the `keep` newest up to this one.
+
+    `payload` holds tensors, numbers, strings, bytes, None, and dicts, lists and tuples of them.
+
+    Raises:
+        TypeError: `payload` holds something that could not be read back; nothing was written.
+        OSError: the disk is full, or similar; the checkpoints that were there are untouched.
+    """
+    _require_plain(payload, "payload")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"checkpoint-{step:09d}.pt"
+    replaced = _digests(path) if path.exists() else []
+    with whole_file(path) as temporary:
+        digest = _save_hashed(payload, temporary)
+        _write_digests(path, [*replaced, digest])
+    if replaced:
+        _write_digests(path, [digest])
+    _remove_old(folder, step, keep)
+    return path
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint of a folder; None where there is none.
+
+    Raises:
+        UserError: the newest one is damaged. Going on with an older one is the user's decision:
+            the line says how.
+    """
+    checkpoints = _checkpoints(folder)
+    if not checkpoints:
+        return None
+    return load_checkpoint(checkpoints[max(checkpoints)])
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint, tensors on the CPU.
+
+    Raises:
+        UserError: there is no such file, it is no checkpoint, or it fails its checksum.
+    """
+    name = _NAME.fullmatch(path.name)
+    if name is None:
+        raise UserError(f"{path} is no checkpoint: expected a file named checkpoint-NUMBER.pt")
+    try:
+        with path.open("rb") as file:
+            _verify(path, file)
+            file.seek(0)
+            payload = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no checkpoint of a training run: {reason}") from None
+    return Checkpoint(step=int(name[1]), path=path, payload=payload)
+
+
+def save_model(path: Path, state_dict: Mapping[str, Any]) -> None:
+    """Write a plain state dict that `torch.load(path, weights_only=True)` reads.
+
+    Raises:
+        OSError: the disk is full, or similar; a file that was there is untouched.
+    """
+    with whole_file(path) as temporary:
+        torch.save(dict(state_dict), temporary)
+
+
+class _HashingWriter:
+    """A file that hashes what passes through it, so that nothing has to be read again."""
+
+    def __init__(self, file: IO[bytes], digest: _Hash) -> None:
+        self._file = file
+        self._digest = digest
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_hashed(payload: dict[str, Any], path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        torch.save(payload, _HashingWriter(file, digest))  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _verify(path: Path, file: IO[bytes]) -> None:
+    known = _digests(path)
+    if not known:
+        raise UserError(f"{path} has no checksum ({_sidecar(path).name}): {_advice(path)}")
+    if hashlib.file_digest(file, "sha256").hexdigest() not in known:  # type: ignore[arg-type]
+        raise UserError(f"{path} is damaged, its SHA-256 checksum is wrong: {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    step = int(_NAME.fullmatch(path.name)[1])  # type: ignore[index]
+    older = [other for other in _checkpoints(path.parent) if other < step]
+    if not older:
+        return "it is the oldest one here: restore it from a copy, or start again in another folder"
+    before = _checkpoints(path.parent)[max(older)]
+    return f"delete it to go on from {before.name}, the one before"
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """The complete checkpoints of a folder by step."""
+    if not folder.is_dir():
+        return {}
+    names = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return {int(name[1]): path for name, path in names if name}
+
+
+def _remove_old(folder: Path, step: int, keep: int) -> None:
+    """Remove checkpoints beyond `keep` up to `step`, and what interrupted saves left behind."""
+    up_to_this = sorted(other for other in _checkpoints(folder) if other <= step)
+    for old in up_to_this[:-keep]:
+        (folder / f"checkpoint-{old:09d}.pt").unlink()
+    for path in folder.glob(f"checkpoint-*{TEMPORARY_SUFFIX}"):
+        path.unlink()
+    for path in folder.glob("checkpoint-*.pt.sha256"):
+        if not path.with_suffix("").exists():
+            path.unlink()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _digests(path: Path) -> list[str]:
+    try:
+        lines = _sidecar(path).read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    write_text(_sidecar(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
+
+
+def _require_plain(value: Any, where: str) -> None:
+    """Refuse on saving what `weights_only` would refuse on loading, days later."""
+    if type(value) in _PLAIN or isinstance(value, torch.Tensor):
+        return
+    if type(value) in (list, tuple):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            _require_plain(key, f"a key of {where}")
+            _require_plain(item, f"{where}[{key!r}]")
+    else:
+        kind = type(value).__name__
+        raise TypeError(f"{where}: a checkpoint cannot hold {kind}: use tensors and plain values")

@@ -1,0 +1,161 @@
+"""The folder of a run: who may use it, and what lies where in it. Knows nothing of the contents."""
+
+import errno
+import fcntl
+import os
+import socket
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mpiadv.errors import UserError
+from mpiadv.whole_files import write_text
+
+_TRACES_OF_A_RUN = ("log.h5", "checkpoints", "model.pt", "config.yaml", "DONE")
+_NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+class RunFolder:
+    """A run's folder, locked against other runs until `close`, or the end of the `with` block.
+
+    `held_run` tells whether an earlier start of the run left anything in it.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.held_run = _holds_run(path)
+        self._lock: int | None = lock
+
+    @classmethod
+    def open(cls, path: str | Path, *, resume: bool) -> Self:
+        """Create the folder if need be, and lock it.
+
+        With `resume` a folder that holds a run is gone on with, and an empty one begun.
+
+        Raises:
+            UserError: the folder cannot be made or written to, is in use by another run, or holds
+                a run and `resume` is false. Nothing but the lock file has been touched then.
+        """
+        folder = Path(path)
+        _make(folder)
+        run_folder = cls(folder, _lock(folder))
+        if run_folder.held_run and not resume:
+            run_folder.close()
+            raise UserError(
+                f"{folder} holds another run: add --resume to go on with it, "
+                "or choose another folder with output=FOLDER"
+            )
+        return run_folder
+
+    @property
+    def log(self) -> Path:
+        """The HDF5 log."""
+        return self.path / "log.h5"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The final model's state dict."""
+        return self.path / "model.pt"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def done(self) -> Path:
+        """The marker of a finished run. Launchers should trust it, not the exit code."""
+        return self.path / "DONE"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished."""
+        return self.done.exists()
+
+    def mark_done(self, text: str) -> None:
+        """Mark the run as finished; `text` tells people how it ended."""
+        write_text(self.done, text.rstrip("\n") + "\n")
+
+    def close(self) -> None:
+        """Let other runs use the folder."""
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            os.truncate(lock, 0)
+            # Closing alone would leave the lock with any child that was forked meanwhile.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(
+            f"output folder {folder} is a file: choose another folder with output=FOLDER"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot create output folder {folder}: {error.strerror}: "
+            "choose another folder with output=FOLDER"
+        ) from None
+
+
+def _lock(folder: Path) -> int:
+    """Take the lock and sign it; the open file that holds it."""
+    path = folder / "lock"
+    try:
+        # Creating the file is the test: root passes every permission check, even on a read-only
+        # file system.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"output folder {folder} is not writable: {error.strerror}: "
+            "choose another folder with output=FOLDER"
+        ) from None
+    try:
+        _take(descriptor, folder)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on host {socket.gethostname()}\n".encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        raise UserError(
+            f"output folder {folder} is in use by another run ({holder or 'just starting'}): "
+            "wait for it, stop it, or choose another folder with output=FOLDER"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS_HERE:
+            raise UserError(f"cannot lock output folder {folder}: {error.strerror}") from None
+        warnings.warn(
+            f"the file system of {folder} has no locks: make sure that no other run uses it",
+            stacklevel=2,
+        )
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _TRACES_OF_A_RUN)
