@@ -1,0 +1,38 @@
+"""The log of a run: one HDF5 file, written by one process, readable by others all the while.
+
+Knows no MPI, no torch, and nothing of training beyond the names of its columns.
+
+Each table is one dataset of a compound type, each column's unit or meaning its attribute
+`unit:COLUMN`. h5py alone reads it, also while the run goes on (open it anew for each look):
+
+    with h5py.File("log.h5", "r") as log:
+        train = pandas.DataFrame(log["train"][:])
+        units = dict(log["train"].attrs)
+
+`/train` has one row per training step, `/evaluation` one per evaluation and attack, `/snapshots`
+the same test images attacked at regular steps, `/events` what happened, `/attackers` one row per
+crafting rank each time a run ends: see the row classes. File attributes hold what `create` was
+given (configuration, versions, hosts, seeds); group `/resumes` what each `resume` was given.
+
+Why it is written as it is. A kill, or another process's read, may come between any two writes of
+the HDF5 library. In the usual layout (chunks of 256 rows, flushed) 18 of the 239 states between
+two writes could not be read, and 22 showed rows not yet written; with more chunks 622 and 1,358
+of 2,651. So here a table is one chunk allocated as a whole before the file takes its name, and
+growing only puts rows behind the last one and then counts them, in eight bytes: none of 1,700
+states was unreadable, showed an unwritten row or lacked a flushed one. A table that outgrows its
+chunk is copied into a new file with twice the room, which replaces the old one. The unused room is
+a hole in the file and takes no disk. `tests/test_runlog.py` goes through all states again.
+"""
+
+from mpiadv.runlog.log import FORMAT_VERSION, RunLog, read_attributes, read_table
+from mpiadv.runlog.rows import AttackerRow, EvaluationRow, TrainRow
+
+__all__ = [
+    "FORMAT_VERSION",
+    "AttackerRow",
+    "EvaluationRow",
+    "RunLog",
+    "TrainRow",
+    "read_attributes",
+    "read_table",
+]

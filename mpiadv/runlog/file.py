@@ -1,0 +1,139 @@
+"""The HDF5 file behind a log: tables that grow without ever being torn. Knows no column by name.
+
+See the package's docstring for why a table is a single chunk.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpiadv.runlog.rows import Rows, Table
+from mpiadv.whole_files import whole_file
+
+Attributes = Mapping[str, str | int | float]
+WRITER_OPTIONS = {"libver": "earliest", "rdcc_nbytes": 0}
+"""Plain readers can open the earliest format at any time. A chunk cache would write whole chunks,
+holes included, and keep rows back."""
+_COPIED_AT_ONCE = 2**26
+_LARGEST_CHUNK = 2**30
+"""Bytes; HDF5 itself allows 2^32. A larger table goes on in further chunks of this size."""
+
+
+def open_for_writing(path: Path) -> h5py.File:
+    """Open a log to append to it: readers are not locked out, rows go to the file at once."""
+    return h5py.File(path, "r+", locking=False, **WRITER_OPTIONS)
+
+
+def write_log_file(
+    path: Path,
+    tables: Mapping[str, Table],
+    *,
+    source: h5py.File | None = None,
+    keep: Callable[[str, Rows], Rows] = lambda name, rows: rows,
+    more: Mapping[str, Rows] | None = None,
+    attributes: Attributes | None = None,
+    resumed: Attributes | None = None,
+) -> None:
+    """Write a whole new log, replacing what is at `path`.
+
+    It holds the rows of `source` that `keep(table, rows)` lets through, then `more`; the
+    attributes of `source`, then `attributes`; and `resumed` as the newest member of `/resumes`.
+    """
+    more = more or {}
+    with (
+        whole_file(path) as temporary,
+        h5py.File(temporary, "w", locking=False, **WRITER_OPTIONS) as target,
+    ):
+        target.attrs.update(source.attrs if source else {})
+        target.attrs.update(attributes or {})
+        _copy_resumes(source, target, resumed)
+        for name, table in tables.items():
+            added = more.get(name, np.empty(0, table.dtype))
+            old = source[name] if source and name in source else None
+            room = len(added) + (0 if old is None else len(old))
+            dataset = _create_table(target, name, table, room)
+            for rows in _blocks(old):
+                append_rows(dataset, keep(name, rows).astype(table.dtype))
+            append_rows(dataset, added)
+
+
+def lacks_room(dataset: h5py.Dataset, count: int) -> bool:
+    """Whether `count` more rows need a new file. An empty table's chunk is not there yet."""
+    (room,) = dataset.chunks
+    full = len(dataset) == 0 or len(dataset) + count > room
+    return bool(full and room < _largest_room(dataset.dtype))
+
+
+def append_rows(dataset: h5py.Dataset, rows: Rows) -> None:
+    """Put rows behind the last one."""
+    if not len(rows):
+        return
+    length = len(dataset)
+    dataset.resize((length + len(rows),))
+    try:
+        dataset[length:] = rows
+    except BaseException:
+        dataset.resize((length,))
+        raise
+
+
+def is_readable(path: Path, format_version: int) -> bool:
+    """Whether a file is a log of this format, and every row and attribute of it can be read.
+
+    Raises:
+        OSError: the file is missing, or may not be read.
+    """
+    path.open("rb").close()
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            for item in file.values():
+                _read_through(item)
+            return bool(dict(file.attrs)["format_version"] == format_version)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+        return False
+
+
+def _read_through(item: h5py.Dataset | h5py.Group) -> None:
+    dict(item.attrs)
+    if isinstance(item, h5py.Dataset):
+        for _ in _blocks(item):
+            pass
+
+
+def _create_table(file: h5py.File, name: str, table: Table, num_rows: int) -> h5py.Dataset:
+    room = table.first_room
+    while room < num_rows:
+        room *= 2
+    dataset = file.create_dataset(
+        name,
+        shape=(0,),
+        maxshape=(None,),
+        dtype=table.dtype,
+        chunks=(min(room, _largest_room(table.dtype)),),
+        fill_time="never",  # leaves the unused room a hole
+    )
+    dataset.attrs.update({f"unit:{column}": unit for column, unit in table.units.items()})
+    return dataset
+
+
+def _largest_room(dtype: np.dtype[np.void]) -> int:
+    return max(1, _LARGEST_CHUNK // dtype.itemsize)
+
+
+def _blocks(dataset: h5py.Dataset | None) -> Iterator[Rows]:
+    """All rows of a table, not too many at once."""
+    if dataset is None:
+        return
+    step = max(1, _COPIED_AT_ONCE // dataset.dtype.itemsize)
+    for start in range(0, len(dataset), step):
+        yield dataset[start : start + step]
+
+
+def _copy_resumes(source: h5py.File | None, target: h5py.File, resumed: Attributes | None) -> None:
+    if source and "resumes" in source:
+        source.copy("resumes", target)
+    if resumed is not None:
+        resumes = target.require_group("resumes")
+        resumes.create_group(f"{len(resumes) + 1:04d}").attrs.update(resumed)

@@ -1,0 +1,307 @@
+"""The log as the trainer sees it: rows in, flushed now and then, cut back on resume."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.errors import UserError
+from mpiadv.runlog.file import (
+    Attributes,
+    append_rows,
+    is_readable,
+    lacks_room,
+    open_for_writing,
+    write_log_file,
+)
+from mpiadv.runlog.rows import (
+    AttackerRow,
+    EvaluationRow,
+    EventRow,
+    Rows,
+    Table,
+    TrainRow,
+    snapshot_table,
+    table_of,
+)
+
+FORMAT_VERSION = 1
+"""Attribute `format_version` of the file."""
+
+_TABLES = {
+    "train": table_of(TrainRow, 1024),
+    "evaluation": table_of(EvaluationRow, 256),
+    "events": table_of(EventRow, 256),
+    "attackers": table_of(AttackerRow, 64),
+}
+
+
+class RunLog:
+    """A log being written. Rows wait in memory until `flush`; then they survive a kill.
+
+    Made by `create` or `resume`; closed by `close` or the end of the `with` block.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tables: dict[str, Table],
+        *,
+        flush_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.path = path
+        self._tables = tables
+        self._flush_seconds = flush_seconds
+        self._clock = clock
+        self._flushed_at = clock()
+        self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in tables}
+        self._train_waiting = self._waiting["train"]
+        self._train_tuple = tables["train"].as_tuple
+        self._file: h5py.File | None = open_for_writing(path)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        attributes: Attributes,
+        snapshot_shape: tuple[int, ...] | None = None,
+        flush_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Begin a log with the event `start`.
+
+        `attributes` become attributes of the file. `snapshot_shape` is [N, C, H, W] of the images
+        of a snapshot; None: no snapshots. `flush_seconds` is the pace of `maybe_flush`.
+
+        Raises:
+            FileExistsError: there is a log already: `resume` it, from step 0 if need be.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"{path} exists")
+        log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
+        log.event("start", "began the log", 0)
+        log.flush(durable=True)
+        return log
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        *,
+        step: int,
+        attributes: Attributes,
+        snapshot_shape: tuple[int, ...] | None = None,
+        flush_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Go on with a log from a checkpoint with `step` training steps behind it.
+
+        Rows of `/train` from `step` on, and others of later steps, are dropped. The file's
+        attributes stay those of the first start; `attributes` go into `/resumes`. An event
+        `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
+        begun; so is one whose file is missing.
+
+        Raises:
+            UserError: the log holds snapshots of another shape.
+        """
+        path = Path(path)
+        begun_anew = _move_aside_damaged(path)
+        if begun_anew:
+            warnings.warn(begun_anew, stacklevel=2)
+            log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
+        else:
+            tables = _cut_back(path, step, snapshot_shape, attributes)
+            log = cls(path, tables, flush_seconds=flush_seconds, clock=clock)
+        num_rows = len(log._open["train"])
+        log.event("resume", begun_anew or f"went on with {num_rows} rows in /train", step)
+        log.flush(durable=True)
+        return log
+
+    @classmethod
+    def _begin(
+        cls,
+        path: Path,
+        attributes: Attributes,
+        snapshot_shape: tuple[int, ...] | None,
+        flush_seconds: float,
+        clock: Callable[[], float],
+    ) -> Self:
+        tables = _tables_with_snapshots(snapshot_shape)
+        write_log_file(path, tables, attributes={"format_version": FORMAT_VERSION, **attributes})
+        return cls(path, tables, flush_seconds=flush_seconds, clock=clock)
+
+    def train(self, row: TrainRow) -> None:
+        """Add a training step."""
+        self._train_waiting.append(self._train_tuple(row))
+
+    def evaluation(self, row: EvaluationRow) -> None:
+        """Add an evaluation."""
+        self._add("evaluation", row)
+
+    def attacker(self, row: AttackerRow) -> None:
+        """Add what a crafting rank did."""
+        self._add("attackers", row)
+
+    def event(self, kind: str, text: str, step: int) -> None:
+        """Add an event, dated now."""
+        self._add("events", EventRow(wall_clock=self._clock(), step=step, kind=kind, text=text))
+
+    def snapshot(self, step: int, images: npt.NDArray[np.float32]) -> None:
+        """Add attacked test images: float32 [N, C, H, W] in [0, 1], of the log's snapshot shape.
+
+        Raises:
+            ValueError: they have another shape, or the log was opened without snapshots.
+        """
+        table = self._tables.get("snapshots")
+        expected = table.dtype["images"].shape if table else None
+        if images.shape != expected:
+            raise ValueError(f"snapshot of shape {images.shape}: expected {expected}")
+        self._add("snapshots", (step, images.copy()))
+
+    def flush(self, *, durable: bool = False) -> None:
+        """Hand all rows to the file: they survive the process's end, and readers see them.
+
+        With `durable` they survive the machine's as well: for checkpoints.
+
+        Raises:
+            OSError: the disk is full, or similar; rows already in the file stay readable.
+        """
+        waiting = {
+            name: np.array(rows, self._tables[name].dtype)
+            for name, rows in self._waiting.items()
+            if rows
+        }
+        if any(lacks_room(self._open[name], len(rows)) for name, rows in waiting.items()):
+            self._move_to_larger_file(waiting)
+        else:
+            self._append(waiting)
+        self._flushed_at = self._clock()
+        if durable:
+            os.fsync(self._open.id.get_vfd_handle())
+
+    def maybe_flush(self) -> None:
+        """Flush if `flush_seconds` have passed since the last time."""
+        elapsed = self._clock() - self._flushed_at
+        if not 0 <= elapsed < self._flush_seconds:  # below 0: the clock was set back
+            self.flush()
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        if self._file is not None:
+            try:
+                self.flush(durable=True)
+            finally:
+                file, self._file = self._open, None
+                file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _open(self) -> h5py.File:
+        if self._file is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._file
+
+    def _add(self, table: str, row: Any) -> None:
+        self._waiting[table].append(self._tables[table].as_tuple(row))
+
+    def _append(self, waiting: dict[str, Rows]) -> None:
+        for name, rows in waiting.items():
+            append_rows(self._open[name], rows)
+            self._waiting[name].clear()
+        self._open.flush()
+
+    def _move_to_larger_file(self, waiting: dict[str, Rows]) -> None:
+        write_log_file(self.path, self._tables, source=self._open, more=waiting)
+        for name in waiting:
+            self._waiting[name].clear()
+        self._open.close()
+        self._file = open_for_writing(self.path)
+
+
+def read_table(path: str | Path, name: str) -> Rows:
+    """All rows of a table, also of a log being written: structured array [rows].
+
+    Raises:
+        UserError: there is no log at `path`, or no such table in it.
+    """
+    with _open_to_read(Path(path)) as file:
+        if name not in file:
+            raise UserError(f"{path} has no table {name!r}: it has {', '.join(file)}")
+        rows: Rows = file[name][:]
+        return rows
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """The attributes of a log: configuration, versions, hosts, seeds.
+
+    Raises:
+        UserError: there is no log at `path`.
+    """
+    with _open_to_read(Path(path)) as file:
+        return dict(file.attrs)
+
+
+def _open_to_read(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise UserError(f"there is no log at {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as an HDF5 log: {error}") from None
+
+
+def _tables_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Table]:
+    return _TABLES if shape is None else {**_TABLES, "snapshots": snapshot_table(shape)}
+
+
+def _move_aside_damaged(path: Path) -> str | None:
+    """Why a new log has to be begun; None if the one at `path` is good."""
+    if not path.exists():
+        return f"{path} is missing: a new log is begun"
+    if is_readable(path, FORMAT_VERSION):
+        return None
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return f"{path} could not be read: moved to {aside.name}, a new log is begun"
+
+
+def _cut_back(
+    path: Path, step: int, snapshot_shape: tuple[int, ...] | None, attributes: Attributes
+) -> dict[str, Table]:
+    """Drop what the checkpoint does not know; the tables of the log."""
+
+    def keep(name: str, rows: Rows) -> Rows:
+        return rows[rows["step"] < step if name == "train" else rows["step"] <= step]
+
+    with h5py.File(path, "r", locking=False) as source:
+        held = source["snapshots"].dtype["images"].shape if "snapshots" in source else None
+        if snapshot_shape is not None and held is not None and held != tuple(snapshot_shape):
+            raise UserError(
+                f"{path} holds snapshots of shape {held}, not {tuple(snapshot_shape)}: "
+                "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
+            )
+        tables = _tables_with_snapshots(held or snapshot_shape)
+        write_log_file(path, tables, source=source, keep=keep, resumed={"step": step, **attributes})
+    return tables
