@@ -42,7 +42,7 @@ class Recorder:
     def on_step(self, record: StepRecord) -> None:
         """Log a training step and do what is due after it."""
         began = self.clock()
-        self.log.train(_train_row(record))
+        self.log.train(train_row(record))
         self.log.maybe_flush()
         self.seconds += self.clock() - began
         self.display.step(record)
@@ -174,7 +174,8 @@ def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _train_row(record: StepRecord) -> TrainRow:
+def train_row(record: StepRecord) -> TrainRow:
+    """A training step as a row of the log."""
     origin, outcome = record.origin, record.outcome
     return TrainRow(
         step=record.step,
