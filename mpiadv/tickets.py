@@ -96,22 +96,38 @@ class StalenessRule:
     trainer_steps: int = 0
 
     def __post_init__(self) -> None:
-        final, every = self.final_staleness, self.publish_every
-        if every < 1 or self.trainer_steps < 0 or final < 0:
+        largest, final, every = self.max_staleness, self.final_staleness, self.publish_every
+        if every < 1 or min(largest, final, self.trainer_steps) < 0:
             raise UserError(
-                f"publish_every={every}, final_staleness={final}, trainer_steps="
-                f"{self.trainer_steps}: expected publish_every >= 1 and the others >= 0"
+                f"publish_every={every}, max_staleness={largest}, final_staleness={final}, "
+                f"trainer_steps={self.trainer_steps}: expected publish_every >= 1 and the others "
+                ">= 0"
             )
-        if final > self.max_staleness:
+        if final > largest:
             raise UserError(
-                f"final_staleness={final} exceeds max_staleness={self.max_staleness}: "
-                f"use final_staleness <= {self.max_staleness} or max_staleness >= {final}"
+                f"final_staleness={final} exceeds max_staleness={largest}: {self._remedies()}"
             )
         if every - 1 > final:
             raise UserError(
-                f"publish_every={every} cannot hold final_staleness={final}: "
-                f"use publish_every <= {final + 1} or final_staleness >= {every - 1}"
+                f"publish_every={every} cannot hold final_staleness={final}: {self._remedies()}"
             )
+
+    def _remedies(self) -> str:
+        """The numbers that would work, by lowering and by raising; each names all it changes."""
+        largest, final, every = self.max_staleness, self.final_staleness, self.publish_every
+        lower, higher = min(final, largest), max(final, every - 1)
+        lowered = [
+            (f"final_staleness <= {lower}", lower < final),
+            (f"publish_every <= {lower + 1}", lower + 1 < every),
+        ]
+        raised = [
+            (f"final_staleness >= {higher}", higher > final),
+            (f"max_staleness >= {higher}", higher > largest),
+        ]
+        ways = (
+            " and ".join(text for text, is_needed in way if is_needed) for way in (lowered, raised)
+        )
+        return f"use {' or '.join(ways)}"
 
     @property
     def window(self) -> int:
