@@ -88,9 +88,11 @@ class Bench(Generic[BatchT]):
         self._start(step.ticket)
         self._crafter.run(step, self.ring[step.version])
         settle(self._crafter, self._pump)
-        self.queue.ran(step)
         seconds = self._clock() - began
-        self._seconds[step.ticket] += seconds
+        # Another copy of the batch may have arrived meanwhile: then the ticket is gone.
+        if step.ticket in self.queue:
+            self.queue.ran(step)
+            self._seconds[step.ticket] += seconds
         return seconds
 
     def hand_over(self, crafting: Crafting) -> Crafted[BatchT]:
