@@ -26,12 +26,13 @@ class Attacker(Generic[BatchT]):
         host: str,
         deadline_seconds: float,
         clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._link = link
         self._crafter = crafter
         self._host = host
         self._clock = clock
-        self._wait = Wait(deadline_seconds, clock=clock)
+        self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
         self._ring = VersionRing(rule)
         self._bench = Bench(
             CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
@@ -144,7 +145,8 @@ class Attacker(Generic[BatchT]):
 
     def _part(self) -> bool:
         """Wait until every grant was answered, say farewell; True when all is sent."""
-        if not self._last_call:
+        # The last grants may have come in while the earlier ones were being dropped.
+        if not self._last_call or len(self._bench.queue):
             self._wait.pause(lambda: "the trainer's (rank 0) last call")
             return False
         if not self._parted:

@@ -98,6 +98,7 @@ class Trainer(Generic[BatchT]):
         on_event: Callable[[str, str], None],
         deadline_seconds: float,
         clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.dispatcher = dispatcher
         self.ring = VersionRing(dispatcher.rule)
@@ -109,7 +110,7 @@ class Trainer(Generic[BatchT]):
         self._on_event = on_event
         self._deadline_seconds = deadline_seconds
         self._clock = clock
-        self._wait = Wait(deadline_seconds, clock=clock)
+        self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
         self._bench = Bench(dispatcher.own, self.ring, crafter, pump=self.pump, clock=clock)
         self._own: dict[int, tuple[BatchT, Provenance]] = {}
         self._received: dict[int, Delivery] = {}
