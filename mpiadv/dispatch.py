@@ -354,7 +354,9 @@ class Dispatcher:
         return min(free, key=lambda a: (len(self._owed[a]), a), default=None)
 
     def _may_take_own(self) -> bool:
-        return self._startable() and self._attackers_fall_short()
+        # With nothing live no attacker has credit left: all of it is on tickets consumed without
+        # them, and may be so for long.
+        return self._startable() and (self.num_live == 0 or self._attackers_fall_short())
 
     def _attackers_fall_short(self) -> bool:
         """Whether all attackers together craft clearly fewer batches than training takes."""
