@@ -63,9 +63,9 @@ def _list_files(folder: Path) -> tuple[Files, tuple[str, ...]]:
     """The image files of a split with their labels, shuffled, and the class names."""
     from torchvision.datasets import ImageFolder
 
-    layout = "expected one folder per class there, with image files in it"
+    layout = "expected one folder per class there, with image files in it (see data.root)"
     if not folder.is_dir():
-        raise UserError(f"image folder {folder} does not exist: {layout}; see data.root")
+        raise UserError(f"image folder {folder} does not exist: {layout}")
     try:
         listing = ImageFolder(str(folder))
     except OSError as error:

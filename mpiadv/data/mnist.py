@@ -8,13 +8,14 @@ import numpy.typing as npt
 import torch
 
 from mpiadv.config import DataConfig
-from mpiadv.data.checks import require_arguments, require_labels
+from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import download, root_of
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
 from mpiadv.errors import UserError
 
 IMAGE_SHAPE = (1, 28, 28)
+NUM_CLASSES = 10
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _CURE = "delete the file, and run again with data.download=true or copy it again"
@@ -45,7 +46,7 @@ def _load(config: DataConfig, torchvision_name: str) -> DataSet:
     return DataSet(
         train=_read_split(folder, "train", config.train_samples),
         test=_read_split(folder, "test", None),
-        num_classes=10,
+        num_classes=NUM_CLASSES,
         image_shape=IMAGE_SHAPE,
         class_names=tuple(torchvision_set.classes),
     )
@@ -65,7 +66,13 @@ def _read_split(folder: Path, split: str, num_samples: int | None) -> MemorySour
             f"{images_path} holds {len(images)} images, but {labels_path} holds {len(labels)} "
             f"labels: {_CURE}"
         )
-    require_labels(labels, 10, str(labels_path))
+    wrong = torch.nonzero(labels >= NUM_CLASSES)
+    if len(wrong):
+        index = int(wrong[0, 0])
+        raise UserError(
+            f"{labels_path} is corrupt: label {labels[index]} at index {index} is outside "
+            f"0..{NUM_CLASSES - 1}: {_CURE}"
+        )
     pixels = torch.from_numpy(images).unsqueeze(1)
     return MemorySource(pixels[:num_samples], labels[:num_samples])
 

@@ -17,7 +17,7 @@ from mpiadv.data.checks import label_line, require_labels, shape_text
 from mpiadv.data.lazy import LazySource
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet, Source
-from mpiadv.data.user_samples import read_pair, read_sample, user_line
+from mpiadv.data.user_samples import read_pair, read_sample, tensor_text, user_line
 from mpiadv.errors import UserError
 from mpiadv.registry import import_dotted
 
@@ -129,8 +129,8 @@ def _read_alike(dataset: Any, index: int, place: str, first: Tensor) -> tuple[Te
     image, label = read_sample(dataset, index, place)
     if image.shape != first.shape or image.dtype != first.dtype:
         raise UserError(
-            f"{place}, index {index}: image is {image.dtype} {shape_text(image.shape)}, the first "
-            f"one {first.dtype} {shape_text(first.shape)}: give all one type and shape"
+            f"{place}, index {index}: image is {tensor_text(image)}, the first one "
+            f"{tensor_text(first)}: give all one type and shape"
         )
     return image, label
 

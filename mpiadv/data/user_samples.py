@@ -34,7 +34,10 @@ def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
     except Exception as error:
         raise UserError(f"{here}: {user_line(error)}") from error
     if not isinstance(sample, tuple | list) or len(sample) != 2:
-        raise UserError(f"{here}: sample is {type(sample).__name__}, expected (image, label)")
+        length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
+        raise UserError(
+            f"{here}: sample is a {type(sample).__name__}{length}, expected (image, label)"
+        )
     image = _read_image(sample[0], here)
     if image.is_floating_point():
         require_pixels(image.unsqueeze(0), place, first_index=index)
@@ -49,11 +52,11 @@ def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
     """
     if images.ndim != 4 or not images.numel() or not _is_image_type(images):
         raise UserError(
-            f"{place}: images are {_tensor_text(images)}, expected uint8 or float [N, C, H, W] "
+            f"{place}: images are {tensor_text(images)}, expected uint8 or float [N, C, H, W] "
             f"with at least one image"
         )
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not _is_whole(labels):
-        found = _tensor_text(labels) if isinstance(labels, Tensor) else type(labels).__name__
+        found = tensor_text(labels) if isinstance(labels, Tensor) else type(labels).__name__
         raise UserError(
             f"{place}: labels are {found}, expected one whole number per image: "
             f"an integer tensor [{len(images)}]"
@@ -76,6 +79,11 @@ def user_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}{place}"
 
 
+def tensor_text(tensor: Tensor) -> str:
+    """A tensor's type and shape, as `uint8 [1, 28, 28]`."""
+    return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+
+
 def _is_foreign(file: Path) -> bool:
     """Whether a file is this package's or a library's, and tells nothing about the user's code."""
     return _PACKAGE in file.parents or bool({"torch", "torchvision", "PIL"} & set(file.parts))
@@ -89,7 +97,7 @@ def _read_image(image: Any, here: str) -> Tensor:
     if not isinstance(image, Tensor):
         raise UserError(f"{here}: image is {type(image).__name__}, {_EXPECTED_IMAGE}")
     if image.ndim != 3 or not image.numel() or not _is_image_type(image):
-        raise UserError(f"{here}: image is {_tensor_text(image)}, {_EXPECTED_IMAGE}")
+        raise UserError(f"{here}: image is {tensor_text(image)}, {_EXPECTED_IMAGE}")
     return _as_stored(image)
 
 
@@ -128,7 +136,3 @@ def _is_image_type(images: Tensor) -> bool:
 
 def _is_whole(labels: Tensor) -> bool:
     return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-
-
-def _tensor_text(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")

@@ -1,0 +1,235 @@
+"""Users' own data sets are taken in every documented form, and refused with the place at fault."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mpiadv.data.user
+from mpiadv.config import DataConfig
+from mpiadv.data import DataSet, load_data
+from mpiadv.errors import UserError
+
+MODULE = "users_sets"
+
+SOURCE = """
+import numpy as np, torch
+from PIL import Image
+
+BYTES = torch.arange(6 * 12, dtype=torch.uint8).reshape(6, 1, 3, 4)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
+
+class Listed(list):
+    pass
+
+def pair_of_bytes(root, split): return BYTES, LABELS
+def pair_of_floats(root, split): return BYTES.double() / 255, LABELS.int()
+def byte_samples(root, split): return list(zip(BYTES, LABELS.tolist()))
+def float_samples(root, split): return [(b / 255, l) for b, l in zip(BYTES, LABELS)]
+def picture_samples(root, split):
+    return [(Image.fromarray(b[0].numpy()), np.int64(l)) for b, l in zip(BYTES, LABELS)]
+def tensor_data_set(root, split): return torch.utils.data.TensorDataset(BYTES, LABELS)
+
+def named(root, split):
+    samples = Listed(byte_samples(root, split)); samples.classes = ["a", "b", "c", "d"]
+    return samples
+def counted(root, split):
+    samples = Listed(byte_samples(root, split)); samples.num_classes = np.int64(5)
+    return samples
+def told(root, split, *, scale=1, num_classes=None):
+    return BYTES[: scale * num_classes], LABELS[: scale * num_classes]
+def rooted(root, split):
+    assert root == "somewhere" and split in ("train", "test")
+    return BYTES, LABELS
+
+def fails(root, split): raise OSError("no disk\\nsecond line")
+def none(root, split): return None
+def no_samples(root, split): return []
+def fails_at_two(root, split):
+    class Failing(Listed):
+        def __getitem__(self, index):
+            if index == 2: raise KeyError("gone")
+            return super().__getitem__(index)
+    return Failing(byte_samples(root, split))
+def spoilt(sample, index=4, only="test"):
+    def load(root, split):
+        samples = byte_samples(root, split)
+        if split == only: samples[index] = sample
+        return samples
+    return load
+three_values = spoilt((BYTES[0], 1, 2))
+text_image = spoilt(("a.jpg", 1))
+flat_image = spoilt((BYTES[0, 0], 1))
+whole_numbers = spoilt((BYTES[0].long(), 1))
+other_shape = spoilt((BYTES[0, :, :2], 1))
+float_label = spoilt((BYTES[0], 1.5))
+negative_label = spoilt((BYTES[0], -1), only="train")
+deep_picture = spoilt((Image.new("F", (4, 3)), 1))
+
+def normalised(root, split): return BYTES.float() / 255 - (split == "test") * 0.2, LABELS
+def not_a_number(root, split):
+    images = BYTES / 255; images[3, 0, 1, 1] = float("nan"); return images, LABELS
+def bright_sample(root, split): return [(b.float(), 0) for b in BYTES]
+def three_dimensions(root, split): return BYTES[:, 0], LABELS
+def short_labels(root, split): return BYTES, LABELS[:5]
+def float_labels(root, split): return BYTES, LABELS.float()
+def shapes_differ(root, split): return (BYTES if split == "train" else BYTES[..., :2]), LABELS
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def users_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path: Path = tmp_path_factory.mktemp("users") / f"{MODULE}.py"
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module
+    spec.loader.exec_module(module)
+    yield
+    del sys.modules[MODULE]
+
+
+def load(function: str, **fields: Any) -> DataSet:
+    return load_data(DataConfig(name=f"{MODULE}:{function}", **fields))
+
+
+def refusal(action: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def expected_images() -> Tensor:
+    return torch.arange(6 * 12).reshape(6, 1, 3, 4) / 255
+
+
+FORMS = [
+    "pair_of_bytes", "pair_of_floats", "byte_samples", "float_samples", "picture_samples",
+    "tensor_data_set",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("in_memory", [True, False], ids=["in_memory", "lazy"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_documented_form_gives_the_same_batches(
+    form: str, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_memory:
+        monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    needed = {} if in_memory else {"arguments": {"num_classes": 3}}
+    data = load(form, **needed)
+    images, labels = data.train.batch(np.arange(6))
+    assert (data.num_classes, data.image_shape, images.dtype) == (3, (1, 3, 4), torch.float32)
+    assert torch.equal(images, expected_images())
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "num_classes"),
+    [
+        ("byte_samples", {}, 3),
+        ("named", {}, 4),
+        ("counted", {}, 5),
+        ("counted", {"num_classes": 7}, 7),
+        ("told", {"num_classes": 3, "scale": 2}, 3),
+    ],
+    ids=["largest_label", "classes", "num_classes", "argument", "argument_of_the_function"],
+)
+def test_number_of_classes_is_the_one_said(
+    function: str, arguments: dict[str, Any], num_classes: int
+) -> None:
+    assert load(function, arguments=arguments).num_classes == num_classes
+
+
+def test_class_names_are_those_of_the_data_set() -> None:
+    assert load("named").class_names == ("a", "b", "c", "d")
+
+
+def test_function_receives_root_and_split() -> None:
+    assert load("rooted", root="somewhere").test.num_samples == 6
+
+
+@pytest.mark.parametrize("form", ["pair_of_bytes", "byte_samples"])
+def test_train_samples_shortens_a_users_training_split(form: str) -> None:
+    data = load(form, train_samples=2)
+    assert (data.train.num_samples, data.test.num_samples) == (2, 6)
+    assert data.num_classes == 3
+
+
+REFUSED = [
+    ("fails", "split 'train': OSError: no disk (at users_sets.py:"),
+    ("missing", "has no function 'missing'"),
+    ("none", "the function returned NoneType, expected a data set with"),
+    ("no_samples", "has no samples"),
+    ("fails_at_two", "split 'train', index 2: KeyError: 'gone' (at users_sets.py:"),
+    ("three_values", "split 'test', index 4: sample is a tuple of 3, expected (image, label)"),
+    ("text_image", "index 4: image is str, expected a uint8 or float tensor"),
+    ("flat_image", "index 4: image is uint8 [3, 4], expected a uint8 or float tensor [C, H, W]"),
+    ("whole_numbers", "index 4: image is int64 [1, 3, 4], expected"),
+    ("other_shape", "index 4: image is uint8 [1, 2, 4], the first one uint8 [1, 3, 4]"),
+    ("float_label", "index 4: label is 1.5, expected a whole number"),
+    ("negative_label", "split 'train', index 4: label -1 is outside 0..2"),
+    ("deep_picture", "index 4: PIL image has mode 'F', expected one of"),
+    ("normalised", "split 'test', index 0: pixels from -0.2 to"),
+    ("not_a_number", "split 'train', index 3: pixels from nan to nan, expected [0, 1]"),
+    ("bright_sample", "split 'train', index 0: pixels from 0 to 11, expected [0, 1]"),
+    ("three_dimensions", "images are uint8 [6, 3, 4], expected uint8 or float [N, C, H, W]"),
+    ("short_labels", "labels are int64 [5], expected one whole number per image"),
+    ("float_labels", "labels are float32 [6], expected one whole number per image"),
+    ("shapes_differ", "split 'train' are 1x3x4, of split 'test' 1x3x2"),
+]
+
+
+@pytest.mark.parametrize(("function", "expected"), REFUSED, ids=[name for name, _ in REFUSED])
+def test_wrong_set_is_refused_with_the_place_at_fault(function: str, expected: str) -> None:
+    line = refusal(lambda: load(function))
+    assert f"data set '{MODULE}:{function}'" in line
+    assert expected in line
+
+
+def test_label_beyond_the_stated_classes_is_refused() -> None:
+    line = refusal(lambda: load("byte_samples", arguments={"num_classes": 2}))
+    assert "split 'train', index 2: label 2 is outside 0..1" in line
+
+
+@pytest.mark.parametrize("number", [0, -1, "three", 2.5])
+def test_number_of_classes_that_is_none_is_refused(number: Any) -> None:
+    line = refusal(lambda: load("byte_samples", arguments={"num_classes": number}))
+    assert f"num_classes={number!r}, expected a whole number above 0" in line
+
+
+def test_argument_that_the_function_does_not_take_is_refused() -> None:
+    line = refusal(lambda: load("byte_samples", arguments={"colour": "red"}))
+    assert "unexpected keyword argument 'colour'" in line
+
+
+@pytest.mark.parametrize(
+    ("function", "index", "expected"),
+    [
+        ("other_shape", 4, "index 4: image is uint8 [1, 2, 4]"),
+        ("float_label", 4, "index 4: label is 1.5"),
+        ("byte_samples", 2, "index 2: label 2 is outside 0..1"),
+    ],
+    ids=["shape", "label_type", "label_range"],
+)
+def test_sample_of_a_large_set_is_refused_when_it_is_read(
+    function: str, index: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    data = load(function, arguments={"num_classes": 2})
+    assert expected in refusal(lambda: data.test.batch(np.array([index])))
+
+
+def test_large_set_must_say_how_many_classes_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    assert "set data.arguments.num_classes" in refusal(lambda: load("byte_samples"))
