@@ -35,7 +35,7 @@ class DataConfig(Section):
     """Whether missing files may be downloaded into `root`."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the data set's function."""
-    batch_size: AtLeastOne = 128
+    batch_size: AtLeastOne = 64
     """Samples per ticket."""
     train_samples: AtLeastOne | None = None
     """Use only the first so many training samples; null: all."""
@@ -73,7 +73,7 @@ class AttackConfig(Section):
     """A registered attack: pgd, fgsm, ufgsm."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball around each image."""
-    epsilon: NonNegative = 0.3
+    epsilon: NonNegative = 0.15
     """Radius of the ball, in pixels of [0, 1]."""
     num_steps: Count = 8
     """Attack steps per ticket (pgd)."""
@@ -102,7 +102,7 @@ class OptimizerConfig(Section):
     """The optimiser, by torch's own implementation."""
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 5e-3
     """Learning rate; the peak for `one_cycle`."""
     momentum: Fraction = 0.9
     """Momentum (sgd)."""
@@ -116,7 +116,7 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """How the learning rate changes, by torch's own schedulers, once per training step."""
 
-    name: Literal["constant", "multistep", "cosine", "one_cycle"] = "constant"
+    name: Literal["constant", "multistep", "cosine", "one_cycle"] = "one_cycle"
     milestones: list[AtLeastOne] = Field(default_factory=list)
     """Training steps after which the rate is multiplied by `gamma` (multistep)."""
     gamma: Positive = 0.1
@@ -133,9 +133,9 @@ class StalenessConfig(Section):
     parameters at hand within the same bounds, not reproducible."""
     max_staleness: Count = 16
     """Bound for the first attack step, in training steps."""
-    final_staleness: Count = 4
+    final_staleness: Count = 2
     """Bound for the last attack step, in training steps."""
-    publish_every: AtLeastOne = 4
+    publish_every: AtLeastOne = 2
     """Training steps from one broadcast of the parameters to the next."""
     trainer_steps: Count = 0
     """How many of the last attack steps the trainer runs on its current parameters."""
@@ -163,13 +163,13 @@ class StalenessConfig(Section):
 class TrainingConfig(Section):
     """Length and numerics of the run."""
 
-    num_steps: AtLeastOne = 1000
+    num_steps: AtLeastOne = 400
     """Training steps; each consumes one ticket."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU of the rank's local number where there is one, else the CPU."""
-    threads: AtLeastOne | Literal["auto"] = "auto"
+    threads: AtLeastOne | Literal["auto"] = 1
     """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
     need the same number."""
 
@@ -177,7 +177,7 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Natural and PGD accuracy on test images, during the run and at its end."""
 
-    every_steps: Count = 0
+    every_steps: Count = 100
     """Training steps between evaluations; 0: only at the end."""
     num_samples: AtLeastOne = 500
     """Test images of an evaluation during the run."""
@@ -207,7 +207,7 @@ class LogConfig(Section):
 class CheckpointConfig(Section):
     """Checkpoints, from which `--resume` goes on."""
 
-    every_steps: Count = 500
+    every_steps: Count = 100
     """Training steps between checkpoints; 0: only when interrupted."""
     keep: AtLeastOne = 2
     """How many of the newest checkpoints stay on disk."""
