@@ -7,26 +7,21 @@ a step is saved again, the checksum file names both contents until the new one i
 """
 
 import hashlib
-import os
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 
 from mpiadv.errors import UserError
-from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text
+from mpiadv.whole_files import TEMPORARY_SUFFIX, sync, whole_file, write_text
 
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
-
-
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +47,8 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: i
     path = folder / f"checkpoint-{step:09d}.pt"
     replaced = _digests(path) if path.exists() else []
     with whole_file(path) as temporary:
-        digest = _save_hashed(payload, temporary)
+        digest = _save(payload, temporary)
+        sync(temporary)
         _write_digests(path, [*replaced, digest])
     if replaced:
         _write_digests(path, [digest])
@@ -102,31 +98,44 @@ def save_model(path: Path, state_dict: Mapping[str, Any]) -> None:
         OSError: the disk is full, or similar; a file that was there is untouched.
     """
     with whole_file(path) as temporary:
-        torch.save(dict(state_dict), temporary)
+        _save(dict(state_dict), temporary)
 
 
 class _HashingWriter:
-    """A file that hashes what passes through it, so that nothing has to be read again."""
+    """A file that hashes what passes through it, so that nothing has to be read again.
 
-    def __init__(self, file: IO[bytes], digest: _Hash) -> None:
+    `failure` is the first error of the file: torch answers it with one of its own that does not
+    tell that the disk is full.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self.failure: OSError | None = None
         self._file = file
-        self._digest = digest
 
     def write(self, data: bytes) -> int:
-        self._digest.update(data)
-        return self._file.write(data)
+        self.digest.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
 
 
-def _save_hashed(payload: dict[str, Any], path: Path) -> str:
-    digest = hashlib.sha256()
+def _save(contents: dict[str, Any], path: Path) -> str:
+    """Write a file; its SHA-256."""
     with path.open("wb") as file:
-        torch.save(payload, _HashingWriter(file, digest))  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+        writer = _HashingWriter(file)
+        try:
+            torch.save(contents, writer)  # type: ignore[arg-type]
+        except RuntimeError:
+            if writer.failure is None:
+                raise
+            raise writer.failure from None
+    return writer.digest.hexdigest()
 
 
 def _verify(path: Path, file: IO[bytes]) -> None:

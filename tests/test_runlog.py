@@ -150,6 +150,10 @@ class RecordedFile(io.BytesIO):
         self.changes.append((self.tell(), bytes(data)))
         return super().write(data)
 
+    def write_at(self, offset: int, data: bytes) -> None:
+        self.seek(offset)
+        self.write(data)
+
     def truncate(self, size: int | None = None) -> int:
         size = self.tell() if size is None else size
         self.changes.append((size, None))
@@ -170,7 +174,7 @@ def test_log_is_whole_between_any_two_writes(tmp_path: Path) -> None:
     with h5py.File(recorded, "r+", **WRITER_OPTIONS) as file:
         for start in range(1, 600, 30):
             for name in "ab":
-                append_rows(file[name], train_rows(start, start + 30))
+                append_rows(file[name], train_rows(start, start + 30), recorded.write_at)
             file.flush()
             flushed_at[len(recorded.changes)] = start + 30
     state, flushed = RecordedFile(first), 1
@@ -335,6 +339,22 @@ def test_failed_growth_keeps_the_log_and_the_waiting_rows(
         np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 10))
         assert [file.name for file in tmp_path.iterdir()] == ["log.h5"]
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 3000))
+
+
+def test_full_disk_leaves_the_flushed_rows_and_later_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log.h5"
+    with begin(path) as log:
+        write_steps(log, 0, 10)
+        log.flush()
+        write_steps(log, 10, 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", full_disk)
+            with pytest.raises(OSError, match="No space left"):
+                log.flush()
+        np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 10))
+    np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 20))
 
 
 def full_disk(*arguments: Any) -> None:

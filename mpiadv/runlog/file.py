@@ -3,6 +3,8 @@
 See the package's docstring for why a table is a single chunk.
 """
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,16 +15,17 @@ from mpiadv.runlog.rows import Rows, Table
 from mpiadv.whole_files import whole_file
 
 Attributes = Mapping[str, str | int | float]
+WriteAt = Callable[[int, bytes], None]
 WRITER_OPTIONS = {"libver": "earliest", "rdcc_nbytes": 0}
-"""Plain readers can open the earliest format at any time. A chunk cache would write whole chunks,
-holes included, and keep rows back."""
+"""Plain readers can open the earliest format at any time. A chunk cache would hold rows that
+are written past it."""
 _COPIED_AT_ONCE = 2**26
 _LARGEST_CHUNK = 2**30
-"""Bytes; HDF5 itself allows 2^32. A larger table goes on in further chunks of this size."""
+"""Bytes; HDF5 itself allows 2^32. A larger table goes on in further chunks, as HDF5 makes them."""
 
 
 def open_for_writing(path: Path) -> h5py.File:
-    """Open a log to append to it: readers are not locked out, rows go to the file at once."""
+    """Open a log to append to it, without locking readers out."""
     return h5py.File(path, "r+", locking=False, **WRITER_OPTIONS)
 
 
@@ -30,7 +33,7 @@ def write_log_file(
     path: Path,
     tables: Mapping[str, Table],
     *,
-    source: h5py.File | None = None,
+    source: Path | None = None,
     keep: Callable[[str, Rows], Rows] = lambda name, rows: rows,
     more: Mapping[str, Rows] | None = None,
     attributes: Attributes | None = None,
@@ -41,22 +44,21 @@ def write_log_file(
     It holds the rows of `source` that `keep(table, rows)` lets through, then `more`; the
     attributes of `source`, then `attributes`; and `resumed` as the newest member of `/resumes`.
     """
-    more = more or {}
-    with (
-        whole_file(path) as temporary,
-        h5py.File(temporary, "w", locking=False, **WRITER_OPTIONS) as target,
-    ):
-        target.attrs.update(source.attrs if source else {})
-        target.attrs.update(attributes or {})
-        _copy_resumes(source, target, resumed)
+    with contextlib.ExitStack() as stack:
+        old = stack.enter_context(h5py.File(source, "r", locking=False)) if source else None
+        temporary = stack.enter_context(whole_file(path))
+        new = stack.enter_context(h5py.File(temporary, "w", locking=False, **WRITER_OPTIONS))
+        new.attrs.update(old.attrs if old else {})
+        new.attrs.update(attributes or {})
+        _copy_resumes(old, new, resumed)
         for name, table in tables.items():
-            added = more.get(name, np.empty(0, table.dtype))
-            old = source[name] if source and name in source else None
-            room = len(added) + (0 if old is None else len(old))
-            dataset = _create_table(target, name, table, room)
-            for rows in _blocks(old):
-                append_rows(dataset, keep(name, rows).astype(table.dtype))
-            append_rows(dataset, added)
+            added = (more or {}).get(name, np.empty(0, table.dtype))
+            kept = old[name] if old and name in old else None
+            room = len(added) + (0 if kept is None else len(kept))
+            dataset = _create_table(new, name, table, room)
+            for rows in _blocks(kept):
+                _append_chunks(dataset, keep(name, rows).astype(table.dtype))
+            _append_chunks(dataset, added)
 
 
 def lacks_room(dataset: h5py.Dataset, count: int) -> bool:
@@ -66,17 +68,34 @@ def lacks_room(dataset: h5py.Dataset, count: int) -> bool:
     return bool(full and room < _largest_room(dataset.dtype))
 
 
-def append_rows(dataset: h5py.Dataset, rows: Rows) -> None:
-    """Put rows behind the last one."""
-    if not len(rows):
-        return
+def writer_at(file: h5py.File) -> WriteAt:
+    """A function that writes bytes at an offset of an open log's file, past HDF5."""
+    descriptor = file.id.get_vfd_handle()
+
+    def write_at(offset: int, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            count = os.pwrite(descriptor, left, offset)
+            left, offset = left[count:], offset + count
+
+    return write_at
+
+
+def append_rows(dataset: h5py.Dataset, rows: Rows, write_at: WriteAt) -> None:
+    """Put rows behind the last one of a table that does not lack room, then count them.
+
+    HDF5 would count them first, and could not take that back when the disk turns out to be full.
+
+    Raises:
+        OSError: the disk is full, or similar; the table is as it was.
+    """
     length = len(dataset)
+    if length + len(rows) > dataset.chunks[0]:
+        _append_chunks(dataset, rows)
+        return
+    chunk_offset = dataset.id.get_chunk_info(0).byte_offset
+    write_at(chunk_offset + length * rows.itemsize, rows.tobytes())
     dataset.resize((length + len(rows),))
-    try:
-        dataset[length:] = rows
-    except BaseException:
-        dataset.resize((length,))
-        raise
 
 
 def is_readable(path: Path, format_version: int) -> bool:
@@ -100,6 +119,14 @@ def _read_through(item: h5py.Dataset | h5py.Group) -> None:
     if isinstance(item, h5py.Dataset):
         for _ in _blocks(item):
             pass
+
+
+def _append_chunks(dataset: h5py.Dataset, rows: Rows) -> None:
+    """Append by HDF5 alone, which makes the chunks: for a file that nobody reads yet."""
+    length = len(dataset)
+    if len(rows):
+        dataset.resize((length + len(rows),))
+        dataset[length:] = rows
 
 
 def _create_table(file: h5py.File, name: str, table: Table, num_rows: int) -> h5py.Dataset:

@@ -20,6 +20,7 @@ from mpiadv.runlog.file import (
     lacks_room,
     open_for_writing,
     write_log_file,
+    writer_at,
 )
 from mpiadv.runlog.rows import (
     AttackerRow,
@@ -225,17 +226,20 @@ class RunLog:
         self._waiting[table].append(self._tables[table].as_tuple(row))
 
     def _append(self, waiting: dict[str, Rows]) -> None:
+        write_at = writer_at(self._open)
         for name, rows in waiting.items():
-            append_rows(self._open[name], rows)
+            append_rows(self._open[name], rows, write_at)
             self._waiting[name].clear()
         self._open.flush()
 
     def _move_to_larger_file(self, waiting: dict[str, Rows]) -> None:
-        write_log_file(self.path, self._tables, source=self._open, more=waiting)
+        self._open.close()
+        try:
+            write_log_file(self.path, self._tables, source=self.path, more=waiting)
+        finally:
+            self._file = open_for_writing(self.path)
         for name in waiting:
             self._waiting[name].clear()
-        self._open.close()
-        self._file = open_for_writing(self.path)
 
 
 def read_table(path: str | Path, name: str) -> Rows:
@@ -295,13 +299,17 @@ def _cut_back(
     def keep(name: str, rows: Rows) -> Rows:
         return rows[rows["step"] < step if name == "train" else rows["step"] <= step]
 
-    with h5py.File(path, "r", locking=False) as source:
-        held = source["snapshots"].dtype["images"].shape if "snapshots" in source else None
-        if snapshot_shape is not None and held is not None and held != tuple(snapshot_shape):
-            raise UserError(
-                f"{path} holds snapshots of shape {held}, not {tuple(snapshot_shape)}: "
-                "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
-            )
-        tables = _tables_with_snapshots(held or snapshot_shape)
-        write_log_file(path, tables, source=source, keep=keep, resumed={"step": step, **attributes})
+    held = _held_snapshot_shape(path)
+    if None not in (held, snapshot_shape) and held != snapshot_shape:
+        raise UserError(
+            f"{path} holds snapshots of shape {held}, not {snapshot_shape}: "
+            "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
+        )
+    tables = _tables_with_snapshots(held or snapshot_shape)
+    write_log_file(path, tables, source=path, keep=keep, resumed={"step": step, **attributes})
     return tables
+
+
+def _held_snapshot_shape(path: Path) -> tuple[int, ...] | None:
+    with h5py.File(path, "r", locking=False) as file:
+        return file["snapshots"].dtype["images"].shape if "snapshots" in file else None
