@@ -112,8 +112,11 @@ class Simulation:
         return observed
 
     def after(self, delay: float, event: Callable[[], None]) -> None:
+        self._at(self.now + delay, event)
+
+    def _at(self, time: float, event: Callable[[], None]) -> None:
         self._num_events += 1
-        heapq.heappush(self._events, (self.now + delay, self._num_events, event))
+        heapq.heappush(self._events, (time, self._num_events, event))
 
     def send(
         self, channel: tuple[str, int], times: tuple[float, float], event: Callable[[], None]
@@ -122,7 +125,7 @@ class Simulation:
         slowness = self.scenario.slowness.get(channel[1], 1.0)
         at = self.now + self.random.uniform(*times) * slowness
         at = self._channels[channel] = max(at, self._channels.get(channel, 0.0))
-        self.after(at - self.now, event)
+        self._at(at, event)
 
     def took(self, usual: float, rank: int) -> float:
         """How long something takes on `rank` this time."""
