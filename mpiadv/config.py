@@ -366,6 +366,8 @@ def _first_line(error: ValidationError) -> str:
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return what
+    if first["type"] == "model_type":
+        what = "expected a section of settings, not one value"
     suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
     return f"{key}={first['input']!r}: {what[0].lower()}{what[1:]}{suffix}"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.runner import CallInfo
-from mpi_runner import HungError, mpirun
+from mpi_runner import HungError, launcher_or_skip, mpirun
 
 OUTCOMES = "MPIADV_TEST_OUTCOMES"
 DEFAULT_DEADLINE_SECONDS = 120.0
@@ -23,6 +23,12 @@ DEFAULT_DEADLINE_SECONDS = 120.0
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
+
+
+@pytest.fixture(scope="session")
+def needs_mpirun() -> None:
+    """Skips the test where there is no mpirun."""
+    launcher_or_skip()
 
 
 @pytest.hookimpl(tryfirst=True)

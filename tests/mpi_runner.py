@@ -64,14 +64,42 @@ def started_mpirun(
 
     Signals sent to the process reach `mpirun`; `pids_of` tells the ranks'.
     """
-    launcher = _launcher()
-    environ = launcher.environment(_environment(env), is_root=os.geteuid() == 0)
+    launcher = launcher_or_skip()
+    given = launcher.environment(env or {}, is_root=os.geteuid() == 0)
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
-    line = launcher.command(command, ranks=ranks, environ=environ)
+    line = launcher.command(command, ranks=ranks, environ=os.environ)
     more = [word for key, value in (mca or {}).items() for word in ("--mca", key, value)]
-    with _session([*line[:1], *more, *options, *line[1:]], environ, cwd) as process:
+    with started([*line[:1], *more, *options, *line[1:]], env=given, cwd=cwd) as process:
         yield process
+
+
+@contextmanager
+def started(
+    line: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A process in a session of its own, all of which is killed at the end."""
+    process = subprocess.Popen(
+        line,
+        env=_environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _kill_session(process.pid)
+        for stream in (process.stdout, process.stderr):
+            _close(stream)
+        process.wait()
 
 
 def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
@@ -98,7 +126,8 @@ def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
     return pids
 
 
-def _launcher() -> Launcher:
+def launcher_or_skip() -> Launcher:
+    """The `mpirun` of this environment; skips the test where there is none."""
     try:
         return find_launcher()
     except UserError as error:
@@ -112,30 +141,6 @@ def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     # More ranks than cores, each with several threads, make every test slow.
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **(env or {})}
-
-
-@contextmanager
-def _session(
-    line: Sequence[str], environ: Mapping[str, str], cwd: str | Path | None
-) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        line,
-        env=environ,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        _kill_session(process.pid)
-        for stream in (process.stdout, process.stderr):
-            _close(stream)
-        process.wait()
 
 
 def _close(stream: IO[str] | None) -> None:

@@ -1,0 +1,198 @@
+"""The configuration: what is read, refused in one line, written back, and counted as the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpiadv.config import Config, dump_config, load_config, parse_config
+from mpiadv.errors import UserError
+
+REFUSED = {
+    "unknown_section": (
+        {"trainin": {}},
+        "unknown setting trainin: the nearest known one is training",
+    ),
+    "unknown_key": (
+        {"training": {"num_stps": 3}},
+        "unknown setting training.num_stps: the nearest known one is training.num_steps",
+    ),
+    "unknown_key_that_is_no_text": ({3: 4}, "unknown setting 3"),
+    "value_for_a_section": (
+        {"training": 5},
+        "training=5: expected a section of settings, not one value",
+    ),
+    "text_for_a_number": (
+        {"training": {"num_steps": "many"}},
+        "training.num_steps='many': input should be a valid integer",
+    ),
+    "zero_steps": (
+        {"training": {"num_steps": 0}},
+        "training.num_steps=0: input should be greater than or equal to 1",
+    ),
+    "negative_epsilon": ({"attack": {"epsilon": -1}}, "attack.epsilon=-1: "),
+    "epsilon_not_a_number": (
+        {"attack": {"epsilon": float("nan")}},
+        "attack.epsilon=nan: input should be a finite number",
+    ),
+    "fraction_above_one": ({"objective": {"clean_fraction": 1.5}}, "objective.clean_fraction=1.5"),
+    "unknown_norm": (
+        {"attack": {"norm": "l3"}},
+        "attack.norm='l3': input should be 'linf' or 'l2'",
+    ),
+    "mean_without_std": (
+        {"model": {"mean": [0.5]}},
+        "model.mean and model.std go together: give both or neither",
+    ),
+    "zero_std": ({"model": {"mean": [0.5], "std": [0.0]}}, "model.std=0.0: "),
+    "versions_too_rare": (
+        {"staleness": {"publish_every": 100, "max_staleness": 32, "final_staleness": 32}},
+        "publish_every=100 cannot hold final_staleness=32: use publish_every <= 33",
+    ),
+    "final_above_max": (
+        {"staleness": {"max_staleness": 4, "final_staleness": 5}},
+        "final_staleness=5 exceeds max_staleness=4",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("tree", "line"), [pytest.param(*case, id=name) for name, case in REFUSED.items()]
+)
+def test_bad_setting_is_refused_in_one_line_that_names_it(tree: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(tree)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_first_of_several_bad_settings_is_named_and_the_others_counted() -> None:
+    with pytest.raises(UserError, match=r"^attack\.epsilon=-1: .* \(1 more\)$"):
+        parse_config({"training": {"num_steps": 0}, "attack": {"epsilon": -1}})
+
+
+BAD_FILES = {
+    "broken_yaml": (b"training: [1, 2", "is not valid YAML"),
+    "not_text": (b"\xff\xfe\x00", "is not valid YAML"),
+    "a_list": (b"- 1\n- 2\n", "expected a mapping of settings, found list"),
+    "python_object": (b"output: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "line"), [pytest.param(*case, id=name) for name, case in BAD_FILES.items()]
+)
+def test_file_that_holds_no_settings_is_refused_by_name(
+    tmp_path: Path, content: bytes, line: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value) and line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read configuration .*none\.yaml: No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_config(tmp_path / "empty.yaml") == load_config(None) == Config()
+
+
+def test_override_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("training: {num_steps: 5}\nattack: {epsilon: 0.1}\n")
+    config = load_config(path, ["training.num_steps=7", "data.arguments.folder=a=b"])
+    assert config.training.num_steps == 7
+    assert config.attack.epsilon == 0.1
+    assert config.data.arguments == {"folder": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("null", None, id="null"),
+        pytest.param("", None, id="empty"),
+        pytest.param("5e-2", 0.05, id="exponent_without_point"),
+        pytest.param("1", 1.0, id="integer"),
+    ],
+)
+def test_override_reads_a_number_as_people_write_it(text: str, value: float | None) -> None:
+    assert load_config(None, [f"attack.step_size={text}"]).attack.step_size == value
+
+
+BAD_OVERRIDES = {
+    "no_equals_sign": ("training.num_steps", "expected key.subkey=value"),
+    "no_key": ("=3", "expected key.subkey=value"),
+    "value_is_no_yaml": ("data.root=[", "is not a valid YAML value"),
+    "below_a_value": ("data.root.folder=3", "data.root={'folder': 3}"),
+    "unknown": ("data.rot=3", "unknown setting data.rot: the nearest known one is data.root"),
+    "fraction_of_numbers": ("attack.epsilon=8/255", "attack.epsilon='8/255'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "line"), [pytest.param(*case, id=name) for name, case in BAD_OVERRIDES.items()]
+)
+def test_bad_override_is_refused(override: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(None, [override])
+    assert line in str(caught.value)
+
+
+def test_override_below_a_value_of_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text("attack: 3\n")
+    with pytest.raises(UserError, match="attack is a value, not a section"):
+        load_config(path, ["attack.epsilon=0.1"])
+
+
+def test_written_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(None, ["optimizer.betas=[0.5, 0.9]", "attack.step_size=0.1", "seed=3"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+def test_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().training.num_steps = 3  # type: ignore[misc]
+
+
+IDENTITY = {
+    "seed=1": True,
+    "data.batch_size=32": True,
+    "data.train_samples=100": True,
+    "model.arguments.width=3": True,
+    "attack.epsilon=0.2": True,
+    "objective.clean_fraction=0.5": True,
+    "optimizer.learning_rate=0.1": True,
+    "schedule.name=constant": True,
+    "staleness.max_staleness=20": True,
+    "staleness.mode=bounded": True,
+    "training.num_steps=401": True,
+    "training.precision=bfloat16": True,
+    "output=elsewhere": False,
+    "deadline_seconds=5": False,
+    "data.root=elsewhere": False,
+    "staleness.outstanding=3": False,
+    "training.device=cpu": False,
+    "evaluation.every_steps=7": False,
+    "log.flush_seconds=1": False,
+    "checkpoint.keep=5": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "decides"), [pytest.param(*case, id=case[0]) for case in IDENTITY.items()]
+)
+def test_identity_changes_only_with_what_decides_the_trained_model(
+    override: str, decides: bool
+) -> None:
+    changed = load_config(None, [override])
+    assert changed != Config()
+    assert (changed.identity() != Config().identity()) == decides

