@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mpiadv: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     try:
-        return _run(world, sys.argv[1:] if argv is None else argv, interruption)
+        return run(world, sys.argv[1:] if argv is None else argv, interruption)
     except AgreedError as refusal:
         if world.is_trainer:
             print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_FAILED
 
 
-def _run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
+def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
+    """One run on the ranks of `world`; returns this rank's exit code."""
     request = _request(world, argv)
     if request is None:
         return EXIT_DONE

@@ -15,10 +15,10 @@ DEFAULT_DEADLINE_SECONDS = 600.0
 
 
 class World:
-    """All ranks. Rank 0 trains; every collective wait has a deadline."""
+    """All ranks of a job, or of `comm`. Rank 0 trains; every collective wait has a deadline."""
 
-    def __init__(self) -> None:
-        self._comm = MPI.COMM_WORLD
+    def __init__(self, comm: MPI.Comm | None = None) -> None:
+        self._comm = MPI.COMM_WORLD if comm is None else comm
         self.deadline_seconds = DEFAULT_DEADLINE_SECONDS
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = node.rank, node.size
