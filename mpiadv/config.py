@@ -51,7 +51,7 @@ class ModelConfig(Section):
     """The classifier. It takes pixels in [0, 1]; normalisation is its first layer."""
 
     name: str = "digits"
-    """A registered model, `torchvision:NAME`, or a dotted name (`my_package.my_module:function`)."""
+    """A registered model, `torchvision:NAME`, or a dotted name (`my_package.module:function`)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the model's function."""
     mean: list[float] | None = None
