@@ -313,7 +313,7 @@ class Trainer(Generic[BatchT]):
             self._on_event("publish stall", f"step {self.dispatcher.step}: every buffer in use")
         while slot is None:
             self.pump()
-            self._wait.pause(lambda: "attackers to receive earlier parameters")
+            self._wait.pause(lambda: f"attackers to receive earlier parameters; {self._missing()}")
             slot = self._link.free_parameter_slot()
         self._wait.over()
         return slot
@@ -355,7 +355,7 @@ class Trainer(Generic[BatchT]):
             for attacker, tickets in owed.items()
             if tickets
         ]
-        return "; ".join(late) or "attackers to part"
+        return "; ".join(late) or "attackers that owe no ticket"
 
 
 def _provenance(delivery: Delivery) -> Provenance:
