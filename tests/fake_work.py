@@ -1,0 +1,178 @@
+"""Work for the engine's loops without torch: parameters and batches are chained hashes.
+
+A hash takes in exactly the versions, tickets, attack settings and bytes that were used, so that any
+deviation changes the final value. A device is feigned: it is busy for as long as `rest` says, reads
+parameters only when it is done, and a snapshot is garbage until it is complete.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+from contract import contract_first_version, contract_version
+from scenario import mixed
+
+from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
+from mpiadv.comm.messages import BatchShape, Bytes
+from mpiadv.dispatch import AttackStep
+from mpiadv.engine.work import CraftReport, Outcome
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+START = 1
+PARAMETER_BYTES = 1000
+"""Not a multiple of anything: the last bytes must arrive as well."""
+
+Rest = Callable[[], bool]
+"""Asked while the device works: is it busy still?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeBatch:
+    """A crafted batch: its ticket and the hash of all that made it."""
+
+    ticket: int
+    value: int
+
+
+def fake_shape(rule: StalenessRule, outstanding: int) -> LinkShape:
+    """Messages whose images hold one hash, and whose natural images another where they travel."""
+    return LinkShape(
+        batch=BatchShape(batch_size=1, image_shape=(1, 1, 2), with_natural=rule.trainer_steps > 0),
+        parameter_bytes=PARAMETER_BYTES,
+        num_versions=rule.num_versions,
+        window=rule.window,
+        outstanding=outstanding,
+    )
+
+
+def parameters_of(value: int) -> bytes:
+    """The flat parameters whose hash is `value`."""
+    words = np.random.default_rng(value).integers(0, 256, PARAMETER_BYTES, np.uint8)
+    return words.tobytes()
+
+
+def begun(ticket: int, settings: AttackSettings) -> int:
+    return mixed("start", ticket, settings)
+
+
+def attacked(value: int, step: int, version: int, parameters: bytes) -> int:
+    return mixed("attack", value, step, version, parameters)
+
+
+def trained(value: int, ticket: int, batch: int, num_own_steps: int) -> int:
+    return mixed("train", value, ticket, batch, num_own_steps)
+
+
+def sequential_value(
+    rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
+) -> int:
+    """The final parameters' hash by the definition alone, one ticket after the other."""
+    values = [START]
+    for ticket in range(num_tickets):
+        settings = settings_at(contract_first_version(rule, ticket))
+        batch, k = begun(ticket, settings), settings.num_steps
+        num_crafted = max(0, k - rule.trainer_steps)
+        for step in range(num_crafted):
+            version = contract_version(rule, ticket, step, k)
+            batch = attacked(batch, step, version, parameters_of(values[version]))
+        values.append(trained(values[-1], ticket, batch, k - num_crafted))
+    return values[-1]
+
+
+class FakeCrafter:
+    """A `Crafter` of hashes."""
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+        self._values: dict[int, int] = {}
+        self._running: tuple[AttackStep, ParameterSlot] | None = None
+
+    def prefetch(self, ticket: int) -> None:
+        assert ticket not in self._values
+
+    def start(self, ticket: int, settings: AttackSettings) -> None:
+        assert ticket not in self._values
+        self._values[ticket] = begun(ticket, settings)
+
+    def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
+        assert self._running is None and step.ticket in self._values
+        self._running = step, parameters
+
+    def busy(self) -> bool:
+        if self._running is None:
+            return False
+        if self._rest():
+            return True
+        step, slot = self._running
+        self._running = None
+        if step.ticket in self._values:
+            value = self._values[step.ticket]
+            self._values[step.ticket] = attacked(
+                value, step.step, slot.version, slot.values.tobytes()
+            )
+        return False
+
+    def finish(self, ticket: int) -> tuple[FakeBatch, CraftReport]:
+        batch = FakeBatch(ticket=ticket, value=self._values.pop(ticket))
+        return batch, CraftReport(gradient_magnitude=float(ticket), natural_accuracy=nan)
+
+    def drop(self, ticket: int) -> None:
+        del self._values[ticket]
+
+    def download(self, batch: FakeBatch, slot: BatchSlot) -> None:
+        slot.labels[:] = batch.ticket
+        slot.images.reshape(-1).view(np.uint64)[:] = batch.value
+        if slot.natural is not None:
+            slot.natural.reshape(-1).view(np.uint64)[:] = mixed("natural", batch.ticket)
+
+
+class FakeLearner:
+    """A `Learner` of hashes; the loss of ticket `nan_at` is NaN."""
+
+    def __init__(
+        self, rule: StalenessRule, rest: Rest, *, value: int = START, nan_at: int | None = None
+    ) -> None:
+        self.value = value
+        self._rule = rule
+        self._rest = rest
+        self._nan_at = nan_at
+        self._trained: Callable[[], int] | None = None
+        self._loss = 1.0
+
+    def snapshot(self, values: Bytes) -> Callable[[], bool]:
+        parameters = np.frombuffer(parameters_of(self.value), np.uint8)
+        values[:] = 0xFF
+
+        def is_complete() -> bool:
+            if self._rest():
+                return False
+            values[:] = parameters
+            return True
+
+        return is_complete
+
+    def upload(self, slot: BatchSlot) -> FakeBatch:
+        ticket = int(slot.labels[0])
+        assert ticket == slot.header["ticket"][0]
+        if slot.natural is not None:
+            assert int(slot.natural.reshape(-1).view(np.uint64)[0]) == mixed("natural", ticket)
+        return FakeBatch(ticket=ticket, value=int(slot.images.reshape(-1).view(np.uint64)[0]))
+
+    def train(self, ticket: int, batch: FakeBatch, settings: AttackSettings) -> None:
+        assert ticket == batch.ticket and self._trained is None
+        own = settings.num_steps - max(0, settings.num_steps - self._rule.trainer_steps)
+        self._trained = lambda: trained(self.value, ticket, batch.value, own)
+        self._loss = nan if ticket == self._nan_at else 1.0
+
+    def busy(self) -> bool:
+        if self._trained is None:
+            return False
+        if self._rest():
+            return True
+        self.value, self._trained = self._trained(), None
+        return False
+
+    def outcome(self) -> Outcome:
+        assert self._trained is None
+        return Outcome(loss=self._loss, accuracy=0.5, learning_rate=1e-3)

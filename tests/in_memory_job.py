@@ -1,0 +1,197 @@
+"""A whole job in one process: the real Trainer and real Attackers, joined by a MemoryNetwork.
+
+Whoever would wait, for its device or for a message, lets random other ranks take a turn, so that
+every seed is another schedule: messages held back, ranks a hundred times slower, ranks that hang
+for a while. Time is virtual; a turn or a sleep passes some of it.
+"""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
+
+from mpiadv.comm.links import Farewell, Order
+from mpiadv.comm.memory import MemoryNetwork, MemoryTrainerLink
+from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.trainer import Published, StepRecord, Stop, Trainer
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobShape:
+    """What a job is to do; seconds are virtual."""
+
+    rule: StalenessRule
+    num_attackers: int
+    seed: int = 0
+    num_tickets: int = 40
+    outstanding: int = 2
+    mode: StalenessMode = StalenessMode.FIXED
+    num_steps: int = 4
+    deadline_seconds: float = 1000.0
+    stop_at: int | None = None
+    nan_at: int | None = None
+    slow: frozenset[int] = frozenset()
+    silent: frozenset[int] = frozenset()
+    hang_share: float = 0.0
+    """Share of an attacker's turns after which it hangs for up to 20 s."""
+
+    def settings_at(self, version: int) -> AttackSettings:
+        """The number of steps and epsilon change during the run, as in adaptive schedules."""
+        more = version // self.rule.publish_every % 2
+        return AttackSettings(num_steps=self.num_steps + more, epsilon=0.3 + version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What a checkpoint keeps."""
+
+    step: int = 0
+    value: int = START
+    published: dict[int, Published] = field(default_factory=dict)
+
+
+class CountingLink(MemoryTrainerLink):
+    """Counts grants, and the receives posted at once for one attacker."""
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        super().__init__(network)
+        self.num_grants = 0
+        self.largest_posted_of_one = 0
+
+    def grant(self, attacker: int, order: Order) -> None:
+        super().grant(attacker, order)
+        self.num_grants += 1
+        self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[attacker])
+
+
+class Job:
+    """One job; `run` takes it from start, or from `saved`, to its end."""
+
+    def __init__(self, shape: JobShape, saved: Saved | None = None) -> None:
+        self.shape = shape
+        self.now = 0.0
+        self.random = Random(shape.seed)
+        self.records: list[StepRecord] = []
+        self.events: list[tuple[str, str]] = []
+        self.farewells: dict[int, Farewell] = {}
+        self.saved = saved or Saved()
+        self.largest_rings: dict[int, int] = {}
+        self.finals: dict[int, tuple[Stop, bytes]] = {}
+        self._hung_until: dict[int, float] = {}
+        self._at_work: set[int] = set()
+        self.network = MemoryNetwork(
+            shape.num_attackers,
+            fake_shape(shape.rule, shape.outstanding),
+            delay=lambda: self.random.random() < 0.3,
+        )
+        self.link = CountingLink(self.network)
+        self.learner = FakeLearner(
+            shape.rule, self.rest, value=self.saved.value, nan_at=shape.nan_at
+        )
+        self.trainer = self._new_trainer()
+        self.attackers = {rank: self._new_attacker(rank) for rank in self.link.attackers}
+
+    def run(self) -> "Job":
+        trainer = self.trainer
+        trainer.publish_restored(self.saved.published)
+        trainer.publish_due()
+        reason = trainer.run(lambda: trainer.dispatcher.step == self.shape.stop_at)
+        if reason is Stop.INTERRUPTED:
+            self._save()
+        self.farewells = trainer.shut_down(reason)
+        while len(self.finals) < len(self.attackers):
+            self.sleep(0.001)
+        return self
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """In place of the loops' sleep: time passes, others work."""
+        self.now += self.random.uniform(0.0, 100 * seconds)
+        self.let_others_work()
+
+    def rest(self) -> bool:
+        """Whether a device is busy still; others work meanwhile."""
+        self.now += self.random.uniform(0.0, 0.01)
+        if self.random.random() < 0.5:
+            self.let_others_work()
+        return self.random.random() < 0.3
+
+    def let_others_work(self) -> None:
+        """Let a random attacker, but for those that wait for this one to return, take a turn."""
+        ranks = [rank for rank in self.attackers if self._may_work(rank)]
+        if not ranks:
+            return
+        rank = self.random.choices(ranks, [0.01 if r in self.shape.slow else 1.0 for r in ranks])[0]
+        self._at_work.add(rank)
+        try:
+            self._take_turn(rank)
+        finally:
+            self._at_work.remove(rank)
+        if self.random.random() < self.shape.hang_share:
+            self._hung_until[rank] = self.now + self.random.uniform(0.0, 20.0)
+
+    def _take_turn(self, rank: int) -> None:
+        attacker = self.attackers[rank]
+        if attacker.turn():
+            reason, final = attacker.run()
+            self.finals[rank] = reason, final.values.tobytes()
+        size = len(attacker._ring)
+        self.largest_rings[rank] = max(size, self.largest_rings.get(rank, 0))
+
+    def _may_work(self, rank: int) -> bool:
+        is_out = rank in self.finals or rank in self._at_work or rank in self.shape.silent
+        return not is_out and self._hung_until.get(rank, 0.0) <= self.now
+
+    def _save(self) -> None:
+        self.saved = Saved(
+            step=self.trainer.dispatcher.step,
+            value=self.learner.value,
+            published={
+                version: Published(settings=item.settings, values=item.values.copy())
+                for version, item in self.trainer.published().items()
+            },
+        )
+
+    def _on_step(self, record: StepRecord) -> None:
+        self.records.append(record)
+        self.largest_rings[0] = max(len(self.trainer.ring), self.largest_rings.get(0, 0))
+
+    def _new_trainer(self) -> Trainer[FakeBatch]:
+        shape = self.shape
+        dispatcher = Dispatcher(
+            shape.rule,
+            attackers=self.link.attackers,
+            outstanding=shape.outstanding,
+            num_tickets=shape.num_tickets,
+            first_ticket=self.saved.step,
+            mode=shape.mode,
+        )
+        return Trainer(
+            dispatcher=dispatcher,
+            link=self.link,
+            learner=self.learner,
+            crafter=FakeCrafter(self.rest),
+            mode=shape.mode,
+            settings_at=shape.settings_at,
+            on_step=self._on_step,
+            on_event=lambda kind, text: self.events.append((kind, text)),
+            deadline_seconds=shape.deadline_seconds,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
+
+    def _new_attacker(self, rank: int) -> Attacker[FakeBatch]:
+        return Attacker(
+            rule=self.shape.rule,
+            mode=self.shape.mode,
+            link=self.network.attacker_link(rank),
+            crafter=FakeCrafter(self.rest),
+            host=f"host-{rank}",
+            deadline_seconds=self.shape.deadline_seconds,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
