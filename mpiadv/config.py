@@ -188,7 +188,7 @@ class EvaluationConfig(Section):
     step_size: Positive | None = 0.01
     """PGD step size in pixels of [0, 1]; null: `2.5 * epsilon / num_steps`."""
     batch_size: AtLeastOne = 500
-    """Test images per batch; does not change what is attacked, only how many at once."""
+    """Test images per batch; each batch has its own random start."""
 
 
 class LogConfig(Section):
