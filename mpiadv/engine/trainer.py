@@ -185,6 +185,9 @@ class Trainer(Generic[BatchT]):
             return
         self._wait.over()
         if isinstance(decision, AttackStep):
+            if decision.step == 0 and not self._link.attackers:
+                # Alone, the trainer crafts the next ticket too: have its images ready by then.
+                self._bench.prefetch(decision.ticket + 1)
             self._spent.craft += self._bench.run(decision)
         else:
             self._train(decision.ticket)
