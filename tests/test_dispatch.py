@@ -1,0 +1,352 @@
+"""The trainer's book and a rank's bench, decision by decision."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from mpiadv.dispatch import (
+    TRANSITIONS,
+    AttackStep,
+    CraftQueue,
+    Dispatcher,
+    Grant,
+    Pace,
+    StalenessMode,
+    TicketEvent,
+    TicketState,
+    Train,
+)
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+RULE = StalenessRule(max_staleness=4, final_staleness=1, publish_every=2)
+TWO_STEPS = AttackSettings(num_steps=2, epsilon=0.3)
+
+
+def versions(*published: int, num_steps: int = 2) -> dict[int, AttackSettings]:
+    return {v: AttackSettings(num_steps=num_steps, epsilon=0.3) for v in published}
+
+
+def queue_of(*tickets: int, mode: StalenessMode = StalenessMode.FIXED) -> CraftQueue:
+    queue = CraftQueue(RULE, mode)
+    for ticket in tickets:
+        queue.add(ticket)
+    return queue
+
+
+def book(*attackers: int, outstanding: int = 2, rule: StalenessRule = RULE) -> Dispatcher:
+    return Dispatcher(rule, attackers=list(attackers), outstanding=outstanding, num_tickets=20)
+
+
+def grants(dispatcher: Dispatcher) -> list[tuple[int, int]]:
+    given = list(iter(dispatcher.next_grant, None))
+    return [(grant.ticket, grant.attacker) for grant in given]
+
+
+def craft_own(dispatcher: Dispatcher, published: dict[int, AttackSettings]) -> None:
+    """Let the trainer craft a ticket of its own to its end."""
+    while dispatcher.crafted_here(published) is None:
+        step = dispatcher.decide(published)
+        assert isinstance(step, AttackStep)
+        dispatcher.own.ran(step)
+
+
+def contents(dispatcher: Dispatcher) -> dict[str, Any]:
+    return deepcopy({**vars(dispatcher), "own": vars(dispatcher.own)})
+
+
+def test_oldest_ticket_whose_next_step_may_run_goes_first() -> None:
+    queue = queue_of(3, 1)
+    step = queue.next_step(versions(0))
+    assert step == AttackStep(ticket=1, step=0, version=0)
+
+
+def test_ticket_that_waits_for_fresher_parameters_gives_way() -> None:
+    queue = queue_of(3, 4)
+    assert queue.next_step(versions(0)) == AttackStep(ticket=3, step=0, version=0)
+    queue.ran(AttackStep(ticket=3, step=0, version=0))
+    assert queue.next_step(versions(0)) == AttackStep(ticket=4, step=0, version=0)
+    assert queue.next_step(versions(0, 2)) == AttackStep(ticket=3, step=1, version=2)
+
+
+def test_patient_rank_starts_no_younger_ticket_while_an_older_needs_just_the_next_version() -> None:
+    queue = queue_of(3, 4)
+    queue.next_step(versions(0))
+    queue.ran(AttackStep(ticket=3, step=0, version=0))
+    assert queue.next_step(versions(0), patient=True) is None
+    assert queue.next_step(versions(0, 2), patient=True) == AttackStep(ticket=3, step=1, version=2)
+
+
+def test_patient_rank_goes_on_while_the_older_ticket_is_not_urgent() -> None:
+    rule = StalenessRule(max_staleness=8, final_staleness=2, publish_every=2)
+    queue, published = CraftQueue(rule), versions(0, 2, num_steps=3)
+    for ticket in (8, 9):
+        queue.add(ticket)
+    assert queue.next_step(published) == AttackStep(ticket=8, step=0, version=0)
+    queue.ran(AttackStep(ticket=8, step=0, version=0))
+    # Ticket 8 needs version 4 next, but training is four steps away from it then.
+    step = queue.next_step(published, patient=True)
+    assert step == AttackStep(ticket=9, step=0, version=2)
+
+
+def test_bounded_mode_takes_the_newest_version_that_is_not_newer_than_the_ticket() -> None:
+    queue = queue_of(3, mode=StalenessMode.BOUNDED)
+    assert queue.next_step(versions(0, 2, 4)) == AttackStep(ticket=3, step=0, version=2)
+    assert queue.next_step(versions(0)) == AttackStep(ticket=3, step=0, version=0)
+
+
+def test_bounded_mode_waits_where_all_versions_are_too_old() -> None:
+    queue = queue_of(3, mode=StalenessMode.BOUNDED)
+    queue.next_step(versions(0))
+    queue.ran(AttackStep(ticket=3, step=0, version=0))
+    assert queue.next_step(versions(0)) is None
+
+
+def test_ticket_has_the_attack_settings_of_its_first_version() -> None:
+    queue = queue_of(5)
+    published = {0: TWO_STEPS, 2: AttackSettings(num_steps=1, epsilon=0.1)}
+    assert queue.next_step({0: TWO_STEPS}) is None
+    assert queue.next_step(published) == AttackStep(ticket=5, step=0, version=2)
+    assert queue.settings(5) == AttackSettings(num_steps=1, epsilon=0.1)
+    queue.ran(AttackStep(ticket=5, step=0, version=2))
+    crafted = queue.pop_crafted(published)
+    assert crafted is not None and (crafted.first_version, crafted.last_version) == (2, 2)
+    assert len(queue) == 0
+
+
+def test_ticket_without_crafting_steps_is_crafted_as_soon_as_its_first_version_is_there() -> None:
+    queue = queue_of(5)
+    assert queue.pop_crafted(versions(0, num_steps=0)) is None
+    crafted = queue.pop_crafted(versions(0, 2, num_steps=0))
+    assert crafted is not None and crafted.ticket == 5 and crafted.last_version == 2
+
+
+@pytest.mark.parametrize("step", [0, 2], ids=["again", "too_early"])
+def test_attack_step_out_of_turn_is_refused(step: int) -> None:
+    queue = queue_of(1)
+    queue.next_step(versions(0))
+    queue.ran(AttackStep(ticket=1, step=0, version=0))
+    with pytest.raises(ValueError, match="ran out of turn"):
+        queue.ran(AttackStep(ticket=1, step=step, version=0))
+    assert queue.next_step(versions(0)) == AttackStep(ticket=1, step=1, version=0)
+
+
+def test_ticket_is_added_to_a_bench_only_once() -> None:
+    queue = queue_of(1)
+    with pytest.raises(ValueError, match="ticket 1 is on the bench already"):
+        queue.add(1)
+
+
+def test_grants_go_to_the_attacker_with_the_fewest_tickets_up_to_its_credit() -> None:
+    assert grants(book(1, 2, outstanding=2)) == [(0, 1), (1, 2), (2, 1), (3, 2)]
+
+
+def test_grants_stop_at_the_window() -> None:
+    assert [ticket for ticket, _ in grants(book(1, 2, outstanding=4))] == [0, 1, 2, 3, 4]
+
+
+def test_grants_stop_at_the_newest_ticket_whose_first_version_is_published() -> None:
+    dispatcher = book(1, outstanding=9)
+    grants(dispatcher)
+    dispatcher.arrived(0, 1)
+    dispatcher.trained()
+    assert grants(dispatcher) == [], "ticket 5 needs version 2"
+    dispatcher.arrived(1, 1)
+    dispatcher.trained()
+    assert grants(dispatcher) == [(5, 1), (6, 1)]
+
+
+def test_grants_stop_at_the_last_ticket() -> None:
+    dispatcher = Dispatcher(RULE, attackers=[1], outstanding=9, num_tickets=2)
+    assert grants(dispatcher) == [(0, 1), (1, 1)]
+
+
+def test_batches_are_consumed_in_ticket_order_whatever_order_they_come_in() -> None:
+    dispatcher = book(1, 2)
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(1.0)
+    grants(dispatcher)
+    assert dispatcher.arrived(1, 2)
+    assert dispatcher.decide(versions(0)) is None
+    assert dispatcher.arrived(0, 1)
+    assert dispatcher.decide(versions(0)) == Train(ticket=0)
+    dispatcher.trained()
+    assert dispatcher.decide(versions(0)) == Train(ticket=1)
+
+
+def test_ready_batch_goes_before_an_attack_step_of_the_trainers_own() -> None:
+    dispatcher = book(1, outstanding=1)
+    grants(dispatcher)
+    assert dispatcher.decide(versions(0)) == AttackStep(ticket=1, step=0, version=0)
+    dispatcher.arrived(0, 1)
+    assert dispatcher.decide(versions(0)) == Train(ticket=0)
+
+
+@pytest.mark.parametrize(
+    ("num_attackers", "craft", "takes_own"),
+    [(0, 8.0, True), (1, 8.0, True), (4, 8.0, True), (5, 8.0, False), (8, 8.0, False)],
+)
+def test_trainer_takes_a_ticket_only_while_attackers_fall_clearly_short(
+    num_attackers: int, craft: float, takes_own: bool
+) -> None:
+    rule = StalenessRule(max_staleness=16, final_staleness=4, publish_every=4)
+    dispatcher = book(*range(1, num_attackers + 1), outstanding=1, rule=rule)
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(craft)
+    grants(dispatcher)
+    assert (dispatcher.decide(versions(0)) is not None) == takes_own
+
+
+@pytest.mark.parametrize(("num_attackers", "patient"), [(8, False), (9, True)])
+def test_attackers_are_patient_only_where_they_have_slack(
+    num_attackers: int, patient: bool
+) -> None:
+    dispatcher = book(*range(1, num_attackers + 1))
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(8.0)
+    assert dispatcher.next_grant() == Grant(ticket=0, attacker=1, patient=patient)
+
+
+def recrafted() -> Dispatcher:
+    """Ticket 0, granted to rank 1 and overdue, with nothing else."""
+    dispatcher = book(1, outstanding=1)
+    grants(dispatcher)
+    dispatcher.overdue(0)
+    return dispatcher
+
+
+def test_granted_copy_that_comes_first_ends_the_recrafting() -> None:
+    dispatcher = recrafted()
+    assert 0 in dispatcher.own
+    assert dispatcher.arrived(0, 1)
+    assert 0 not in dispatcher.own
+    assert dispatcher.decide(versions(0)) == Train(ticket=0)
+
+
+def test_late_copy_is_discarded_and_its_credit_comes_back_after_both() -> None:
+    dispatcher = recrafted()
+    craft_own(dispatcher, versions(0))
+    assert dispatcher.arrived(0, 1) is False
+    assert grants(dispatcher) == [], "the ticket is not consumed yet"
+    dispatcher.trained()
+    assert grants(dispatcher) == [(1, 1)]
+
+
+def test_consumed_ticket_keeps_its_credit_until_its_late_copy_is_back() -> None:
+    dispatcher = recrafted()
+    craft_own(dispatcher, versions(0))
+    dispatcher.trained()
+    assert grants(dispatcher) == []
+    assert dispatcher.owed_by(1) == {0}
+    assert dispatcher.arrived(0, 1) is False
+    assert grants(dispatcher) == [(1, 1)]
+
+
+def test_dropped_ticket_gives_its_credit_back() -> None:
+    dispatcher = recrafted()
+    craft_own(dispatcher, versions(0))
+    dispatcher.trained()
+    dispatcher.dropped(0, 1)
+    assert grants(dispatcher) == [(1, 1)]
+
+
+def test_live_ticket_may_be_dropped_only_once_the_run_is_closed() -> None:
+    dispatcher = book(1)
+    grants(dispatcher)
+    before = contents(dispatcher)
+    with pytest.raises(ValueError, match="attacker 1 dropped ticket 0, which is live"):
+        dispatcher.dropped(0, 1)
+    assert contents(dispatcher) == before
+    dispatcher.close()
+    dispatcher.dropped(0, 1)
+    assert dispatcher.owed_by(1) == {1}
+
+
+def test_trainer_crafts_by_itself_when_nothing_is_live_and_no_credit_is_left() -> None:
+    rule = StalenessRule(max_staleness=0, final_staleness=0, publish_every=1)
+    dispatcher = book(1, 2, rule=rule)
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(1.0)
+    grants(dispatcher)
+    dispatcher.overdue(0)
+    craft_own(dispatcher, versions(0))
+    dispatcher.trained()
+    assert dispatcher.next_grant() is None
+    assert dispatcher.decide(versions(1)) == AttackStep(ticket=1, step=0, version=1)
+
+
+def in_state(state: TicketState | None) -> Dispatcher:
+    """A dispatcher whose ticket 0 is in `state`."""
+    if state is None:
+        dispatcher = book()
+        craft_own(dispatcher, versions(0))
+        dispatcher.trained()
+    elif state is TicketState.GRANTED:
+        dispatcher = book(1, outstanding=1)
+        dispatcher.next_grant()
+    elif state is TicketState.RECRAFTED:
+        dispatcher = recrafted()
+    else:
+        dispatcher = book()
+        dispatcher.decide(versions(0))
+        if state is TicketState.READY:
+            craft_own(dispatcher, versions(0))
+    assert dispatcher.state(0) is state
+    return dispatcher
+
+
+STATES: list[TicketState | None] = [None, *TicketState]
+REFUSED = [(s, e) for s in STATES for e in TicketEvent if s is None or (s, e) not in TRANSITIONS]
+CALLS: dict[TicketEvent, Callable[[Dispatcher], object]] = {
+    TicketEvent.OVERDUE: lambda dispatcher: dispatcher.overdue(0),
+    TicketEvent.ARRIVED: lambda dispatcher: dispatcher._happened(0, TicketEvent.ARRIVED),
+    TicketEvent.CRAFTED_HERE: lambda dispatcher: dispatcher._happened(0, TicketEvent.CRAFTED_HERE),
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), REFUSED, ids=[f"{s.name if s else 'GONE'}-{e.name}" for s, e in REFUSED]
+)
+def test_refused_event_changes_nothing(state: TicketState | None, event: TicketEvent) -> None:
+    dispatcher = in_state(state)
+    before = contents(dispatcher)
+    with pytest.raises(ValueError, match="cannot happen to it"):
+        CALLS[event](dispatcher)
+    assert contents(dispatcher) == before
+
+
+@pytest.mark.parametrize("state", [s for s in STATES if s is not TicketState.READY])
+def test_training_on_a_batch_that_is_not_ready_changes_nothing(state: TicketState | None) -> None:
+    dispatcher = in_state(state)
+    before = contents(dispatcher)
+    with pytest.raises(ValueError, match="is not ready"):
+        dispatcher.trained()
+    assert contents(dispatcher) == before
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_batch_nobody_was_granted_changes_nothing(state: TicketState | None) -> None:
+    dispatcher = in_state(state)
+    before = contents(dispatcher)
+    with pytest.raises(KeyError):
+        dispatcher.arrived(0, 2)
+    assert contents(dispatcher) == before
+
+
+def test_pace_starts_with_the_first_measurement_and_moves_by_its_weight() -> None:
+    pace = Pace(weight=0.25)
+    pace.crafted(8.0)
+    pace.trained(1.0)
+    assert (pace.craft_seconds, pace.train_seconds) == (8.0, 1.0)
+    pace.crafted(4.0)
+    pace.trained(3.0)
+    assert (pace.craft_seconds, pace.train_seconds) == (7.0, 1.5)
+
+
+def test_run_is_finished_when_the_last_ticket_is_consumed() -> None:
+    dispatcher = Dispatcher(RULE, attackers=[], outstanding=1, num_tickets=3, first_ticket=2)
+    assert not dispatcher.finished
+    craft_own(dispatcher, versions(0, 2))
+    dispatcher.trained()
+    assert dispatcher.finished
