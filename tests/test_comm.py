@@ -1,0 +1,123 @@
+"""Messages on the wire, waits with a deadline, and the link in memory."""
+
+import re
+
+import numpy as np
+import pytest
+from fake_work import fake_shape
+
+from mpiadv.comm.links import (
+    SPARE_BROADCASTS,
+    BatchSlot,
+    ParameterSlot,
+    plain_memory,
+)
+from mpiadv.comm.memory import MemoryNetwork
+from mpiadv.comm.messages import (
+    ALIGNMENT,
+    BATCH_HEADER,
+    FAREWELL_MESSAGE,
+    GRANT_MESSAGE,
+    PARAMETER_HEADER,
+    BatchShape,
+)
+from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
+from mpiadv.errors import DeadlineError
+from mpiadv.tickets import StalenessRule
+
+SHAPES = {
+    "one": BatchShape(batch_size=1, image_shape=(1, 1, 2)),
+    "digits": BatchShape(batch_size=7, image_shape=(1, 8, 8), with_natural=True),
+    "color": BatchShape(batch_size=5, image_shape=(3, 5, 3), with_natural=True),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_arrays_of_a_batch_share_no_byte_and_are_aligned(shape: BatchShape) -> None:
+    slot = BatchSlot(shape, plain_memory)
+    arrays = [slot.header, slot.labels, slot.images]
+    arrays += [] if slot.natural is None else [slot.natural]
+    assert (slot.natural is not None) == shape.with_natural
+    for number, array in enumerate(arrays, start=1):
+        array.view(np.uint8)[...] = number
+    for number, array in enumerate(arrays, start=1):
+        assert (array.view(np.uint8) == number).all()
+    assert slot.images.shape == (shape.batch_size, *shape.image_shape)
+    assert slot.labels.shape == (shape.batch_size,)
+    assert slot.buffer.size % ALIGNMENT == 0
+    assert all(a.ctypes.data % ALIGNMENT == 0 for a in (slot.buffer, slot.images))
+
+
+def test_headers_are_whole_blocks_with_fixed_places() -> None:
+    assert PARAMETER_HEADER.itemsize % ALIGNMENT == 0
+    assert BATCH_HEADER.itemsize % ALIGNMENT == 0
+    assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 128)
+    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 104)
+
+
+def test_values_of_a_parameter_message_follow_its_header() -> None:
+    slot = ParameterSlot(1000, plain_memory)
+    slot.values[:] = 7
+    slot.header["version"] = 12
+    assert slot.version == 12
+    assert slot.buffer.size == 64 + 1024
+    assert np.count_nonzero(slot.buffer == 7) == 1000
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+def test_wait_past_its_deadline_says_for_what_and_how_long() -> None:
+    clock = Clock()
+    wait = Wait(2.5, clock=clock, sleep=clock.sleep)
+    words = "waited 2.5 s for rank 3 on node7 with ticket 12: the other side is dead, stuck or slo"
+    with pytest.raises(DeadlineError, match=re.escape(words)):
+        while True:
+            wait.pause(lambda: "rank 3 on node7 with ticket 12")
+    assert clock.now == pytest.approx(2.5, abs=2 * LONGEST_SLEEP_SECONDS)
+
+
+def test_wait_begins_anew_when_something_happened() -> None:
+    clock = Clock()
+    wait = Wait(0.01, clock=clock, sleep=clock.sleep)
+    for _ in range(100):
+        wait.pause(lambda: "nothing")
+        wait.over()
+    assert clock.now > 0.0099
+    assert set(clock.sleeps) == {SHORTEST_SLEEP_SECONDS}
+
+
+def test_wait_backs_off_to_its_longest_sleep() -> None:
+    clock = Clock()
+    wait = Wait(10.0, clock=clock, sleep=clock.sleep)
+    for _ in range(10):
+        wait.pause(lambda: "nothing")
+    assert clock.sleeps[:3] == [1e-4, 2e-4, 4e-4]
+    assert clock.sleeps[-1] == LONGEST_SLEEP_SECONDS
+
+
+def test_link_in_memory_keeps_a_parameter_slot_until_every_attacker_has_it() -> None:
+    rule = StalenessRule(max_staleness=0, final_staleness=0, publish_every=1)
+    network = MemoryNetwork(2, fake_shape(rule, 1))
+    trainer, near, far = network.trainer_link(), network.attacker_link(1), network.attacker_link(2)
+    for _ in range(rule.num_versions + SPARE_BROADCASTS):
+        slot = trainer.free_parameter_slot()
+        assert slot is not None
+        trainer.broadcast(slot)
+        trainer.recycle(slot)
+    assert near.poll().parameters
+    assert trainer.free_parameter_slot() is None
+    assert far.poll().parameters
+    assert trainer.free_parameter_slot() is not None

@@ -1,0 +1,295 @@
+"""The links over real MPI, on three ranks: what arrives, in which order, and what is left."""
+
+from collections.abc import Callable
+from itertools import chain
+from random import Random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fake_work import FakeCrafter, FakeLearner, fake_shape, parameters_of, sequential_value
+
+from mpiadv.comm.links import (
+    SPARE_BROADCASTS,
+    BatchSlot,
+    Delivery,
+    Farewell,
+    LinkShape,
+    Order,
+    ParameterSlot,
+    plain_memory,
+)
+from mpiadv.comm.messages import BATCH_HEADER, BatchShape
+from mpiadv.comm.waiting import Wait
+from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.trainer import Stop, Trainer
+from mpiadv.tickets import AttackSettings, StalenessRule
+
+if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
+    from mpiadv.comm.world import World
+
+RULE = StalenessRule(max_staleness=6, final_staleness=2, publish_every=2, trainer_steps=1)
+OUTSTANDING = 3
+NUM_VERSIONS = 30
+NUM_TICKETS = 40
+HOSTS = ["node0", "node1", "node2"]
+NEVER_SENT = 0x55
+
+
+def large_shape() -> LinkShape:
+    """Messages beyond every eager limit, so that they are on their way for a while."""
+    return LinkShape(
+        batch=BatchShape(batch_size=64, image_shape=(3, 16, 16), with_natural=True),
+        parameter_bytes=300_001,
+        num_versions=RULE.num_versions,
+        window=RULE.window,
+        outstanding=OUTSTANDING,
+    )
+
+
+def content(number: int, size: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(number).integers(0, 256, size, np.uint8)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    wait = Wait(60.0)
+    while not condition():
+        wait.pause(lambda: what)
+
+
+class TrainerEnd:
+    """The trainer's end of a link over MPI, and how it parts from everybody."""
+
+    def __init__(self, world: "World") -> None:
+        self.num_allocated = 0
+        self.link = world.trainer_link(large_shape(), HOSTS, self._allocate)
+
+    def _allocate(self, num_bytes: int) -> npt.NDArray[np.uint8]:
+        self.num_allocated += 1
+        return plain_memory(num_bytes)
+
+    def free_slot(self) -> ParameterSlot:
+        slots: list[ParameterSlot] = []
+
+        def is_there() -> bool:
+            self.link.poll()
+            slot = self.link.free_parameter_slot()
+            slots.extend([slot] if slot is not None else [])
+            return bool(slots)
+
+        until(is_there, "a free slot")
+        return slots[0]
+
+    def broadcast(self, version: int, *, is_last: bool) -> ParameterSlot:
+        slot = self.free_slot()
+        slot.values[:] = content(version, slot.values.size)
+        slot.header["version"], slot.header["stop"] = version, is_last
+        self.link.broadcast(slot)
+        self.link.recycle(slot)
+        return slot
+
+    def part(self) -> None:
+        link = self.link
+        link.call_last()
+        until(lambda: not link.poll() and not link.pending(), "farewells")
+        assert sorted(link.farewells()) == [1, 2]
+        link.free()
+
+
+class AttackerEnd:
+    """An attacker's end: takes up parameters and answers orders until the last call."""
+
+    def __init__(self, world: "World") -> None:
+        self.link = world.attacker_link(large_shape(), plain_memory)
+        self.versions: list[int] = []
+        self.answered: list[int] = []
+        self._orders: list[Order] = []
+        self._last_call = False
+
+    def work(self) -> None:
+        until(self._turn, "the trainer's last call")
+        farewell = Farewell(
+            batches_sent=len(self.answered),
+            tickets_dropped=self.link.rank,
+            craft_seconds=1.5,
+            parameter_wait_seconds=2.5,
+            grant_wait_seconds=3.5,
+            host="x" * 70,
+        )
+        self.link.bid_farewell(farewell)
+        until(lambda: not self.link.poll() and not self.link.pending(), "all to be sent")
+        self.link.free()
+
+    def _turn(self) -> bool:
+        incoming = self.link.poll()
+        for slot in incoming.parameters:
+            assert (slot.values == content(slot.version, slot.values.size)).all()
+            self.versions.append(slot.version)
+            self.link.recycle(slot)
+        self._orders += incoming.orders
+        self._last_call |= incoming.last_call
+        self._answer()
+        is_stopped = self.versions[-1:] == [NUM_VERSIONS - 1]
+        return self._last_call and is_stopped and not self._orders
+
+    def _answer(self) -> None:
+        while self._orders:
+            slot = self.link.free_batch_slot()
+            assert (slot is None) == (self.link.pending() == OUTSTANDING), "reused while in flight"
+            if slot is None:
+                return
+            self._send(self._orders.pop(0), slot)
+
+    def _send(self, order: Order, slot: BatchSlot) -> None:
+        assert order.patient == (order.ticket % 2 == 0)
+        body = slot.buffer[BATCH_HEADER.itemsize :]
+        body[:] = NEVER_SENT if is_dropped(order.ticket) else content(order.ticket, body.size)
+        slot.header["ticket"], slot.header["dropped"] = order.ticket, is_dropped(order.ticket)
+        self.link.send(slot)
+        self.answered.append(order.ticket)
+
+
+def is_dropped(ticket: int) -> bool:
+    """Every fourth ticket is dropped; its body is `NEVER_SENT` and must not travel."""
+    return ticket % 4 == 3
+
+
+def check_delivery(delivery: Delivery) -> None:
+    body = delivery.slot.buffer[BATCH_HEADER.itemsize :]
+    assert delivery.dropped == is_dropped(delivery.ticket)
+    if delivery.dropped:
+        assert not (body == NEVER_SENT).all()
+    else:
+        assert (body == content(delivery.ticket, body.size)).all()
+
+
+def exchange(end: TrainerEnd) -> dict[int, list[int]]:
+    """Grant all tickets, a few at a time; returns who answered which, in the order of arrival."""
+    live = {attacker: 0 for attacker in end.link.attackers}
+    answered: dict[int, list[int]] = {attacker: [] for attacker in live}
+    tickets = list(range(NUM_TICKETS))
+
+    def turn() -> bool:
+        for delivery in end.link.poll():
+            check_delivery(delivery)
+            answered[delivery.attacker].append(delivery.ticket)
+            live[delivery.attacker] -= 1
+            end.link.release(delivery.slot)
+        for attacker in live:
+            while tickets and live[attacker] < OUTSTANDING:
+                ticket = tickets.pop(0)
+                end.link.grant(attacker, Order(ticket=ticket, patient=ticket % 2 == 0))
+                live[attacker] += 1
+        return sum(map(len, answered.values())) == NUM_TICKETS
+
+    until(turn, "batches")
+    return answered
+
+
+@pytest.mark.mpi(min_size=3)
+def test_broadcasts_arrive_whole_and_in_order_though_slots_are_recycled_at_once() -> None:
+    from mpiadv.comm.world import World
+
+    world = World()
+    if not world.is_trainer:
+        attacker = AttackerEnd(world)
+        attacker.work()
+        assert attacker.versions == list(range(NUM_VERSIONS))
+        return
+    end = TrainerEnd(world)
+    versions = range(NUM_VERSIONS)
+    used = {id(end.broadcast(v, is_last=v == NUM_VERSIONS - 1)) for v in versions}
+    assert 1 < len(used) <= RULE.num_versions + SPARE_BROADCASTS < NUM_VERSIONS
+    end.part()
+
+
+@pytest.mark.mpi(min_size=3)
+def test_grants_batches_and_farewells_go_both_ways_and_dropped_ones_as_headers_only() -> None:
+    from mpiadv.comm.world import World
+
+    world = World()
+    if not world.is_trainer:
+        attacker = AttackerEnd(world)
+        attacker.work()
+        assert attacker.answered == sorted(attacker.answered)
+        return
+    end = TrainerEnd(world)
+    num_parameter_slots = end.num_allocated
+    answered = exchange(end)
+    assert sorted(chain.from_iterable(answered.values())) == list(range(NUM_TICKETS))
+    assert all(tickets == sorted(tickets) for tickets in answered.values())
+    assert end.num_allocated - num_parameter_slots <= 2 * OUTSTANDING
+    end.broadcast(NUM_VERSIONS - 1, is_last=True)
+    end.part()
+    for attacker_rank, farewell in end.link.farewells().items():
+        assert farewell == Farewell(
+            batches_sent=len(answered[attacker_rank]),
+            tickets_dropped=attacker_rank,
+            craft_seconds=1.5,
+            parameter_wait_seconds=2.5,
+            grant_wait_seconds=3.5,
+            host="x" * 64,
+        )
+
+
+def settings_at(version: int) -> AttackSettings:
+    return AttackSettings(num_steps=3 + version % 4 // 2, epsilon=0.1)
+
+
+def train_over_mpi(world: "World", stop_at: int | None) -> tuple[Stop, int, dict[int, Farewell]]:
+    random = Random(1)
+    rest = lambda: random.random() < 0.5  # noqa: E731
+    link = world.trainer_link(fake_shape(RULE, OUTSTANDING), HOSTS, plain_memory)
+    learner = FakeLearner(RULE, rest)
+    trainer = Trainer(
+        dispatcher=Dispatcher(
+            RULE, attackers=link.attackers, outstanding=OUTSTANDING, num_tickets=NUM_TICKETS
+        ),
+        link=link,
+        learner=learner,
+        crafter=FakeCrafter(rest),
+        mode=StalenessMode.FIXED,
+        settings_at=settings_at,
+        on_step=lambda record: None,
+        on_event=lambda kind, text: None,
+        deadline_seconds=60.0,
+    )
+    trainer.publish_due()
+    reason = trainer.run(lambda: trainer.dispatcher.step == stop_at)
+    farewells = trainer.shut_down(reason)
+    assert link.pending() == 0
+    return reason, learner.value, farewells
+
+
+def craft_over_mpi(world: "World") -> tuple[Stop, bytes]:
+    random = Random(world.rank)
+    link = world.attacker_link(fake_shape(RULE, OUTSTANDING), plain_memory)
+    attacker = Attacker(
+        rule=RULE,
+        mode=StalenessMode.FIXED,
+        link=link,
+        crafter=FakeCrafter(lambda: random.random() < 0.5),
+        host=f"host{world.rank}",
+        deadline_seconds=60.0,
+    )
+    reason, final = attacker.run()
+    assert link.pending() == 0
+    return reason, final.values.tobytes()
+
+
+@pytest.mark.mpi(min_size=3)
+def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definition() -> None:
+    from mpiadv.comm.world import World
+
+    world = World()
+    for stop_at, ends_with in ((17, Stop.INTERRUPTED), (None, Stop.FINISHED)):
+        expected = sequential_value(RULE, stop_at or NUM_TICKETS, settings_at)
+        if world.is_trainer:
+            reason, value, farewells = train_over_mpi(world, stop_at)
+            assert (reason, value) == (ends_with, expected)
+            hosts = {rank: farewell.host for rank, farewell in farewells.items()}
+            assert hosts == {1: "host1", 2: "host2"}
+        else:
+            assert craft_over_mpi(world) == (ends_with, parameters_of(expected))
