@@ -1,0 +1,289 @@
+"""One rank of the scaling benchmark: real loops and messages, waits in place of the devices.
+
+`mpirun -n RANKS python emulated.py SCENARIO OUTPUT`, as `scaling.py` starts it.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scenario import Measured, Scenario
+
+from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
+from mpiadv.comm.messages import BatchShape, Bytes
+from mpiadv.comm.world import World
+from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
+from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.trainer import StepRecord, Trainer
+from mpiadv.engine.work import CraftReport, Outcome
+from mpiadv.runlog import RunLog
+from mpiadv.tickets import AttackSettings
+
+DEADLINE_SECONDS = 60.0
+
+Images = npt.NDArray[np.float32]
+
+
+class Meter:
+    """Wall-clock and CPU seconds of this thread, by what they were spent on: [wall, CPU]."""
+
+    def __init__(self) -> None:
+        self.spent = {kind: np.zeros(2) for kind in ("device", "copy")}
+        self._began: npt.NDArray[np.float64] | None = None
+
+    @staticmethod
+    def now() -> npt.NDArray[np.float64]:
+        """This moment on both clocks."""
+        return np.array([time.perf_counter(), time.thread_time()])
+
+    def begin(self) -> None:
+        """Begin to spend."""
+        self._began = self.now()
+
+    def end(self, kind: str) -> None:
+        """Book what was spent since `begin`, if anything."""
+        if self._began is not None:
+            self.spent[kind] += self.now() - self._began
+            self._began = None
+
+
+class EmulatedDevice:
+    """A device that is busy for so many seconds; asking it sleeps, to leave the core to others."""
+
+    def __init__(self, poll_seconds: float) -> None:
+        self.meter = Meter()
+        self.asked_seconds = 0.0
+        self._poll_seconds = poll_seconds
+        self._free_at = 0.0
+
+    def work(self, seconds: float) -> None:
+        """Begin to work."""
+        self.meter.begin()
+        self.asked_seconds += seconds
+        self._free_at = time.perf_counter() + seconds
+
+    def busy(self) -> bool:
+        """Whether it still works; while it does, a call takes up to `poll_seconds`."""
+        left = self._free_at - time.perf_counter()
+        if left > 0:
+            time.sleep(min(left, self._poll_seconds))
+            return True
+        self.meter.end("device")
+        return False
+
+
+class EmulatedCrafter:
+    """Waits in place of attack steps; its batches are always the same images."""
+
+    def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
+        self._step_seconds = scenario.craft_seconds / scenario.num_attack_steps
+        self._images = np.full(_shape(scenario).batch.num_bytes // 4, 0.5, np.float32)
+        self._device = device
+        self.busy = device.busy
+
+    def prefetch(self, ticket: int) -> None:
+        """Nothing to fetch."""
+
+    def start(self, ticket: int, settings: AttackSettings) -> None:
+        """Nothing to start."""
+
+    def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
+        """Begin a wait as long as an attack step."""
+        self._device.work(self._step_seconds)
+
+    def finish(self, ticket: int) -> tuple[Images, CraftReport]:
+        """The images."""
+        return self._images, CraftReport(gradient_magnitude=1.0, natural_accuracy=0.5)
+
+    def drop(self, ticket: int) -> None:
+        """Nothing to forget."""
+
+    def download(self, batch: Images, slot: BatchSlot) -> None:
+        """Copy the images into the message."""
+        slot.images[:] = batch[: slot.images.size].reshape(slot.images.shape)
+
+
+class EmulatedLearner:
+    """Waits in place of training steps; snapshots and batches are copied as real ones are."""
+
+    def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
+        self._seconds = scenario.train_seconds
+        self._parameters = np.zeros(4 * scenario.num_parameters, np.uint8)
+        self._device = device
+        self.busy = device.busy
+
+    def snapshot(self, values: Bytes) -> Callable[[], bool]:
+        """Copy the parameters at once."""
+        self._device.meter.begin()
+        values[:] = self._parameters
+        self._device.meter.end("copy")
+        return lambda: True
+
+    def upload(self, slot: BatchSlot) -> Images:
+        """A copy of the images."""
+        self._device.meter.begin()
+        images: Images = slot.images.copy()
+        self._device.meter.end("copy")
+        return images
+
+    def train(self, ticket: int, batch: Images, settings: AttackSettings) -> None:
+        """Begin a wait as long as a training step."""
+        self._device.work(self._seconds)
+
+    def outcome(self) -> Outcome:
+        """Of a training step that learns nothing."""
+        return Outcome(loss=1.0, accuracy=0.5, learning_rate=0.1)
+
+
+class Window:
+    """Watches the trainer: writes its log as a real run does, and measures after the warm-up."""
+
+    def __init__(self, scenario: Scenario, device: EmulatedDevice, log: RunLog) -> None:
+        # Only the trainer's rank pays for loading torch, which this brings along.
+        from mpiadv.engine.recorder import train_row
+
+        self._train_row = train_row
+        self._scenario = scenario
+        self._device = device
+        self._log = log
+        self._records: list[StepRecord] = []
+        self._marks: list[npt.NDArray[np.float64]] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps to measure were made."""
+        return len(self._marks) == 2
+
+    def on_step(self, record: StepRecord) -> None:
+        """Log a step and see whether the window begins or ends with it."""
+        self._log.train(self._train_row(record))
+        self._log.maybe_flush()
+        steps = record.step + 1 - self._scenario.warmup_steps
+        if steps > 0 and not self.is_over:
+            self._records.append(record)
+        if steps in (0, self._scenario.measured_steps):
+            self._marks.append(self._mark())
+
+    def measured(self, ranks: int, cores: float, others: float) -> Measured:
+        """What was seen."""
+        wall, cpu, device, device_cpu, _, copy_cpu, asked = self._marks[1] - self._marks[0]
+        steps = len(self._records)
+        return Measured(
+            ticket_seconds=wall / steps,
+            idle=sum(record.wait_seconds for record in self._records) / wall,
+            late=(device - asked) / wall,
+            parameter_wait=self._waited("parameter_wait_seconds") / wall / max(1, ranks - 1),
+            grant_wait=self._waited("grant_wait_seconds") / wall / max(1, ranks - 1),
+            first_staleness=self._staleness("first_version"),
+            last_staleness=self._staleness("last_version"),
+            own_seconds=(cpu - device_cpu - copy_cpu) / steps,
+            copy_seconds=copy_cpu / steps,
+            poll_seconds=device_cpu / steps,
+            cores=cores,
+            others=others,
+        )
+
+    def _mark(self) -> npt.NDArray[np.float64]:
+        meter = self._device.meter
+        spent = [meter.spent["device"], meter.spent["copy"]]
+        return np.concatenate([meter.now(), *spent, [self._device.asked_seconds]])
+
+    def _waited(self, name: str) -> float:
+        waits: list[float] = [getattr(record.origin, name) for record in self._records]
+        return sum(waits)
+
+    def _staleness(self, name: str) -> tuple[float, int]:
+        ages = [record.ticket - getattr(record.origin, name) for record in self._records]
+        return sum(ages) / len(ages), max(ages)
+
+
+def main() -> None:
+    """Run this rank; rank 0 writes what it measured."""
+    scenario, output = Scenario(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    world = World()
+    device = EmulatedDevice(scenario.poll_seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        window = _window(scenario, device, Path(folder)) if world.is_trainer else None
+        world.share("")  # all ranks are there: now it counts
+        began, cpu, busy = time.perf_counter(), time.process_time(), _machine_seconds()
+        if window is not None:
+            _train(scenario, world, device, window)
+        else:
+            _attack(scenario, world, device)
+        cpu, busy = time.process_time() - cpu, _machine_seconds() - busy
+        room = (time.perf_counter() - began) * len(os.sched_getaffinity(0))
+        ours = sum(map(float, world.gather(str(cpu))))
+    if window is not None:
+        window.measured(world.size, ours / room, (busy - ours) / room).write(output)
+
+
+def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Window) -> None:
+    link = world.trainer_link(_shape(scenario), [world.host] * world.size, plain_memory)
+    dispatcher = Dispatcher(
+        scenario.rule,
+        attackers=link.attackers,
+        outstanding=scenario.outstanding,
+        # More than are measured: the last tickets of a run leave attackers without work.
+        num_tickets=2 * (scenario.warmup_steps + scenario.measured_steps) + 100,
+    )
+    settings = AttackSettings(num_steps=scenario.num_attack_steps, epsilon=0.3)
+    trainer = Trainer(
+        dispatcher=dispatcher,
+        link=link,
+        learner=EmulatedLearner(scenario, device),
+        crafter=EmulatedCrafter(scenario, device),
+        mode=StalenessMode.FIXED,
+        settings_at=lambda step: settings,
+        on_step=window.on_step,
+        on_event=lambda kind, text: print(f"{kind}: {text}", file=sys.stderr),
+        deadline_seconds=DEADLINE_SECONDS,
+    )
+    trainer.publish_due()
+    trainer.shut_down(trainer.run(lambda: window.is_over))
+
+
+def _attack(scenario: Scenario, world: World, device: EmulatedDevice) -> None:
+    Attacker(
+        rule=scenario.rule,
+        mode=StalenessMode.FIXED,
+        link=world.attacker_link(_shape(scenario), plain_memory),
+        crafter=EmulatedCrafter(scenario, device),
+        host=world.host,
+        deadline_seconds=DEADLINE_SECONDS,
+    ).run()
+
+
+def _shape(scenario: Scenario) -> LinkShape:
+    rule = scenario.rule
+    image_shape = (1, 1, scenario.image_values)
+    return LinkShape(
+        batch=BatchShape(batch_size=scenario.batch_size, image_shape=image_shape),
+        parameter_bytes=4 * scenario.num_parameters,
+        num_versions=rule.num_versions,
+        window=rule.window,
+        outstanding=scenario.outstanding,
+    )
+
+
+def _window(scenario: Scenario, device: EmulatedDevice, folder: Path) -> Window:
+    return Window(scenario, device, RunLog.create(folder / "log.h5", attributes={}))
+
+
+def _machine_seconds() -> float:
+    """CPU seconds that the whole machine has worked since it started; NaN where it is not told."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    except OSError:
+        return float("nan")
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, words[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

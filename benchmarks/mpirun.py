@@ -1,0 +1,39 @@
+"""Runs a program under `mpirun` for the benchmarks. Knows nothing of what it measures."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from mpiadv.launch import find_launcher
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT_SECONDS = 600.0
+
+
+def mpirun(
+    program: Sequence[str], *, ranks: int, options: Sequence[str] = (), cwd: Path | None = None
+) -> None:
+    """Run `program` on `ranks` ranks, one thread each, with further words for `mpirun`.
+
+    Raises:
+        UserError: there is no `mpirun`.
+        RuntimeError: the program failed; what it said is on standard error.
+        subprocess.TimeoutExpired: it took longer than ten minutes.
+    """
+    launcher = find_launcher()
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environ = launcher.environment(
+        {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}, is_root=os.geteuid() == 0
+    )
+    first, *rest = launcher.command(program, ranks=ranks, environ=environ)
+    completed = subprocess.run(
+        [first, *options, *rest],
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=TIMEOUT_SECONDS,
+    )
+    if completed.returncode != 0:
+        raise RuntimeError(f"{program[1]} failed on {ranks} ranks: exit {completed.returncode}")
