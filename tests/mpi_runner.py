@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -96,7 +96,7 @@ def started(
     try:
         yield process
     finally:
-        _kill_session(process.pid)
+        _kill_session(process)
         for stream in (process.stdout, process.stderr):
             _close(stream)
         process.wait()
@@ -107,7 +107,7 @@ def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.Co
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        _kill_session(process.pid)
+        _kill_session(process)
         stdout, stderr = process.communicate()
         words = " ".join(shlex.quote(str(word)) for word in _words(process))
         raise HungError(
@@ -153,15 +153,22 @@ def _words(process: subprocess.Popen[str]) -> list[str]:
     return [str(word) for word in process.args]
 
 
-def _kill_session(session: int) -> None:
-    """Kill -9 all that is left of a session: mpirun gives every rank a process group of its own."""
+def _kill_session(process: subprocess.Popen[str]) -> None:
+    """End all that is left of a session: mpirun gives every rank a process group of its own."""
+    if process.poll() is None:
+        process.terminate()  # mpirun then removes its temporary folder
+        _wait_for_none(process.pid, seconds=2)
     deadline = time.monotonic() + 10
-    while (pids := _pids_in_session(session)) and time.monotonic() < deadline:
+    while (pids := _pids_in_session(process.pid)) and time.monotonic() < deadline:
         for pid in pids:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        time.sleep(0.05)
+
+
+def _wait_for_none(session: int, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while _pids_in_session(session) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
