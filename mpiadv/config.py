@@ -297,7 +297,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read configuration {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {_where_and_why(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -305,10 +305,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
+def _where_and_why(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark and error.problem:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise UserError(f"override {override!r}: expected key.subkey=value")
+        raise UserError(
+            f"override {override!r}: expected key.subkey=value; a configuration file comes first"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -28,9 +28,8 @@ ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 _RULER = rb"-{74}\n"
-_REPEATED_BOX = tuple(
-    re.compile(line)
-    for line in (
+_REPEATED_BOXES = (
+    (
         _RULER,
         rb"\w+ detected that one or more processes exited with non-zero status,\n",
         rb"thus causing the job to be terminated. The first process to do so was:\n",
@@ -38,9 +37,25 @@ _REPEATED_BOX = tuple(
         rb"   Process name: .*\n",
         rb"   Exit code:    (?:2|75)\n",
         _RULER,
-    )
+    ),
+    (
+        _RULER,
+        rb"MPI_ABORT was invoked on rank .*\n",
+        *(rb"  \w+: .*\n",) * 2,
+        rb"\n",
+        *(rb".*(?:MPI_ABORT|other processes|kills them).*\n",) * 3,
+        _RULER,
+    ),
+    (
+        _RULER,
+        rb"\w+ has exited due to process rank .* calling\n",
+        rb'"abort". This may have caused .*\n',
+        rb"terminated by signals sent by .*\n",
+        _RULER,
+    ),
+    (rb"\0\n",),
 )
-"""What Open MPI adds when the program ends with a code that it has already explained."""
+"""What Open MPI adds when a rank ends the program, having said why: each box line by line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,19 +172,28 @@ def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The `pieces` of standard error, less Open MPI's box about exit codes 2 and 75."""
+    """The `pieces` of standard error, less the boxes in which Open MPI repeats the program."""
     held: list[bytes] = []
     for piece in pieces:
-        if not _REPEATED_BOX[len(held)].fullmatch(piece):
+        if held and not _boxes_beginning([*held, piece]):
             yield from held
             held = []
-        if _REPEATED_BOX[len(held)].fullmatch(piece):
-            held.append(piece)
-        else:
+        boxes = _boxes_beginning([*held, piece])
+        if not boxes:
             yield piece
-        if len(held) == len(_REPEATED_BOX):
+            continue
+        held.append(piece)
+        if any(len(box) == len(held) for box in boxes):
             held = []
     yield from held
+
+
+def _boxes_beginning(pieces: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    return [
+        box
+        for box in _REPEATED_BOXES
+        if len(pieces) <= len(box) and all(map(re.fullmatch, box, pieces))
+    ]
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:

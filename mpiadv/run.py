@@ -5,7 +5,8 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -81,14 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
     except (UserError, NonFiniteLossError, DeadlineError) as error:
-        print(f"mpiadv: error on rank {world.rank}: {error}", file=sys.stderr, flush=True)
-        world.abort(EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED)
+        told = f"mpiadv: error on rank {world.rank}: {error}\n"
+        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     except BaseException:
-        print(f"mpiadv: rank {world.rank} on {world.host} failed:", file=sys.stderr)
-        traceback.print_exc()
-        sys.stderr.flush()
-        world.abort(EXIT_FAILED)
-    return EXIT_FAILED
+        told = f"mpiadv: rank {world.rank} on {world.host} failed:\n{traceback.format_exc()}"
+        code = EXIT_FAILED
+    # In one piece, so that nothing another rank says comes in between.
+    sys.stderr.write(told)
+    sys.stderr.flush()
+    world.abort(code)
+    return code
 
 
 def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
@@ -100,10 +103,21 @@ def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
     desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
     if world.share(_tell_if_done(desk)):
         return EXIT_DONE
-    setup = prepare(config, world)
-    lead = agree(world, lambda: Lead(setup, desk) if desk else None)
+    with _closed_if_refused(desk):
+        setup = prepare(config, world)
+        lead = agree(world, lambda: Lead(setup, desk) if desk else None)
     reason = _craft(setup) if lead is None else _lead(setup, lead, interruption)
     return EXIT_DONE if reason is Stop.FINISHED else EXIT_RESUME_ME
+
+
+@contextmanager
+def _closed_if_refused(desk: Desk | None) -> Iterator[None]:
+    try:
+        yield
+    except AgreedError:
+        if desk is not None:
+            desk.folder.close()
+        raise
 
 
 def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:

@@ -108,6 +108,7 @@ def test_no_rank_at_all_is_refused(ranks: int) -> None:
         launch(ranks, [])
 
 
+RULER = "-" * 74 + "\n"
 BOX = """\
 --------------------------------------------------------------------------
 prterun detected that one or more processes exited with non-zero status,
@@ -117,16 +118,38 @@ thus causing the job to be terminated. The first process to do so was:
    Exit code:    {code}
 --------------------------------------------------------------------------
 """
-WARNING = "-" * 74 + "\nA warning of Open MPI.\n" + "-" * 74 + "\n"
+ABORT_BOXES = """\
+--------------------------------------------------------------------------
+MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD
+  Proc: [[11802,1],1]
+  Errorcode: 1
+
+NOTE: invoking MPI_ABORT causes Open MPI to kill all MPI processes.
+You may or may not see output from other processes, depending on
+exactly when Open MPI kills them.
+--------------------------------------------------------------------------
+--------------------------------------------------------------------------
+prterun has exited due to process rank 1 with PID 0 on node vm calling
+"abort". This may have caused other processes in the application to be
+terminated by signals sent by prterun (as reported here).
+--------------------------------------------------------------------------
+\0
+"""
+WARNING = f"{RULER}A warning of Open MPI.\n{RULER}"
 
 TEXTS = {
     "bad_input": (f"one line\n{BOX.format(code=2)}", "one line\n"),
     "interrupted": (f"{BOX.format(code=75)}after\n", "after\n"),
+    "abort": (f"a traceback\n{ABORT_BOXES}after\n", "a traceback\nafter\n"),
+    "abort_with_a_line_between": (
+        ABORT_BOXES.replace("prterun has", "a word of another rank\nprterun has"),
+        f"{RULER}a word of another rank\n" + ABORT_BOXES[ABORT_BOXES.index("prterun has") : -2],
+    ),
     "failure": (BOX.format(code=1), BOX.format(code=1)),
     "code_that_only_begins_with_2": (BOX.format(code=213), BOX.format(code=213)),
     "other_box": (WARNING, WARNING),
     "other_box_first": (WARNING + BOX.format(code=2), WARNING),
-    "two_rulers": ("-" * 74 + "\n" + BOX.format(code=2), "-" * 74 + "\n"),
+    "two_rulers": (RULER + BOX.format(code=2), RULER),
     "cut_short": (BOX[:200], BOX[:200]),
     "no_newline": ("progress 1\rprogress 2\r", "progress 1\rprogress 2\r"),
 }

@@ -83,8 +83,9 @@ class World:
         return MpiAttackerLink(self._comm, shape, allocate)
 
     def abort(self, exit_code: int) -> None:
-        """End every rank of the job at once."""
-        self._comm.Abort(exit_code)
+        """End every rank of the job at once; a rank that is alone ends by itself."""
+        if self.size > 1:
+            self._comm.Abort(exit_code)
 
     def _complete(self, request: MPI.Request, what: str) -> None:
         wait = Wait(self.deadline_seconds, clock=time.perf_counter)

@@ -103,7 +103,8 @@ def make_deterministic(num_threads: int) -> None:
     """Have torch compute the same bits every time, with so many threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which first imports torch's compiler, for seconds.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -41,12 +41,20 @@ def training_state(
 
 
 def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:
-    """Put the learner into the checkpoint's state; returns the versions to publish again."""
+    """Put the learner into the checkpoint's state; returns the versions to publish again.
+
+    Raises:
+        UserError: the model is not the one that was trained, though it goes by the same name.
+    """
     payload = checkpoint.payload
-    learner.model.load_state_dict(payload["model"])
-    with torch.no_grad():
-        for name, kept in payload["unsaved_buffers"].items():
-            learner.model.get_buffer(name).copy_(kept)
+    try:
+        _restore_model(learner.model, payload)
+    except (RuntimeError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise UserError(
+            f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
+            "its code back, or start anew with output=FOLDER"
+        ) from error
     learner.optimizer.load_state_dict(payload["optimizer"])
     learner.schedule.load_state_dict(payload["schedule"])
     return {
@@ -56,6 +64,13 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
         )
         for version, item in payload["versions"].items()
     }
+
+
+def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
+    model.load_state_dict(payload["model"])
+    with torch.no_grad():
+        for name, kept in payload["unsaved_buffers"].items():
+            model.get_buffer(name).copy_(kept)
 
 
 def require_same_run(config: Config, checkpoint: Checkpoint) -> None:

@@ -19,7 +19,8 @@ def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes
     """Run two black images through the model in evaluation mode; nothing in it changes.
 
     Raises:
-        UserError: the model raises, or returns anything but logits [2, num_classes].
+        UserError: the model has no parameters, raises, or returns anything but logits
+            [2, num_classes].
     """
     name = _name_of(model)
     given = f"given 2 images of {shape_text(image_shape)}"
@@ -34,6 +35,8 @@ def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes
             f"model {name}, {given}, returns a tensor of shape {list(logits.shape)}, expected "
             f"logits [2, {num_classes}]: one row per image, one column per class of the data set"
         )
+    if next(model.parameters(), None) is None:
+        raise UserError(f"model {name} has no parameters: there is nothing to train")
 
 
 def origin_of(error: BaseException) -> str:
