@@ -1,0 +1,79 @@
+"""A program for `mpirun`: the runs of a plan, in rounds, side by side on the ranks of one job."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from end_to_end import Start
+from small_models import PAUSES
+
+from mpiadv.comm.library import MPI
+from mpiadv.comm.world import World
+from mpiadv.engine.recorder import Recorder
+from mpiadv.run import run
+
+
+def main(plan: Path) -> None:
+    """Make every start of the plan; `codes.json` beside it tells the ranks' exit codes."""
+    everyone = World()
+    codes = []
+    for starts in json.loads(plan.read_text()):
+        codes += _make_round(everyone, [Start(**start) for start in starts])
+    if everyone.rank == 0:
+        (plan.parent / "codes.json").write_text(json.dumps(codes))
+
+
+def _make_round(everyone: World, starts: list[Start]) -> list[tuple[str, list[int]]]:
+    owners = [number for number, start in enumerate(starts) for _ in range(start.ranks)]
+    number = owners[everyone.rank] if everyone.rank < len(owners) else MPI.UNDEFINED
+    comm = MPI.COMM_WORLD.Split(number, everyone.rank)
+    code = ""
+    if comm != MPI.COMM_NULL:
+        code = str(_run(World(comm), starts[number], os.path.dirname(sys.argv[1])))
+        comm.Free()
+    told = everyone.gather(code)  # also waits, asleep, for the round's other runs
+    return [
+        (start.folder, [int(told[r]) for r, owner in enumerate(owners) if owner == n])
+        for n, start in enumerate(starts)
+    ]
+
+
+def _run(world: World, start: Start, parent: str) -> int:
+    is_slow = world.rank == 1 if start.pauses == "straggler" else world.rank > 0
+    os.environ[PAUSES] = start.pauses if is_slow else ""
+    with _interruption(start.stop_after) as interruption:
+        return run(world, [*start.argv, f"output={parent}/{start.folder}"], interruption)
+
+
+@contextmanager
+def _interruption(after: int | None) -> Iterator[Any]:
+    """What `mpiadv.run.Interruption` is to a run, but requested by a number of steps done."""
+    interruption = SimpleNamespace(requested=False)
+    on_step = Recorder.on_step
+
+    def watch(self: Recorder, record: Any) -> None:
+        on_step(self, record)
+        interruption.requested |= record.step + 1 == after
+
+    with mock.patch.object(Recorder, "on_step", watch):
+        yield interruption
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        MPI.COMM_WORLD.Abort(1)
+    MPI.Finalize()
+    sys.stdout.flush()
+    # Taking torch down in order would cost each rank more than a second.
+    os._exit(0)

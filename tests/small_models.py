@@ -1,0 +1,73 @@
+"""Users' models, by dotted name, for tests of whole runs: small, and slow when a test says so."""
+
+import os
+import random
+import time
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.models.digits import digits as plain_digits
+
+PAUSES = "MPIADV_TEST_PAUSES"
+"""Environment variable that names one of `PAUSE_SECONDS`; without it models do not pause."""
+
+STRAGGLING_FORWARD = 20
+
+_random = random.Random()
+
+PAUSE_SECONDS = {
+    "": lambda forward: 0.0,
+    "random": lambda forward: 0.01 * _random.random() if _random.random() < 0.1 else 0.0,
+    # Long enough that the trainer takes the ticket for lost and crafts it, too.
+    "straggler": lambda forward: 4.0 if forward == STRAGGLING_FORWARD else 0.0,
+    "steady": lambda forward: 0.02,
+}
+"""Seconds that the n-th forward pass of a model takes longer."""
+
+
+class Pausing(nn.Module):
+    """A model whose forward pass takes longer now and then."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self._num_forwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self._num_forwards += 1
+        seconds = PAUSE_SECONDS[os.environ.get(PAUSES, "")](self._num_forwards)
+        if seconds:
+            time.sleep(seconds)
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+def digits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The network for digits."""
+    return Pausing(plain_digits(num_classes=num_classes, image_shape=image_shape))
+
+
+def batch_norm(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """All that depends on a model's mode, and a buffer that no checkpoint of torch would save."""
+    return Pausing(_BatchNormAndDropout(num_classes, image_shape))
+
+
+class _BatchNormAndDropout(nn.Module):
+    def __init__(self, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.convolution = nn.Conv2d(channels, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.2)
+        self.dense = nn.Linear(8 * height * width, num_classes)
+        self.mean_image: Tensor
+        self.register_buffer("mean_image", torch.zeros(image_shape), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.mean_image.lerp_(images.mean(dim=0), 0.1)
+        features = self.norm(self.convolution(images - self.mean_image)).relu()
+        logits: Tensor = self.dense(self.dropout(features.flatten(1)))
+        return logits

@@ -1,0 +1,362 @@
+"""The contract end to end: the trained bits do not depend on ranks, timing or interruptions."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from end_to_end import (
+    HERE,
+    NUM_STEPS,
+    TINY,
+    Finished,
+    Start,
+    first_difference,
+    run_all,
+    staleness,
+)
+from mpi_runner import finished, started, started_mpirun
+from small_models import PAUSES
+from torch.nn import functional
+
+from mpiadv.config import Config, load_config
+from mpiadv.data import load_data
+from mpiadv.models import build_model, fingerprint
+from mpiadv.tickets import Purpose, SampleOrder, seed_for
+
+MANY_RANKS = (8, 5, 3, 2, 1)
+SOME_RANKS = (5, 3, 1)
+
+RULES = {
+    "synchronous": staleness(0, 0, 1),
+    "constant": staleness(4, 4, 1),
+    "constant_seldom_published": staleness(16, 16, 4),
+    "refreshed": staleness(16, 4, 4),
+    "one_trainer_step": staleness(16, 2, 2, 1),
+    "two_trainer_steps": staleness(12, 3, 3, 2),
+}
+
+FEATURES = {
+    "half_clean": (*RULES["refreshed"], "objective.clean_fraction=0.5"),
+    "l2": (*RULES["one_trainer_step"], "attack.norm=l2", "attack.epsilon=1.0"),
+    "augmented": (*RULES["refreshed"], "data.crop_padding=1", "data.flip=true"),
+    "ufgsm": (*RULES["constant"], "attack.name=ufgsm"),
+    "batch_norm_and_dropout": (
+        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
+        "attack.batch_norm=train",
+    ),
+    "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
+    "sgd_cosine": (
+        *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",
+        "optimizer.weight_decay=0.001", "schedule.name=cosine",
+    ),
+    "evaluations_and_snapshots": (
+        *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
+        "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
+    ),
+}  # fmt: skip
+
+CASES = {
+    **{f"{name}-float32": rule for name, rule in RULES.items()},
+    **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
+    **FEATURES,
+}
+"""Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
+
+RANKS = {name: SOME_RANKS if name in FEATURES else MANY_RANKS for name in CASES}
+
+STRAGGLER, BOUNDED, PACED = "refreshed-float32", "bounded", "paced"
+BOUNDED_RANKS = (8, 3)
+
+CHAINS = {
+    "two_trainer_steps-float32": (3, 1, 5, 2),
+    "batch_norm_and_dropout": (5, 8, 1, 3),
+    "epsilon_warmup": (1, 2, 8, 5),
+}
+"""Case to the numbers of ranks of its first start and the three that resume it."""
+
+TCP_CASES = ("constant-float32", "two_trainer_steps-bfloat16", "batch_norm_and_dropout")
+TCP_RANKS = (5, 3, 2)
+
+
+def folder_of(case: str, ranks: int) -> str:
+    return f"{case}-on-{ranks}"
+
+
+def starts_of(cases: Sequence[str], ranks: Sequence[int] | None = None) -> list[Start]:
+    return [
+        Start(folder=folder_of(case, size), ranks=size, argv=(*TINY, *CASES[case]))
+        for case in cases
+        for size in ranks or RANKS[case]
+    ]
+
+
+def stops_of(case: str) -> list[int]:
+    """Three steps of the run, drawn by lot."""
+    return sorted(random.Random(case).sample(range(1, NUM_STEPS), 3))
+
+
+def chain_of(case: str) -> list[Start]:
+    """A run that is interrupted three times, and resumed by other numbers of ranks."""
+    argv = (*TINY, *CASES[case], "checkpoint.every_steps=4")
+    return [
+        Start(
+            folder=f"{case}-interrupted",
+            ranks=size,
+            argv=(*argv, "--resume") if number else argv,
+            stop_after=stop,
+        )
+        for number, (size, stop) in enumerate(
+            zip(CHAINS[case], [*stops_of(case), None], strict=True)
+        )
+    ]
+
+
+def other_starts() -> list[Start]:
+    """Runs whose bits, or whose timing, are a matter of their own."""
+    bounded = (*TINY, *RULES["refreshed"], "staleness.mode=bounded")
+    return [
+        *(
+            Start(folder=folder_of(BOUNDED, size), ranks=size, argv=bounded)
+            for size in BOUNDED_RANKS
+        ),
+        *(
+            Start(
+                folder=f"straggler-on-{size}",
+                ranks=size,
+                argv=(*TINY, *CASES[STRAGGLER]),
+                pauses="straggler",
+            )
+            for size in (5, 2)
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs over shared memory, on up to eight ranks."""
+    folder = tmp_path_factory.mktemp("runs")
+    chains = [start for case in CHAINS for start in chain_of(case)]
+    starts = [*starts_of(list(CASES)), *other_starts(), *chains]
+    run_all(starts, folder, ranks=max(MANY_RANKS), timeout=600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the runs, over TCP."""
+    folder = tmp_path_factory.mktemp("tcp")
+    run_all(
+        starts_of(TCP_CASES, TCP_RANKS), folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp"
+    )
+    return folder
+
+
+def run_in(folder: Path, case: str, ranks: int = 1) -> Finished:
+    return Finished(path=folder / folder_of(case, ranks))
+
+
+def assert_same_bits(run: Finished, undisturbed: Finished) -> None:
+    assert first_difference(run, undisturbed) == "", run.path.name
+    assert run.hash == undisturbed.hash, run.path.name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hash_is_the_same_for_any_number_of_ranks(runs: Path, case: str) -> None:
+    for ranks in RANKS[case]:
+        run = run_in(runs, case, ranks)
+        assert run.codes == [[0] * ranks]
+        assert_same_bits(run, run_in(runs, case))
+
+
+@pytest.mark.parametrize("case", TCP_CASES)
+def test_hash_is_the_same_over_tcp(runs: Path, runs_over_tcp: Path, case: str) -> None:
+    for ranks in TCP_RANKS:
+        assert_same_bits(run_in(runs_over_tcp, case, ranks), run_in(runs, case))
+
+
+def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
+    hashes = {case: run_in(runs, case).hash for case in CASES if case != WATCHED}
+    assert len(set(hashes.values())) == len(hashes), hashes
+
+
+WATCHED = "evaluations_and_snapshots"
+
+
+def test_watching_a_run_does_not_change_its_hash(runs: Path) -> None:
+    assert run_in(runs, WATCHED).hash == run_in(runs, "refreshed-float32").hash
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_accuracy_is_the_same_for_any_number_of_ranks(runs: Path, case: str) -> None:
+    expected = run_in(runs, case).table("evaluation")
+    assert expected["num_samples"][-1] == 100
+    for ranks in RANKS[case]:
+        rows = run_in(runs, case, ranks).table("evaluation")
+        for name in set(expected.dtype.names) - {"seconds"}:
+            assert rows[name].tolist() == expected[name].tolist(), f"{name} on {ranks} ranks"
+
+
+def test_snapshots_are_the_same_for_any_number_of_ranks(runs: Path) -> None:
+    expected = run_in(runs, WATCHED).table("snapshots")
+    assert expected["step"].tolist() == [8, 16, 24]
+    for ranks in RANKS[WATCHED]:
+        assert np.array_equal(run_in(runs, WATCHED, ranks).table("snapshots"), expected)
+
+
+@pytest.mark.parametrize("ranks", [2, 5])
+def test_straggler_is_crafted_for_without_changing_the_hash(runs: Path, ranks: int) -> None:
+    run = Finished(path=runs / f"straggler-on-{ranks}")
+    assert b"re-crafted" in run.table("events")["kind"].tolist()
+    assert_same_bits(run, run_in(runs, STRAGGLER))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as the runs are."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+def plain_loop(config: Config, data_type: torch.dtype) -> str:
+    """Synchronous adversarial training in a few lines of torch; returns the model's hash."""
+    data = load_data(config.data).train
+    order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=32)
+    model = build_model(
+        config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
+    ).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
+    )
+    epsilon, num_attack_steps = 0.15, 5
+    mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=data_type is torch.bfloat16)
+    for ticket in range(NUM_STEPS):
+        natural, labels = data.batch(order.indices(ticket))
+        generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
+        noise = torch.rand(natural.shape, generator=generator) * 2 - 1
+        images = (natural + epsilon * noise).clamp(0, 1)
+        for _ in range(num_attack_steps):
+            images.requires_grad_()
+            with mixed:
+                logits = model(images)
+            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, images)
+            images = images.detach() + 2.5 * epsilon / num_attack_steps * gradient.sign()
+            images = natural + (images - natural).clamp(-epsilon, epsilon)
+            images = images.clamp(0, 1)
+        optimizer.zero_grad()
+        with mixed:
+            logits = model(images)
+        functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        schedule.step()
+    return fingerprint(model)
+
+
+@pytest.mark.parametrize("data_type", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_zero_staleness_equals_a_plain_loop(
+    runs: Path, one_thread: None, data_type: torch.dtype
+) -> None:
+    case = f"synchronous-{str(data_type).removeprefix('torch.')}"
+    assert run_in(runs, case).hash == plain_loop(load_config(None, TINY), data_type)
+
+
+@pytest.mark.parametrize("case", CHAINS)
+def test_interrupted_and_resumed_run_ends_with_the_same_hash(runs: Path, case: str) -> None:
+    run = Finished(path=runs / f"{case}-interrupted")
+    *interrupted, last = CHAINS[case]
+    assert run.codes == [*([75] * ranks for ranks in interrupted), [0] * last]
+    assert run.table("train")["step"].tolist() == list(range(NUM_STEPS))
+    events = run.table("events")
+    assert events["step"][events["kind"] == b"interrupted"].tolist() == stops_of(case)
+    assert_same_bits(run, run_in(runs, case))
+
+
+def version_of(ticket: int, step: int, num_steps: int, overrides: Sequence[str]) -> int:
+    """The version that an attack step uses, as the contract has it."""
+    words = dict(word.split("=") for word in overrides if word.startswith("staleness."))
+    largest, final, every, trainer_steps = (
+        int(words[f"staleness.{name}"])
+        for name in ("max_staleness", "final_staleness", "publish_every", "trainer_steps")
+    )
+    num_steps -= trainer_steps
+    lag = largest
+    if num_steps > 1:
+        lag = largest - (largest - final) * step // (num_steps - 1)
+    version = max(0, ticket - lag)
+    while version % every:
+        version += 1
+    return version
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_staleness_equals_the_formula(runs: Path, case: str) -> None:
+    num_steps = 1 if case == "ufgsm" else 5
+    last_step = num_steps - 1 - int(CASES[case][3].partition("=")[2])
+    for ranks in RANKS[case]:
+        rows = run_in(runs, case, ranks).table("train")
+        assert rows["attack_steps"].tolist() == [num_steps] * NUM_STEPS
+        for prefix, step in (("first", 0), ("last", last_step)):
+            versions = [version_of(n, step, num_steps, CASES[case]) for n in range(NUM_STEPS)]
+            assert rows[f"{prefix}_version"].tolist() == versions
+            staleness = rows["ticket"] - versions
+            assert rows[f"{prefix}_staleness"].tolist() == staleness.tolist()
+
+
+@pytest.mark.parametrize("ranks", BOUNDED_RANKS)
+def test_bounded_mode_logs_staleness_within_the_bounds(runs: Path, ranks: int) -> None:
+    rows = run_in(runs, BOUNDED, ranks).table("train")
+    assert rows["step"].tolist() == list(range(NUM_STEPS))
+    assert 0 <= rows["first_staleness"].min() <= rows["first_staleness"].max() <= 16
+    assert 0 <= rows["last_staleness"].min() <= rows["last_staleness"].max() <= 4
+    assert (rows["last_version"] >= rows["first_version"]).all()
+    for n, row in enumerate(rows):
+        assert row["first_version"] >= version_of(n, 0, 5, RULES["refreshed"])
+        assert row["last_version"] >= version_of(n, 4, 5, RULES["refreshed"])
+
+
+SIGNALS = {
+    "SIGUSR1_to_mpirun": (2, signal.SIGUSR1),
+    "SIGTERM_to_a_single_process": (1, signal.SIGTERM),
+}
+
+
+def really_started(
+    argv: Sequence[str], ranks: int, pauses: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    line = [sys.executable, "-m", "mpiadv.run", *argv]
+    start = started_mpirun if ranks > 1 else started
+    options = {"ranks": ranks} if ranks > 1 else {}
+    return start(line, env={PAUSES: pauses}, cwd=HERE, **options)
+
+
+@pytest.mark.parametrize(("ranks", "number"), SIGNALS.values(), ids=SIGNALS)
+def test_signal_ends_a_run_that_resumes_to_the_same_hash(
+    runs: Path, tmp_path: Path, ranks: int, number: signal.Signals
+) -> None:
+    argv = (*TINY, *CASES["refreshed-float32"], f"output={tmp_path / 'run'}")
+    with really_started(argv, ranks, "steady") as process:
+        assert process.stdout is not None
+        lines = itertools.takewhile(lambda line: not line.startswith("step "), process.stdout)
+        seen = "".join(lines)
+        os.kill(process.pid, number)
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 75, seen + completed.stdout + completed.stderr
+    assert "interrupted at step" in completed.stdout
+    with really_started([*argv, "--resume"], ranks=1, pauses="") as process:
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    run = Finished(path=tmp_path / "run")
+    assert run.table("train")["step"].tolist() == list(range(NUM_STEPS))
+    assert_same_bits(run, run_in(runs, "refreshed-float32"))
