@@ -7,6 +7,7 @@ parameters only when it is done, and a snapshot is garbage until it is complete.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from math import nan
 
 import numpy as np
@@ -88,6 +89,11 @@ class FakeCrafter:
         self._values: dict[int, int] = {}
         self._running: tuple[AttackStep, ParameterSlot] | None = None
 
+    @property
+    def tickets(self) -> list[int]:
+        """Tickets begun and neither finished nor dropped."""
+        return sorted(self._values)
+
     def prefetch(self, ticket: int) -> None:
         assert ticket not in self._values
 
@@ -128,12 +134,22 @@ class FakeCrafter:
 
 
 class FakeLearner:
-    """A `Learner` of hashes; the loss of ticket `nan_at` is NaN."""
+    """A `Learner` of hashes; the loss of ticket `nan_at` is NaN.
+
+    A snapshot is complete when it has been asked for more than `snapshot_polls` times.
+    """
 
     def __init__(
-        self, rule: StalenessRule, rest: Rest, *, value: int = START, nan_at: int | None = None
+        self,
+        rule: StalenessRule,
+        rest: Rest,
+        *,
+        value: int = START,
+        nan_at: int | None = None,
+        snapshot_polls: int = 0,
     ) -> None:
         self.value = value
+        self._snapshot_polls = snapshot_polls
         self._rule = rule
         self._rest = rest
         self._nan_at = nan_at
@@ -143,9 +159,10 @@ class FakeLearner:
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         parameters = np.frombuffer(parameters_of(self.value), np.uint8)
         values[:] = 0xFF
+        polls = count()
 
         def is_complete() -> bool:
-            if self._rest():
+            if next(polls) < self._snapshot_polls or self._rest():
                 return False
             values[:] = parameters
             return True

@@ -36,6 +36,8 @@ class JobShape:
     silent: frozenset[int] = frozenset()
     hang_share: float = 0.0
     """Share of an attacker's turns after which it hangs for up to 20 s."""
+    snapshot_polls: int = 0
+    """How often a snapshot has to be asked for before it is complete."""
 
     def settings_at(self, version: int) -> AttackSettings:
         """The number of steps and epsilon change during the run, as in adaptive schedules."""
@@ -88,8 +90,13 @@ class Job:
         )
         self.link = CountingLink(self.network)
         self.learner = FakeLearner(
-            shape.rule, self.rest, value=self.saved.value, nan_at=shape.nan_at
+            shape.rule,
+            self.rest,
+            value=self.saved.value,
+            nan_at=shape.nan_at,
+            snapshot_polls=shape.snapshot_polls,
         )
+        self.crafters = {rank: FakeCrafter(self.rest) for rank in [0, *self.link.attackers]}
         self.trainer = self._new_trainer()
         self.attackers = {rank: self._new_attacker(rank) for rank in self.link.attackers}
 
@@ -174,7 +181,7 @@ class Job:
             dispatcher=dispatcher,
             link=self.link,
             learner=self.learner,
-            crafter=FakeCrafter(self.rest),
+            crafter=self.crafters[0],
             mode=shape.mode,
             settings_at=shape.settings_at,
             on_step=self._on_step,
@@ -189,7 +196,7 @@ class Job:
             rule=self.shape.rule,
             mode=self.shape.mode,
             link=self.network.attacker_link(rank),
-            crafter=FakeCrafter(self.rest),
+            crafter=self.crafters[rank],
             host=f"host-{rank}",
             deadline_seconds=self.shape.deadline_seconds,
             clock=self.clock,

@@ -101,6 +101,13 @@ def test_interrupted_job_goes_on_to_the_same_bits_with_other_attackers(
         assert job.learner.value == expected(shape)
 
 
+def test_checkpoint_waits_for_snapshots_that_are_not_complete() -> None:
+    shape = JobShape(rule=rule(16, 16, 4), num_attackers=2, snapshot_polls=100)
+    stopped = Job(replace(shape, stop_at=18)).run()
+    assert sorted(stopped.saved.published) == [4, 8, 12, 16]
+    assert Job(shape, stopped.saved).run().learner.value == expected(shape)
+
+
 @pytest.mark.parametrize("stop_at", [None, 13], ids=["finished", "interrupted"])
 @each_shape
 def test_shutdown_leaves_nothing_on_its_way_and_counts_every_batch(
@@ -109,6 +116,8 @@ def test_shutdown_leaves_nothing_on_its_way_and_counts_every_batch(
     for seed in SEEDS:
         job = Job(replace(disturbed(shape, 4, seed), stop_at=stop_at)).run()
         assert left_over(job) == 0
+        begun = [rank for rank, crafter in job.crafters.items() if crafter.tickets]
+        assert begun in ([], [0] if stop_at else [])
         assert sorted(job.farewells) == job.link.attackers
         said = job.farewells.values()
         answered = sum(farewell.batches_sent + farewell.tickets_dropped for farewell in said)
