@@ -53,7 +53,6 @@ _REPEATED_BOXES = (
         rb"terminated by signals sent by .*\n",
         _RULER,
     ),
-    (rb"\0\n",),
 )
 """What Open MPI adds when a rank ends the program, having said why: each box line by line."""
 
@@ -200,7 +199,8 @@ def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     """The text of `stream` as it comes: whole lines, and unfinished ones such as progress bars."""
     rest = b""
     while chunk := os.read(stream.fileno(), 65536):
-        *lines, rest = (rest + chunk).split(b"\n")
+        # Open MPI ends its last box with a zero byte, which is nothing to read.
+        *lines, rest = (rest + chunk.replace(b"\0", b"")).split(b"\n")
         yield from (line + b"\n" for line in lines)
         if rest and not rest.startswith(b"-"):
             yield rest

@@ -133,7 +133,6 @@ prterun has exited due to process rank 1 with PID 0 on node vm calling
 "abort". This may have caused other processes in the application to be
 terminated by signals sent by prterun (as reported here).
 --------------------------------------------------------------------------
-\0
 """
 WARNING = f"{RULER}A warning of Open MPI.\n{RULER}"
 
@@ -143,7 +142,7 @@ TEXTS = {
     "abort": (f"a traceback\n{ABORT_BOXES}after\n", "a traceback\nafter\n"),
     "abort_with_a_line_between": (
         ABORT_BOXES.replace("prterun has", "a word of another rank\nprterun has"),
-        f"{RULER}a word of another rank\n" + ABORT_BOXES[ABORT_BOXES.index("prterun has") : -2],
+        f"{RULER}a word of another rank\n" + ABORT_BOXES[ABORT_BOXES.index("prterun has") :],
     ),
     "failure": (BOX.format(code=1), BOX.format(code=1)),
     "code_that_only_begins_with_2": (BOX.format(code=213), BOX.format(code=213)),

@@ -103,7 +103,8 @@ def prepare(config: Config, world: World) -> Setup:
     Raises:
         AgreedError: on all ranks, if the input is bad on any.
     """
-    world.deadline_seconds = config.deadline_seconds
+    # A short deadline is meant for training: starting and evaluating are waited for longer.
+    world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
