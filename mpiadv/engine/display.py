@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mpiadv.engine.trainer import StepRecord
 
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
 
 TERMINAL_WIDTH = "MPIADV_TERMINAL_WIDTH"
