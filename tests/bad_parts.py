@@ -1,0 +1,173 @@
+"""Users' models and data sets, by dotted name, with something wrong: at once, or after a while.
+
+`faulty` does what `fault` names on the rank `rank`, at the `call`-th forward pass of the role that
+`training` tells: true for the model that is trained, false for one that is attacked.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from mpi4py import MPI
+from torch import Tensor, nn
+
+IMAGE_SHAPE = (1, 4, 4)
+NUM_CLASSES = 3
+
+
+def images(
+    *, root: str | None, split: str, num_samples: int = 24, shape: tuple[int, ...] = IMAGE_SHAPE
+) -> tuple[Tensor, Tensor]:
+    """Random images [N, 1, 4, 4] of three classes, told apart by their brightness."""
+    labels = torch.arange(num_samples) % NUM_CLASSES
+    noise = torch.rand(num_samples, *shape, generator=torch.Generator().manual_seed(len(split)))
+    return 0.5 * noise + 0.25 * labels.reshape(-1, 1, 1, 1), labels
+
+
+def labels_outside(*, root: str | None, split: str, num_classes: int) -> tuple[Tensor, Tensor]:
+    return images(root=root, split=split)
+
+
+def bright_images(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
+    pixels, labels = images(root=root, split=split)
+    return 255 * pixels, labels
+
+
+def images_not_a_number(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
+    pixels, labels = images(root=root, split=split)
+    return pixels * float("nan"), labels
+
+
+def no_images(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
+    return torch.zeros(0, *IMAGE_SHAPE), torch.zeros(0, dtype=torch.int64)
+
+
+def unreadable_images(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
+    raise OSError(f"no such tape: {split}")
+
+
+def small(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
+def wide(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, num_classes))
+
+
+def raises_when_built(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    raise ValueError("no weights in the cupboard")
+
+
+def raises_on_rank_1(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    if MPI.COMM_WORLD.rank == 1:
+        raise ValueError("no weights in the cupboard of rank 1")
+    return small(num_classes=num_classes, image_shape=image_shape)
+
+
+def returns_a_number(*, num_classes: int, image_shape: tuple[int, int, int]) -> int:
+    return num_classes
+
+
+class RaisesInForward(nn.Module):
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.dense = nn.Linear(16, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("the cupboard is bare")
+
+
+def too_few_logits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return small(num_classes=num_classes - 1, image_shape=image_shape)
+
+
+def without_parameters(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.AvgPool1d(5), nn.ReLU())
+
+
+class Faulty(nn.Module):
+    """Like `small`, until something happens."""
+
+    def __init__(
+        self, inner: nn.Module, *, fault: Callable[[Tensor], Tensor], call: int, training: bool
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self._fault = fault
+        self._calls_left = call
+        self._in_training = training
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        # The check before the run does not count: nothing wants a gradient there.
+        if self.training == self._in_training and torch.is_grad_enabled():
+            self._calls_left -= 1
+            if self._calls_left == 0:
+                logits = self._fault(logits)
+        return logits
+
+
+def faulty(
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    fault: str,
+    rank: int,
+    call: int = 10,
+    training: bool = False,
+) -> nn.Module:
+    inner = small(num_classes=num_classes, image_shape=image_shape)
+    fault_here = FAULTS[fault] if MPI.COMM_WORLD.rank == rank else _nothing
+    return Faulty(inner, fault=fault_here, call=call, training=training)
+
+
+class Slow(nn.Module):
+    """Like `small`, but every forward pass takes so many milliseconds more."""
+
+    def __init__(self, inner: nn.Module, *, milliseconds: float) -> None:
+        super().__init__()
+        self.inner = inner
+        self._seconds = milliseconds / 1000
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(self._seconds)
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+def slow(*, num_classes: int, image_shape: tuple[int, int, int], milliseconds: float) -> nn.Module:
+    inner = small(num_classes=num_classes, image_shape=image_shape)
+    return Slow(inner, milliseconds=milliseconds)
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _raise(logits: Tensor) -> Tensor:
+    raise RuntimeError(f"fault at {time.time()}")
+
+
+def _not_a_number(logits: Tensor) -> Tensor:
+    return logits * float("nan")
+
+
+def _vanish(logits: Tensor) -> Tensor:
+    print(f"fault at {time.time()}", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def _stop(logits: Tensor) -> Tensor:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return logits
+
+
+FAULTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "nan": _not_a_number,
+    "raise": _raise,
+    "stop": _stop,
+    "vanish": _vanish,
+}

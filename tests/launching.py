@@ -1,0 +1,67 @@
+"""Runs of `mpiadv launch` for tests, on the parts of `bad_parts`, and what they left on disk."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpi_runner import finished, started
+
+from mpiadv.runlog import read_table
+
+HERE = Path(__file__).resolve().parent
+
+_FAST = {
+    "data.name": "bad_parts:images",
+    "data.batch_size": 4,
+    "model.name": "bad_parts:small",
+    "attack.num_steps": 2,
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": 0.1,
+    "training.num_steps": 60,
+    "training.device": "cpu",
+    "evaluation.every_steps": 0,
+    "evaluation.num_steps": 1,
+    "evaluation.batch_size": 8,
+    "log.natural_every": 0,
+    "log.flush_seconds": 0.1,
+    "deadline_seconds": 20,
+}
+
+
+def words_of(output: Path, **settings: Any) -> list[str]:
+    """The command line of a run whose steps take a millisecond or two; `a__b` sets `a.b`."""
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    return [f"{key}={value}" for key, value in {**_FAST, "output": output, **given}.items()]
+
+
+@contextmanager
+def launched(words: Sequence[str], *, ranks: int) -> Iterator[subprocess.Popen[str]]:
+    """`mpiadv launch` in a session of its own, all of which is killed at the end."""
+    line = [sys.executable, "-m", "mpiadv.cli", "launch", "-n", str(ranks), *words]
+    with started(line, cwd=HERE) as process:
+        yield process
+
+
+def launch(
+    words: Sequence[str], *, ranks: int, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """`mpiadv launch` to its end."""
+    with launched(words, ranks=ranks) as process:
+        return finished(process, timeout=timeout)
+
+
+def train_rows(output: Path) -> npt.NDArray[Any]:
+    """The log's rows of training steps."""
+    return np.asarray(read_table(output / "log.h5", "train"))
+
+
+def hash_of(output: Path) -> str:
+    """The hash of the trained model of a finished run."""
+    events = read_table(output / "log.h5", "events")
+    (text,) = [event["text"].decode() for event in events if event["kind"] == b"end"]
+    return str(text.removeprefix("hash "))
