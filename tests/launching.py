@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,12 @@ def words_of(output: Path, **settings: Any) -> list[str]:
 
 
 @contextmanager
-def launched(words: Sequence[str], *, ranks: int) -> Iterator[subprocess.Popen[str]]:
-    """`mpiadv launch` in a session of its own, all of which is killed at the end."""
+def launched(
+    words: Sequence[str], *, ranks: int, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`mpiadv launch` in a session of its own, all of which is ended at the end."""
     line = [sys.executable, "-m", "mpiadv.cli", "launch", "-n", str(ranks), *words]
-    with started(line, cwd=HERE) as process:
+    with started(line, cwd=HERE, env=env) as process:
         yield process
 
 

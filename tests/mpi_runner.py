@@ -126,6 +126,16 @@ def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
     return pids
 
 
+def kill_now(process: subprocess.Popen[str]) -> None:
+    """Kill -9 a `started` process and all that it has started, with no word of warning."""
+    deadline = time.monotonic() + 10
+    while (pids := _pids_in_session(process.pid)) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
 def launcher_or_skip() -> Launcher:
     """The `mpirun` of this environment; skips the test where there is none."""
     try:
@@ -158,12 +168,7 @@ def _kill_session(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.terminate()  # mpirun then removes its temporary folder
         _wait_for_none(process.pid, seconds=2)
-    deadline = time.monotonic() + 10
-    while (pids := _pids_in_session(process.pid)) and time.monotonic() < deadline:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    kill_now(process)
 
 
 def _wait_for_none(session: int, *, seconds: float) -> None:
