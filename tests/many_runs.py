@@ -46,7 +46,7 @@ def _make_round(everyone: World, starts: list[Start]) -> list[tuple[str, list[in
 
 
 def _run(world: World, start: Start, parent: str) -> int:
-    is_slow = world.rank == 1 if start.pauses == "straggler" else world.rank > 0
+    is_slow = {"straggler": world.rank == 1, "attacks": True}.get(start.pauses, world.rank > 0)
     os.environ[PAUSES] = start.pauses if is_slow else ""
     with _interruption(start.stop_after) as interruption:
         return run(world, [*start.argv, f"output={parent}/{start.folder}"], interruption)

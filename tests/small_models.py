@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,14 @@ STRAGGLING_FORWARD = 20
 
 _random = random.Random()
 
-PAUSE_SECONDS = {
-    "": lambda forward: 0.0,
-    "random": lambda forward: 0.01 * _random.random() if _random.random() < 0.1 else 0.0,
+PAUSE_SECONDS: dict[str, Callable[[int, bool], float]] = {
+    "": lambda forward, is_attacked: 0.0,
+    "random": lambda forward, is_attacked: 0.01 * _random.random() * (_random.random() < 0.1),
     # Long enough that the trainer takes the ticket for lost and crafts it, too.
-    "straggler": lambda forward: 4.0 if forward == STRAGGLING_FORWARD else 0.0,
-    "steady": lambda forward: 0.02,
+    "straggler": lambda forward, is_attacked: 4.0 * (forward == STRAGGLING_FORWARD),
+    "attacks": lambda forward, is_attacked: 0.03 * is_attacked,
 }
-"""Seconds that the n-th forward pass of a model takes longer."""
+"""Seconds that the n-th forward pass of a model takes longer, of an attack or not."""
 
 
 class Pausing(nn.Module):
@@ -36,7 +37,8 @@ class Pausing(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self._num_forwards += 1
-        seconds = PAUSE_SECONDS[os.environ.get(PAUSES, "")](self._num_forwards)
+        pause = PAUSE_SECONDS[os.environ.get(PAUSES, "")]
+        seconds = pause(self._num_forwards, images.requires_grad)
         if seconds:
             time.sleep(seconds)
         logits: Tensor = self.inner(images)

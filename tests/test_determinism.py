@@ -73,8 +73,18 @@ CASES = {
 
 RANKS = {name: SOME_RANKS if name in FEATURES else MANY_RANKS for name in CASES}
 
-STRAGGLER, BOUNDED, PACED = "refreshed-float32", "bounded", "paced"
+WATCHED = "evaluations_and_snapshots"
+STRAGGLER = "refreshed-float32"
+STRAGGLER_RANKS = (5, 2)
 BOUNDED_RANKS = (8, 3)
+
+SLOW_ATTACKS = {
+    "refreshed-slowly": RULES["refreshed"],
+    "refreshed-further-slowly": staleness(16, 2, 2),
+}
+"""Case to its rule: attack steps of 30 ms, so that crafting is the bottleneck by far."""
+
+SLOW_ATTACK_RANKS = (5, 3)
 
 CHAINS = {
     "two_trainer_steps-float32": (3, 1, 5, 2),
@@ -89,14 +99,6 @@ TCP_RANKS = (5, 3, 2)
 
 def folder_of(case: str, ranks: int) -> str:
     return f"{case}-on-{ranks}"
-
-
-def starts_of(cases: Sequence[str], ranks: Sequence[int] | None = None) -> list[Start]:
-    return [
-        Start(folder=folder_of(case, size), ranks=size, argv=(*TINY, *CASES[case]))
-        for case in cases
-        for size in ranks or RANKS[case]
-    ]
 
 
 def stops_of(case: str) -> list[int]:
@@ -120,23 +122,29 @@ def chain_of(case: str) -> list[Start]:
     ]
 
 
-def other_starts() -> list[Start]:
-    """Runs whose bits, or whose timing, are a matter of their own."""
-    bounded = (*TINY, *RULES["refreshed"], "staleness.mode=bounded")
+def starts_with(
+    case: str, ranks: Sequence[int], *overrides: str, pauses: str = "random"
+) -> list[Start]:
+    argv = (*TINY, *overrides)
     return [
-        *(
-            Start(folder=folder_of(BOUNDED, size), ranks=size, argv=bounded)
-            for size in BOUNDED_RANKS
-        ),
-        *(
-            Start(
-                folder=f"straggler-on-{size}",
-                ranks=size,
-                argv=(*TINY, *CASES[STRAGGLER]),
-                pauses="straggler",
-            )
-            for size in (5, 2)
-        ),
+        Start(folder=folder_of(case, size), ranks=size, argv=argv, pauses=pauses) for size in ranks
+    ]
+
+
+def all_starts() -> list[Start]:
+    """The slowest first: the others run beside them."""
+    longer = ("training.num_steps=40", "attack.num_steps=8")
+    slow = [
+        start
+        for case, rule in SLOW_ATTACKS.items()
+        for start in starts_with(case, SLOW_ATTACK_RANKS, *rule, *longer, pauses="attacks")
+    ]
+    return [
+        *starts_with("straggler", STRAGGLER_RANKS, *CASES[STRAGGLER], pauses="straggler"),
+        *slow,
+        *(start for case in CHAINS for start in chain_of(case)),
+        *(start for case in CASES for start in starts_with(case, RANKS[case], *CASES[case])),
+        *starts_with("bounded", BOUNDED_RANKS, *RULES["refreshed"], "staleness.mode=bounded"),
     ]
 
 
@@ -144,9 +152,7 @@ def other_starts() -> list[Start]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs over shared memory, on up to eight ranks."""
     folder = tmp_path_factory.mktemp("runs")
-    chains = [start for case in CHAINS for start in chain_of(case)]
-    starts = [*starts_of(list(CASES)), *other_starts(), *chains]
-    run_all(starts, folder, ranks=max(MANY_RANKS), timeout=600)
+    run_all(all_starts(), folder, ranks=max(MANY_RANKS), timeout=600)
     return folder
 
 
@@ -154,9 +160,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few of the runs, over TCP."""
     folder = tmp_path_factory.mktemp("tcp")
-    run_all(
-        starts_of(TCP_CASES, TCP_RANKS), folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp"
-    )
+    starts = [start for case in TCP_CASES for start in starts_with(case, TCP_RANKS, *CASES[case])]
+    run_all(starts, folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp")
     return folder
 
 
@@ -188,9 +193,6 @@ def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
     assert len(set(hashes.values())) == len(hashes), hashes
 
 
-WATCHED = "evaluations_and_snapshots"
-
-
 def test_watching_a_run_does_not_change_its_hash(runs: Path) -> None:
     assert run_in(runs, WATCHED).hash == run_in(runs, "refreshed-float32").hash
 
@@ -212,9 +214,9 @@ def test_snapshots_are_the_same_for_any_number_of_ranks(runs: Path) -> None:
         assert np.array_equal(run_in(runs, WATCHED, ranks).table("snapshots"), expected)
 
 
-@pytest.mark.parametrize("ranks", [2, 5])
+@pytest.mark.parametrize("ranks", STRAGGLER_RANKS)
 def test_straggler_is_crafted_for_without_changing_the_hash(runs: Path, ranks: int) -> None:
-    run = Finished(path=runs / f"straggler-on-{ranks}")
+    run = run_in(runs, "straggler", ranks)
     assert b"re-crafted" in run.table("events")["kind"].tolist()
     assert_same_bits(run, run_in(runs, STRAGGLER))
 
@@ -316,7 +318,7 @@ def test_log_staleness_equals_the_formula(runs: Path, case: str) -> None:
 
 @pytest.mark.parametrize("ranks", BOUNDED_RANKS)
 def test_bounded_mode_logs_staleness_within_the_bounds(runs: Path, ranks: int) -> None:
-    rows = run_in(runs, BOUNDED, ranks).table("train")
+    rows = run_in(runs, "bounded", ranks).table("train")
     assert rows["step"].tolist() == list(range(NUM_STEPS))
     assert 0 <= rows["first_staleness"].min() <= rows["first_staleness"].max() <= 16
     assert 0 <= rows["last_staleness"].min() <= rows["last_staleness"].max() <= 4
@@ -324,6 +326,31 @@ def test_bounded_mode_logs_staleness_within_the_bounds(runs: Path, ranks: int) -
     for n, row in enumerate(rows):
         assert row["first_version"] >= version_of(n, 0, 5, RULES["refreshed"])
         assert row["last_version"] >= version_of(n, 4, 5, RULES["refreshed"])
+
+
+def parameter_wait(runs: list[Finished]) -> float:
+    """The share of all attackers' time that went in waiting for parameters."""
+    columns = ("craft_seconds", "parameter_wait_seconds", "grant_wait_seconds")
+    craft, parameters, grant = (
+        sum(float(run.table("attackers")[name].sum()) for run in runs) for name in columns
+    )
+    return parameters / (craft + parameters + grant)
+
+
+CONSTANT = [name for name in CASES if name.startswith(("synchronous", "constant"))]
+
+
+@pytest.mark.parametrize("case", CONSTANT)
+@pytest.mark.parametrize("ranks", [size for size in MANY_RANKS if size > 1])
+def test_attackers_hardly_wait_for_parameters_at_constant_staleness(
+    runs: Path, case: str, ranks: int
+) -> None:
+    assert parameter_wait([run_in(runs, case, ranks)]) < 0.05
+
+
+def test_attackers_hardly_wait_for_parameters_where_crafting_is_the_bottleneck(runs: Path) -> None:
+    slow = [run_in(runs, case, ranks) for case in SLOW_ATTACKS for ranks in SLOW_ATTACK_RANKS]
+    assert parameter_wait(slow) < 0.05
 
 
 SIGNALS = {
@@ -346,7 +373,7 @@ def test_signal_ends_a_run_that_resumes_to_the_same_hash(
     runs: Path, tmp_path: Path, ranks: int, number: signal.Signals
 ) -> None:
     argv = (*TINY, *CASES["refreshed-float32"], f"output={tmp_path / 'run'}")
-    with really_started(argv, ranks, "steady") as process:
+    with really_started(argv, ranks, "attacks") as process:
         assert process.stdout is not None
         lines = itertools.takewhile(lambda line: not line.startswith("step "), process.stdout)
         seen = "".join(lines)
