@@ -208,7 +208,7 @@ class CheckpointConfig(Section):
     """Checkpoints, from which `--resume` goes on."""
 
     every_steps: Count = 100
-    """Training steps between checkpoints; 0: only when interrupted."""
+    """Training steps between checkpoints, the last one after training; 0: only when interrupted."""
     keep: AtLeastOne = 2
     """How many of the newest checkpoints stay on disk."""
 

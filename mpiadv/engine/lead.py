@@ -115,6 +115,8 @@ class Lead:
         step = trainer.dispatcher.step
         if reason is Stop.INTERRUPTED:
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
+        if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
+            # Parting and the evaluation may fail yet: the training is not to be done again then.
             self._recorder.save(step)
         self._recorder.log_farewells(step, trainer.shut_down(reason))
         self._train_seconds = time.perf_counter() - began
