@@ -1,0 +1,139 @@
+"""Faults in the middle of a run: it ends soon, says why once, and goes on with the same bits."""
+
+import re
+import signal
+import time
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from kill_everything import Killing, kill_everything
+from launching import hash_of, launch, launched, train_rows, words_of
+from mpi_runner import finished, pids_of
+
+pytestmark = pytest.mark.usefixtures("needs_mpirun")
+
+END_SECONDS = 10.0
+"""From a fault to the end of the whole job."""
+
+
+def _faulty(fault: str, *, rank: int, training: bool = False) -> dict[str, Any]:
+    arguments = f"{{fault: {fault}, rank: {rank}, call: 30, training: {str(training).lower()}}}"
+    return {"model__name": "bad_parts:faulty", "model__arguments": arguments}
+
+
+NOT_FINITE = {
+    "in_training": _faulty("nan", rank=0, training=True),
+    "in_an_attackers_gradient": _faulty("nan", rank=1),
+}
+
+
+@pytest.mark.parametrize("settings", NOT_FINITE.values(), ids=NOT_FINITE.keys())
+def test_loss_that_is_not_a_number_ends_the_run_naming_step_and_ticket(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    completed = _launch_and_leave_nobody(words_of(tmp_path / "run", **settings))
+    assert completed.returncode == 1
+    told = re.fullmatch(
+        r"mpiadv: error on rank 0: the training loss is nan at step (\d+), ticket \1 \(crafted by "
+        r"rank [01]\): lower optimizer.learning_rate or check the data\n",
+        completed.stderr,
+    )
+    assert told, completed.stderr
+    assert train_rows(tmp_path / "run")["step"].tolist() == list(range(int(told[1])))
+
+
+RAISING = {
+    "trainer": (0, _faulty("raise", rank=0, training=True)),
+    "attacker": (1, _faulty("raise", rank=1)),
+}
+
+
+@pytest.mark.parametrize(("rank", "settings"), RAISING.values(), ids=RAISING.keys())
+def test_exception_ends_every_rank_soon_and_is_printed_once_with_its_rank(
+    tmp_path: Path, rank: int, settings: dict[str, Any]
+) -> None:
+    completed = _launch_and_leave_nobody(words_of(tmp_path / "run", **settings))
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(f"mpiadv: rank {rank} on ")
+    assert completed.stderr.count("Traceback (most recent call last):") == 1
+    assert re.search(r"\nRuntimeError: fault at [\d.]+\n$", completed.stderr)
+    _assert_log_is_whole(tmp_path / "run")
+
+
+def test_attacker_that_vanishes_ends_every_rank_soon(tmp_path: Path) -> None:
+    completed = _launch_and_leave_nobody(words_of(tmp_path / "run", **_faulty("vanish", rank=1)))
+    assert completed.returncode == 3
+    assert re.search(r"Process name: .*,1\]\n\s*Exit code: +3\n", completed.stderr)
+    _assert_log_is_whole(tmp_path / "run")
+
+
+def test_attacker_that_stops_for_good_is_named_with_its_tickets(tmp_path: Path) -> None:
+    settings = {**_faulty("stop", rank=1), "deadline_seconds": 5}
+    completed = _launch_and_leave_nobody(words_of(tmp_path / "run", **settings))
+    assert completed.returncode == 1
+    assert re.fullmatch(
+        r"mpiadv: error on rank 0: waited 5 s for .*rank 1 on \S+ with tickets? \d[\d, ]*: the "
+        r"other side is dead, stuck or slower than deadline_seconds allows\n",
+        completed.stderr,
+    )
+    _assert_log_is_whole(tmp_path / "run")
+
+
+SLOW = {
+    "model__name": "bad_parts:slow",
+    "model__arguments": "{milliseconds: 5}",
+    "training__num_steps": 300,
+    "checkpoint__every_steps": 100,
+}
+
+
+def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        completed = _interrupt(words_of(run, **SLOW), number)
+        assert completed.returncode == 75
+        assert completed.stderr == ""
+        assert re.search(
+            r"interrupted at step \d+, checkpoint saved: go on with --resume\n$", completed.stdout
+        )
+    assert launch([*words_of(run, **SLOW), "--resume"], ranks=3).returncode == 0
+    assert launch(words_of(alone, **SLOW), ranks=1).returncode == 0
+    assert hash_of(run) == hash_of(alone)
+    assert train_rows(run)["step"].tolist() == list(range(300))
+    assert set(train_rows(run)["rank"]) >= {1, 2}
+
+
+def test_killed_again_and_again_the_run_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
+    report = kill_everything(Killing(num_kills=4, ranks=2, seed=42, folder=tmp_path))
+    assert report.kills["training"] > 0
+    assert report.num_resumed > 0
+    assert report.num_finished > 0
+
+
+def _launch_and_leave_nobody(words: list[str]) -> CompletedProcess[str]:
+    """A run on two ranks to its end, by which no rank is left, soon after its fault."""
+    with launched(words, ranks=2) as process:
+        completed = finished(process, timeout=120)
+        ended = time.time()
+        assert pids_of(process) == {}
+    fault = re.search(r"fault at ([\d.]+)", completed.stderr)
+    assert fault is None or ended - float(fault[1]) < END_SECONDS
+    return completed
+
+
+def _interrupt(words: list[str], number: signal.Signals) -> CompletedProcess[str]:
+    """Start or go on on three ranks, and send the signal once training is under way."""
+    with launched([*words, "--resume"], ranks=3) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("step"):
+            assert process.poll() is None
+        process.send_signal(number)
+        return finished(process, timeout=120)
+
+
+def _assert_log_is_whole(run: Path) -> None:
+    rows = train_rows(run)
+    assert len(rows) > 0
+    assert rows["step"].tolist() == list(range(len(rows)))
