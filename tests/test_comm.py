@@ -52,7 +52,7 @@ def test_headers_are_whole_blocks_with_fixed_places() -> None:
     assert PARAMETER_HEADER.itemsize % ALIGNMENT == 0
     assert BATCH_HEADER.itemsize % ALIGNMENT == 0
     assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 128)
-    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 104)
+    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 112)
 
 
 def test_values_of_a_parameter_message_follow_its_header() -> None:

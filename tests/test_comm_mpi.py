@@ -115,6 +115,7 @@ class AttackerEnd:
             tickets_dropped=self.link.rank,
             craft_seconds=1.5,
             parameter_wait_seconds=2.5,
+            trainer_wait_seconds=3.5,
             grant_wait_seconds=3.5,
             host="x" * 70,
         )
@@ -229,6 +230,7 @@ def test_grants_batches_and_farewells_go_both_ways_and_dropped_ones_as_headers_o
             tickets_dropped=attacker_rank,
             craft_seconds=1.5,
             parameter_wait_seconds=2.5,
+            trainer_wait_seconds=3.5,
             grant_wait_seconds=3.5,
             host="x" * 64,
         )

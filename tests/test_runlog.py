@@ -36,8 +36,8 @@ def train_row(step: int) -> TrainRow:
         step=step, ticket=step, first_version=0, last_version=0, first_staleness=step,
         last_staleness=step, rank=1, attack_steps=8, epsilon=0.3, learning_rate=1e-3, loss=2.3,
         accuracy=0.5, natural_accuracy=0.75, gradient_magnitude=1.0, craft_seconds=0.1,
-        parameter_wait_seconds=0.0, grant_wait_seconds=0.0, own_craft_seconds=0.0,
-        wait_seconds=0.0, train_seconds=0.1, publish_seconds=0.0, wall_clock=step + 1.0,
+        parameter_wait_seconds=0.0, trainer_wait_seconds=0.0, grant_wait_seconds=0.0,
+        own_craft_seconds=0.0, wait_seconds=0.0, train_seconds=0.1, publish_seconds=0.0, wall_clock=step + 1.0,
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def evaluation_row(step: int) -> EvaluationRow:
 def attacker_row(step: int) -> AttackerRow:
     return AttackerRow(
         step=step, rank=1, host="node1", tickets=step, craft_seconds=1.0,
-        parameter_wait_seconds=0.0, grant_wait_seconds=0.0,
+        parameter_wait_seconds=0.0, trainer_wait_seconds=0.0, grant_wait_seconds=0.0,
     )  # fmt: skip
 
 

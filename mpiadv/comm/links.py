@@ -98,6 +98,7 @@ class Farewell:
     tickets_dropped: int
     craft_seconds: float
     parameter_wait_seconds: float
+    trainer_wait_seconds: float
     grant_wait_seconds: float
     host: str
 

@@ -22,7 +22,8 @@ PARAMETER_HEADER = np.dtype(
         ("num_steps", np.int64),
         ("epsilon", np.float64),
         ("stop", np.int64),
-        ("padding", np.int64, 3),
+        ("published_at", np.float64),
+        ("padding", np.int64, 2),
     ]
 )
 
@@ -38,10 +39,11 @@ BATCH_HEADER = np.dtype(
         ("epsilon", np.float64),
         ("craft_seconds", np.float64),
         ("parameter_wait_seconds", np.float64),
+        ("trainer_wait_seconds", np.float64),
         ("grant_wait_seconds", np.float64),
         ("gradient_magnitude", np.float64),
         ("natural_accuracy", np.float64),
-        ("padding", np.int64, 3),
+        ("padding", np.int64, 2),
     ]
 )
 
@@ -53,6 +55,7 @@ FAREWELL_MESSAGE = np.dtype(
         ("tickets_dropped", np.int64),
         ("craft_seconds", np.float64),
         ("parameter_wait_seconds", np.float64),
+        ("trainer_wait_seconds", np.float64),
         ("grant_wait_seconds", np.float64),
         ("host", "S64"),
     ]

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic
 
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
 from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import Crafting, CraftQueue, StalenessMode
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
+from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
 from mpiadv.tickets import StalenessRule
@@ -45,8 +47,9 @@ class Attacker(Generic[BatchT]):
         self._final: ParameterSlot | None = None
         self._sent = 0
         self._dropped = 0
-        self._total = {"craft": 0.0, "parameters": 0.0, "grant": 0.0}
-        self._reported = {"parameters": 0.0, "grant": 0.0}
+        self._craft_seconds = 0.0
+        self._idleness = Idleness()
+        self._reported = Idleness()
 
     def run(self) -> tuple[Stop, ParameterSlot]:
         """Work until the trainer stops the run; returns why, and the last parameters."""
@@ -71,7 +74,7 @@ class Attacker(Generic[BatchT]):
             self._idle()
         else:
             self._wait.over()
-            self._total["craft"] += self._bench.run(step)
+            self._craft_seconds += self._bench.run(step)
         return False
 
     def _pump(self) -> None:
@@ -87,6 +90,8 @@ class Attacker(Generic[BatchT]):
         self._last_call |= incoming.last_call
 
     def _take_up(self, slot: ParameterSlot) -> None:
+        # Between hosts this compares two clocks; those of a cluster agree to milliseconds.
+        self._idleness.parameters_arrived(time.time() - float(slot.header["published_at"][0]))
         stop = Stop(int(slot.header["stop"][0]))
         if stop is not Stop.NO:
             self._stop, self._final = stop, slot
@@ -122,9 +127,11 @@ class Attacker(Generic[BatchT]):
         header["num_steps"] = crafting.settings.num_steps
         header["epsilon"] = crafting.settings.epsilon
         header["craft_seconds"] = crafted.seconds
-        for name, field in (("parameters", "parameter_wait"), ("grant", "grant_wait")):
-            header[f"{field}_seconds"] = self._total[name] - self._reported[name]
-            self._reported[name] = self._total[name]
+        idle = self._idleness.since(self._reported)
+        self._reported = replace(self._idleness)
+        header["parameter_wait_seconds"] = idle.parameters
+        header["trainer_wait_seconds"] = idle.trainer
+        header["grant_wait_seconds"] = idle.grant
         header["gradient_magnitude"] = crafted.report.gradient_magnitude
         header["natural_accuracy"] = crafted.report.natural_accuracy
 
@@ -162,9 +169,10 @@ class Attacker(Generic[BatchT]):
         return Farewell(
             batches_sent=self._sent,
             tickets_dropped=self._dropped,
-            craft_seconds=self._total["craft"],
-            parameter_wait_seconds=self._total["parameters"],
-            grant_wait_seconds=self._total["grant"],
+            craft_seconds=self._craft_seconds,
+            parameter_wait_seconds=self._idleness.parameters,
+            trainer_wait_seconds=self._idleness.trainer,
+            grant_wait_seconds=self._idleness.grant,
             host=self._host,
         )
 
@@ -173,4 +181,8 @@ class Attacker(Generic[BatchT]):
         holds = self._bench.queue.tickets
         waits_for = f"parameters for ticket {holds[0]}" if holds else "a ticket"
         self._wait.pause(lambda: f"{waits_for} from the trainer (rank 0)")
-        self._total["parameters" if holds else "grant"] += self._clock() - began
+        seconds = self._clock() - began
+        if holds:
+            self._idleness.blocked(seconds)
+        else:
+            self._idleness.without_ticket(seconds)

@@ -89,7 +89,7 @@ class TorchCrafter:
         if step.step == 0:
             self._measure_natural_accuracy(job)
         if self._model.training:
-            torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, step.ticket, step.step))
+            self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, step.ticket, step.step))
             # Batch norm moves its statistics in training mode: take them up afresh next time.
             self._loaded = None
         attacked = next(job.steps)

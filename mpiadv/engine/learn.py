@@ -77,7 +77,7 @@ class TorchLearner:
         if self._plan.rule.trainer_steps:
             batch = self._finish_attack(ticket, batch, settings)
         self.model.train()
-        torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
+        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
         with mixed_precision(self._device.torch, self._plan.precision):
             loss = self._objective(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -107,7 +107,7 @@ class TorchLearner:
         self.model.train(self._plan.attack.batch_norm == "train")
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         first = self._plan.rule.crafting_steps(settings.num_steps)
-        torch.manual_seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket, first))
+        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket, first))
         steps = make_attack(self._plan.attack, settings).steps(
             lambda x: input_gradient(self.model, x, labels, precision=self._plan.precision)[0],
             batch.natural[clean:],

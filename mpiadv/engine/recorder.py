@@ -127,6 +127,7 @@ class Recorder:
                 tickets=farewell.batches_sent,
                 craft_seconds=farewell.craft_seconds,
                 parameter_wait_seconds=farewell.parameter_wait_seconds,
+                trainer_wait_seconds=farewell.trainer_wait_seconds,
                 grant_wait_seconds=farewell.grant_wait_seconds,
             )
             self.log.attacker(row)
@@ -194,6 +195,7 @@ def train_row(record: StepRecord) -> TrainRow:
         gradient_magnitude=origin.gradient_magnitude,
         craft_seconds=origin.craft_seconds,
         parameter_wait_seconds=origin.parameter_wait_seconds,
+        trainer_wait_seconds=origin.trainer_wait_seconds,
         grant_wait_seconds=origin.grant_wait_seconds,
         own_craft_seconds=record.own_craft_seconds,
         wait_seconds=record.wait_seconds,

@@ -41,6 +41,7 @@ class Provenance:
     epsilon: float
     craft_seconds: float
     parameter_wait_seconds: float
+    trainer_wait_seconds: float
     grant_wait_seconds: float
     gradient_magnitude: float
     natural_accuracy: float
@@ -205,6 +206,7 @@ class Trainer(Generic[BatchT]):
             epsilon=settings.epsilon,
             craft_seconds=crafted.seconds,
             parameter_wait_seconds=0.0,
+            trainer_wait_seconds=0.0,
             grant_wait_seconds=0.0,
             gradient_magnitude=crafted.report.gradient_magnitude,
             natural_accuracy=crafted.report.natural_accuracy,
@@ -326,6 +328,7 @@ class Trainer(Generic[BatchT]):
         header = slot.header
         header["incarnation"], header["version"], header["stop"] = 0, version, stop
         header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
+        header["published_at"] = time.time()
 
     def _launch_snapshots(self) -> None:
         while self._snapshots and self._snapshots[0][1]():
@@ -371,6 +374,7 @@ def _provenance(delivery: Delivery) -> Provenance:
         epsilon=float(header["epsilon"]),
         craft_seconds=float(header["craft_seconds"]),
         parameter_wait_seconds=float(header["parameter_wait_seconds"]),
+        trainer_wait_seconds=float(header["trainer_wait_seconds"]),
         grant_wait_seconds=float(header["grant_wait_seconds"]),
         gradient_magnitude=float(header["gradient_magnitude"]),
         natural_accuracy=float(header["natural_accuracy"]),

@@ -42,7 +42,12 @@ class TrainRow:
         "f8", "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples"
     )
     craft_seconds: float = _column("f8", "seconds: crafting of the batch")
-    parameter_wait_seconds: float = _column("f8", "seconds: crafting rank waiting for parameters")
+    parameter_wait_seconds: float = _column(
+        "f8", "seconds: crafting rank waiting for parameters on their way"
+    )
+    trainer_wait_seconds: float = _column(
+        "f8", "seconds: crafting rank waiting for parameters that the trainer had yet to reach"
+    )
     grant_wait_seconds: float = _column("f8", "seconds: crafting rank without a ticket")
     own_craft_seconds: float = _column("f8", "seconds: trainer crafting since the last step")
     wait_seconds: float = _column("f8", "seconds: trainer idle since the last step")
@@ -84,7 +89,10 @@ class AttackerRow:
     host: str = _column("S64", "its host")
     tickets: int = _column("i8", "batches crafted")
     craft_seconds: float = _column("f8", "seconds: crafting")
-    parameter_wait_seconds: float = _column("f8", "seconds: waiting for parameters")
+    parameter_wait_seconds: float = _column("f8", "seconds: waiting for parameters on their way")
+    trainer_wait_seconds: float = _column(
+        "f8", "seconds: waiting for parameters that the trainer had yet to reach"
+    )
     grant_wait_seconds: float = _column("f8", "seconds: without a ticket")
 
 
