@@ -74,7 +74,7 @@ class TorchLearner:
 
     def train(self, ticket: int, batch: Batch, settings: AttackSettings) -> None:
         """See `Learner.train`."""
-        if self._plan.rule.trainer_steps:
+        if min(self._plan.rule.trainer_steps, settings.num_steps) > 0:
             batch = self._finish_attack(ticket, batch, settings)
         self.model.train()
         self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
