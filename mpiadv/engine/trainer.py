@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from math import inf
 from typing import Generic
 
 from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
@@ -162,6 +163,7 @@ class Trainer(Generic[BatchT]):
         self.dispatcher.close()
         self._publish(reason)
         self._link.call_last()
+        self._last_word = inf  # nobody listens any more
         while not self._everything_is_in():
             self.pump()
             self._wait.pause(self._missing)
@@ -284,13 +286,13 @@ class Trainer(Generic[BatchT]):
 
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
+        self._granted_at.pop(ticket, None)
         if delivery.dropped:
             self.dispatcher.dropped(ticket, attacker)
             self._link.release(delivery.slot)
             return
         header = delivery.slot.header[0]
         self.dispatcher.pace.crafted(float(header["craft_seconds"]))
-        self._granted_at.pop(ticket, None)
         if self.dispatcher.arrived(ticket, attacker):
             self._check(ticket, int(header["first_version"]), int(header["last_version"]))
             self._bench.forget(ticket)
@@ -361,7 +363,12 @@ class Trainer(Generic[BatchT]):
             for attacker, tickets in owed.items()
             if tickets
         ]
-        return "; ".join(late) or "attackers that owe no ticket"
+        silent = [
+            f"rank {attacker} on {self._link.host_of(attacker)}, which owes no ticket"
+            for attacker in self._link.attackers
+            if attacker not in self._link.farewells()
+        ]
+        return "; ".join(late or silent) or "the last messages to leave"
 
 
 def _provenance(delivery: Delivery) -> Provenance:
