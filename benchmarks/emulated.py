@@ -266,7 +266,6 @@ def _shape(scenario: Scenario) -> LinkShape:
         batch=BatchShape(batch_size=scenario.batch_size, image_shape=image_shape),
         parameter_bytes=4 * scenario.num_parameters,
         num_versions=rule.num_versions,
-        window=rule.window,
         outstanding=scenario.outstanding,
     )
 

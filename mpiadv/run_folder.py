@@ -12,7 +12,7 @@ from typing import Self
 from mpiadv.errors import UserError
 from mpiadv.whole_files import write_text
 
-_TRACES_OF_A_RUN = ("log.h5", "checkpoints", "model.pt", "config.yaml", "DONE")
+_TRACES_OF_A_RUN = ("log.h5", "checkpoints", "model.pt", "DONE")
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -62,11 +62,6 @@ class RunFolder:
     def model(self) -> Path:
         """The final model's state dict."""
         return self.path / "model.pt"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
 
     @property
     def done(self) -> Path:

@@ -42,7 +42,6 @@ def fake_shape(rule: StalenessRule, outstanding: int) -> LinkShape:
         batch=BatchShape(batch_size=1, image_shape=(1, 1, 2), with_natural=rule.trainer_steps > 0),
         parameter_bytes=PARAMETER_BYTES,
         num_versions=rule.num_versions,
-        window=rule.window,
         outstanding=outstanding,
     )
 

@@ -44,7 +44,6 @@ def large_shape() -> LinkShape:
         batch=BatchShape(batch_size=64, image_shape=(3, 16, 16), with_natural=True),
         parameter_bytes=300_001,
         num_versions=RULE.num_versions,
-        window=RULE.window,
         outstanding=OUTSTANDING,
     )
 

@@ -47,7 +47,7 @@ def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, resume=False).close()
 
 
-@pytest.mark.parametrize("trace", ["log.h5", "checkpoints", "model.pt", "config.yaml", "DONE"])
+@pytest.mark.parametrize("trace", ["log.h5", "checkpoints", "model.pt", "DONE"])
 def test_folder_holding_another_run_needs_resume(tmp_path: Path, trace: str) -> None:
     (tmp_path / trace).write_text("of the other run")
     with pytest.raises(UserError, match="holds another run: add --resume") as refusal:

@@ -31,13 +31,12 @@ class LinkShape:
     """Sizes of the buffers on both ends of a link.
 
     `parameter_bytes` counts the flat parameters and buffers of the model, `num_versions` how many
-    published versions a live ticket may need, `window` how many tickets may be live.
+    published versions a live ticket may need, `outstanding` how many batches an attacker may owe.
     """
 
     batch: BatchShape
     parameter_bytes: int
     num_versions: int
-    window: int
     outstanding: int
 
 

@@ -65,7 +65,6 @@ class Setup:
             ),
             parameter_bytes=parameter_bytes,
             num_versions=self.plan.rule.num_versions,
-            window=self.plan.rule.window,
             outstanding=self.config.staleness.outstanding,
         )
 
@@ -174,7 +173,7 @@ def _setup(
         natural_every=config.log.natural_every,
         keep_natural=needs_natural or rule.trainer_steps > 0,
     )
-    attack_num_steps(config.attack)
+    attack_num_steps(config.attack)  # refuses an unknown attack
     return Setup(
         config=config,
         world=world,
