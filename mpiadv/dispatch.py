@@ -248,10 +248,6 @@ class Dispatcher:
     def num_live(self) -> int:
         return self._next_ticket - self.step
 
-    @property
-    def attackers(self) -> list[int]:
-        return list(self._owed)
-
     def state(self, ticket: int) -> TicketState | None:
         return self._states.get(ticket)
 
@@ -337,8 +333,8 @@ class Dispatcher:
         self._states[ticket] = following
 
     def _startable(self) -> bool:
-        newest = min(self.rule.newest_startable(self.step), self.step + self.rule.max_staleness)
-        return self._next_ticket < self.num_tickets and self._next_ticket <= newest
+        newest = min(self.num_tickets - 1, self.rule.newest_startable(self.step))
+        return self._next_ticket <= newest
 
     def _take(self, state: TicketState) -> int:
         ticket = self._next_ticket
