@@ -17,10 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
-
-TERMINAL_WIDTH = "MPIADV_TERMINAL_WIDTH"
-"""Set to the terminal's columns where standard output is one: the ranks themselves see a pipe."""
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
