@@ -102,6 +102,7 @@ class OptimizerConfig(Section):
     """The optimiser, by torch's own implementation."""
 
     name: Literal["sgd", "adam", "adamw"] = "adam"
+    """sgd; adam, whose weight decay is an L2 penalty; adamw, whose weight decay is decoupled."""
     learning_rate: Positive = 5e-3
     """Learning rate; the peak for `one_cycle`."""
     momentum: Fraction = 0.9
@@ -111,12 +112,15 @@ class OptimizerConfig(Section):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of the moments (adam, adamw)."""
     weight_decay: NonNegative = 0.0
+    """Weight decay, on all parameters."""
 
 
 class ScheduleConfig(Section):
     """How the learning rate changes, by torch's own schedulers, once per training step."""
 
     name: Literal["constant", "multistep", "cosine", "one_cycle"] = "one_cycle"
+    """constant; multistep: drops at `milestones`; cosine: falls to 0 along half a cosine;
+    one_cycle: rises to the peak, then falls to almost 0 (Smith and Topin 2018)."""
     milestones: list[AtLeastOne] = Field(default_factory=list)
     """Training steps after which the rate is multiplied by `gamma` (multistep)."""
     gamma: Positive = 0.1
@@ -245,7 +249,9 @@ FREE_TO_CHANGE = (
     "staleness.outstanding", "training.device", "training.threads",
     "evaluation.", "log.", "checkpoint.",
 )  # fmt: skip
-"""Keys, or sections, that a resumed run may change: the trained model does not depend on them."""
+"""Keys, or sections, that a resumed run may change: none is part of what is trained.
+
+Another device or number of threads computes other bits: resuming on one is told as a warning."""
 
 
 def _is_free_to_change(key: str) -> bool:

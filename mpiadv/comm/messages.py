@@ -1,4 +1,4 @@
-"""What is on the wire: byte layouts of the three messages. Knows no MPI and no torch.
+"""What is on the wire: byte layouts of the four messages. Knows no MPI and no torch.
 
 Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
 multiple of 64 bytes.
