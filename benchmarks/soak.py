@@ -90,10 +90,7 @@ def soak(steps: int) -> tuple[np.ndarray, dict[int, np.ndarray]]:
 def _medians(noted: np.ndarray, ends: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """Median size between two bounds; the trainer says in the log when each step ended."""
     step_of = np.searchsorted(ends, noted[:, 0])
-    during = [
-        noted[(step_of > low) & (step_of <= high), 1]
-        for low, high in pairwise(bounds)
-    ]
+    during = [noted[(step_of > low) & (step_of <= high), 1] for low, high in pairwise(bounds)]
     return np.array([np.median(sizes) if len(sizes) else np.nan for sizes in during])
 
 
