@@ -1,5 +1,10 @@
 """The errors a user meets. Knows nothing of the rest of the package."""
 
+import traceback
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
 
 class UserError(Exception):
     """Bad input: one clear line saying what was wrong, what was expected and what to do.
@@ -14,3 +19,20 @@ class DeadlineError(RuntimeError):
 
 class NonFiniteLossError(RuntimeError):
     """The training loss is NaN or infinite; the text says at which step and ticket."""
+
+
+def origin_of(error: BaseException) -> str:
+    """An exception in one line: its type, its first line, and where in the user's code it arose."""
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    files = [
+        (Path(frame.filename), frame.lineno)
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _is_foreign(Path(frame.filename))
+    ]
+    place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
+    return f"{type(error).__name__}: {first}{place}"
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a file is this package's or a library's, and tells nothing about the user's code."""
+    return _PACKAGE in file.parents or bool({"torch", "torchvision", "PIL"} & set(file.parts))

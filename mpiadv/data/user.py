@@ -17,8 +17,8 @@ from mpiadv.data.checks import label_line, require_labels, shape_text
 from mpiadv.data.lazy import LazySource
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet, Source
-from mpiadv.data.user_samples import read_pair, read_sample, tensor_text, user_line
-from mpiadv.errors import UserError
+from mpiadv.data.user_samples import read_pair, read_sample, tensor_text
+from mpiadv.errors import UserError, origin_of
 from mpiadv.registry import import_dotted
 
 MAX_MEMORY_BYTES = 2**30
@@ -76,7 +76,7 @@ def _load_split(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{place}: {user_line(error)}") from error
+        raise UserError(f"{place}: {origin_of(error)}") from error
     if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], Tensor):
         images, labels = read_pair(result[0], result[1], place)
         return _in_memory(place, result, images[:limit], labels[:limit])

@@ -5,17 +5,13 @@ whole number.
 """
 
 import operator
-import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mpiadv.data.checks import require_pixels
-from mpiadv.errors import UserError
-
-_PACKAGE = Path(__file__).parent.parent
+from mpiadv.errors import UserError, origin_of
 
 _EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
 
@@ -32,7 +28,7 @@ def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{here}: {user_line(error)}") from error
+        raise UserError(f"{here}: {origin_of(error)}") from error
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         raise UserError(
@@ -67,26 +63,9 @@ def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
     return pixels, labels.detach().to("cpu", torch.int64)
 
 
-def user_line(error: BaseException) -> str:
-    """A user's exception in one line: type, first line, and where in their code it arose."""
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    files = [
-        (Path(frame.filename), frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not _is_foreign(Path(frame.filename))
-    ]
-    place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
-    return f"{type(error).__name__}: {first}{place}"
-
-
 def tensor_text(tensor: Tensor) -> str:
     """A tensor's type and shape, as `uint8 [1, 28, 28]`."""
     return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
-
-
-def _is_foreign(file: Path) -> bool:
-    """Whether a file is this package's or a library's, and tells nothing about the user's code."""
-    return _PACKAGE in file.parents or bool({"torch", "torchvision", "PIL"} & set(file.parts))
 
 
 def _read_image(image: Any, here: str) -> Tensor:
@@ -114,7 +93,7 @@ def _read_picture(picture: Any, here: str) -> Tensor:
         pixels: Tensor = functional.pil_to_tensor(picture.convert(modes[picture.mode]))
     except Exception as error:
         # A picture that was opened lazily is decoded, and found damaged, only here.
-        raise UserError(f"{here}: {user_line(error)}") from error
+        raise UserError(f"{here}: {origin_of(error)}") from error
     return pixels
 
 

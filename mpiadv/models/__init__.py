@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mpiadv.config import ModelConfig
-from mpiadv.errors import UserError
-from mpiadv.models.check import check_model, origin_of
+from mpiadv.errors import UserError, origin_of
+from mpiadv.models.check import check_model
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.mnist import mnist

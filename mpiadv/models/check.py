@@ -1,18 +1,14 @@
 """Whether a model fits the data, asked before anything starts. Knows no particular model."""
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, origin_of
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
-
-_PACKAGE = Path(__file__).parent.parent
 
 
 def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -37,23 +33,6 @@ def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes
         )
     if next(model.parameters(), None) is None:
         raise UserError(f"model {name} has no parameters: there is nothing to train")
-
-
-def origin_of(error: BaseException) -> str:
-    """An exception in one line: its type, its first line, and where in the user's code it arose."""
-    first = (str(error).strip().splitlines() or ["no message"])[0]
-    files = [
-        (Path(frame.filename), frame.lineno)
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not _is_foreign(Path(frame.filename))
-    ]
-    place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
-    return f"{type(error).__name__}: {first}{place}"
-
-
-def _is_foreign(file: Path) -> bool:
-    """Whether a file is this package's or torch's, and tells nothing about the user's code."""
-    return _PACKAGE in file.parents or bool({"torch", "torchvision"} & set(file.parts))
 
 
 def _logits_of_zeros(model: nn.Module, image_shape: tuple[int, int, int], fails: str) -> object:
