@@ -132,7 +132,9 @@ class EmulatedLearner:
         self._device.meter.end("copy")
         return images
 
-    def train(self, ticket: int, batch: Images, settings: AttackSettings) -> None:
+    def train(
+        self, ticket: int, batch: Images, settings: AttackSettings, pump: Callable[[], None]
+    ) -> None:
         """Begin a wait as long as a training step."""
         self._device.work(self._seconds)
 

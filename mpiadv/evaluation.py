@@ -160,7 +160,7 @@ def attack_images(
         images, labels = _load(source, indices, model)
         adversarial = _run(
             attack, model, images, labels,
-            seed=seed_for(seed, Purpose.EVALUATION),
+            seed=seed_for(seed, Purpose.SNAPSHOT),
             precision=precision, between_steps=between_steps,
         )  # fmt: skip
         predictions = _logits(model, adversarial, precision).argmax(dim=1)

@@ -23,6 +23,8 @@ class Purpose(IntEnum):
     DROPOUT = 3
     MODEL = 4
     EVALUATION = 5
+    ATTACK_DROPOUT = 6
+    SNAPSHOT = 7
 
 
 def seed_for(seed: int, purpose: Purpose, *index: int) -> int:

@@ -175,7 +175,9 @@ class FakeLearner:
             assert int(slot.natural.reshape(-1).view(np.uint64)[0]) == mixed("natural", ticket)
         return FakeBatch(ticket=ticket, value=int(slot.images.reshape(-1).view(np.uint64)[0]))
 
-    def train(self, ticket: int, batch: FakeBatch, settings: AttackSettings) -> None:
+    def train(
+        self, ticket: int, batch: FakeBatch, settings: AttackSettings, pump: Callable[[], None]
+    ) -> None:
         assert ticket == batch.ticket and self._trained is None
         own = settings.num_steps - max(0, settings.num_steps - self._rule.trainer_steps)
         self._trained = lambda: trained(self.value, ticket, batch.value, own)

@@ -57,15 +57,18 @@ class Requests:
             action()
 
 
+Comms = tuple[MPI.Comm, MPI.Comm]
+"""A link's own communicators, for parameters and for the rest; the link frees them."""
+
+
 class _Wires:
     """The communicators of a link and the datatype that counts in 64-byte blocks.
 
     MPI counts elements in 31 bits: blocks carry messages of up to 128 GiB.
     """
 
-    def __init__(self, world: MPI.Comm) -> None:
-        self.parameters = world.Dup()
-        self.batches = world.Dup()
+    def __init__(self, comms: Comms) -> None:
+        self.parameters, self.batches = comms
         self.block = MPI.BYTE.Create_contiguous(ALIGNMENT).Commit()
 
     def spec(self, buffer: Bytes) -> tuple[Bytes, int, MPI.Datatype]:
@@ -78,17 +81,17 @@ class _Wires:
 
 
 class MpiTrainerLink:
-    """The trainer's end, on rank 0; every other rank of `world` is an attacker."""
+    """The trainer's end, on rank 0; every other rank of `comms` is an attacker."""
 
     def __init__(
-        self, world: MPI.Comm, shape: LinkShape, hosts: list[str], allocate: Allocate
+        self, comms: Comms, shape: LinkShape, hosts: list[str], allocate: Allocate
     ) -> None:
-        self._wires = _Wires(world)
+        self._wires = _Wires(comms)
         self._requests = Requests()
         self._shape = shape
         self._hosts = hosts
         self._allocate = allocate
-        self._attackers = list(range(1, world.size))
+        self._attackers = list(range(1, comms[0].size))
         num_slots = shape.num_versions + SPARE_BROADCASTS
         self._free_parameters = [
             ParameterSlot(shape.parameter_bytes, allocate) for _ in range(num_slots)
@@ -177,18 +180,18 @@ class MpiTrainerLink:
 
     def _part_from(self, attacker: int, message: np.ndarray) -> None:
         said = {name: message[name][0].item() for name in FAREWELL_MESSAGE.names or ()}
-        said["host"] = said["host"].decode()
+        said["host"] = said["host"].decode(errors="replace")
         self._farewells[attacker] = Farewell(**said)
 
 
 class MpiAttackerLink:
     """An attacker's end."""
 
-    def __init__(self, world: MPI.Comm, shape: LinkShape, allocate: Allocate) -> None:
-        self._wires = _Wires(world)
+    def __init__(self, comms: Comms, shape: LinkShape, allocate: Allocate) -> None:
+        self._wires = _Wires(comms)
         self._requests = Requests()
         self._sends = Requests()
-        self._rank = world.rank
+        self._rank = comms[0].rank
         self._stopped = False
         self._incoming = Incoming()
         self._free_parameters = deque(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.links import Allocate, LinkShape
-from mpiadv.comm.mpi import MpiAttackerLink, MpiTrainerLink
+from mpiadv.comm.mpi import Comms, MpiAttackerLink, MpiTrainerLink
 from mpiadv.comm.waiting import Wait
 
 DEFAULT_DEADLINE_SECONDS = 600.0
@@ -75,16 +75,24 @@ class World:
         self, shape: LinkShape, hosts: list[str], allocate: Allocate
     ) -> MpiTrainerLink:
         """Rank 0's end; all ranks make theirs together."""
-        return MpiTrainerLink(self._comm, shape, hosts, allocate)
+        return MpiTrainerLink(self._own_comms(), shape, hosts, allocate)
 
     def attacker_link(self, shape: LinkShape, allocate: Allocate) -> MpiAttackerLink:
         """An attacker's end; all ranks make theirs together."""
-        return MpiAttackerLink(self._comm, shape, allocate)
+        return MpiAttackerLink(self._own_comms(), shape, allocate)
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""
         if self.size > 1:
             self._comm.Abort(exit_code)
+
+    def _own_comms(self) -> Comms:
+        return self._duplicate(), self._duplicate()
+
+    def _duplicate(self) -> MPI.Comm:
+        comm, request = self._comm.Idup()
+        self._complete(request, "every rank to open its link")
+        return comm
 
     def _complete(self, request: MPI.Request, what: str) -> None:
         wait = Wait(self.deadline_seconds)

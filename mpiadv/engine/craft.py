@@ -89,7 +89,8 @@ class TorchCrafter:
         if step.step == 0:
             self._measure_natural_accuracy(job)
         if self._model.training:
-            self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, step.ticket, step.step))
+            seed = seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, step.ticket, step.step)
+            self._device.seed(seed)
             # Batch norm moves its statistics in training mode: take them up afresh next time.
             self._loaded = None
         attacked = next(job.steps)

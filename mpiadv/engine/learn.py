@@ -1,6 +1,5 @@
 """Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
 
-from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -72,10 +71,12 @@ class TorchLearner:
             natural=None if slot.natural is None else device.upload(slot.natural),
         )
 
-    def train(self, ticket: int, batch: Batch, settings: AttackSettings) -> None:
+    def train(
+        self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
+    ) -> None:
         """See `Learner.train`."""
         if min(self._plan.rule.trainer_steps, settings.num_steps) > 0:
-            batch = self._finish_attack(ticket, batch, settings)
+            batch = self._finish_attack(ticket, batch, settings, pump)
         self.model.train()
         self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
         with mixed_precision(self._device.torch, self._plan.precision):
@@ -99,7 +100,9 @@ class TorchLearner:
         loss, accuracy, rate = self._told
         return Outcome(loss=float(loss), accuracy=float(accuracy), learning_rate=rate)
 
-    def _finish_attack(self, ticket: int, batch: Batch, settings: AttackSettings) -> Batch:
+    def _finish_attack(
+        self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
+    ) -> Batch:
         """Run the last attack steps on the parameters of this moment."""
         assert batch.natural is not None
         clean = self._plan.num_clean
@@ -107,19 +110,22 @@ class TorchLearner:
         self.model.train(self._plan.attack.batch_norm == "train")
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         first = self._plan.rule.crafting_steps(settings.num_steps)
-        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket, first))
+        self._device.seed(seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, ticket, first))
         steps = make_attack(self._plan.attack, settings).steps(
             lambda x: input_gradient(self.model, x, labels, precision=self._plan.precision)[0],
             batch.natural[clean:],
             batch.images[clean:],
             first=first,
         )
-        images = deque(steps, maxlen=1).pop()
+        attacked = batch.images[clean:]
+        for moved in steps:
+            attacked = moved
+            pump()
         with torch.no_grad():
             for buffer, kept in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(kept)
         return Batch(
-            images=torch.cat([batch.natural[:clean], images]),
+            images=torch.cat([batch.natural[:clean], attacked]),
             labels=batch.labels,
             natural=batch.natural,
         )

@@ -219,7 +219,7 @@ class Trainer(Generic[BatchT]):
         began = self._clock()
         batch, origin = self._batch_of(ticket)
         settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
-        self._learner.train(ticket, batch, settings)
+        self._learner.train(ticket, batch, settings, self.pump)
         settle(self._learner, self.pump)
         outcome = self._learner.outcome()
         seconds = self._clock() - began

@@ -78,8 +78,10 @@ class Learner(Work, Protocol[BatchT]):
     def upload(self, slot: BatchSlot) -> BatchT:
         """The batch in a received message, on this rank's device; the slot is free afterwards."""
 
-    def train(self, ticket: int, batch: BatchT, settings: AttackSettings) -> None:
-        """Run the trainer's own attack steps, if any, and one training step."""
+    def train(
+        self, ticket: int, batch: BatchT, settings: AttackSettings, pump: Callable[[], None]
+    ) -> None:
+        """Run the trainer's own attack steps, if any, `pump` after each, and one training step."""
 
     def outcome(self) -> Outcome:
         """Of the last training step; asked for when no longer busy."""
