@@ -46,7 +46,11 @@ class Requests:
 
     def poll(self) -> None:
         """Make progress; run the actions of the requests that are complete."""
-        completed = MPI.Request.Testsome(self._requests) if self._requests else None
+        if not self._requests:
+            return
+        # Open MPI looks, moves messages on and does not look again: what this completes would
+        # show only at the next poll, a sleep later.
+        completed = MPI.Request.Testsome(self._requests) or MPI.Request.Testsome(self._requests)
         if not completed:
             return
         actions = [self._actions[index] for index in sorted(completed)]
