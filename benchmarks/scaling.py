@@ -82,8 +82,10 @@ def _measure_emulated(options: argparse.Namespace) -> None:
     light = replace(
         scenario, num_parameters=16, image_values=1, measured_steps=min(100, options.steps)
     )
-    print("\nmessages without content")
-    _print_table(_run_all(light, options), WORK_COLUMNS)
+    print("\nstaleness 16 to 4, publish_every 4, messages without content")
+    runs = _run_all(light, options)
+    _print_table(runs, _speed_columns(runs, light))
+    _print_table(runs, WORK_COLUMNS)
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

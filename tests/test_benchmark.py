@@ -17,7 +17,7 @@ def test_benchmark_prints_a_row_per_number_of_ranks_within_the_staleness_bounds(
     )
     assert completed.returncode == 0, completed.stderr
     rows = [line.split() for line in completed.stdout.splitlines() if line.startswith("|     2")]
-    assert len(rows) == 5, completed.stdout
+    assert len(rows) == 6, completed.stdout
     constant, refreshed = rows[0], rows[2]
     assert constant[-2] == "(16)"
     assert refreshed[-2] == "(4)"
