@@ -181,13 +181,14 @@ class Window:
     def measured(self, ranks: int, cores: float, others: float) -> Measured:
         """What was seen."""
         wall, cpu, device, device_cpu, _, copy_cpu, asked = self._marks[1] - self._marks[0]
-        steps = len(self._records)
+        steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
         return Measured(
             ticket_seconds=wall / steps,
             idle=sum(record.wait_seconds for record in self._records) / wall,
             late=(device - asked) / wall,
-            parameter_wait=self._waited("parameter_wait_seconds") / wall / max(1, ranks - 1),
-            grant_wait=self._waited("grant_wait_seconds") / wall / max(1, ranks - 1),
+            parameter_wait=self._waited("parameter_wait_seconds") / attackers_wall,
+            trainer_wait=self._waited("trainer_wait_seconds") / attackers_wall,
+            grant_wait=self._waited("grant_wait_seconds") / attackers_wall,
             first_staleness=self._staleness("first_version"),
             last_staleness=self._staleness("last_version"),
             own_seconds=(cpu - device_cpu - copy_cpu) / steps,

@@ -158,6 +158,7 @@ def _microseconds(name: str) -> Callable[[int, Sequence[Measured]], str]:
 SHARE_COLUMNS: Columns = {
     "ranks": lambda ranks, _: str(ranks),
     "attackers wait for parameters, %": _percent("parameter_wait"),
+    "for the trainer, %": _percent("trainer_wait"),
     "for tickets, %": _percent("grant_wait"),
     "trainer late, %": _percent("late"),
     "copies, us per ticket": _microseconds("copy_seconds"),

@@ -56,7 +56,9 @@ class Measured:
     late: float
     """Share of the trainer's time in which its device was done and it had not noticed."""
     parameter_wait: float
-    """Share of the attackers' time in which they waited for parameters."""
+    """Share of the attackers' time in which they waited for parameters on their way."""
+    trainer_wait: float
+    """Share of the attackers' time in which they waited for parameters yet to be published."""
     grant_wait: float
     """Share of the attackers' time in which they had no ticket."""
     first_staleness: tuple[float, int]
