@@ -7,6 +7,7 @@ test and writes down how it went, so that a rank that vanished cannot pass for o
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,9 @@ DEFAULT_DEADLINE_SECONDS = 120.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts background jobs with SIGINT ignored; children would inherit that for good.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
 
 
