@@ -48,7 +48,7 @@ class Display:
         *,
         first_step: int,
         num_steps: int,
-        stream: TextIO = sys.stdout,
+        stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._num_steps = num_steps
@@ -57,7 +57,7 @@ class Display:
         self._first_step = first_step
         self._loss, self._accuracy, self._natural = Average(), Average(), Average(0.1)
         self._step_seconds, self._wait_seconds = Average(), Average()
-        self._console = console_for(stream)
+        self._console = console_for(stream or sys.stdout)
         self._bar = self._new_bar() if self._console.is_terminal else None
 
     def step(self, record: StepRecord) -> None:
