@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from mpiadv.runlog import RunLog
 from mpiadv.tickets import AttackSettings
 
 DEADLINE_SECONDS = 60.0
+OVERSLEEP_SECONDS = 0.00015
 
 Images = npt.NDArray[np.float32]
 
@@ -33,30 +35,39 @@ Images = npt.NDArray[np.float32]
 class Meter:
     """Wall-clock and CPU seconds of this thread, by what they were spent on: [wall, CPU].
 
-    Plain floats: what the meter itself takes counts as the engine's work.
+    What is spent inside something else counts as CPU once, for the inner one. Plain floats: what
+    the meter itself takes counts as the engine's work.
     """
 
     def __init__(self) -> None:
-        self.spent = {"device": [0.0, 0.0], "copy": [0.0, 0.0]}
-        self._began: tuple[float, float] | None = None
+        self.spent = {"device": [0.0, 0.0], "copy": [0.0, 0.0], "wait": [0.0, 0.0]}
+        self._began: dict[str, list[float]] = {}
 
     @staticmethod
-    def now() -> tuple[float, float]:
+    def now() -> list[float]:
         """This moment on both clocks."""
-        return time.perf_counter(), time.thread_time()
+        return [time.perf_counter(), time.thread_time()]
 
-    def begin(self) -> None:
+    def begin(self, kind: str) -> None:
         """Begin to spend."""
-        self._began = self.now()
+        self._began[kind] = self.now()
 
     def end(self, kind: str) -> None:
         """Book what was spent since `begin`, if anything."""
-        if self._began is None:
+        began = self._began.pop(kind, None)
+        if began is None:
             return
-        (wall, cpu), spent = self._began, self.spent[kind]
-        self._began = None
-        spent[0] += time.perf_counter() - wall
-        spent[1] += time.thread_time() - cpu
+        wall, cpu = self.now()
+        self.spent[kind][0] += wall - began[0]
+        self.spent[kind][1] += cpu - began[1]
+        for outer in self._began.values():
+            outer[1] += cpu - began[1]
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, and book it as waiting."""
+        self.begin("wait")
+        time.sleep(seconds)
+        self.end("wait")
 
 
 class EmulatedDevice:
@@ -70,7 +81,7 @@ class EmulatedDevice:
 
     def work(self, seconds: float) -> None:
         """Begin to work."""
-        self.meter.begin()
+        self.meter.begin("device")
         self.asked_seconds += seconds
         self._free_at = time.perf_counter() + seconds
 
@@ -78,7 +89,8 @@ class EmulatedDevice:
         """Whether it still works; while it does, a call takes up to `poll_seconds`."""
         left = self._free_at - time.perf_counter()
         if left > 0:
-            time.sleep(min(left, self._poll_seconds))
+            # A sleep lasts longer than it should: the end of the work is awaited awake.
+            time.sleep(max(0.0, min(left - OVERSLEEP_SECONDS, self._poll_seconds)))
             return True
         self.meter.end("device")
         return False
@@ -122,18 +134,16 @@ class EmulatedLearner:
         self._seconds = scenario.train_seconds
         self._parameters = np.zeros(4 * scenario.num_parameters, np.uint8)
         self._device = device
+        self._copy_engine = ThreadPoolExecutor(max_workers=1)
         self.busy = device.busy
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
-        """Copy the parameters at once."""
-        self._device.meter.begin()
-        values[:] = self._parameters
-        self._device.meter.end("copy")
-        return lambda: True
+        """Copy the parameters beside the next work, as a device with a copy engine does."""
+        return self._copy_engine.submit(np.copyto, values, self._parameters).done
 
     def upload(self, slot: BatchSlot) -> Images:
         """A copy of the images."""
-        self._device.meter.begin()
+        self._device.meter.begin("copy")
         images: Images = slot.images.copy()
         self._device.meter.end("copy")
         return images
@@ -180,7 +190,8 @@ class Window:
 
     def measured(self, ranks: int, cores: float, others: float) -> Measured:
         """What was seen."""
-        wall, cpu, device, device_cpu, _, copy_cpu, asked = self._marks[1] - self._marks[0]
+        spent = self._marks[1] - self._marks[0]
+        wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
         steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
         return Measured(
             ticket_seconds=wall / steps,
@@ -191,7 +202,7 @@ class Window:
             grant_wait=self._waited("grant_wait_seconds") / attackers_wall,
             first_staleness=self._staleness("first_version"),
             last_staleness=self._staleness("last_version"),
-            own_seconds=(cpu - device_cpu - copy_cpu) / steps,
+            own_seconds=(cpu - device_cpu - copy_cpu - wait_cpu) / steps,
             copy_seconds=copy_cpu / steps,
             poll_seconds=device_cpu / steps,
             cores=cores,
@@ -200,8 +211,7 @@ class Window:
 
     def _mark(self) -> npt.NDArray[np.float64]:
         meter = self._device.meter
-        spent = [meter.spent["device"], meter.spent["copy"]]
-        return np.concatenate([meter.now(), *spent, [self._device.asked_seconds]])
+        return np.concatenate([meter.now(), *meter.spent.values(), [self._device.asked_seconds]])
 
     def _waited(self, name: str) -> float:
         waits: list[float] = [getattr(record.origin, name) for record in self._records]
@@ -252,6 +262,7 @@ def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Win
         on_step=window.on_step,
         on_event=lambda kind, text: print(f"{kind}: {text}", file=sys.stderr),
         deadline_seconds=DEADLINE_SECONDS,
+        sleep=device.meter.sleep,
     )
     trainer.publish_due()
     trainer.shut_down(trainer.run(lambda: window.is_over))

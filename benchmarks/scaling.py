@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=128, help="images of a batch")
     add("--image-values", type=int, default=784, help="float32 values of an image")
     add("--outstanding", type=int, default=2, help="tickets granted to an attacker at once")
-    add("--poll-ms", type=float, default=0.3, help="pause between polls while a device is busy")
+    add("--poll-ms", type=float, default=0.5, help="pause between polls while a device is busy")
     return parser
 
 

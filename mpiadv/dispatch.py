@@ -77,7 +77,8 @@ class CraftQueue:
 
         A `patient` rank starts no younger ticket while an older one needs just the next version
         and the trainer will need that ticket at once: an attack step cannot be broken off, so
-        the older ticket, and with it the trainer, would wait for the younger one's step.
+        the older ticket, and with it the trainer, would wait for the younger one's step. See
+        `Rhythm.rewards_patience`.
         """
         for ticket in self.tickets:
             crafting = self._begun(ticket, versions)
@@ -185,7 +186,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Decision: let `attacker` craft `ticket`; `patient` as in `CraftQueue.next_step`."""
+    """Decision: let `attacker` craft `ticket`; `patient`: it has time to spare for waiting."""
 
     ticket: int
     attacker: int

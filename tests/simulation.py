@@ -14,6 +14,7 @@ from scenario import NEVER, TRAINER, Checkpoint, Observed, Scenario, UsedStep, m
 
 from mpiadv.dispatch import AttackStep, CraftQueue, Dispatcher, Grant, Train
 from mpiadv.dispatch import TicketState as State
+from mpiadv.rhythm import Rhythm
 from mpiadv.tickets import AttackSettings
 
 
@@ -143,6 +144,8 @@ class SimulatedAttacker:
         self._bench = Bench(rank, CraftQueue(scenario.rule, scenario.mode))
         self._newest = -1
         self._patient = False
+        self._rhythm = Rhythm()
+        self._step_took = 0.0
         self._is_busy = False
         self._began = 0.0
 
@@ -151,8 +154,11 @@ class SimulatedAttacker:
         self._patient = grant.patient
         self._act()
 
-    def received(self, version: int, value: int, settings: AttackSettings) -> None:
+    def received(
+        self, version: int, value: int, settings: AttackSettings, published: float
+    ) -> None:
         scenario, observed = self._simulation.scenario, self._simulation.observed
+        self._rhythm.arrived(published, self._simulation.now)
         self._bench.take_up(version, value, settings)
         self._newest = version
         self._bench.evict(scenario.rule.first_version(version))
@@ -166,13 +172,24 @@ class SimulatedAttacker:
         self._drop_consumed()
         while copy := self._bench.pop_crafted(self._bench.queue.pop_crafted):
             self._send_batch(copy)
-        step = self._bench.queue.next_step(self._bench.settings, patient=self._patient)
+        step = self._next_step()
         if step is not None:
             self._is_busy = True
             self._bench.run(step)
             usual = self._simulation.scenario.attack_step
-            delay = self._simulation.took(usual, self._rank)
-            self._simulation.after(delay, lambda: self._ran(step))
+            self._step_took = self._simulation.took(usual, self._rank)
+            self._simulation.after(self._step_took, lambda: self._ran(step))
+
+    def _next_step(self) -> AttackStep | None:
+        """The next step; where only patience keeps it back, look again soon."""
+        queue, settings = self._bench.queue, self._bench.settings
+        patient = self._rhythm.rewards_patience(
+            self._step_took, self._simulation.now, patient=self._patient
+        )
+        step = queue.next_step(settings, patient=patient)
+        if step is None and patient and queue.next_step(settings) is not None:
+            self._simulation.after(self._step_took / 10, self._act)
+        return step
 
     def _ran(self, step: AttackStep) -> None:
         self._is_busy = False
@@ -213,7 +230,7 @@ class SimulatedTrainer:
 
     def publish(self, version: int, value: int) -> None:
         simulation = self._simulation
-        settings = simulation.scenario.settings_at(version)
+        now, settings = simulation.now, simulation.scenario.settings_at(version)
         self._bench.take_up(version, value, settings)
         largest = simulation.observed.largest_ring.get(TRAINER, 0)
         simulation.observed.largest_ring[TRAINER] = max(largest, len(self._bench.ring))
@@ -221,7 +238,7 @@ class SimulatedTrainer:
             simulation.send(
                 ("broadcast", rank),
                 simulation.scenario.broadcast,
-                lambda attacker=attacker: attacker.received(version, value, settings),  # type: ignore[misc]
+                lambda attacker=attacker: attacker.received(version, value, settings, now),  # type: ignore[misc]
             )
 
     def arrived(self, copy: Copy) -> None:

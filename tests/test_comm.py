@@ -102,10 +102,19 @@ def test_wait_begins_anew_when_something_happened() -> None:
 def test_wait_backs_off_to_its_longest_sleep() -> None:
     clock = Clock()
     wait = Wait(10.0, clock=clock, sleep=clock.sleep)
-    for _ in range(10):
+    for _ in range(200):
         wait.pause(lambda: "nothing")
-    assert clock.sleeps[:3] == [1e-4, 2e-4, 4e-4]
+    assert clock.sleeps == sorted(clock.sleeps)
+    assert clock.sleeps[0] == SHORTEST_SLEEP_SECONDS
     assert clock.sleeps[-1] == LONGEST_SLEEP_SECONDS
+
+
+def test_end_of_a_wait_is_noticed_soon_after_it() -> None:
+    clock = Clock()
+    wait = Wait(10.0, clock=clock, sleep=clock.sleep)
+    while clock.now < 0.01:
+        wait.pause(lambda: "nothing")
+    assert clock.now < 1.06 * 0.01
 
 
 def test_link_in_memory_keeps_a_parameter_slot_until_every_attacker_has_it() -> None:

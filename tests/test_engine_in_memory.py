@@ -164,9 +164,9 @@ def test_overdue_tickets_are_crafted_again_and_reported() -> None:
 
 
 def test_batch_arriving_during_its_recrafting_takes_the_ticket_off_the_trainers_bench() -> None:
-    shape = JobShape(rule=rule(8, 2, 2), num_attackers=2, hang_share=0.05)
+    shape = JobShape(rule=rule(8, 2, 2), num_attackers=4, hang_share=0.05)
     overtaken = 0
-    for seed in range(12):
+    for seed in range(20):
         job = Job(replace(shape, seed=seed)).run()
         again = {int(text.split()[1][:-1]) for kind, text in job.events if kind == "re-crafted"}
         overtaken += sum(r.origin.rank != 0 and r.ticket in again for r in job.records)

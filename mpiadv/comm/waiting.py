@@ -7,6 +7,8 @@ from mpiadv.errors import DeadlineError
 
 SHORTEST_SLEEP_SECONDS = 0.0001
 LONGEST_SLEEP_SECONDS = 0.001
+SLEPT_SHARE = 0.05
+"""A sleep is this share of the wait so far, so what ends a wait is noticed hardly late."""
 
 
 class Wait:
@@ -23,7 +25,6 @@ class Wait:
         self._clock = clock
         self._sleep = sleep
         self._began: float | None = None
-        self._next_sleep = SHORTEST_SLEEP_SECONDS
 
     def pause(self, describe: Callable[[], str]) -> None:
         """Sleep a moment.
@@ -34,15 +35,15 @@ class Wait:
         now = self._clock()
         if self._began is None:
             self._began = now
-        if now - self._began > self._deadline_seconds:
+        waited = now - self._began
+        if waited > self._deadline_seconds:
             raise DeadlineError(
                 f"waited {self._deadline_seconds:g} s for {describe()}: the other side is dead, "
                 "stuck or slower than deadline_seconds allows"
             )
-        self._sleep(self._next_sleep)
-        self._next_sleep = min(2 * self._next_sleep, LONGEST_SLEEP_SECONDS)
+        sleep_seconds = max(SHORTEST_SLEEP_SECONDS, SLEPT_SHARE * waited)
+        self._sleep(min(sleep_seconds, LONGEST_SLEEP_SECONDS))
 
     def over(self) -> None:
         """Something happened: the next pause begins a new wait."""
         self._began = None
-        self._next_sleep = SHORTEST_SLEEP_SECONDS

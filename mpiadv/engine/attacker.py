@@ -12,6 +12,7 @@ from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
+from mpiadv.rhythm import Rhythm
 from mpiadv.tickets import StalenessRule
 
 
@@ -42,6 +43,8 @@ class Attacker(Generic[BatchT]):
         self._newest = -1
         self._stop = Stop.NO
         self._patient = False
+        self._rhythm = Rhythm()
+        self._step_seconds = 0.0
         self._last_call = False
         self._parted = False
         self._final: ParameterSlot | None = None
@@ -69,13 +72,19 @@ class Attacker(Generic[BatchT]):
         if crafting is not None:
             self._deliver(crafting)
             return False
-        step = self._bench.queue.next_step(versions, patient=self._patient)
+        step = self._bench.queue.next_step(versions, patient=self._is_patient())
         if step is None:
             self._idle()
         else:
             self._wait.over()
-            self._craft_seconds += self._bench.run(step)
+            self._step_seconds = self._bench.run(step)
+            self._craft_seconds += self._step_seconds
         return False
+
+    def _is_patient(self) -> bool:
+        return self._rhythm.rewards_patience(
+            self._step_seconds, self._clock(), patient=self._patient
+        )
 
     def _pump(self) -> None:
         incoming = self._link.poll()
@@ -91,7 +100,9 @@ class Attacker(Generic[BatchT]):
 
     def _take_up(self, slot: ParameterSlot) -> None:
         # Between hosts this compares two clocks; those of a cluster agree to milliseconds.
-        self._idleness.parameters_arrived(time.time() - float(slot.header["published_at"][0]))
+        published_at = float(slot.header["published_at"][0])
+        self._idleness.parameters_arrived(time.time() - published_at)
+        self._rhythm.arrived(published_at, self._clock())
         stop = Stop(int(slot.header["stop"][0]))
         if stop is not Stop.NO:
             self._stop, self._final = stop, slot

@@ -119,6 +119,7 @@ class Trainer(Generic[BatchT]):
         self._granted_at: dict[int, float] = {}
         self._snapshots: list[tuple[ParameterSlot, Callable[[], bool]]] = []
         self._spent = _Spent()
+        self._idle_since: float | None = None
         self._step_began = clock()
         self._last_word = clock()
 
@@ -186,7 +187,7 @@ class Trainer(Generic[BatchT]):
         if decision is None:
             self._idle()
             return
-        self._wait.over()
+        self._end_idling()
         if isinstance(decision, AttackStep):
             if decision.step == 0 and not self._link.attackers:
                 # Alone, the trainer crafts the next ticket too: have its images ready by then.
@@ -264,10 +265,18 @@ class Trainer(Generic[BatchT]):
         self._step_began = self._clock()
 
     def _idle(self) -> None:
-        began = self._clock()
-        self._craft_again_if_overdue(began)
+        now = self._clock()
+        if self._idle_since is None:
+            self._idle_since = now
+        self._craft_again_if_overdue(now)
         self._wait.pause(self._missing)
-        self._spent.wait += self._clock() - began
+
+    def _end_idling(self) -> None:
+        """Book the wait as a whole: moving messages on in vain is waiting too."""
+        self._wait.over()
+        if self._idle_since is not None:
+            self._spent.wait += self._clock() - self._idle_since
+            self._idle_since = None
 
     def _craft_again_if_overdue(self, now: float) -> None:
         """A granted ticket that is long overdue is crafted here too; the first copy wins."""
