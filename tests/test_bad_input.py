@@ -70,6 +70,10 @@ def _flip_a_bit(checkpoint: Path) -> None:
     checkpoint.write_bytes(content)
 
 
+def _remove_all(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint.parent)
+
+
 def _mnist(file: str, num_bytes: int | None = None) -> Words:
     """A run on ten images of MNIST's format, one file of which is cut off, or missing."""
 
@@ -304,6 +308,11 @@ CASES: dict[str, tuple[Words, str]] = {
     "checkpoint_of_another_configuration": (
         _resumed(optimizer__learning_rate=0.2),
         "*/checkpoint-000000020.pt was trained with optimizer.learning_rate=0.1, this run has "
+        "optimizer.learning_rate=0.2: set it back, or start anew with output=FOLDER",
+    ),
+    "log_of_another_configuration_without_a_checkpoint": (
+        _resumed(_remove_all, optimizer__learning_rate=0.2),
+        "*/unfinished/log.h5 was trained with optimizer.learning_rate=0.1, this run has "
         "optimizer.learning_rate=0.2: set it back, or start anew with output=FOLDER",
     ),
 }

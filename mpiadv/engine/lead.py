@@ -19,7 +19,7 @@ from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
 from mpiadv.engine.session import Setup
-from mpiadv.engine.state import differences, require_same_run, restore
+from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
 from mpiadv.engine.trainer import Stop, Trainer
 from mpiadv.errors import UserError
 from mpiadv.evaluation import Counts
@@ -56,6 +56,8 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
         checkpoint = load_newest(folder.checkpoints) if resume else None
         if checkpoint is not None:
             require_same_run(config, checkpoint)
+        else:
+            require_same_log(config, folder.log)
     except UserError:
         folder.close()
         raise

@@ -1,16 +1,19 @@
 """The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from mpiadv.checkpoint import Checkpoint
-from mpiadv.config import Config
+from mpiadv.config import Config, flatten
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.trainer import Published
 from mpiadv.errors import UserError
+from mpiadv.runlog import read_attributes
 from mpiadv.tickets import AttackSettings
 
 FORMAT = 1
@@ -84,11 +87,28 @@ def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
             f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
         )
-    theirs, ours = json.loads(checkpoint.payload["identity"]), config.identity()
+    _require_same(json.loads(checkpoint.payload["identity"]), config.identity(), checkpoint.path)
+
+
+def require_same_log(config: Config, log: Path) -> None:
+    """Refuse to go on with the log of another configuration, where there is no checkpoint yet.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    try:
+        known = flatten(yaml.safe_load(read_attributes(log)["config"]))
+    except (UserError, KeyError, yaml.YAMLError):
+        return  # missing or damaged: resuming begins another one
+    ours = config.identity()
+    _require_same({key: known.get(key) for key in ours}, ours, log)
+
+
+def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
     for key in sorted({*theirs, *ours}):
         if theirs.get(key) != ours.get(key):
             raise UserError(
-                f"{checkpoint.path} was trained with {key}={theirs.get(key)}, this run has "
+                f"{source} was trained with {key}={theirs.get(key)}, this run has "
                 f"{key}={ours.get(key)}: set it back, or start anew with output=FOLDER"
             )
 
