@@ -239,7 +239,7 @@ def main() -> None:
         room = (time.perf_counter() - began) * len(os.sched_getaffinity(0))
         ours = sum(map(float, world.gather(str(cpu))))
     if window is not None:
-        window.measured(world.size, ours / room, (busy - ours) / room).write(output)
+        window.measured(world.size, ours / room, max(0.0, busy - ours) / room).write(output)
 
 
 def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Window) -> None:
