@@ -9,12 +9,16 @@ from mpiadv.launch import launch
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
        mpiadv launch -n RANKS [CONFIG] [key.subkey=value ...] [--resume]
+       mpiadv report LOG_OR_RUN_FOLDER ... [--output PAGE] [--figures FOLDER] [--overwrite]
+       mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
 
 Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
 trained in a minute.
 
   mpiadv CONFIG ...           train on one rank, or on those of the mpirun or srun around it
   mpiadv launch -n 8 CONFIG   train on 8 ranks of this machine, or of this allocation
+  mpiadv report FOLDER ...    write a page of figures about runs, from their logs
+  mpiadv watch FOLDER         show a run in the terminal as it goes on
   key.subkey=value            change a setting, for example training.num_steps=500
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    # Imported only here: the launcher needs neither torch nor MPI, and starts at once.
+    # Imported only here: the other commands need neither torch nor MPI, and start at once.
     from mpiadv.run import main as run
 
     return run(arguments)
@@ -53,8 +57,22 @@ def _launch(arguments: Sequence[str]) -> int:
     return launch(int(arguments[1]), arguments[2:])
 
 
+def _report(arguments: Sequence[str]) -> int:
+    from mpiadv.report.command import main as report
+
+    return report(arguments)
+
+
+def _watch(arguments: Sequence[str]) -> int:
+    from mpiadv.watch.command import main as watch
+
+    return watch(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "launch": _launch,
+    "report": _report,
+    "watch": _watch,
 }
 """First word of the command line to what it does. A folder called `launch` is `./launch`."""
 

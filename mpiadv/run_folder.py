@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import os
+import re
 import socket
 import warnings
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +14,10 @@ from typing import Self
 from mpiadv.errors import UserError
 from mpiadv.whole_files import write_text
 
-_TRACES_OF_A_RUN = ("log.h5", "checkpoints", "model.pt", "DONE")
+LOG_NAME = "log.h5"
+_DONE_NAME = "DONE"
+_LOCK_NAME = "lock"
+_TRACES_OF_A_RUN = (LOG_NAME, "checkpoints", "model.pt", _DONE_NAME)
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -51,7 +56,7 @@ class RunFolder:
     @property
     def log(self) -> Path:
         """The HDF5 log."""
-        return self.path / "log.h5"
+        return self.path / LOG_NAME
 
     @property
     def checkpoints(self) -> Path:
@@ -66,7 +71,7 @@ class RunFolder:
     @property
     def done(self) -> Path:
         """The marker of a finished run. Launchers should trust it, not the exit code."""
-        return self.path / "DONE"
+        return self.path / _DONE_NAME
 
     @property
     def is_done(self) -> bool:
@@ -98,6 +103,48 @@ class RunFolder:
         self.close()
 
 
+class RunState(Enum):
+    """How a run stands, as its folder tells."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """It let the folder go before it was done: interrupted, or ended by an error."""
+    KILLED = "killed"
+    """It holds the folder, and its process is gone."""
+    UNKNOWN = "a log alone"
+    """The folder shows no trace of a process: the log was copied there."""
+
+
+def state_of(folder: Path) -> RunState:
+    """How the run in a folder stands, for people to read: it touches nothing, not even the lock.
+
+    Whether a process of another host still runs cannot be seen: it counts as running.
+    """
+    if (folder / _DONE_NAME).exists():
+        return RunState.FINISHED
+    try:
+        signature = (folder / _LOCK_NAME).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return RunState.UNKNOWN
+    signed = re.match(r"process (\d+) on host (\S+)", signature)
+    if signed is None:
+        return RunState.STOPPED
+    if signed[2] == socket.gethostname() and not _is_alive(int(signed[1])):
+        return RunState.KILLED
+    return RunState.RUNNING
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +161,7 @@ def _make(folder: Path) -> None:
 
 def _lock(folder: Path) -> int:
     """Take the lock and sign it; the open file that holds it."""
-    path = folder / "lock"
+    path = folder / _LOCK_NAME
     try:
         # Creating the file is the test: root passes every permission check, even on a read-only
         # file system.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mpiadv.errors import UserError
-from mpiadv.run_folder import RunFolder
+from mpiadv.run_folder import RunFolder, RunState, state_of
 
 
 def test_missing_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -29,6 +29,16 @@ def test_folder_in_use_is_refused_naming_the_process(tmp_path: Path) -> None:
 def test_closed_folder_is_free_again(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, resume=False).close()
     RunFolder.open(tmp_path, resume=False).close()
+
+
+def test_state_of_a_run_is_told_without_touching_its_folder(tmp_path: Path) -> None:
+    assert state_of(tmp_path) is RunState.UNKNOWN
+    with RunFolder.open(tmp_path, resume=False) as folder:
+        assert state_of(tmp_path) is RunState.RUNNING
+    assert state_of(tmp_path) is RunState.STOPPED
+    folder.mark_done("100 %")
+    assert state_of(tmp_path) is RunState.FINISHED
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "DONE"}
 
 
 def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:

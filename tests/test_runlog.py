@@ -96,7 +96,7 @@ def test_attributes_are_kept(tmp_path: Path) -> None:
 def test_every_column_tells_its_unit(tmp_path: Path) -> None:
     begin(tmp_path / "log.h5", snapshot_shape=(1, 1, 2, 2)).close()
     with h5py.File(tmp_path / "log.h5", "r") as file:
-        for table in (*TABLES, "snapshots"):
+        for table in (*TABLES, "snapshots", "snapshot_originals"):
             units = dict(file[table].attrs)
             assert set(units) == {f"unit:{column}" for column in file[table].dtype.names}
             assert all(units.values())
@@ -249,6 +249,21 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
     with h5py.File(path, "r") as file:
         assert list(file["resumes"]) == ["0001", "0002"]
         assert dict(file["resumes/0002"].attrs) == {"step": 1000, "seed": 9, "ranks": 4}
+
+
+def test_originals_of_snapshots_are_kept_once_and_cut_with_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "log.h5"
+    images = np.full((1, 1, 2, 2), 0.5, np.float32)
+    with begin(path, snapshot_shape=images.shape) as log:
+        for step in (10, 20):
+            log.snapshot(step, images, originals=images / 2)
+            log.flush()
+    (kept,) = read_table(path, "snapshot_originals")
+    assert kept["step"] == 10 and np.all(kept["images"] == 0.25)
+    with RunLog.resume(path, step=5, attributes={}, snapshot_shape=images.shape) as log:
+        assert len(read_table(path, "snapshot_originals")) == 0
+        log.snapshot(6, images, originals=images / 2)
+    assert read_table(path, "snapshot_originals")["step"].tolist() == [6]
 
 
 def test_resumed_log_goes_on(tmp_path: Path) -> None:

@@ -92,17 +92,18 @@ class Recorder:
 
     def take_snapshot(self, step: int) -> None:
         """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
-        num_images = snapshot_shape(self.config, self.test)[0]
+        indices = np.arange(snapshot_shape(self.config, self.test)[0])
         attacked = attack_images(
             self.learner.model,
             self.test,
             evaluation_attack(self.config),
-            np.arange(num_images),
+            indices,
             seed=self.config.seed,
             precision=self.config.training.precision,
             between_steps=self._the_trainer.pump,
         )
-        self.log.snapshot(step, attacked.adversarial.numpy())
+        originals, _ = self.test.batch(indices)
+        self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
 
     def save(self, step: int) -> None:
         """Write a checkpoint; the log's rows up to it are on disk before it is."""

@@ -10,9 +10,10 @@ Each table is one dataset of a compound type, each column's unit or meaning its 
         units = dict(log["train"].attrs)
 
 `/train` has one row per training step, `/evaluation` one per evaluation and attack, `/snapshots`
-the same test images attacked at regular steps, `/events` what happened, `/attackers` one row per
-crafting rank each time a run ends: see the row classes. File attributes hold what `create` was
-given (configuration, versions, hosts, seeds); group `/resumes` what each `resume` was given.
+the same test images attacked at regular steps, `/snapshot_originals` those images before the
+attack, `/events` what happened, `/attackers` one row per crafting rank each time a run ends: see
+the row classes. File attributes hold what `create` was given (configuration, versions, hosts,
+seeds); group `/resumes` what each `resume` was given.
 
 Why it is written as it is. A kill, or another process's read, may come between any two writes of
 the HDF5 library (2.0, earliest format). In the usual layout, chunks of 256 rows, 18 of the 239

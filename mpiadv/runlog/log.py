@@ -29,6 +29,7 @@ from mpiadv.runlog.rows import (
     Rows,
     Table,
     TrainRow,
+    originals_table,
     snapshot_table,
     table_of,
 )
@@ -157,8 +158,17 @@ class RunLog:
         """Add an event, dated now."""
         self._add("events", EventRow(wall_clock=self._clock(), step=step, kind=kind, text=text))
 
-    def snapshot(self, step: int, images: npt.NDArray[np.float32]) -> None:
+    def snapshot(
+        self,
+        step: int,
+        images: npt.NDArray[np.float32],
+        *,
+        originals: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         """Add attacked test images: float32 [N, C, H, W] in [0, 1], of the log's snapshot shape.
+
+        `originals` are the images before the attack. They are the same each time, so those of the
+        first snapshot are kept, in `/snapshot_originals`.
 
         Raises:
             ValueError: they have another shape, or the log was opened without snapshots.
@@ -168,6 +178,8 @@ class RunLog:
         if images.shape != expected:
             raise ValueError(f"snapshot of shape {images.shape}: expected {expected}")
         self._add("snapshots", (step, images.copy()))
+        if originals is not None and self._is_empty("snapshot_originals"):
+            self._add("snapshot_originals", (step, originals.copy()))
 
     def flush(self, *, durable: bool = False) -> None:
         """Hand all rows to the file: they survive the process's end, and readers see them.
@@ -225,6 +237,9 @@ class RunLog:
     def _add(self, table: str, row: Any) -> None:
         self._waiting[table].append(self._tables[table].as_tuple(row))
 
+    def _is_empty(self, table: str) -> bool:
+        return not self._waiting[table] and len(self._open[table]) == 0
+
     def _append(self, waiting: dict[str, Rows]) -> None:
         write_at = writer_at(self._open)
         for name, rows in waiting.items():
@@ -275,7 +290,10 @@ def _open_to_read(path: Path) -> h5py.File:
 
 
 def _tables_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Table]:
-    return _TABLES if shape is None else {**_TABLES, "snapshots": snapshot_table(shape)}
+    if shape is None:
+        return _TABLES
+    snapshots = {"snapshots": snapshot_table(shape), "snapshot_originals": originals_table(shape)}
+    return {**_TABLES, **snapshots}
 
 
 def _move_aside_damaged(path: Path) -> str | None:

@@ -5,7 +5,7 @@ meaning, said once.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
 
@@ -135,6 +135,18 @@ def snapshot_table(shape: tuple[int, ...]) -> Table:
         },
         as_tuple=lambda row: row,
         first_room=4,
+    )
+
+
+def originals_table(shape: tuple[int, ...]) -> Table:
+    """The table of what snapshots attack: one row, `images` as in `snapshot_table`."""
+    return replace(
+        snapshot_table(shape),
+        units={
+            "step": "training steps done before the first snapshot",
+            "images": "the test images of /snapshots before the attack, pixels in [0, 1]",
+        },
+        first_room=1,
     )
 
 

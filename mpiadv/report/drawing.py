@@ -1,0 +1,142 @@
+"""What all figures share: size, colours, marks, and turning one into PNG or PDF. Knows no log."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mpiadv.report.series import Blocks
+
+MARK = "made by mpiadv report"
+"""Stands in every file that this package writes, which it may therefore write over."""
+
+PAGE_WIDTH_INCHES = 10.0
+DOTS_PER_INCH = 150
+
+NATURAL, ADVERSARIAL = "#1f77b4", "#c62828"
+FIRST, LAST = "#5e35b1", "#ef8e19"
+ACTIVITY_COLOURS: Mapping[str, str] = {
+    "training": "#1f77b4",
+    "crafting": "#ef8e19",
+    "waiting": "#c62828",
+    "publishing": "#2e7d32",
+    "evaluating, saving, starting": "#b0bec5",
+    "waiting for parameters on their way": "#8e6bbf",
+    "waiting for the trainer": "#c62828",
+    "waiting for tickets": "#f4a6a0",
+}
+"""Waiting is red wherever it can be helped."""
+
+_STYLE: Mapping[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure with what to say about it. `name` is its file's, without the ending."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw within this: figures take their fonts and lines from the settings around them."""
+    settings: Any = dict(_STYLE)  # matplotlib types its keys as literals, and not in all releases
+    with mpl.rc_context(settings):
+        yield
+
+
+def panels(
+    columns: int = 2, *, height: float = 3.6, widths: Sequence[float] | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A new figure of the page's width with a row of panels; `height` in inches."""
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, height), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False, width_ratios=widths)
+    return figure, list(axes[0])
+
+
+def over_steps(axis: Axes, label: str, *, num_steps: int, resumes: Sequence[int] = ()) -> None:
+    """Finish a panel whose abscissa is the training step: labels, range, a line per resume."""
+    axis.set_xlabel("training step")
+    axis.set_ylabel(label)
+    axis.set_xlim(0, max(1, num_steps))
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for number, step in enumerate(resumes):
+        axis.axvline(
+            step, color="#555555", linestyle="--", linewidth=1.2, zorder=3,
+            label=None if number else "resumed",
+        )  # fmt: skip
+
+
+def raw_and_mean(
+    axis: Axes, steps: Any, values: Any, blocks: Blocks, *, colour: str, label: str
+) -> None:
+    """Every value lightly, its mean over blocks strongly."""
+    # As pixels: sixty thousand points would make a vector file of megabytes.
+    axis.plot(steps, values, color=colour, alpha=0.22, linewidth=0.7, rasterized=True)
+    marker = "o" if len(blocks.steps) < 3 else ""
+    axis.plot(blocks.steps, blocks.mean, color=colour, linewidth=1.8, marker=marker, label=label)
+
+
+def stacked_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]]) -> None:
+    """A horizontal bar per row, its fractions side by side, in percent where there is room."""
+    names = list(rows)
+    activities = list(dict.fromkeys(name for row in rows.values() for name in row))
+    left = [0.0] * len(names)
+    for activity in activities:
+        widths = [100 * rows[name].get(activity, 0.0) for name in names]
+        bars = axis.barh(
+            names, widths, left=left, color=ACTIVITY_COLOURS[activity], label=activity, height=0.7
+        )
+        shown = [f"{width:.0f}" if width >= 6 and len(names) <= 24 else "" for width in widths]
+        axis.bar_label(bars, labels=shown, label_type="center", color="white", fontsize=9)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("share of the time (%)")
+    axis.set_ylim(max(len(names), 3) - 0.4, -0.6)  # a lone bar stays a bar
+    axis.grid(False, axis="y")
+    if len(names) > 24:
+        axis.yaxis.set_major_locator(MaxNLocator(16, integer=True))
+
+
+def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
+    """The legend of `axis` under the whole figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a picture, the same bytes for the same figure."""
+    return _saved(figure, "png", {"Software": MARK})
+
+
+def pdf(figure: Figure) -> bytes:
+    """A figure as a page, the same bytes for the same figure."""
+    return _saved(figure, "pdf", {"Creator": MARK, "CreationDate": None})
+
+
+def _saved(figure: Figure, kind: str, metadata: Mapping[str, Any]) -> bytes:
+    buffer = BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=dict(metadata))
+    return buffer.getvalue()

@@ -1,0 +1,215 @@
+"""A log in memory, and what its attributes mean. Knows no torch and no MPI, and computes nothing.
+
+Logs may be of running, finished, interrupted, resumed or killed runs, and lack the columns that
+were added since: `column` is NaN there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from mpiadv.config import flatten
+from mpiadv.errors import UserError
+from mpiadv.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.runlog import FORMAT_VERSION
+
+Rows = npt.NDArray[np.void]
+"""A table: a structured array [rows]."""
+Floats = npt.NDArray[np.float64]
+
+_NEEDED = ("train", "evaluation", "events")
+_MOST_SNAPSHOTS = 10
+_MOST_IMAGES = 4
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises on damaged files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshots:
+    """Some of the snapshots, evenly spread over the run.
+
+    Attributes:
+        steps: int64 [T], training steps done before each.
+        images: float32 [T, N, C, H, W] in [0, 1], the same test images attacked each time.
+        originals: float32 [N, C, H, W], the images before the attack; None in older logs.
+        num_taken: how many the log holds.
+    """
+
+    steps: npt.NDArray[np.int64]
+    images: npt.NDArray[np.float32]
+    originals: npt.NDArray[np.float32] | None
+    num_taken: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """A log as it was when it was read.
+
+    Attributes:
+        label: what to call the run in figures: its folder's name, or its file's.
+        config: the newest start's configuration, flat: `training.num_steps` and so on.
+        attributes: of the file; where a resume said otherwise, what the newest said.
+        ranks: number of ranks of the first start and of each resume.
+    """
+
+    path: Path
+    label: str
+    state: RunState
+    config: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    ranks: tuple[int, ...]
+    train: Rows
+    evaluation: Rows
+    events: Rows
+    snapshots: Snapshots | None
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps done."""
+        return int(self.train["step"][-1]) + 1 if len(self.train) else 0
+
+    @property
+    def planned_steps(self) -> int | None:
+        """Training steps of the whole run; None where the configuration does not tell."""
+        planned = self.config.get("training.num_steps")
+        return planned if isinstance(planned, int) else None
+
+    @property
+    def resumes(self) -> list[int]:
+        """Training steps done at each resume, in order, each once."""
+        return sorted({int(row["step"]) for row in self.events_of("resume")})
+
+    @property
+    def hash(self) -> str:
+        """The final model's hash; empty as long as the run has not ended."""
+        ends = self.events_of("end")
+        return text(ends[-1]["text"]).removeprefix("hash ") if len(ends) else ""
+
+    def events_of(self, kind: str) -> Rows:
+        """The events of a kind: `start`, `resume`, `end`, ..."""
+        found: Rows = self.events[self.events["kind"] == kind.encode()]
+        return found
+
+    def column(self, name: str) -> Floats:
+        """A column of `/train`: float64 [rows]; NaN where the log has no such column."""
+        if name not in (self.train.dtype.names or ()):
+            return np.full(len(self.train), np.nan)
+        return np.asarray(self.train[name], np.float64)
+
+    @property
+    def condition(self) -> str:
+        """How the run stands, in a few words."""
+        if self.state is RunState.STOPPED and len(self.events):
+            return "interrupted" if self.events[-1]["kind"] == b"interrupted" else "stopped"
+        if self.state is RunState.UNKNOWN and self.hash:
+            return "finished"
+        return self.state.value
+
+
+def find_log(given: str | Path) -> Path:
+    """The log at a path, or in the run's folder at that path.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(given)
+    if path.is_dir():
+        if not (path / LOG_NAME).is_file():
+            raise UserError(f"{path} holds no {LOG_NAME}: give a run's folder, or a log")
+        return path / LOG_NAME
+    if not path.is_file():
+        raise UserError(f"there is no log at {path}: give a run's folder, or a log")
+    return path
+
+
+def read_log(given: str | Path, *, snapshots: bool = True) -> Log:
+    """Read a log, or that of a run's folder, also while the run writes it.
+
+    Raises:
+        UserError: there is none, it cannot be read, or another version of mpiadv wrote it.
+    """
+    path = find_log(given)
+    # Before the rows: they are the last ones where the run is finished.
+    state = state_of(path.parent) if path.name == LOG_NAME else RunState.UNKNOWN
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _require_format(path, dict(file.attrs))
+            return _read(path, state, file, snapshots)
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a log: {why or type(error).__name__}") from None
+
+
+def text(value: bytes | str) -> str:
+    """A cell of text."""
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _require_format(path: Path, attributes: Mapping[str, Any]) -> None:
+    if "format_version" not in attributes:
+        raise UserError(f"{path} is not a log of mpiadv: it has no format_version")
+    version = int(attributes["format_version"])
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has log format {version}, this mpiadv reads format {FORMAT_VERSION}: "
+            "use the mpiadv that wrote it, or a newer one"
+        )
+
+
+def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
+    starts = [dict(file.attrs)]
+    if "resumes" in file:
+        starts += [dict(file["resumes"][name].attrs) for name in sorted(file["resumes"])]
+    attributes = {key: value for start in starts for key, value in start.items()}
+    tables = {name: _table(path, file, name) for name in _NEEDED}
+    return Log(
+        path=path,
+        label=path.resolve().parent.name if path.name == LOG_NAME else path.stem,
+        state=state,
+        config=_flat_config(path, attributes.get("config", "")),
+        attributes=attributes,
+        ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
+        snapshots=_snapshots(file) if snapshots else None,
+        **tables,
+    )
+
+
+def _table(path: Path, file: h5py.File, name: str) -> Rows:
+    if name not in file or not file[name].dtype.names:
+        raise UserError(f"{path} is not a log of mpiadv: it has no table {name}")
+    rows: Rows = file[name][:]
+    return rows
+
+
+def _flat_config(path: Path, written: Any) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text(written))
+    except yaml.YAMLError:
+        raise UserError(f"{path} is damaged: its configuration is not YAML") from None
+    return flatten(tree) if isinstance(tree, dict) else {}
+
+
+def _snapshots(file: h5py.File) -> Snapshots | None:
+    """At most so many snapshots, of at most so many images: all of them may be gigabytes."""
+    if "snapshots" not in file or len(file["snapshots"]) == 0:
+        return None
+    table = file["snapshots"]
+    count = min(len(table), _MOST_SNAPSHOTS)
+    chosen = [table[row] for row in np.linspace(0, len(table) - 1, count).round().astype(int)]
+    originals = file.get("snapshot_originals")
+    return Snapshots(
+        steps=np.array([row["step"] for row in chosen], np.int64),
+        images=np.stack([row["images"][:_MOST_IMAGES] for row in chosen]),
+        originals=originals[0]["images"][:_MOST_IMAGES]
+        if originals is not None and len(originals)
+        else None,
+        num_taken=len(table),
+    )

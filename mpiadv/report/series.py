@@ -1,0 +1,166 @@
+"""Numbers computed from a log's rows: means, seconds by activity, rates. Knows no file, no figure.
+
+NaN means "not measured" everywhere, and counts as no value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.report.reading import Floats, Log, Rows
+
+TRAINER_ACTIVITIES = {
+    "training": "train_seconds",
+    "crafting": "own_craft_seconds",
+    "waiting": "wait_seconds",
+    "publishing": "publish_seconds",
+}
+"""What the trainer does to its column in `/train`."""
+
+OTHER = "evaluating, saving, starting"
+"""The rest of the trainer's time."""
+
+ATTACKER_ACTIVITIES = {
+    "crafting": "craft_seconds",
+    "waiting for parameters on their way": "parameter_wait_seconds",
+    "waiting for the trainer": "trainer_wait_seconds",
+    "waiting for tickets": "grant_wait_seconds",
+}
+"""What an attacker does to its column in `/train`."""
+
+_RATE_ROWS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A column in blocks of `width` rows; NaN where a block has no value.
+
+    Attributes:
+        steps: float64 [blocks], the middle of each block.
+        mean, lowest, highest: float64 [blocks].
+    """
+
+    width: int
+    steps: Floats
+    mean: Floats
+    lowest: Floats
+    highest: Floats
+
+
+def block_width(num_rows: int) -> int:
+    """How many rows to average over, so that about a hundred points are left."""
+    return max(1, min(5, num_rows // 10), num_rows // 100)
+
+
+def in_blocks(steps: npt.ArrayLike, values: npt.ArrayLike, width: int | None = None) -> Blocks:
+    """Means and ranges of `values` over blocks of rows; the last block may be shorter."""
+    places, column = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    width = width or block_width(len(column))
+    first = np.arange(0, len(column), width)
+    if not len(first):
+        return Blocks(width=width, steps=places, mean=places, lowest=places, highest=places)
+    known = np.isfinite(column)
+    counts = np.add.reduceat(known.astype(np.float64), first)
+    sums = np.add.reduceat(np.where(known, column, 0.0), first)
+    empty = counts == 0
+    lowest = np.minimum.reduceat(np.where(known, column, np.inf), first)
+    highest = np.maximum.reduceat(np.where(known, column, -np.inf), first)
+    last = np.minimum(first + width, len(column)) - 1
+    return Blocks(
+        width=width,
+        steps=(places[first] + places[last]) / 2,
+        mean=np.where(empty, np.nan, sums / np.maximum(counts, 1.0)),
+        lowest=np.where(empty, np.nan, lowest),
+        highest=np.where(empty, np.nan, highest),
+    )
+
+
+def mean(values: npt.ArrayLike) -> float:
+    """The mean of what is finite; NaN if nothing is."""
+    column = np.asarray(values, np.float64)
+    known = column[np.isfinite(column)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def row_seconds(log: Log) -> Floats:
+    """Seconds from the end of the step before, or from the start or resume, to a step's end.
+
+    float64 [rows]. The time between an interruption and the resume counts nowhere.
+    """
+    ends = log.column("wall_clock")
+    if not len(ends):
+        return ends
+    begun = np.isin(log.events["kind"], [b"start", b"resume"])
+    starts = np.sort(np.append(log.events["wall_clock"][begun], -np.inf))
+    before = np.append(-np.inf, ends[:-1])
+    begins = np.maximum(before, starts[np.searchsorted(starts, ends, side="right") - 1])
+    # A clock that was set back gives no negative times, and a log without a start no endless one.
+    return np.where(np.isfinite(begins), np.maximum(ends - begins, 0.0), 0.0)
+
+
+def trainer_seconds(log: Log) -> dict[str, Floats]:
+    """The trainer's seconds by activity, `OTHER` last: float64 [rows] each."""
+    seconds = {name: _known(log.column(key)) for name, key in TRAINER_ACTIVITIES.items()}
+    accounted = sum(seconds.values(), np.zeros(len(log.train)))
+    return {**seconds, OTHER: np.maximum(row_seconds(log) - accounted, 0.0)}
+
+
+def attacker_seconds(log: Log, last_rows: int | None = None) -> dict[int, dict[str, float]]:
+    """Each attacker's seconds by activity, over the tickets that were trained on, by rank."""
+    rows = slice(None) if last_rows is None else slice(-last_rows, None)
+    ranks = log.train["rank"][rows]
+    columns = {name: _known(log.column(key)[rows]) for name, key in ATTACKER_ACTIVITIES.items()}
+    return {
+        int(rank): {name: float(column[ranks == rank].sum()) for name, column in columns.items()}
+        for rank in np.unique(ranks)
+        if rank != 0
+    }
+
+
+def tickets_by_rank(log: Log) -> dict[int, int]:
+    """How many of the batches that were trained on each rank crafted."""
+    ranks, counts = np.unique(log.train["rank"], return_counts=True)
+    return dict(zip(ranks.tolist(), counts.tolist(), strict=True))
+
+
+def shares(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by activity as fractions of their sum; all 0 where the sum is 0."""
+    total = sum(seconds.values())
+    return {name: value / total if total > 0 else 0.0 for name, value in seconds.items()}
+
+
+def recent_rate(log: Log) -> float:
+    """Training steps per second over the newest rows since the last start; NaN if unknown."""
+    since = log.resumes[-1] if log.resumes else 0
+    seconds = row_seconds(log)[log.train["step"] > since][-_RATE_ROWS:]
+    total = float(seconds.sum())
+    return len(seconds) / total if total > 0 else float("nan")
+
+
+def seconds_left(log: Log) -> float:
+    """Seconds until the last training step at the recent rate; NaN if unknown."""
+    if log.planned_steps is None:
+        return float("nan")
+    return (log.planned_steps - log.num_steps) / recent_rate(log)
+
+
+def last_written(log: Log) -> float:
+    """When the newest row was written, seconds since 1970; NaN if there is none."""
+    times = np.append(log.column("wall_clock")[-1:], log.events["wall_clock"][-1:])
+    return float(times.max()) if len(times) else float("nan")
+
+
+def final_evaluation(log: Log) -> Rows:
+    """The newest evaluation: a table of one row, or none."""
+    return log.evaluation[-1:]
+
+
+def attacks_of(log: Log) -> list[bytes]:
+    """The names of the attacks that evaluations ran, in the order of their first."""
+    return list(dict.fromkeys(log.evaluation["attack"].tolist()))
+
+
+def _known(values: Floats) -> Floats:
+    return np.where(np.isfinite(values), values, 0.0)

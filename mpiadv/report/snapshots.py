@@ -1,0 +1,112 @@
+"""The strip of snapshots: how the attack on the same images changed over the run.
+
+Bhat, Tsipras and Madry 2019, figure 6: with too much staleness the perturbations form a line that
+moves through the image in cycles; in a sound run they settle.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mpiadv.report.drawing import PAGE_WIDTH_INCHES, Picture
+from mpiadv.report.reading import Log, Snapshots
+
+_FEWEST_COLUMNS = 6
+"""Fewer snapshots leave room: larger tiles would fill the screen."""
+
+_SEES = (
+    "In a sound run the perturbations settle; a pattern that moves through the image and comes "
+    "back is what too much staleness looks like (Bhat et al. 2019, figure 6)."
+)
+
+
+def snapshots(log: Log) -> Picture | None:
+    """The same test images attacked at steps spread over the run, one row per image."""
+    taken = log.snapshots
+    if taken is None:
+        return None
+    tiles, headings = _tiles(taken)
+    figure = _strip(tiles, headings)
+    if taken.originals is None:
+        shown = "The attacked test images themselves: this log does not hold the images before it"
+    else:
+        shown = (
+            "First column: test images. Then the perturbation that the evaluation's attack finds "
+            "against the model of that step: white is unchanged, red brighter, blue darker (colour "
+            "images: grey is unchanged), full colour the largest change, "
+            f"{_largest_change(taken):.3g} of the pixels' range"
+        )
+    return Picture(
+        name="snapshots",
+        title="The same images attacked over the run",
+        figure=figure,
+        caption=f"{shown}. {len(taken.steps)} of {taken.num_taken} snapshots, one column per "
+        f"training step. {_SEES}",
+    )
+
+
+def _tiles(taken: Snapshots) -> tuple[list[list[npt.NDArray[np.float32]]], list[str]]:
+    """Pictures [H, W] in [-1, 1], [H, W, 3] or [H, W] in [0, 1], by image and column."""
+    headings = [f"step {step}" for step in taken.steps]
+    num_images = taken.images.shape[1]
+    if taken.originals is None:
+        rows = [[_as_image(shot[index]) for shot in taken.images] for index in range(num_images)]
+        return rows, headings
+    scale = max(_largest_change(taken), 1e-6)
+    rows = [
+        [
+            _as_image(taken.originals[index]),
+            *(_as_change((shot[index] - taken.originals[index]) / scale) for shot in taken.images),
+        ]
+        for index in range(num_images)
+    ]
+    return rows, ["image", *headings]
+
+
+def _largest_change(taken: Snapshots) -> float:
+    assert taken.originals is not None
+    return float(np.abs(taken.images - taken.originals).max())
+
+
+def _as_image(image: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """[C, H, W] in [0, 1] as [H, W, 3]."""
+    colour = image if image.shape[0] == 3 else np.repeat(image.mean(0, keepdims=True), 3, axis=0)
+    shown: npt.NDArray[Any] = np.clip(colour.transpose(1, 2, 0), 0.0, 1.0)
+    return shown
+
+
+def _as_change(change: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """[C, H, W] in [-1, 1] as [H, W, 3]: grey images in red and blue, colour ones around grey."""
+    if change.shape[0] == 3:
+        colour: npt.NDArray[Any] = np.clip(0.5 + 0.5 * change.transpose(1, 2, 0), 0.0, 1.0)
+        return colour
+    value = np.clip(change.mean(0), -1.0, 1.0)
+    up, down = np.maximum(value, 0.0), np.maximum(-value, 0.0)
+    return np.stack([1 - 0.85 * down, 1 - 0.85 * (up + down), 1 - 0.85 * up], axis=-1)
+
+
+def _strip(rows: list[list[npt.NDArray[Any]]], headings: list[str]) -> Figure:
+    columns = max(_FEWEST_COLUMNS, len(headings))
+    height = PAGE_WIDTH_INCHES / columns * len(rows) + 0.35
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, height), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, tiles in zip(axes, rows, strict=True):
+        for axis, tile in zip(row, tiles, strict=False):
+            _show(axis, tile)
+        for axis in row[len(tiles) :]:
+            axis.set_axis_off()
+    for axis, heading in zip(axes[0], headings, strict=False):
+        axis.set_title(heading, fontsize=9)
+    return figure
+
+
+def _show(axis: Axes, tile: npt.NDArray[Any]) -> None:
+    axis.imshow(tile, vmin=0, vmax=1, interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+    for spine in axis.spines.values():
+        spine.set(visible=True, color="#bbbbbb", linewidth=0.6)

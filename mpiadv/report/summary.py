@@ -1,0 +1,110 @@
+"""The summary of runs as rows of text: how they stand, how they ended, where they differ."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+
+from mpiadv.report.reading import Log, text
+from mpiadv.report.series import final_evaluation, row_seconds
+
+_NOT_A_DIFFERENCE = ("output",)
+_UNKNOWN = "-"
+
+
+def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
+    """A row per property: its name, then a cell for each log."""
+    return [(name, *(tell(log) for log in logs)) for name, tell in _ROWS.items()]
+
+
+def differing_settings(logs: Sequence[Log]) -> list[tuple[str, ...]]:
+    """A row per setting that is not the same in all logs."""
+    keys = list(dict.fromkeys(key for log in logs for key in log.config))
+    rows = [(key, *(str(log.config.get(key, _UNKNOWN)) for log in logs)) for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1 and row[0] not in _NOT_A_DIFFERENCE]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    if not isfinite(seconds):
+        return _UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _steps(log: Log) -> str:
+    planned = log.planned_steps
+    return f"{log.num_steps} of {planned}" if planned is not None else str(log.num_steps)
+
+
+def _accuracy(kind: str) -> Callable[[Log], str]:
+    def tell(log: Log) -> str:
+        for row in final_evaluation(log):
+            attack = f" under {text(row['attack'])}" if kind == "adversarial" else ""
+            return (
+                f"{100 * row[f'{kind}_accuracy']:.2f} %{attack} ({row['num_samples']} test images, "
+                f"after step {row['step']})"
+            )
+        return _UNKNOWN
+
+    return tell
+
+
+def _time(log: Log) -> str:
+    seconds = float(row_seconds(log).sum())
+    rate = f", {log.num_steps / seconds:.2f} steps/s" if seconds > 0 else ""
+    return f"{duration(seconds)}{rate}"
+
+
+def _ranks(log: Log) -> str:
+    if not log.ranks:
+        return _UNKNOWN
+    changed = [
+        count
+        for place, count in enumerate(log.ranks)
+        if place == 0 or count != log.ranks[place - 1]
+    ]
+    return ", then ".join(map(str, changed))
+
+
+def _machine(log: Log) -> str:
+    hosts = sorted(set(text(log.attributes.get("hosts", _UNKNOWN)).split(",")))
+    shown = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
+    threads = log.attributes.get("threads", _UNKNOWN)
+    device = text(log.attributes.get("device", _UNKNOWN))
+    return f"{shown}; {device}, {threads} thread(s) per rank"
+
+
+def _trained(log: Log) -> str:
+    get = log.config.get
+    return f"{get('model.name', _UNKNOWN)} on {get('data.name', _UNKNOWN)}"
+
+
+def _attack(log: Log) -> str:
+    get = log.config.get
+    return (
+        f"{get('attack.name', _UNKNOWN)}, {get('attack.num_steps', _UNKNOWN)} steps, "
+        f"{get('attack.norm', _UNKNOWN)}, epsilon {get('attack.epsilon', _UNKNOWN)}"
+    )
+
+
+def _staleness(log: Log) -> str:
+    get = log.config.get
+    return (
+        f"at most {get('staleness.max_staleness', _UNKNOWN)}, at the last attack step "
+        f"{get('staleness.final_staleness', _UNKNOWN)}"
+    )
+
+
+_ROWS: Mapping[str, Callable[[Log], str]] = {
+    "state": lambda log: log.condition,
+    "trained": _trained,
+    "training attack": _attack,
+    "staleness": _staleness,
+    "steps": _steps,
+    "natural accuracy": _accuracy("natural"),
+    "adversarial accuracy": _accuracy("adversarial"),
+    "running time": _time,
+    "ranks": _ranks,
+    "machine": _machine,
+    "hash of the model": lambda log: log.hash or _UNKNOWN,
+}

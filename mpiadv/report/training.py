@@ -1,0 +1,157 @@
+"""Figures of what was learnt: loss, accuracy in training and on test images, gradients."""
+
+from math import isfinite
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
+from mpiadv.report.reading import Floats, Log, Rows, text
+from mpiadv.report.series import attacks_of, in_blocks, mean
+
+_LOG_SCALE_FROM = 50.0
+"""Largest over median, from where on a linear scale shows nothing but the peaks."""
+
+
+def training(log: Log) -> Picture | None:
+    """Loss, learning rate and accuracy of the training batches over steps."""
+    if not len(log.train):
+        return None
+    figure, (loss, accuracy) = panels()
+    steps, values = log.train["step"], log.column("loss")
+    blocks = in_blocks(steps, values)
+    loss.set_ylim(bottom=0)
+    raw_and_mean(loss, steps, values, blocks, colour=ADVERSARIAL, label="training loss")
+    _add_learning_rate(loss, steps, log.column("learning_rate"))
+    _add_training_accuracy(accuracy, log)
+    over_steps(loss, "training loss (nats)", num_steps=log.num_steps, resumes=log.resumes)
+    _over_percent(accuracy, log)
+    loss.legend(loc="upper right")
+    accuracy.legend(loc="lower right")
+    # One value is not a trend.
+    fell = f", from {blocks.mean[0]:.3g} to {blocks.mean[-1]:.3g}" if len(blocks.mean) > 1 else ""
+    return Picture(
+        name="training",
+        title="Loss and accuracy in training",
+        figure=figure,
+        caption=f"Left: the training loss of every step (light) and its mean over {blocks.width} "
+        f"steps (dark){fell}, with the learning rate (dotted, right scale). Right: accuracy on the "
+        "training batches, before and after the attack. The loss should fall smoothly; adversarial "
+        "accuracy that leaps up while PGD accuracy on test images (next figure) falls means that "
+        "the training attack has been fooled, by staleness or by masked gradients." + _marks(log),
+    )
+
+
+def tested(log: Log) -> Picture | None:
+    """Natural and adversarial accuracy and loss on test images over steps."""
+    if not len(log.evaluation):
+        return None
+    figure, (accuracy, loss) = panels()
+    attacks = attacks_of(log)
+    for number, attack in enumerate(attacks):
+        rows = log.evaluation[log.evaluation["attack"] == attack]
+        _add_tested(accuracy, rows, "accuracy", 100.0, number, text(attack))
+        _add_tested(loss, rows, "loss", 1.0, number, text(attack))
+    _over_percent(accuracy, log)
+    over_steps(loss, "cross-entropy (nats)", num_steps=log.num_steps, resumes=log.resumes)
+    accuracy.legend(loc="lower right")
+    loss.set_ylim(bottom=0)
+    loss.legend(loc="upper right")
+    last = log.evaluation[-1]
+    return Picture(
+        name="tested",
+        title="Accuracy on test images",
+        figure=figure,
+        caption=f"Accuracy (left) and cross-entropy (right) on natural test images and under "
+        f"attack. The last evaluation, after step {last['step']}, used {last['num_samples']} "
+        f"images: {100 * last['natural_accuracy']:.2f} % natural, "
+        f"{100 * last['adversarial_accuracy']:.2f} % under {text(last['attack'])}. Evaluations "
+        f"used {_range(log.evaluation['num_samples'])} images; one with 500 images is uncertain "
+        "by about two points." + _marks(log),
+    )
+
+
+def gradients(log: Log) -> Picture | None:
+    """Gradient magnitude of the attacked batches over steps."""
+    values = log.column("gradient_magnitude")
+    if not np.isfinite(values).any():
+        return None
+    figure, (axis,) = panels(1, height=3.2)
+    steps = log.train["step"]
+    blocks = in_blocks(steps, values)
+    label = f"mean over {blocks.width} steps"
+    raw_and_mean(axis, steps, values, blocks, colour=NATURAL, label=label)
+    if _spans_decades(values):
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    over_steps(axis, "L1 norm per image", num_steps=log.num_steps, resumes=log.resumes)
+    axis.legend(loc="upper right")
+    return Picture(
+        name="gradients",
+        title="Gradient magnitude",
+        figure=figure,
+        caption="L1 norm of the gradient of the loss by the pixels at the last attack step, mean "
+        f"over each batch (light; dark: mean over {blocks.width} steps); {mean(values):.3g} on "
+        "average. A sudden fall to almost nothing while adversarial training accuracy leaps up is "
+        "a sign of masked gradients." + _marks(log),
+    )
+
+
+def _add_learning_rate(axis: Axes, steps: Floats, rates: Floats) -> None:
+    if not np.isfinite(rates).any():
+        return
+    right = axis.twinx()
+    right.plot(steps, rates, color="#777777", linestyle=":", linewidth=1.2)
+    right.set_ylabel("learning rate (dotted)")
+    right.set_ylim(bottom=0)
+    right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    right.spines["right"].set_visible(True)
+    right.grid(False)
+
+
+def _add_training_accuracy(axis: Axes, log: Log) -> None:
+    for column, label, colour in (
+        ("natural_accuracy", "natural", NATURAL),
+        ("accuracy", "adversarial", ADVERSARIAL),
+    ):
+        values = 100 * log.column(column)
+        known = np.isfinite(values)
+        if known.any():
+            steps = log.train["step"][known]
+            blocks = in_blocks(steps, values[known])
+            raw_and_mean(axis, steps, values[known], blocks, colour=colour, label=label)
+
+
+def _add_tested(
+    axis: Axes, rows: Rows, quantity: str, scale: float, number: int, attack: str
+) -> None:
+    line = ("-", "--", ":", "-.")[number % 4]
+    if number == 0:
+        natural = scale * rows[f"natural_{quantity}"]
+        axis.plot(
+            rows["step"], natural, color=NATURAL, marker="o", ms=4.5, label="natural", clip_on=False
+        )
+    axis.plot(
+        rows["step"], scale * rows[f"adversarial_{quantity}"], color=ADVERSARIAL, linestyle=line,
+        marker="s", ms=4.5, label=attack, clip_on=False,
+    )  # fmt: skip
+
+
+def _over_percent(axis: Axes, log: Log) -> None:
+    over_steps(axis, "accuracy (%)", num_steps=log.num_steps, resumes=log.resumes)
+    axis.set_ylim(0, 101)
+
+
+def _spans_decades(values: Floats) -> bool:
+    known = values[np.isfinite(values) & (values > 0)]
+    return bool(len(known) and known.max() > _LOG_SCALE_FROM * np.median(known))
+
+
+def _range(values: Floats) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high or not isfinite(high) else f"{low} to {high}"
+
+
+def _marks(log: Log) -> str:
+    return " Dashed vertical lines: the run was resumed there." if log.resumes else ""

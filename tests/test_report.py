@@ -1,0 +1,534 @@
+"""The report: every run can be shown, every figure is there and explained, nothing is lost."""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from sample_logs import (
+    BEGAN,
+    NUM_STEPS,
+    STEP_SECONDS,
+    begin,
+    begun_run,
+    finished_run,
+    gone_process,
+    resumed_run,
+    sign,
+    train_row,
+    write_steps,
+)
+
+from mpiadv import cli
+from mpiadv.errors import UserError
+from mpiadv.report.comparison import compared_training
+from mpiadv.report.page import OF_ONE, OF_SEVERAL, page
+from mpiadv.report.reading import read_log
+from mpiadv.report.series import (
+    OTHER,
+    attacker_seconds,
+    in_blocks,
+    recent_rate,
+    row_seconds,
+    seconds_left,
+    tickets_by_rank,
+    trainer_seconds,
+)
+from mpiadv.report.staleness import staleness
+from mpiadv.report.summary import differing_settings, duration, summary_table
+from mpiadv.report.training import gradients, training
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Parsed(HTMLParser):
+    """A page: its figures, its text, and every tag closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open_tags: list[str] = []
+        self.links: list[str] = []
+        self.pictures: list[bytes] = []
+        self.captions: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open_tags.append(tag)
+        if tag == "figcaption":
+            self.captions.append("")
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag == "img":
+            self.pictures.append(base64.b64decode(dict(attrs)["src"].partition(",")[2]))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.open_tags[-1:] == ["figcaption"]:
+            self.captions[-1] += data
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run and a resumed one, which is not over."""
+    folder = tmp_path_factory.mktemp("runs")
+    finished_run(folder / "finished")
+    resumed_run(folder / "resumed")
+    return folder
+
+
+@pytest.fixture
+def two_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer and coarser figures, where it matters only that there are some."""
+    monkeypatch.setattr("mpiadv.report.drawing.DOTS_PER_INCH", 50)
+    monkeypatch.setattr("mpiadv.report.page.OF_ONE", {"a": staleness, "b": gradients})
+    monkeypatch.setattr("mpiadv.report.page.OF_SEVERAL", [compared_training])
+
+
+@pytest.fixture(scope="module")
+def written(runs: Path) -> str:
+    """The page of both runs."""
+    return page([read_log(runs / name) for name in ("finished", "resumed")])
+
+
+def test_page_holds_every_figure_with_a_caption_and_closes_every_tag(written: str) -> None:
+    parsed = Parsed(written)
+    assert parsed.open_tags == []
+    assert len(parsed.pictures) == len(OF_SEVERAL) + 2 * len(OF_ONE)
+    assert len(parsed.captions) == len(parsed.pictures)
+    assert all(len(caption) > 60 for caption in parsed.captions)
+    for picture in parsed.pictures:
+        assert picture.startswith(b"\x89PNG") and int.from_bytes(picture[16:20]) >= 1400
+
+
+def test_page_asks_for_nothing_from_outside_and_runs_nothing(written: str) -> None:
+    parsed = Parsed(written)
+    assert all(link.startswith("data:") for link in parsed.links)
+    assert not {"script", "iframe", "object", "embed"} & set(parsed.tags)
+    assert re.findall(r"https?:|@import|url\(", written) == []
+
+
+def test_same_logs_give_the_same_page(runs: Path, two_figures: None) -> None:
+    logs = [read_log(runs / "resumed")]
+    assert page(logs) == page(logs)
+
+
+def test_text_of_events_cannot_become_part_of_the_page(tmp_path: Path) -> None:
+    with begin(tmp_path / "run") as log:
+        log.event("<b>kind</b>", "<script>alert('ä')</script>", 0)
+    parsed = Parsed(page([read_log(tmp_path / "run")]))
+    assert not {"script", "b"} & set(parsed.tags)
+    assert "<script>alert('ä')</script>" in parsed.text
+
+
+def test_summary_tells_how_runs_ended(runs: Path) -> None:
+    rows = {row[0]: row[1:] for row in summary_table([read_log(runs / "finished"),
+                                                      read_log(runs / "resumed")])}  # fmt: skip
+    assert rows["state"] == ("finished", "running")
+    assert rows["steps"] == ("60 of 60", "40 of 60")
+    assert rows["ranks"] == ("3", "3, then 2")
+    assert rows["hash of the model"] == ("0123abcd", "-")
+    assert rows["running time"] == ("0:30, 2.00 steps/s", "0:20, 2.00 steps/s")
+    assert rows["adversarial accuracy"] == (
+        "80.00 % under PGD-40 (500 test images, after step 60)",
+        "70.00 % under PGD-40 (500 test images, after step 40)",
+    )
+
+
+def test_settings_are_shown_where_runs_differ(tmp_path: Path) -> None:
+    one = finished_run(tmp_path / "one", seed=1)
+    two = finished_run(tmp_path / "two", seed=2, attack={"epsilon": 0.2})
+    rows = differing_settings([read_log(one), read_log(two)])
+    assert rows == [("seed", "1", "2"), ("attack.epsilon", "0.15", "0.2")]
+
+
+def interrupted(folder: Path) -> None:
+    with begin(folder) as log:
+        log.event("interrupted", "checkpoint of step 0", 0)
+    (folder / "lock").write_text("")
+
+
+def stopped(folder: Path) -> None:
+    (begun_run(folder) / "lock").write_text("")
+
+
+def running(folder: Path) -> None:
+    sign(begun_run(folder), os.getpid())
+
+
+def running_elsewhere(folder: Path) -> None:
+    sign(begun_run(folder), 1, "another-host")
+
+
+def killed(folder: Path) -> None:
+    sign(begun_run(folder), gone_process())
+
+
+CONDITIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "finished": (finished_run, "finished"),
+    "interrupted": (interrupted, "interrupted"),
+    "ended_by_an_error": (stopped, "stopped"),
+    "running": (running, "running"),
+    "running_on_another_host": (running_elsewhere, "running"),
+    "killed": (killed, "killed"),
+    "log_alone": (begun_run, "a log alone"),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "condition"), [pytest.param(*case, id=name) for name, case in CONDITIONS.items()]
+)
+def test_condition_of_a_run_is_told(tmp_path: Path, make: Any, condition: str) -> None:
+    make(tmp_path / "run")
+    assert read_log(tmp_path / "run").condition == condition
+
+
+def test_copied_log_of_a_finished_run_counts_as_finished(tmp_path: Path) -> None:
+    finished_run(tmp_path / "run")
+    copy = shutil.copy(tmp_path / "run" / "log.h5", tmp_path / "copy.h5")
+    log = read_log(copy)
+    assert (log.condition, log.label) == ("finished", "copy")
+
+
+def nothing_yet(folder: Path) -> None:
+    begin(folder).close()
+
+
+def one_step(folder: Path) -> None:
+    begun_run(folder, 1)
+
+
+def one_rank(folder: Path) -> None:
+    with begin(folder) as log:
+        write_steps(log, 0, 30, num_ranks=1)
+
+
+def diverged(folder: Path) -> None:
+    with begin(folder) as log:
+        for step in range(30):
+            bad = {"loss": float("inf"), "gradient_magnitude": float("nan")}
+            log.train(train_row(step, **(bad if step > 3 else {})))
+
+
+def sixty_attackers(folder: Path) -> None:
+    with begin(folder) as log:
+        write_steps(log, 0, 200, num_ranks=61)
+
+
+def older(folder: Path) -> None:
+    """A log from before some columns and the originals of snapshots were recorded."""
+    begun_run(folder)
+    with h5py.File(folder / "log.h5", "r+") as file:
+        del file["snapshot_originals"], file["attackers"]
+        kept = [name for name in file["train"].dtype.names if name != "trainer_wait_seconds"]
+        rows = file["train"][:][kept]
+        del file["train"]
+        file["train"] = np.rec.fromarrays([rows[name] for name in kept], names=kept)
+
+
+AWKWARD = {
+    "nothing_yet": (nothing_yet, 0),
+    "one_step": (one_step, 5),
+    "one_rank": (one_rank, 7),
+    "diverged": (diverged, 5),
+    "sixty_attackers": (sixty_attackers, 7),
+    "older_log": (older, 7),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("make", "num_pictures"), [pytest.param(*case, id=name) for name, case in AWKWARD.items()]
+)
+def test_awkward_run_is_shown_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, num_pictures: int
+) -> None:
+    monkeypatch.setattr("mpiadv.report.drawing.DOTS_PER_INCH", 50)
+    make(tmp_path / "run")
+    parsed = Parsed(page([read_log(tmp_path / "run")]))
+    assert len(parsed.pictures) == num_pictures
+    assert ("The log holds nothing to draw of" in parsed.text) == (num_pictures < len(OF_ONE))
+
+
+def test_resumes_are_vertical_lines(runs: Path) -> None:
+    picture = training(read_log(runs / "resumed"))
+    assert picture is not None
+    for axis in picture.figure.axes[:2]:
+        (line,) = [line for line in axis.lines if line.get_label() == "resumed"]
+        assert list(line.get_xdata()) == [25, 25]
+    assert "resumed" in picture.caption
+
+
+def test_staleness_is_drawn_against_the_bounds_of_the_configuration(tmp_path: Path) -> None:
+    bounds = {"max_staleness": 40, "final_staleness": 7}
+    picture = staleness(read_log(finished_run(tmp_path / "run", staleness=bounds)))
+    assert picture is not None
+    over, histogram = picture.figure.axes
+    assert {line.get_ydata()[0] for line in over.lines if line.get_linestyle() == ":"} == {40, 7}
+    assert {line.get_xdata()[0] for line in histogram.lines} == {40.5, 7.5}
+    assert "max_staleness 40, final_staleness 7" in picture.caption
+
+
+def test_time_between_interruption_and_resume_counts_nowhere(runs: Path) -> None:
+    log = read_log(runs / "resumed")
+    np.testing.assert_allclose(row_seconds(log), STEP_SECONDS)
+    spent = {name: seconds.sum() for name, seconds in trainer_seconds(log).items()}
+    expected = {"training": 4.0, "crafting": 8.0, "waiting": 6.0, "publishing": 0.4, OTHER: 1.6}
+    assert spent == pytest.approx(expected)
+    assert recent_rate(log) == pytest.approx(1 / STEP_SECONDS)
+    assert seconds_left(log) == pytest.approx((NUM_STEPS - 40) * STEP_SECONDS)
+
+
+def test_tickets_and_attackers_time_are_counted_by_rank(runs: Path) -> None:
+    log = read_log(runs / "finished")
+    assert tickets_by_rank(log) == {0: 20, 1: 20, 2: 20}
+    assert attacker_seconds(log)[2] == pytest.approx(
+        {
+            "crafting": 12.0,
+            "waiting for parameters on their way": 2.0,
+            "waiting for the trainer": 4.0,
+            "waiting for tickets": 2.0,
+        }
+    )
+
+
+def test_clock_set_back_gives_no_negative_time(tmp_path: Path) -> None:
+    with begin(tmp_path / "run") as log:
+        for step, moment in enumerate((1.0, 2.0, -50.0, -49.0)):
+            log.train(train_row(step, wall_clock=BEGAN + moment))
+    assert row_seconds(read_log(tmp_path / "run")).tolist() == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_blocks_average_what_is_known() -> None:
+    blocks = in_blocks(np.arange(7), [1, np.nan, 3, np.nan, np.nan, np.inf, 8], width=3)
+    np.testing.assert_array_equal(blocks.mean, [2, np.nan, 8])
+    np.testing.assert_array_equal(blocks.lowest, [1, np.nan, 8])
+    np.testing.assert_array_equal(blocks.highest, [3, np.nan, 8])
+    np.testing.assert_array_equal(blocks.steps, [1, 4, 6])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0:00"), (61, "1:01"), (3725, "1:02:05"), (float("nan"), "-")]
+)
+def test_durations_are_told_in_minutes(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
+
+
+def no_log(folder: Path) -> list[str]:
+    return [str(folder / "missing.h5")]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    (folder / "empty").mkdir()
+    return [str(folder / "empty")]
+
+
+def no_hdf5(folder: Path) -> list[str]:
+    (folder / "log.h5").write_text("not HDF5")
+    return [str(folder)]
+
+
+def cut_off(folder: Path) -> list[str]:
+    path = begun_run(folder) / "log.h5"
+    os.truncate(path, path.stat().st_size // 2)
+    return [str(folder)]
+
+
+def another_programs(folder: Path) -> list[str]:
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["train"] = np.zeros(3)
+    return [str(folder / "other.h5")]
+
+
+def without_tables(folder: Path) -> list[str]:
+    with h5py.File(folder / "other.h5", "w") as file:
+        file.attrs["format_version"] = 1
+        file["train"] = np.zeros(3)
+    return [str(folder / "other.h5")]
+
+
+def newer(folder: Path) -> list[str]:
+    with h5py.File(begun_run(folder) / "log.h5", "r+") as file:
+        file.attrs["format_version"] = 2
+    return [str(folder)]
+
+
+def without_a_word(folder: Path) -> list[str]:
+    return []
+
+
+def into_no_folder(folder: Path) -> list[str]:
+    return [str(begun_run(folder)), "--output", str(folder / "missing" / "page.html")]
+
+
+def onto_a_folder(folder: Path) -> list[str]:
+    return [str(begun_run(folder)), "--output", str(folder)]
+
+
+def figures_onto_a_file(folder: Path) -> list[str]:
+    begun_run(folder, 1)
+    return [str(folder), "--figures", str(folder / "log.h5")]
+
+
+BAD: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "no_log": (no_log, "there is no log at .*missing.h5: give a run's folder, or a log"),
+    "folder_without_a_log": (empty_folder, "empty holds no log.h5: give a run's folder, or a log"),
+    "no_hdf5": (no_hdf5, "log.h5 cannot be read as a log: .*file signature not found"),
+    "cut_off": (cut_off, "log.h5 cannot be read as a log: .*truncated file"),
+    "another_programs": (another_programs, "is not a log of mpiadv: it has no format_version"),
+    "without_tables": (without_tables, "is not a log of mpiadv: it has no table train"),
+    "newer_format": (newer, "has log format 2, this mpiadv reads format 1: use .* newer one"),
+    "no_words": (without_a_word, "report: .*required: LOG_OR_RUN_FOLDER: see .*--help"),
+    "output_in_no_folder": (into_no_folder, "there is no folder .*missing to write page.html"),
+    "output_is_a_folder": (onto_a_folder, "is a folder: say --output .*report.html"),
+    "figures_is_a_file": (figures_onto_a_file, "cannot create the folder .*: File exists"),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [pytest.param(*case, id=name) for name, case in BAD.items()]
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: Any,
+    told: str,
+) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    arguments = words(given)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = {path: path.read_bytes() for path in given.rglob("*") if path.is_file()}
+    assert cli.main(["report", *arguments]) == 2
+    assert re.fullmatch(f"mpiadv: error: .*{told}.*\n", capsys.readouterr().err)
+    assert list(Path.cwd().iterdir()) == []
+    assert {path: path.read_bytes() for path in given.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_log_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -> None:
+    path = begun_run(tmp_path / "run", 5) / "log.h5"
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    place = int(random.integers(len(data) if seed % 2 else 8192))
+    data[place : place + 40] = random.bytes(40)
+    path.write_bytes(data)
+    try:
+        read_log(path)
+    except UserError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> Path:
+    return begun_run(tmp_path / "small", 2)
+
+
+def test_own_page_is_written_over_and_any_other_file_only_when_told(
+    tmp_path: Path, small_run: Path, two_figures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "report.html"
+    words = ["report", str(small_run), "--output", str(output)]
+    assert [cli.main(words), cli.main(words)] == [0, 0]
+    output.write_text("<html>my own page</html>")
+    assert cli.main(words) == 2
+    assert "exists and is not of mpiadv report" in capsys.readouterr().err
+    assert output.read_text() == "<html>my own page</html>"
+    assert cli.main([*words, "--overwrite"]) == 0
+    assert "<figure>" in output.read_text()
+
+
+def test_figures_are_written_as_png_and_pdf_and_only_over_own_ones(
+    tmp_path: Path, small_run: Path, two_figures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, figures = tmp_path / "page.html", tmp_path / "new" / "figures"
+    words = ["report", str(small_run), "--output", str(output), "--figures", str(figures)]
+    assert [cli.main(words), cli.main(words)] == [0, 0]
+    names = {path.name for path in figures.iterdir()}
+    drawn = ("staleness", "gradients")
+    assert names == {f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")}
+    assert all((figures / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in drawn)
+    (figures / "staleness.pdf").write_bytes(b"mine")
+    output.unlink()
+    assert cli.main(words) == 2
+    assert "staleness.pdf exists and is not of mpiadv report" in capsys.readouterr().err
+    assert (figures / "staleness.pdf").read_bytes() == b"mine" and not output.exists()
+
+
+def test_figures_of_runs_of_the_same_name_do_not_meet(tmp_path: Path, two_figures: None) -> None:
+    folders = [str(begun_run(tmp_path / name / "run", 2)) for name in ("a", "b")]
+    figures = tmp_path / "figures"
+    output = str(tmp_path / "page.html")
+    assert cli.main(["report", *folders, "--output", output, "--figures", str(figures)]) == 0
+    names = {path.name for path in figures.glob("*.png")}
+    of_each = {
+        f"{run}-{name}.png" for run in ("run", "run_2_") for name in ("staleness", "gradients")
+    }
+    assert names == {*of_each, "compared-training.png"}
+
+
+WITHOUT = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "mpi4py"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refused())
+from mpiadv import cli
+from mpiadv.errors import UserError
+codes = cli.main(["report", sys.argv[1], "--output", sys.argv[2]]), cli.main(["watch", sys.argv[1]])
+assert "matplotlib.pyplot" not in sys.modules
+sys.exit(codes != (0, 0))
+"""
+
+
+def test_logs_are_shown_where_torch_and_mpi_are_missing(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    command = [sys.executable, "-c", WITHOUT, str(folder), str(tmp_path / "page.html")]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr
+    assert "page.html: 1 run, 7 figures" in completed.stdout
+    assert "step 60/60" in completed.stdout
+
+
+def test_browser_shows_every_figure_and_has_nothing_to_complain_of(
+    tmp_path: Path, written: str
+) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser",
+                                                   "google-chrome"))), None)  # fmt: skip
+    if browser is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    probe = (
+        "<script>addEventListener('load', () => { const p = [...document.images];"
+        " document.title = p.filter(i => i.complete && i.naturalWidth > 1000).length + ' of '"
+        " + p.length + ' shown, ' + (document.documentElement.scrollWidth <= innerWidth); })"
+        "</script></head>"
+    )
+    path = tmp_path / "page.html"
+    path.write_text(written.replace("</head>", probe), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900",
+               f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr",
+               "--virtual-time-budget=5000", "--dump-dom"]  # fmt: skip
+    completed = subprocess.run(
+        [browser, *options, path.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    count = len(OF_SEVERAL) + 2 * len(OF_ONE)
+    assert f"<title>{count} of {count} shown, true</title>" in completed.stdout
+    assert "CONSOLE" not in completed.stderr
