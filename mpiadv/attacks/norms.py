@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mpiadv.attacks.l1 import L1
+
 
 class Norm(Protocol):
     """What an attack needs to know of a norm; tensors are float32 [N, C, H, W]."""
@@ -71,7 +73,7 @@ class L2:
         return torch.where(length > epsilon, delta * (epsilon / length), delta)
 
 
-NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2()}
+NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2(), "l1": L1()}
 
 
 def to_box(images: Tensor) -> Tensor:

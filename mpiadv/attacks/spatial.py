@@ -1,0 +1,58 @@
+"""Rotated and shifted images: an attack that needs no gradient. Knows no model.
+
+Engstrom et al. 2019, "Exploring the Landscape of Spatial Robustness", section 3: a grid of
+rotations and shifts, bilinear interpolation, black where the image was not.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How an image is moved: turned about its centre, then shifted."""
+
+    degrees: float
+    """Counter-clockwise."""
+    right: float
+    """Pixels."""
+    down: float
+    """Pixels."""
+
+
+@lru_cache(maxsize=4)
+def placements(
+    *, max_degrees: float, num_angles: int, max_pixels: float, num_shifts: int
+) -> tuple[Placement, ...]:
+    """The grid of angles and of shifts in both directions, evenly spaced, ends included."""
+    shifts = [float(shift) for shift in np.linspace(-max_pixels, max_pixels, num_shifts)]
+    return tuple(
+        Placement(degrees=float(degrees), right=right, down=down)
+        for degrees in np.linspace(-max_degrees, max_degrees, num_angles)
+        for right in shifts
+        for down in shifts
+    )
+
+
+@torch.no_grad()
+def place(images: Tensor, placement: Placement) -> Tensor:
+    """Images float32 [N, C, H, W] in [0, 1], turned and shifted, in the same shape and range."""
+    theta = _source_of(placement, height=images.shape[2], width=images.shape[3]).to(images)
+    grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False).clamp_(0, 1)
+
+
+def _source_of(placement: Placement, *, height: int, width: int) -> Tensor:
+    """From places in the moved image to places in the given one, both in [-1, 1]: [2, 3]."""
+    angle = math.radians(placement.degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # Rows grow downwards, and the two directions have different units if the image is no square.
+    turn = torch.tensor([[cos, -sin * height / width], [sin * width / height, cos]])
+    shift = torch.tensor([[2 * placement.right / width], [2 * placement.down / height]])
+    return torch.cat([turn, -turn @ shift], dim=1)
