@@ -1,5 +1,6 @@
 """The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -277,10 +278,15 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         UserError: one line naming the first key that is wrong, and what was expected.
     """
-    tree = {} if path is None else _read_yaml(Path(path))
+    return override_config({} if path is None else _read_yaml(Path(path)), overrides)
+
+
+def override_config(tree: Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    """Apply `key.subkey=value` overrides to a nested mapping, validate. Raises as `load_config`."""
+    changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        _apply_override(tree, override)
-    return parse_config(tree)
+        _apply_override(changed, override)
+    return parse_config(changed)
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

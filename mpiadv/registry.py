@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from mpiadv.errors import UserError
 
-F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
-def find_registered(kind: str, name: str, registered: Mapping[str, F]) -> F:
+def find_registered(kind: str, name: str, registered: Mapping[str, T]) -> T:
     """The entry of a registry called `name`.
 
     Raises:

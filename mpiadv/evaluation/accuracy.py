@@ -127,11 +127,11 @@ def evaluate(
         Counts with the rows of this rank's batches; add those of the other ranks before reading.
     """
     rank, size = share
-    batches = _batches(min(num_samples, source.num_samples), batch_size)
+    batches = numbered_batches(min(num_samples, source.num_samples), batch_size)
     rows = np.zeros((len(batches), len(COLUMNS)))
     with frozen(model):
         for number in range(rank, len(batches), size):
-            images, labels = _load(source, batches[number], model)
+            images, labels = load_batch(source, batches[number], model)
             adversarial = _run(
                 attack, model, images, labels,
                 seed=seed_for(seed, Purpose.EVALUATION, number),
@@ -157,7 +157,7 @@ def attack_images(
     model is attacked in evaluation mode and left as it was.
     """
     with frozen(model):
-        images, labels = _load(source, indices, model)
+        images, labels = load_batch(source, indices, model)
         adversarial = _run(
             attack, model, images, labels,
             seed=seed_for(seed, Purpose.SNAPSHOT),
@@ -184,14 +184,16 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(had_gradient)
 
 
-def _batches(num_samples: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
+def numbered_batches(num_samples: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
+    """The indices of the first `num_samples` images, batch by batch: int64 [N] each."""
     indices = np.arange(num_samples, dtype=np.int64)
     return [indices[start : start + batch_size] for start in range(0, num_samples, batch_size)]
 
 
-def _load(
+def load_batch(
     source: ImageSource, indices: npt.NDArray[np.int64], model: nn.Module
 ) -> tuple[Tensor, Tensor]:
+    """Images float32 [N, C, H, W] and labels int64 [N] on the device of the model."""
     images, labels = source.batch(indices)
     first = next(model.parameters(), images)
     return images.to(first.device), labels.to(first.device)

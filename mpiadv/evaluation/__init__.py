@@ -1,0 +1,14 @@
+"""How robust a network is: quick counts while it trains, and thorough attacks afterwards.
+
+Knows no communicator: the caller shares out the images and adds what the ranks found.
+"""
+
+from mpiadv.evaluation.accuracy import (
+    AttackedImages,
+    Counts,
+    attack_images,
+    evaluate,
+    frozen,
+)
+
+__all__ = ["AttackedImages", "Counts", "attack_images", "evaluate", "frozen"]

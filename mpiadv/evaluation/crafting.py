@@ -1,0 +1,140 @@
+"""One try of one planned attack on one batch. Knows no other attack and no other rank."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.attacks.auto_attack import COMPONENTS, run_component
+from mpiadv.attacks.l1 import drop_blocked
+from mpiadv.attacks.losses import LOSSES
+from mpiadv.attacks.norms import NORMS
+from mpiadv.attacks.spatial import place, placements
+from mpiadv.evaluation.plan import PlannedAttack
+
+RELATIVE_TOLERANCE = 1e-5
+PIXEL_TOLERANCE = 2e-7
+"""How far rounding may carry an image out of the ball: in units of epsilon, and each pixel."""
+
+
+_ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A model in evaluation mode, its parameters frozen, and the precision it computes in."""
+
+    model: nn.Module
+    precision: Precision
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1]."""
+        return forward(self.model, images, precision=self.precision)
+
+    @torch.no_grad()
+    def predictions(self, images: Tensor) -> Tensor:
+        """Classes int64 [N]; -1 where a logit is not a number, which is never right."""
+        logits = self.logits(images)
+        return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    """What one try of an attack is given.
+
+    Attributes:
+        attack: what to do.
+        number: which of the attack's tries it is.
+        images: float32 [N, C, H, W] in [0, 1], the whole batch.
+        labels: int64 [N].
+        standing: int64 [M], indices of the images to attack.
+        seed: of everything random in it.
+    """
+
+    attack: PlannedAttack
+    number: int
+    images: Tensor
+    labels: Tensor
+    standing: Tensor
+    seed: int
+
+
+def craft(classifier: Classifier, given: Try) -> Tensor:
+    """The images of `given.standing` after the attack: float32 [M, C, H, W] in [0, 1]."""
+    return _CRAFTERS[given.attack.kind](classifier, given)
+
+
+def is_admissible(attack: PlannedAttack, natural: Tensor, adversarial: Tensor) -> Tensor:
+    """Which images lie in the box and in the attack's ball: bool [N]. Others prove nothing."""
+    delta = (adversarial - natural).flatten(1)
+    inside = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)
+    if attack.kind == "grid":
+        return inside
+    order = _ORDERS[attack.norm]
+    length: Tensor = torch.linalg.vector_norm(delta, ord=order, dim=1)
+    rounding: float = PIXEL_TOLERANCE * delta.shape[1] ** (1 / order)
+    return inside & (length <= attack.epsilon * (1 + RELATIVE_TOLERANCE) + rounding)
+
+
+def _climb(classifier: Classifier, given: Try) -> Tensor:
+    climb = gradient_attack(given.attack)
+    generator = torch.Generator(given.images.device).manual_seed(given.seed)
+    # Drawn for the whole batch: where an image starts does not depend on the fate of others.
+    adversarial = climb.start(given.images, generator)[given.standing]
+    natural, labels = given.images[given.standing], given.labels[given.standing]
+
+    def gradient(images: Tensor) -> Tensor:
+        climbed, _ = input_gradient(
+            classifier.model, images, labels,
+            precision=classifier.precision, loss=LOSSES[given.attack.loss],
+        )  # fmt: skip
+        return drop_blocked(climbed, images) if given.attack.norm == "l1" else climbed
+
+    for stepped in climb.steps(gradient, natural, adversarial):
+        adversarial = stepped
+    return adversarial
+
+
+def gradient_attack(attack: PlannedAttack) -> Attack:
+    """A planned `fgsm` or `pgd` as start and steps."""
+    is_single_step = attack.kind == "fgsm"
+    return Attack(
+        norm=NORMS[attack.norm],
+        epsilon=attack.epsilon,
+        num_steps=attack.num_steps,
+        step_size=attack.epsilon if is_single_step else attack.step_length,
+        random_start=not is_single_step,
+    )
+
+
+def _auto_attack(classifier: Classifier, given: Try) -> Tensor:
+    return run_component(
+        given.attack.kind,
+        classifier.logits,
+        given.images[given.standing],
+        given.labels[given.standing],
+        norm=given.attack.norm,
+        epsilon=given.attack.epsilon,
+        seed=given.seed,
+    )
+
+
+def _place(classifier: Classifier, given: Try) -> Tensor:
+    attack = given.attack
+    grid = placements(
+        max_degrees=attack.degrees,
+        num_angles=attack.angles,
+        max_pixels=attack.pixels,
+        num_shifts=attack.shifts,
+    )
+    return place(given.images[given.standing], grid[given.number])
+
+
+_CRAFTERS: Mapping[str, Callable[[Classifier, Try], Tensor]] = {
+    "fgsm": _climb,
+    "pgd": _climb,
+    **dict.fromkeys(COMPONENTS, _auto_attack),
+    "grid": _place,
+}

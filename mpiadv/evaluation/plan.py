@@ -1,0 +1,261 @@
+"""Which attacks an evaluation runs, read from the user's words. Knows no model and no images."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
+from mpiadv.attacks.losses import LOSSES
+from mpiadv.attacks.norms import NORMS
+from mpiadv.errors import UserError
+from mpiadv.registry import find_registered
+
+N = TypeVar("N", int, float)
+
+RELATIVE_STEP_SIZE = 2.5
+"""Step size in units of epsilon / steps where none is given, as in Bhat et al. 2019."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedAttack:
+    """One attack of an evaluation; what a kind of attack does not use keeps its default.
+
+    Attributes:
+        kind: one of `KINDS`, but for those that stand for several.
+        epsilon: radius of the ball, in pixels of [0, 1].
+        step_size: in pixels of [0, 1]; None: 2.5 epsilon / steps.
+        restarts: random starts; the worst one counts for each image.
+        loss: what is climbed: ce (cross-entropy) or margin (best wrong logit less correct one).
+        degrees: largest angle of the grid; `pixels` its largest shift.
+        source: name of the model that the images are crafted on; empty: the attacked one.
+        chain: attacks of one chain only attack what those before them left standing.
+    """
+
+    kind: str
+    norm: str = "linf"
+    epsilon: float = 0.0
+    steps: int = 1
+    step_size: float | None = None
+    restarts: int = 1
+    loss: str = "ce"
+    degrees: float = 30.0
+    pixels: float = 3.0
+    angles: int = 31
+    shifts: int = 5
+    source: str = ""
+    chain: int = 0
+
+    @property
+    def is_gradient_attack(self) -> bool:
+        """Whether it climbs a gradient in steps, so that it can be transferred."""
+        return self.kind in ("fgsm", "pgd")
+
+    @property
+    def num_restarts(self) -> int:
+        """Tries per image; each runs on what the tries before left standing."""
+        return self.angles * self.shifts**2 if self.kind == "grid" else self.restarts
+
+    @property
+    def num_steps(self) -> int:
+        """Steps, or queries, per image and try; for AutoAttack's parts their budget."""
+        return QUERIES.get(self.kind, self.steps)
+
+    @property
+    def seed_key(self) -> int:
+        """A number for the random streams: the same whatever else is run, and in whatever order."""
+        # All parts of AutoAttack start from the same seed, as its authors' code has it.
+        words = f"autoattack {self.norm} {self.epsilon!r}"
+        if self.kind not in COMPONENTS:
+            own = dataclasses.replace(self, source="", chain=0)
+            words = str(sorted(dataclasses.asdict(own).items()))
+        return zlib.crc32(words.encode())
+
+    @property
+    def title(self) -> str:
+        """A short name with the size of the attack."""
+        name = {
+            "pgd": f"{'cw' if self.loss == 'margin' else 'pgd'}-{self.steps}",
+            "grid": "rotation-translation",
+        }.get(self.kind, self.kind)
+        repeated = f" x{self.restarts}" if self.restarts > 1 else ""
+        return f"{name}{repeated}{f' from {self.source}' if self.source else ''}"
+
+    @property
+    def details(self) -> str:
+        """The settings behind the name."""
+        if self.kind == "grid":
+            return (
+                f"{self.angles} angles to {self.degrees:g} degrees, "
+                f"{self.shifts}x{self.shifts} shifts to {self.pixels:g} pixels"
+            )
+        ball = f"{self.norm} {self.epsilon:g}"
+        if not self.is_gradient_attack:
+            return ball
+        step = f", step {self.step_length:.4g}" if self.kind == "pgd" else ""
+        return f"{ball}{step}, {self.loss}"
+
+    @property
+    def step_length(self) -> float:
+        """The step size, in pixels of [0, 1]."""
+        if self.step_size is not None:
+            return self.step_size
+        return RELATIVE_STEP_SIZE * self.epsilon / max(1, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A name the user may give: which settings it takes, and what it stands for."""
+
+    takes: tuple[str, ...]
+    stands_for: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+_BALL = ("norm", "epsilon")
+_CLIMB = (*_BALL, "steps", "step_size", "restarts")
+
+KINDS: Mapping[str, Kind] = {
+    "fgsm": Kind(takes=(*_BALL, "loss")),
+    "pgd": Kind(takes=(*_CLIMB, "loss"), defaults={"steps": 40}),
+    "cw": Kind(takes=_CLIMB, stands_for=("pgd",), defaults={"steps": 40, "loss": "margin"}),
+    **{component: Kind(takes=_BALL) for component in COMPONENTS},
+    "autoattack": Kind(takes=_BALL, stands_for=COMPONENTS),
+    "grid": Kind(takes=("degrees", "pixels", "angles", "shifts")),
+}
+"""Attacks by name. `cw` is PGD on the margin loss, as Madry et al. 2018 use it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """An evaluation as a paper has it; step sizes that it does not give are 2.5 epsilon / steps."""
+
+    attacks: tuple[str, ...]
+    is_each_alone: bool = False
+    """Whether each attack starts from all images, for figures like the paper's columns."""
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    # Madry et al. 2018, MNIST: table 1 and the challenge's leaderboard.
+    "madry": Protocol(
+        attacks=("pgd:steps=40,step_size=0.01", "pgd:steps=100,step_size=0.01,restarts=20")
+    ),
+    # Wong et al. 2020, "Fast is better than free", section 5.
+    "fast": Protocol(attacks=("pgd:steps=50,restarts=10",)),
+    # Zhang et al. 2019, "Theoretically Principled Trade-off", section 5.
+    "trades": Protocol(attacks=("pgd:steps=20",)),
+    # Wang et al., DEAT: table 1, with a column for each attack.
+    "deat": Protocol(attacks=("pgd:steps=100", "cw:steps=20", "autoattack"), is_each_alone=True),
+    # Croce and Hein 2020: the standard version.
+    "autoattack": Protocol(attacks=("autoattack",)),
+}
+
+
+def plan_attacks(
+    words: Sequence[str],
+    *,
+    norm: str,
+    epsilon: float | None,
+    each_alone: bool,
+    sources: Sequence[str] = (),
+) -> tuple[PlannedAttack, ...]:
+    """The attacks that `words` such as `pgd:steps=20,restarts=5` ask for, in order.
+
+    Args:
+        words: each a name of `KINDS`, with settings after a colon.
+        norm: of attacks that do not say.
+        epsilon: of attacks that do not say; None: all have to.
+        each_alone: whether each word's attacks start from all images, not from the survivors.
+        sources: models on which the gradient attacks are run once more, for transfer.
+
+    Raises:
+        UserError: an unknown name or setting, or a value that makes no sense.
+    """
+    defaults = {"norm": norm, "epsilon": epsilon}
+    own = [attack for chain, word in enumerate(words) for attack in _read(word, defaults, chain)]
+    climbing = [attack for attack in own if attack.is_gradient_attack]
+    transferred = [
+        dataclasses.replace(attack, source=source, chain=len(words) + number)
+        for number, source in enumerate(sources)
+        for attack in climbing
+    ]
+    if sources and not climbing:
+        raise UserError("--transfer-from needs an attack to transfer: add --attack pgd or fgsm")
+    attacks = [*own, *transferred]
+    return tuple(a if each_alone else dataclasses.replace(a, chain=0) for a in attacks)
+
+
+def protocol_of(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return find_registered("protocol", name, PROTOCOLS)
+
+
+def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[PlannedAttack]:
+    name, _, text = word.partition(":")
+    kind = find_registered("attack", name, KINDS)
+    given = dict(_setting(name, item, kind) for item in text.split(",") if item)
+    settings = {key: value for key, value in defaults.items() if key in kind.takes}
+    settings.update({**kind.defaults, **given})
+    if "epsilon" in kind.takes and settings["epsilon"] is None:
+        raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
+    names = kind.stands_for or (name,)
+    return [PlannedAttack(kind=each, chain=chain, **settings) for each in names]
+
+
+def _setting(attack: str, item: str, kind: Kind) -> tuple[str, Any]:
+    key, separator, text = item.partition("=")
+    if not separator:
+        raise UserError(f"attack {attack!r}: {item!r}: expected key=value, separated by commas")
+    if key not in kind.takes:
+        raise UserError(
+            f"attack {attack!r} does not take {key!r}: it takes {', '.join(kind.takes)}"
+        )
+    read, expected = _VALUES[key]
+    try:
+        return key, read(text)
+    except (ValueError, KeyError):
+        raise UserError(f"attack {attack!r}: {key}={text!r}: expected {expected}") from None
+
+
+def _whole(text: str) -> int:
+    return _at_least(int(text), 1)
+
+
+def _fraction(text: str) -> float:
+    """A number, or a fraction such as 8/255."""
+    numerator, _, denominator = text.partition("/")
+    return _at_least(float(numerator) / (float(denominator or "1") or float("nan")), 0)
+
+
+def _positive(text: str) -> float:
+    return _at_least(_fraction(text), 1e-30)
+
+
+def _at_least(value: N, least: float) -> N:
+    if not least <= value < float("inf"):
+        raise ValueError(value)
+    return value
+
+
+def _one_of(known: Mapping[str, Any]) -> tuple[Callable[[str], str], str]:
+    def read(text: str) -> str:
+        known[text]
+        return text
+
+    return read, f"one of {', '.join(known)}"
+
+
+_VALUES: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "norm": _one_of(NORMS),
+    "loss": _one_of(LOSSES),
+    "epsilon": (_fraction, "a number of at least 0, or a fraction such as 8/255"),
+    "step_size": (_positive, "a number above 0, or a fraction such as 2/255"),
+    "degrees": (_fraction, "a number of at least 0"),
+    "pixels": (_fraction, "a number of at least 0"),
+    **dict.fromkeys(("steps", "restarts", "angles", "shifts"), (_whole, "a whole number above 0")),
+}

@@ -1,0 +1,100 @@
+"""The files of an evaluation: `.json` to read, `.h5` to analyse, each whole or absent.
+
+Knows no model and no communicator.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mpiadv.errors import UserError
+from mpiadv.evaluation.results import Findings
+from mpiadv.evaluation.survivors import Example
+from mpiadv.whole_files import whole_file, write_text
+
+
+def json_path(output: Path) -> Path:
+    """The file of figures; `output` has no ending."""
+    return output.with_name(f"{output.name}.json")
+
+
+def hdf5_path(output: Path) -> Path:
+    """The file of figures and of what became of every image; `output` has no ending."""
+    return output.with_name(f"{output.name}.h5")
+
+
+def require_free(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Refuse to write over the results of other settings; make the folder if there is none.
+
+    Raises:
+        UserError: there are such results, or the folder cannot be made.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create folder {output.parent}: {error.strerror}") from None
+    if overwrite:
+        return
+    path = json_path(output)
+    if path.exists() and _settings_in(path) != json.loads(json.dumps(settings)):
+        raise UserError(
+            f"{path} holds results of other settings: add --overwrite, or choose another folder "
+            "with --output FOLDER"
+        )
+
+
+def write_results(
+    output: Path,
+    report: Mapping[str, Any],
+    findings: Findings,
+    examples: Sequence[Example] | None,
+) -> None:
+    """Write both files; `examples` go into the HDF5 file, unless None."""
+    text = json.dumps(report, indent=1)
+    with whole_file(hdf5_path(output)) as temporary, h5py.File(temporary, "w") as file:
+        file["report"] = text
+        _write_samples(file, findings)
+        if examples is not None:
+            _write_examples(file, examples)
+    write_text(json_path(output), text + "\n")
+
+
+def _settings_in(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_samples(file: h5py.File, findings: Findings) -> None:
+    columns = {
+        "index": np.arange(findings.num_samples),
+        "label": findings.labels,
+        "natural_prediction": findings.natural_predictions,
+        "first_breaker": findings.first_breaker,
+    }
+    rows = np.zeros(findings.num_samples, [(name, "i8") for name in columns])
+    for name, values in columns.items():
+        rows[name] = values
+    table = file.create_dataset("samples", data=rows)
+    table.attrs["first_breaker"] = "number of the first attack that broke the image; -1: none"
+    numbers = range(len(findings.attacks))
+    for name, column in (("attacked", findings.attacked), ("broken", findings.broken)):
+        fates = [column(number) for number in numbers]
+        flags = np.stack(fates, axis=1) if fates else np.zeros((findings.num_samples, 0), bool)
+        file.create_dataset(name, data=flags).attrs["attacks"] = [
+            attack.title for attack in findings.attacks
+        ]
+
+
+def _write_examples(file: h5py.File, examples: Sequence[Example]) -> None:
+    group = file.create_group("examples")
+    for name in ("index", "attack", "prediction"):
+        group[name] = np.array([getattr(example, name) for example in examples], "i8")
+    if examples:
+        group["images"] = np.stack([example.image for example in examples])
+        group["images"].attrs["unit"] = "adversarial images [N, C, H, W], pixels in [0, 1]"

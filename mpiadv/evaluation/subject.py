@@ -1,0 +1,185 @@
+"""What is evaluated: a trained network read from a run, a checkpoint or a plain file of weights.
+
+Knows no attack and no communicator.
+"""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from mpiadv.checkpoint import load_checkpoint
+from mpiadv.config import Config, override_config
+from mpiadv.errors import UserError
+from mpiadv.models import fingerprint
+from mpiadv.runlog import read_attributes, read_table
+
+MODEL_FILE, LOG_FILE = "model.pt", "log.h5"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A trained network on disk.
+
+    Attributes:
+        path: what the user named.
+        config: the configuration it was trained with, with the user's changes.
+        weights: its state dict, on the CPU.
+        unsaved_buffers: buffers that belong to no state dict.
+        expected_hash: of the whole model, where the run has told it.
+        has_radius: whether attack.norm and attack.epsilon are somebody's choice.
+    """
+
+    path: Path
+    config: Config
+    weights: dict[str, Any]
+    unsaved_buffers: dict[str, Tensor] = field(default_factory=dict)
+    expected_hash: str | None = None
+    has_radius: bool = True
+
+    @property
+    def name(self) -> str:
+        """A short name: the run's folder, or the file without its ending."""
+        return self.path.resolve().name if self.path.is_dir() else self.path.stem
+
+    @property
+    def output(self) -> Path:
+        """Where results go, if the user does not say: beside it, without an ending."""
+        if self.path.is_dir():
+            return self.path / "evaluation"
+        return self.path.with_name(f"{self.path.stem}-evaluation")
+
+
+def read_subject(path: Path, overrides: Sequence[str]) -> Subject:
+    """Read a run's folder, `checkpoint-NUMBER.pt`, or any other file as a plain state dict.
+
+    A state dict brings no configuration: `overrides` then have to name model and data set.
+
+    Raises:
+        UserError: nothing is there, it is damaged, or the configuration is not complete.
+    """
+    if path.is_dir():
+        return _read_run(path, overrides)
+    if not path.exists():
+        raise UserError(f"there is no {path}: expected a run's folder, or a file of weights (.pt)")
+    if path.name.startswith("checkpoint-"):
+        return _read_checkpoint(path, overrides)
+    return _read_weights(path, overrides)
+
+
+def load_into(model: nn.Module, subject: Subject) -> str:
+    """Put a subject's weights into its model; returns the model's hash.
+
+    Raises:
+        UserError: they do not fit, or are not those that the run has told of.
+    """
+    try:
+        model.load_state_dict(subject.weights)
+        with torch.no_grad():
+            for name, kept in subject.unsaved_buffers.items():
+                model.get_buffer(name).copy_(kept)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise UserError(
+            f"{subject.path} does not fit model {subject.config.model.name!r} for data set "
+            f"{subject.config.data.name!r}: {reason}: set model.* and data.* as in training"
+        ) from error
+    found = fingerprint(model)
+    if subject.expected_hash not in (None, found):
+        raise UserError(
+            f"{subject.path} is not the model that its log tells of (hash {found[:12]}, expected "
+            f"{subject.expected_hash[:12]}): a file was changed, or the model has buffers that "
+            "no state dict keeps: evaluate a file of its checkpoints/ instead"
+        )
+    return found
+
+
+def _read_run(folder: Path, overrides: Sequence[str]) -> Subject:
+    log = folder / LOG_FILE
+    try:
+        tree = yaml.safe_load(read_attributes(log)["config"])
+    except (KeyError, yaml.YAMLError):
+        raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
+    if not (folder / MODEL_FILE).exists():
+        raise UserError(
+            f"{folder} has no {MODEL_FILE}: the run is not finished: evaluate a file of its "
+            "checkpoints/, or finish it with --resume"
+        )
+    return Subject(
+        path=folder,
+        config=override_config(tree, overrides),
+        weights=_load_weights(folder / MODEL_FILE),
+        expected_hash=None if _changes_model(overrides) else _hash_told(log),
+    )
+
+
+def _read_checkpoint(path: Path, overrides: Sequence[str]) -> Subject:
+    payload = load_checkpoint(path).payload
+    try:
+        identity = json.loads(payload["identity"])
+        weights, buffers = payload["model"], payload["unsaved_buffers"]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is no checkpoint of a training run of mpiadv") from None
+    return Subject(
+        path=path,
+        config=override_config(_nested(identity), overrides),
+        weights=weights,
+        unsaved_buffers=buffers,
+    )
+
+
+def _read_weights(path: Path, overrides: Sequence[str]) -> Subject:
+    given = {override.partition("=")[0] for override in overrides}
+    missing = [key for key in ("model.name", "data.name") if key not in given]
+    if missing:
+        wanted = " and ".join(f"{key}=..." for key in missing)
+        raise UserError(f"{path} is a plain file of weights: add {wanted}")
+    return Subject(
+        path=path,
+        config=override_config({}, overrides),
+        weights=_load_weights(path),
+        has_radius="attack.epsilon" in given,
+    )
+
+
+def _load_weights(path: Path) -> dict[str, Any]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged, or no file of weights: {reason}") from None
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        raise UserError(
+            f"{path} holds {type(weights).__name__}, expected a state dict of names and tensors"
+        )
+    return weights
+
+
+def _hash_told(log: Path) -> str | None:
+    """The hash in the event that ends a finished run; None where there is none."""
+    texts = [row["text"].decode() for row in read_table(log, "events") if row["kind"] == b"end"]
+    return texts[-1].removeprefix("hash ") if texts else None
+
+
+def _changes_model(overrides: Sequence[str]) -> bool:
+    return any(override.startswith("model.") for override in overrides)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return tree

@@ -1,0 +1,197 @@
+"""Every attack on every image that still stands, one rank's batches. Knows no communicator.
+
+Images are shared out in batches. Everything random in a batch is seeded by the batch, the attack
+and the try, so what is found is the same for any number of ranks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mpiadv.evaluation.accuracy import ImageSource, load_batch, numbered_batches
+from mpiadv.evaluation.crafting import Classifier, Try, craft, is_admissible
+from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.tickets import Purpose, seed_for
+
+NUM_PLAIN = 2
+"""The first columns of `Found.values`: the label, and the class seen in the natural image."""
+
+PER_ATTACK = 3
+"""Further columns for each attack: whether the image was attacked, whether it was broken, and the
+attack steps taken on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a rank is: attack `title` is at try `number` on its batch `batch` of `num_batches`."""
+
+    batch: int
+    num_batches: int
+    title: str
+    number: int
+    num_standing: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """A broken image: `image` float32 [C, H, W] is taken for `prediction` after `attack`."""
+
+    index: int
+    attack: int
+    prediction: int
+    image: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What a rank found out: float64 [num_samples, NUM_PLAIN + PER_ATTACK * num_attacks].
+
+    Rows of other ranks' images are zero, so adding the values of all ranks is exact.
+    """
+
+    values: npt.NDArray[np.float64]
+    examples: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assault:
+    """What is attacked, and how.
+
+    Attributes:
+        target: the classifier that is judged.
+        sources: classifiers by name, for attacks crafted on another one.
+        attacks: in the order in which they run.
+        seed: of everything random.
+        num_samples: the first so many images.
+        batch_size: images per batch; another size draws other random starts.
+        keep_examples: whether to keep the image by which each broken one was broken first.
+    """
+
+    target: Classifier
+    attacks: Sequence[PlannedAttack]
+    seed: int
+    num_samples: int
+    batch_size: int
+    sources: Mapping[str, Classifier] = field(default_factory=dict)
+    keep_examples: bool = False
+
+
+def _say_nothing(progress: Progress) -> None:
+    pass
+
+
+def attack_share(
+    assault: Assault,
+    images: ImageSource,
+    *,
+    share: tuple[int, int] = (0, 1),
+    on_progress: Callable[[Progress], None] = _say_nothing,
+) -> Found:
+    """Attack one rank's share: of (rank, size), the batches rank, rank + size, ...
+
+    The models have to be frozen and in evaluation mode.
+    """
+    rank, size = share
+    batches = numbered_batches(min(assault.num_samples, images.num_samples), assault.batch_size)
+    width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
+    found = Found(values=np.zeros((sum(map(len, batches)), width)))
+    own = range(rank, len(batches), size)
+    for done, number in enumerate(own):
+        pixels, labels = load_batch(images, batches[number], assault.target.model)
+        battle = _Battle(assault, number, pixels, labels)
+        for attack in range(len(assault.attacks)):
+            battle.run(attack, _teller(on_progress, done, len(own)))
+        found.values[batches[number]] = battle.values.cpu().numpy()
+        found.examples.extend(battle.examples(batches[number]))
+    return found
+
+
+def _teller(
+    on_progress: Callable[[Progress], None], batch: int, num_batches: int
+) -> Callable[[str, int, int], None]:
+    def tell(title: str, number: int, num_standing: int) -> None:
+        on_progress(
+            Progress(
+                batch=batch,
+                num_batches=num_batches,
+                title=title,
+                number=number,
+                num_standing=num_standing,
+            )
+        )
+
+    return tell
+
+
+class _Battle:
+    """One batch under all attacks. `values` are its rows of `Found.values`."""
+
+    def __init__(self, assault: Assault, number: int, images: Tensor, labels: Tensor) -> None:
+        self._assault = assault
+        self._number = number
+        self._images, self._labels = images, labels
+        natural = assault.target.predictions(images)
+        self._is_right = natural == labels
+        self._fallen: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[int, int, Tensor]] = {}
+        width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
+        self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
+        self.values[:, 0], self.values[:, 1] = labels.double(), natural.double()
+
+    def run(self, number: int, on_try: Callable[[str, int, int], None]) -> None:
+        """Run an attack, try after try, on the images that its chain left standing."""
+        attack = self._assault.attacks[number]
+        fallen = self._fallen.setdefault(attack.chain, ~self._is_right)
+        first = NUM_PLAIN + PER_ATTACK * number
+        attacked, broken, steps = (self.values[:, first + column] for column in range(PER_ATTACK))
+        attacked[~fallen] = 1
+        for one in range(attack.num_restarts):
+            standing = (~fallen).nonzero().squeeze(1)
+            if len(standing) == 0:
+                break
+            on_try(attack.title, one, len(standing))
+            steps[standing] += attack.num_steps
+            lost = standing[self._breaks(number, one, standing)]
+            fallen[lost] = True
+            broken[lost] = 1
+
+    def examples(self, indices: npt.NDArray[np.int64]) -> list[Example]:
+        """The kept images; `indices` are the batch's."""
+        return [
+            Example(
+                index=int(indices[row]), attack=attack, prediction=prediction,
+                image=image.cpu().numpy(),
+            )
+            for row, (attack, prediction, image) in sorted(self._kept.items())
+        ]  # fmt: skip
+
+    def _breaks(self, number: int, one: int, standing: Tensor) -> Tensor:
+        """Which of the standing images one try breaks: bool [M]."""
+        assault, attack = self._assault, self._assault.attacks[number]
+        given = Try(
+            attack=attack,
+            number=one,
+            images=self._images,
+            labels=self._labels,
+            standing=standing,
+            seed=seed_for(
+                assault.seed, Purpose.EVALUATION, self._number, attack.seed_key, one
+            ),
+        )  # fmt: skip
+        crafter = assault.sources[attack.source] if attack.source else assault.target
+        adversarial = craft(crafter, given)
+        predictions = assault.target.predictions(adversarial)
+        is_broken = (predictions != self._labels[standing]) & is_admissible(
+            attack, self._images[standing], adversarial
+        )
+        if assault.keep_examples:
+            self._keep(number, standing[is_broken], predictions[is_broken], adversarial[is_broken])
+        return is_broken
+
+    def _keep(self, number: int, rows: Tensor, predictions: Tensor, images: Tensor) -> None:
+        for row, prediction, image in zip(rows.tolist(), predictions.tolist(), images, strict=True):
+            self._kept.setdefault(row, (number, prediction, image))

@@ -1,0 +1,109 @@
+"""Signs of gradient masking, with their evidence. Knows no model: it reads what attacks found.
+
+Athalye et al. 2018, "Obfuscated Gradients Give a False Sense of Security", section 3.1, and Carlini
+et al. 2019, "On Evaluating Adversarial Robustness", section 3: where gradients mislead, weak
+attacks do better than strong ones, and no radius is large enough.
+"""
+
+import dataclasses
+import math
+
+from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.results import Findings
+
+NOISE_FRACTION, NOISE_COUNT = 0.005, 2
+"""A weaker attack may be better on this share of the images, or so many, by chance."""
+
+PROBE_STEPS = 20
+"""Steps of the probe's attacks."""
+
+
+def large_epsilon(norm: str, num_pixels: int) -> float:
+    """A radius within which every image can turn grey, so that nothing can be told from it."""
+    scale = {"linf": 1.0, "l2": math.sqrt(num_pixels), "l1": float(num_pixels)}
+    return 0.5 * scale[norm]
+
+
+def probe_attacks(norm: str, epsilon: float, num_pixels: int) -> tuple[PlannedAttack, ...]:
+    """One step, many steps, and many steps in a large ball, each on all images of the probe."""
+    many = PlannedAttack(kind="pgd", steps=PROBE_STEPS, norm=norm, epsilon=epsilon, chain=1)
+    radius = max(epsilon, large_epsilon(norm, num_pixels))
+    return (
+        PlannedAttack(kind="fgsm", norm=norm, epsilon=epsilon, chain=0),
+        many,
+        dataclasses.replace(many, loss="margin", epsilon=radius, chain=2),
+    )
+
+
+def signs_of_masking(findings: Findings, probe: Findings | None = None) -> list[str]:
+    """What speaks against the figures, a line for each sign; empty where nothing does."""
+    signs = _beaten_pairs(findings)
+    return signs if probe is None else [*signs, *_beaten_pairs(probe), *_survives_large(probe)]
+
+
+def _beaten_pairs(findings: Findings) -> list[str]:
+    numbers = range(len(findings.attacks))
+    pairs = ((weak, strong) for weak in numbers for strong in numbers)
+    return [
+        _evidence(findings, weak, strong, gain)
+        for weak, strong in pairs
+        if is_weaker(findings.attacks[weak], findings.attacks[strong])
+        and (gain := _gain(findings, weak, strong)) > _noise(findings)
+    ]
+
+
+def is_weaker(weak: PlannedAttack, strong: PlannedAttack) -> bool:
+    """Whether `strong` has to break what `weak` breaks, if gradients do not mislead it."""
+    is_same_ball = (weak.norm, weak.epsilon) == (strong.norm, strong.epsilon)
+    if not is_same_ball or "grid" in (weak.kind, strong.kind):
+        return False
+    if strong.source or strong.kind in ("square", "fgsm"):
+        return False
+    if weak.source or weak.kind in ("square", "fgsm"):
+        return True
+    is_same_kind = (weak.kind, weak.loss) == (strong.kind, strong.loss)
+    ours, theirs = (weak.steps, weak.restarts), (strong.steps, strong.restarts)
+    is_less = ours[0] <= theirs[0] and ours[1] <= theirs[1]
+    return is_same_kind and is_less and ours != theirs
+
+
+def _gain(findings: Findings, weak: int, strong: int) -> int:
+    """Images both were run on: those the weaker alone broke, less those the stronger alone did."""
+    both = findings.attacked(weak) & findings.attacked(strong)
+    weak_broke, strong_broke = findings.broken(weak), findings.broken(strong)
+    return int((both & weak_broke & ~strong_broke).sum()) - int(
+        (both & strong_broke & ~weak_broke).sum()
+    )
+
+
+def _noise(findings: Findings) -> float:
+    return max(NOISE_COUNT, NOISE_FRACTION * findings.num_samples)
+
+
+def _evidence(findings: Findings, weak: int, strong: int, gain: int) -> str:
+    attack, better = findings.attacks[weak], findings.attacks[strong]
+    what = (
+        "a transferred attack beats the model's own gradients"
+        if attack.source
+        else "an attack without gradients beats one with them"
+        if attack.kind == "square"
+        else "one step beats many"
+        if attack.kind == "fgsm"
+        else "a weaker attack beats a stronger one"
+    )
+    return (
+        f"{what}: {attack.title} broke {gain} more of {findings.num_samples} images than "
+        f"{better.title} ({attack.norm} {attack.epsilon:g})"
+    )
+
+
+def _survives_large(probe: Findings) -> list[str]:
+    last = len(probe.attacks) - 1
+    standing = probe.accuracy(last)
+    if standing.count <= _noise(probe):
+        return []
+    attack = probe.attacks[last]
+    return [
+        f"a large radius is not enough: {standing.count} of {standing.total} images withstand "
+        f"{attack.title} at {attack.norm} {attack.epsilon:g}, within which any image can turn grey"
+    ]

@@ -1,0 +1,115 @@
+"""Words for attacks become the attacks that they name, or one clear line."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from mpiadv.errors import UserError
+from mpiadv.evaluation.plan import PROTOCOLS, PlannedAttack, plan_attacks, protocol_of
+
+
+def _plan(*words: str, **changes: Any) -> tuple[PlannedAttack, ...]:
+    return plan_attacks(
+        words, **{"norm": "linf", "epsilon": 0.3, "each_alone": False, **changes}
+    )  # fmt: skip
+
+
+READ = {
+    "defaults": ("pgd", "pgd-40", "linf 0.3, step 0.01875, ce"),
+    "everything": (
+        "pgd:steps=100,step_size=0.01,restarts=20,loss=margin,norm=l2,epsilon=0.5",
+        "cw-100 x20",
+        "l2 0.5, step 0.01, margin",
+    ),
+    "fractions": ("pgd:steps=7,step_size=2/255,epsilon=8/255", "pgd-7", "linf 0.0313725, *"),
+    "margin_by_name": ("cw:steps=20", "cw-20", "linf 0.3, step 0.0375, margin"),
+    "one_step": ("fgsm:norm=l1,epsilon=3", "fgsm", "l1 3, ce"),
+    "grid": (
+        "grid:angles=3,shifts=1", "rotation-translation", "3 angles to 30 degrees, 1x1 shifts *",
+    ),
+    "part_of_autoattack": ("square", "square", "linf 0.3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "title", "details"), [pytest.param(*case, id=name) for name, case in READ.items()]
+)
+def test_word_is_read(word: str, title: str, details: str) -> None:
+    (attack,) = _plan(word)
+    assert attack.title == title
+    assert attack.details.startswith(details.rstrip("*"))
+
+
+REFUSED = {
+    "unknown_attack": ("pdg", "unknown attack 'pdg': did you mean 'pgd'? Known: "),
+    "unknown_setting": ("pgd:stpes=3", "attack 'pgd' does not take 'stpes': it takes norm, "),
+    "setting_of_another": ("fgsm:steps=3", "attack 'fgsm' does not take 'steps'"),
+    "no_value": ("pgd:steps", "attack 'pgd': 'steps': expected key=value, separated by commas"),
+    "no_steps": ("pgd:steps=0", "attack 'pgd': steps='0': expected a whole number above 0"),
+    "half_a_step": ("pgd:steps=1.5", "attack 'pgd': steps='1.5': expected a whole number above 0"),
+    "negative_radius": ("pgd:epsilon=-1", "attack 'pgd': epsilon='-1': expected a number of "),
+    "no_number": ("pgd:epsilon=nan", "attack 'pgd': epsilon='nan': expected a number of "),
+    "divided_by_zero": ("pgd:epsilon=8/0", "attack 'pgd': epsilon='8/0': expected a number of "),
+    "unknown_norm": ("pgd:norm=l3", "attack 'pgd': norm='l3': expected one of linf, l2, l1"),
+    "unknown_loss": ("pgd:loss=cwe", "attack 'pgd': loss='cwe': expected one of ce, margin"),
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "line"), [pytest.param(*case, id=name) for name, case in REFUSED.items()]
+)
+def test_word_that_makes_no_sense_is_refused_in_one_line(word: str, line: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        _plan(word)
+    assert str(refusal.value).startswith(line)
+    assert "\n" not in str(refusal.value)
+
+
+def test_radius_has_to_come_from_somewhere() -> None:
+    with pytest.raises(UserError, match="attack 'pgd' has no radius: add epsilon="):
+        _plan("pgd", epsilon=None)
+    assert _plan("pgd:epsilon=0.1", epsilon=None)[0].epsilon == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("madry", ["pgd-40", "pgd-100 x20"]),
+        ("fast", ["pgd-50 x10"]),
+        ("trades", ["pgd-20"]),
+        ("deat", ["pgd-100", "cw-20", "apgd-ce", "apgd-t", "fab-t", "square"]),
+        ("autoattack", ["apgd-ce", "apgd-t", "fab-t", "square"]),
+    ],
+)
+def test_protocols_run_what_their_papers_say(name: str, titles: list[str]) -> None:
+    assert [attack.title for attack in _plan(*protocol_of(name).attacks)] == titles
+    assert name in PROTOCOLS
+
+
+def test_madrys_steps_are_a_hundredth_and_others_relative() -> None:
+    assert [attack.step_length for attack in _plan(*protocol_of("madry").attacks)] == [0.01, 0.01]
+    (trades,) = _plan(*protocol_of("trades").attacks)
+    assert trades.step_length == pytest.approx(2.5 * 0.3 / 20)
+
+
+def test_attacks_that_go_alone_have_chains_of_their_own_but_parts_of_one_share_it() -> None:
+    words = ("pgd", "autoattack", "fgsm")
+    alone = _plan(*words, each_alone=True, sources=("other",))
+    assert [attack.chain for attack in alone] == [0, 1, 1, 1, 1, 2, 3, 3]
+    assert {attack.chain for attack in _plan(*words)} == {0}
+
+
+def test_gradient_attacks_are_transferred_after_all_others() -> None:
+    titles = [attack.title for attack in _plan("pgd:steps=2", "grid", "fgsm", sources=("a", "b"))]
+    assert titles[3:] == ["pgd-2 from a", "fgsm from a", "pgd-2 from b", "fgsm from b"]
+    with pytest.raises(UserError, match="--transfer-from needs an attack to transfer"):
+        _plan("grid", sources=("a",))
+
+
+def test_random_numbers_depend_on_the_attack_and_not_on_its_place() -> None:
+    (attack,) = _plan("pgd")
+    elsewhere = dataclasses.replace(attack, chain=3, source="other")
+    assert attack.seed_key == elsewhere.seed_key
+    assert attack.seed_key != _plan("pgd:restarts=2")[0].seed_key
+    assert len({part.seed_key for part in _plan("autoattack")}) == 1

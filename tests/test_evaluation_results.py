@@ -1,0 +1,181 @@
+"""Figures, their uncertainty, and what they say of gradient masking."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from mpiadv.evaluation.crafting import Classifier
+from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.report import show
+from mpiadv.evaluation.results import Findings, Share
+from mpiadv.evaluation.survivors import Assault, attack_share
+from mpiadv.evaluation.verdict import (
+    is_weaker,
+    large_epsilon,
+    probe_attacks,
+    signs_of_masking,
+)
+
+WILSON = [
+    (0, 10, 0.0, 27.7533),
+    (5, 10, 23.6593, 76.3407),
+    (10, 10, 72.2467, 100.0),
+]
+
+
+@pytest.mark.parametrize(("count", "total", "low", "high"), WILSON)
+def test_interval_is_wilsons(count: int, total: int, low: float, high: float) -> None:
+    assert Share(count=count, total=total).interval == pytest.approx((low, high), abs=1e-3)
+
+
+@pytest.mark.parametrize("count", range(0, 21))
+def test_interval_holds_the_figure_and_stays_within_percent(count: int) -> None:
+    share = Share(count=count, total=20)
+    low, high = share.interval
+    assert 0 <= low <= share.percent <= high <= 100
+
+
+def _findings(attacks: list[PlannedAttack], *fates: str) -> Findings:
+    """One image per fate: a letter per attack, `b` broken, `s` still standing, `-` not attacked.
+
+    A fate that starts with `w` is an image that is wrong without any attack.
+    """
+    rows = []
+    for fate in fates:
+        row = [1.0, 0.0 if fate[0] == "w" else 1.0]
+        for letter in fate.removeprefix("w"):
+            row += [float(letter in "bs"), float(letter == "b"), 10.0 * (letter != "-")]
+        rows.append(row)
+    return Findings(attacks=tuple(attacks), values=np.array(rows))
+
+
+def _pgd(**changes: Any) -> PlannedAttack:
+    return PlannedAttack(kind="pgd", **{"steps": 10, "epsilon": 0.3, **changes})
+
+
+FGSM = PlannedAttack(kind="fgsm", epsilon=0.3)
+
+
+def test_figures_count_what_stands_after_each_attack_and_after_all() -> None:
+    findings = _findings([FGSM, _pgd()], "ss", "sb", "b-", "w--")
+    assert findings.natural.percent == 75
+    assert [findings.accuracy(number).percent for number in (0, 1)] == [50, 25]
+    assert findings.worst_case.percent == 25
+    assert list(findings.first_breaker) == [-1, 1, 0, -1]
+    assert findings.sample_steps(1) == 20
+    assert findings.saved_sample_steps(1) == 20
+
+
+def test_table_and_lines_show_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = _findings([FGSM, _pgd()], "ss", "sb", "b-", "w--")
+    for terminal in (True, False):
+        show(Console(force_terminal=terminal, width=120, color_system=None), findings, ["ouch"])
+        shown = capsys.readouterr().out
+        for text in ("natural", "fgsm", "pgd-10", "worst case", "75.00 %", "4.56 to 69.94"):
+            assert text in shown
+        assert "warning: sign of gradient masking: ouch" in shown
+
+
+WEAKER = {
+    "one_step": (FGSM, _pgd(), True),
+    "many_steps": (_pgd(), FGSM, False),
+    "fewer_steps": (_pgd(steps=5), _pgd(), True),
+    "fewer_restarts": (_pgd(), _pgd(restarts=2), True),
+    "fewer_steps_more_restarts": (_pgd(steps=5, restarts=2), _pgd(), False),
+    "itself": (_pgd(), _pgd(), False),
+    "transferred": (_pgd(steps=100, source="other"), _pgd(), True),
+    "transferred_beside_transferred": (_pgd(source="a"), _pgd(source="b"), False),
+    "no_gradient": (PlannedAttack(kind="square", epsilon=0.3), _pgd(), True),
+    "another_radius": (FGSM, _pgd(epsilon=0.2), False),
+    "another_norm": (FGSM, _pgd(norm="l2"), False),
+    "another_loss": (_pgd(steps=5), _pgd(loss="margin"), False),
+    "moved_image": (PlannedAttack(kind="grid"), PlannedAttack(kind="pgd"), False),
+}
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "expected"), [pytest.param(*case, id=name) for name, case in WEAKER.items()]
+)
+def test_strength_is_compared_only_where_it_is_known(
+    weak: PlannedAttack, strong: PlannedAttack, expected: bool
+) -> None:
+    assert is_weaker(weak, strong) == expected
+
+
+SIGNS = {
+    "one_step_beats_many": ([_pgd(), FGSM], "one step beats many: fgsm broke 3 more of 6 images "),
+    "transfer_beats_own": (
+        [_pgd(), _pgd(source="other")],
+        "a transferred attack beats the model's own gradients: pgd-10 from other broke 3 more",
+    ),
+    "square_beats_gradients": (
+        [_pgd(), PlannedAttack(kind="square", epsilon=0.3)],
+        "an attack without gradients beats one with them: square broke 3 more",
+    ),
+    "fewer_steps_beat_more": (
+        [_pgd(), _pgd(steps=2)],
+        "a weaker attack beats a stronger one: pgd-2 broke 3 more of 6 images than pgd-10 ",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("attacks", "line"), [pytest.param(*case, id=name) for name, case in SIGNS.items()]
+)
+def test_sign_is_told_with_its_evidence(attacks: list[PlannedAttack], line: str) -> None:
+    (sign,) = signs_of_masking(_findings(attacks, "sb", "sb", "sb", "ss", "b-", "b-"))
+    assert sign.startswith(line)
+
+
+def test_weaker_attack_that_loses_as_many_as_it_gains_is_no_sign() -> None:
+    fates = ["sb"] * 3 + ["bs"] * 3
+    assert signs_of_masking(_findings([_pgd(), FGSM], *fates)) == []
+
+
+class _Images:
+    """Random images in memory; labels by the side that is brighter."""
+
+    num_samples = 40
+
+    def __init__(self) -> None:
+        self.images = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        left, right = self.images[..., :2].sum((1, 2, 3)), self.images[..., 2:].sum((1, 2, 3))
+        self.labels = (left > right).long()
+
+    def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        return self.images[indices], self.labels[indices]
+
+
+class _Brighter(nn.Module):
+    """Tells the brighter side; `is_masked` hides its gradient behind a rounding."""
+
+    def __init__(self, *, is_masked: bool) -> None:
+        super().__init__()
+        self.is_masked = is_masked
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.is_masked:
+            images = images.mul(64).round().div(64)
+        margin = images[..., :2].sum((1, 2, 3)) - images[..., 2:].sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+@pytest.mark.parametrize("is_masked", [False, True], ids=["sound", "masked"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_model_that_hides_its_gradient_is_found_out(norm: str, is_masked: bool) -> None:
+    attacks = probe_attacks(norm, large_epsilon(norm, 16) / 10, 16)
+    assault = Assault(
+        target=Classifier(model=_Brighter(is_masked=is_masked), precision="float32"),
+        attacks=attacks, seed=0, num_samples=40, batch_size=10,
+    )  # fmt: skip
+    values = attack_share(assault, _Images()).values
+    signs = signs_of_masking(
+        Findings(attacks=(), values=values[:, :2]), Findings(attacks=attacks, values=values)
+    )
+    assert bool(signs) == is_masked
+    assert all("a large radius is not enough: " in sign for sign in signs)
