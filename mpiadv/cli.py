@@ -9,6 +9,7 @@ from mpiadv.launch import launch
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
        mpiadv launch -n RANKS [CONFIG] [key.subkey=value ...] [--resume]
+       mpiadv evaluate CHECKPOINT ... [--attack NAME:steps=K,...] [--protocol NAME] [--help]
        mpiadv report LOG_OR_RUN_FOLDER ... [--output PAGE] [--figures FOLDER] [--overwrite]
        mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
 
@@ -17,6 +18,7 @@ trained in a minute.
 
   mpiadv CONFIG ...           train on one rank, or on those of the mpirun or srun around it
   mpiadv launch -n 8 CONFIG   train on 8 ranks of this machine, or of this allocation
+  mpiadv evaluate FOLDER ...  attack trained networks; after launch -n 8: on 8 ranks
   mpiadv report FOLDER ...    write a page of figures about runs, from their logs
   mpiadv watch FOLDER         show a run in the terminal as it goes on
   key.subkey=value            change a setting, for example training.num_steps=500
@@ -57,6 +59,12 @@ def _launch(arguments: Sequence[str]) -> int:
     return launch(int(arguments[1]), arguments[2:])
 
 
+def _evaluate(arguments: Sequence[str]) -> int:
+    from mpiadv.evaluate import main as evaluate
+
+    return evaluate(arguments)
+
+
 def _report(arguments: Sequence[str]) -> int:
     from mpiadv.report.command import main as report
 
@@ -70,6 +78,7 @@ def _watch(arguments: Sequence[str]) -> int:
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "evaluate": _evaluate,
     "launch": _launch,
     "report": _report,
     "watch": _watch,

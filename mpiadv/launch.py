@@ -23,6 +23,9 @@ from mpiadv.errors import UserError
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
 
+PROGRAMS = {"evaluate": "mpiadv.evaluate"}
+"""First words that start another program than training. A file of that name is `./evaluate`."""
+
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 _RULER = rb"-{74}\n"
@@ -90,6 +93,8 @@ class Launcher:
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
 
+    If the first argument is one of `PROGRAMS`, that one is run with the others.
+
     SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and end.
 
     Raises:
@@ -99,7 +104,9 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
         raise UserError(f"-n {ranks}: expected at least 1 rank")
     launcher = find_launcher()
     environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
-    program = [sys.executable, "-m", "mpiadv.run", *arguments]
+    module = PROGRAMS.get(arguments[0]) if arguments else None
+    words = arguments[1:] if module else arguments
+    program = [sys.executable, "-m", module or "mpiadv.run", *words]
     return _run(launcher.command(program, ranks=ranks, environ=environ), environ)
 
 

@@ -4,14 +4,13 @@ import argparse
 import json
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 from mpiadv.comm.world import World
 from mpiadv.config import Config, dump_config, load_config, parse_config
+from mpiadv.engine.entry import EXIT_DONE, EXIT_RESUME_ME, CommandLine, on_all_ranks
 from mpiadv.engine.lead import Desk, Lead, open_desk
 from mpiadv.engine.session import (
     AgreedError,
@@ -22,9 +21,6 @@ from mpiadv.engine.session import (
     prepare,
 )
 from mpiadv.engine.trainer import Stop
-from mpiadv.errors import DeadlineError, NonFiniteLossError, UserError
-
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 
 
 class Interruption:
@@ -39,14 +35,9 @@ class Interruption:
         self.requested = True
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv",
         description="Train a robust classifier. Rank 0 trains, all other ranks craft attacks.",
         epilog="Exit codes: 0 done, 2 bad input, 75 interrupted after a checkpoint (go on with "
@@ -70,28 +61,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run on this rank; returns the exit code."""
     interruption = Interruption()
-    try:
-        world = World()
-    except UserError as error:
-        print(f"mpiadv: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    try:
-        return run(world, sys.argv[1:] if argv is None else argv, interruption)
-    except AgreedError as refusal:
-        if world.is_trainer:
-            print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
-    except (UserError, NonFiniteLossError, DeadlineError) as error:
-        told = f"mpiadv: error on rank {world.rank}: {error}\n"
-        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-    except BaseException:
-        told = f"mpiadv: rank {world.rank} on {world.host} failed:\n{traceback.format_exc()}"
-        code = EXIT_FAILED
-    # In one piece, so that nothing another rank says comes in between.
-    sys.stderr.write(told)
-    sys.stderr.flush()
-    world.abort(code)
-    return code
+    words = sys.argv[1:] if argv is None else argv
+    return on_all_ranks(lambda world: run(world, words, interruption))
 
 
 def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:

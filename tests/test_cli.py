@@ -13,7 +13,7 @@ from mpiadv.errors import UserError
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
-    """What the training program and the launcher were called with; both return 75."""
+    """What the programs and the launcher were called with; all return 75."""
     seen: list[tuple[str, object]] = []
 
     def run(argv: Sequence[str]) -> int:
@@ -24,7 +24,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         seen.append(("launch", (ranks, list(arguments))))
         return 75
 
+    def evaluate(argv: Sequence[str]) -> int:
+        seen.append(("evaluate", list(argv)))
+        return 75
+
     monkeypatch.setitem(sys.modules, "mpiadv.run", SimpleNamespace(main=run))
+    monkeypatch.setitem(sys.modules, "mpiadv.evaluate", SimpleNamespace(main=evaluate))
     monkeypatch.setattr(cli, "launch", launch)
     return seen
 
@@ -37,6 +42,7 @@ ROUTES = {
         ["launch", "-n", "8", "a.yaml", "--resume"],
         ("launch", (8, ["a.yaml", "--resume"])),
     ),
+    "evaluation": (["evaluate", "runs/digits", "seed=1"], ("evaluate", ["runs/digits", "seed=1"])),
     "launch_the_default": (["launch", "-n", "2"], ("launch", (2, []))),
     "configuration_in_a_folder_called_launch": (["./launch"], ("run", ["./launch"])),
 }

@@ -170,10 +170,10 @@ sys.exit(launch.launch(2, sys.argv[2:]))
 """
 
 
-def _launch_with(path: Path, *, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+def _launch_with(path: Path, *words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """The launcher in a process of its own, with a stand-in for mpirun."""
     return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(path), "some.yaml"],
+        [sys.executable, "-c", LAUNCH, str(path), *(words or ("some.yaml",))],
         # Given, since readline, which pytest loads, sets COLUMNS behind Python's back.
         env=dict(os.environ),
         stdout=stdout,
@@ -190,6 +190,11 @@ def test_arguments_output_and_exit_code_pass_through(tmp_path: Path) -> None:
     assert out.endswith("-m mpiadv.run some.yaml ")
     assert err == "to stderr"
     assert process.returncode == 75
+
+
+def test_word_evaluate_starts_the_evaluation(tmp_path: Path) -> None:
+    process = _launch_with(_program(tmp_path, 'printf "%s " "$@"'), "evaluate", "runs/digits")
+    assert process.communicate(timeout=30)[0].endswith("-m mpiadv.evaluate runs/digits ")
 
 
 def test_mpirun_killed_by_a_signal_gives_the_shells_code(tmp_path: Path) -> None:

@@ -107,11 +107,21 @@ def prepare(config: Config, world: World) -> Setup:
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
-    data = _load_data(config, world)
+    data = load_data_together(config, world)
     hosts = world.gather(world.host)
     setup = agree(world, lambda: _setup(config, world, hosts, device, threads, data))
     agree(world, lambda: _check_model(setup))
     return setup
+
+
+def load_data_together(config: Config, world: World) -> DataSet:
+    """The data set; the first rank of each node loads it first, as it may have to download it.
+
+    Raises:
+        AgreedError: on all ranks, if the data are bad on any.
+    """
+    first = agree(world, lambda: load_data(config.data) if world.local_rank == 0 else None)
+    return agree(world, lambda: first or load_data(config.data))
 
 
 def craft(setup: Setup) -> tuple[Stop, nn.Module]:
@@ -146,12 +156,6 @@ def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
         share=(world.rank, world.size),
     )
     return Counts(rows=world.sum(counts.rows))
-
-
-def _load_data(config: Config, world: World) -> DataSet:
-    """The data set; the first rank of each node loads it first, as it may have to download it."""
-    first = agree(world, lambda: load_data(config.data) if world.local_rank == 0 else None)
-    return agree(world, lambda: first or load_data(config.data))
 
 
 def _setup(

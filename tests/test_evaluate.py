@@ -1,0 +1,254 @@
+"""`mpiadv evaluate` from command line to files: the same figures on any ranks, clear refusals.
+
+All cases run in the same two processes: importing torch takes longer than all of them together.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from launching import words_of
+from rich.console import Console
+
+from mpiadv.engine.follow import Follower
+from mpiadv.evaluation.survivors import Progress
+
+ATTACKS = [
+    "--attack", "fgsm", "--attack", "pgd:steps=3,restarts=2,epsilon=0.1",
+    "--attack", "grid:angles=3,shifts=3,pixels=1", "evaluation.batch_size=5",
+]  # fmt: skip
+
+RUN, CHECKPOINT = "run", "run/checkpoints/checkpoint-000000030.pt"
+
+_TRAINED = {"training__num_steps": 30, "checkpoint__every_steps": 30}
+
+_PLAIN = ["model.name=bad_parts:small", "data.name=bad_parts:images", "attack.epsilon=0.15"]
+
+
+def _run_main(argv: list[str]) -> int:
+    # Imported by the ranks alone: pytest itself needs no MPI.
+    from mpiadv.run import main
+
+    return main(argv)
+
+
+def _evaluate(argv: list[str]) -> int:
+    from mpiadv.evaluate import main
+
+    return main(argv)
+
+
+def _evaluate_alone(argv: list[str]) -> int:
+    from mpi4py import MPI
+
+    from mpiadv.comm.world import World
+    from mpiadv.evaluate import run
+
+    return run(World(MPI.COMM_SELF), argv)
+
+
+def _is_first() -> bool:
+    from mpi4py import MPI
+
+    return bool(MPI.COMM_WORLD.rank == 0)
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    """A file of results, less what tells where and how fast they were found."""
+    report = json.loads(path.read_text())
+    return {key: value for key, value in report.items() if key not in ("model", "run")}
+
+
+@pytest.mark.mpi(min_size=2)
+def test_figures_are_the_same_for_any_ranks_and_any_form_of_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / RUN
+    assert _run_main(words_of(run, **_TRAINED)) == 0
+    capsys.readouterr()
+    assert _evaluate([str(run), *ATTACKS, "--save-examples"]) == 0
+    if not _is_first():
+        assert capsys.readouterr().out == ""
+        return
+    said = capsys.readouterr().out
+    expected = _figures(run / "evaluation.json")
+    assert expected["num_samples"] == 24
+    for attack in expected["attacks"]:
+        assert f"{attack['title']}  " in said and f"{attack['accuracy']:.2f} %" in said
+    shutil.copy(run / "model.pt", tmp_path / "plain.pt")
+    forms = {
+        "run": [str(run)],
+        "checkpoint": [str(tmp_path / CHECKPOINT)],
+        "plain": [str(tmp_path / "plain.pt"), *_PLAIN],
+    }
+    for name, words in forms.items():
+        output = tmp_path / "alone" / name
+        argv = [*words, *ATTACKS, "--save-examples", "--output", str(output)]
+        assert _evaluate_alone(argv) == 0, name
+        assert _figures(output / "evaluation.json") == expected, name
+        _assert_same_hdf5(output / "evaluation.h5", run / "evaluation.h5")
+        assert (output / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _assert_same_hdf5(path: Path, other: Path) -> None:
+    with h5py.File(path) as ours, h5py.File(other) as theirs:
+        names: list[str] = []
+        ours.visititems(lambda name, item: names.append(name) if "shape" in dir(item) else None)
+        assert {"samples", "attacked", "broken", "examples/index"} <= set(names)
+        for name in set(names) - {"report"}:
+            assert np.array_equal(ours[name][:], theirs[name][:]), name
+
+
+@pytest.mark.mpi(min_size=2)
+def test_results_are_kept_transferred_attacks_shown_and_several_networks_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        assert _run_main(words_of(tmp_path / name, **_TRAINED, seed=seed)) == 0
+    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
+    quick = ["--attack", "pgd:steps=2", "--no-probe"]
+    assert _evaluate([*paths, *quick, "--output", str(tmp_path / "out")]) == 0
+    assert _evaluate([paths[0], *quick]) == 0
+    assert _evaluate([paths[0], *quick]) == 0, "the same settings give the same results"
+    capsys.readouterr()
+    assert _evaluate([paths[0], *quick, "--samples", "7"]) == 2
+    said = capsys.readouterr().err
+    if _is_first():
+        assert said == (
+            f"mpiadv: error: {tmp_path}/a/evaluation.json holds results of other settings: add "
+            "--overwrite, or choose another folder with --output FOLDER\n"
+        )
+        assert _figures(tmp_path / "a" / "evaluation.json")["num_samples"] == 24
+        of = [_figures(tmp_path / "out" / name / "evaluation.json") for name in ("a", "b")]
+        assert of[0] == _figures(tmp_path / "a" / "evaluation.json") != of[1]
+    transfer = ["--transfer-from", paths[1], "--overwrite", "--samples", "7"]
+    assert _evaluate([paths[0], *quick, *transfer]) == 0
+    if _is_first():
+        results = _figures(tmp_path / "a" / "evaluation.json")
+        assert [attack["title"] for attack in results["attacks"]] == ["pgd-2", "pgd-2 from b"]
+        assert results["num_samples"] == 7
+        assert list(results["settings"]["source_hashes"]) == ["b"]
+        assert results["signs_of_gradient_masking"] is None
+
+
+def _half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _other_weights(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value + 1 for name, value in state.items()}, path)
+
+
+def _on(name: str, *words: str, change: Callable[[Path], None] | None = None) -> Any:
+    """The command line for a file of a copy of the finished run, after `change` to that file."""
+
+    def argv(folder: Path) -> list[str]:
+        copy = folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder / RUN, copy / RUN)
+        if change is not None:
+            change(copy / name)
+        target = copy / RUN if name.endswith("run/model.pt") and change else copy / name
+        return [str(target), *words]
+
+    return argv
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "nothing": (lambda folder: ["seed=1"], "no network to evaluate: name a run's folder or *"),
+    "no_such_file": (_on("missing.pt"), "there is no */missing.pt: expected a run's folder, or *"),
+    "folder_without_a_run": (_on("run/checkpoints"), "there is no log at */checkpoints/log.h5"),
+    "unfinished_run": (
+        _on("run/model.pt", change=Path.unlink),
+        "*/run has no model.pt: the run is not finished: evaluate a file of its checkpoints/, *",
+    ),
+    "damaged_model": (
+        _on("run/model.pt", change=_half),
+        "*/model.pt is damaged, or no file of weights: *",
+    ),
+    "damaged_checkpoint": (
+        _on(CHECKPOINT, change=_half),
+        "*/checkpoint-000000030.pt is damaged, its SHA-256 checksum is wrong: *",
+    ),
+    "weights_that_the_log_does_not_tell_of": (
+        _on("run/model.pt", change=_other_weights),
+        "*/run is not the model that its log tells of (hash *, expected *): a file was changed, *",
+    ),
+    "plain_weights_without_a_model": (
+        _on("run/model.pt", "data.name=digits"),
+        "*/model.pt is a plain file of weights: add model.name=...",
+    ),
+    "plain_weights_without_a_radius": (
+        _on("run/model.pt", *_PLAIN[:2]),
+        "attack 'pgd:steps=40,step_size=0.01' has no radius: add epsilon=..., or *",
+    ),
+    "log_as_weights": (
+        _on("run/log.h5", *_PLAIN),
+        "*/log.h5 is damaged, or no file of weights: *",
+    ),
+    "other_model": (
+        _on(RUN, "model.name=bad_parts:wide"),
+        "*/run does not fit model 'bad_parts:wide' for data set 'bad_parts:images': size mismatch "
+        "*: set model.* and data.* as in training",
+    ),
+    "other_data": (
+        _on(RUN, "data.name=digits"),
+        "*/run does not fit model 'bad_parts:small' for data set *",
+    ),
+    "unknown_setting": (_on(RUN, "sede=1"), "unknown setting sede: the nearest known one is seed"),
+    "unknown_attack": (_on(RUN, "--attack", "pdg"), "unknown attack 'pdg': did you mean 'pgd'? *"),
+    "unknown_protocol": (
+        _on(RUN, "--protocol", "mardy"),
+        "unknown protocol 'mardy': did you mean 'madry'? *",
+    ),
+    "unknown_option": (_on(RUN, "--atack", "pgd"), "unrecognized arguments: --atack*: see --help"),
+    "no_samples": (_on(RUN, "--samples", "0"), "--samples 0: expected at least 1"),
+    "too_few_classes": (
+        _on(RUN, "--protocol", "autoattack"),
+        "apgd-t needs 4 classes, the data set has 3: use --attack apgd-ce --attack fab-t *",
+    ),
+    "missing_source": (
+        _on(RUN, "--transfer-from", "nowhere"),
+        "there is no nowhere: expected a run's folder, or a file of weights (.pt)",
+    ),
+    "two_of_one_name": (
+        lambda folder: [str(folder / RUN)] * 2 + ["--output", "x"],
+        "--output x: two networks are called run: evaluate apart",
+    ),
+}
+"""A command line, made in a folder with a finished run, and the line that it gives (fnmatch)."""
+
+
+@pytest.mark.mpi(min_size=2)
+def test_bad_input_is_one_line_and_code_2_on_every_rank_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run_main(words_of(tmp_path / RUN, **_TRAINED)) == 0
+    capsys.readouterr()
+    problems = {}
+    for name, (words, line) in REFUSED.items():
+        code = _evaluate(words(tmp_path) if _is_first() else [])
+        said = capsys.readouterr().err
+        expected = f"mpiadv: error: {line}\n" if _is_first() else ""
+        if code != 2 or not fnmatchcase(said, expected) or said.count("\n") != _is_first():
+            problems[name] = f"code {code}, said {said!r}, expected {expected!r}"
+    assert not problems, "\n".join(f"{name}: {problem}" for name, problem in problems.items())
+    assert not list(tmp_path.rglob("evaluation*"))
+
+
+def test_progress_is_a_line_now_and_then_where_nobody_watches() -> None:
+    stream, times = StringIO(), iter([0.0, 1.0, 11.0, 11.0, 12.0])
+    place = Progress(batch=1, num_batches=4, title="pgd-2", number=2, num_standing=30)
+    with Follower(Console(file=stream), num_ranks=2, clock=lambda: next(times)) as follow:
+        for _ in range(3):
+            follow(place)
+    assert stream.getvalue() == ("batch 2/4 of rank 0 of 2: pgd-2, try 3, 30 images standing\n")
