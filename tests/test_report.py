@@ -274,6 +274,14 @@ def test_resumes_are_vertical_lines(runs: Path) -> None:
     assert "resumed" in picture.caption
 
 
+def test_scale_of_the_loss_begins_at_zero_and_holds_every_value(runs: Path) -> None:
+    log = read_log(runs / "resumed")
+    picture = training(log)
+    assert picture is not None
+    bottom, top = picture.figure.axes[0].get_ylim()
+    assert bottom == 0 and top >= log.column("loss").max()
+
+
 def test_staleness_is_drawn_against_the_bounds_of_the_configuration(tmp_path: Path) -> None:
     bounds = {"max_staleness": 40, "final_staleness": 7}
     picture = staleness(read_log(finished_run(tmp_path / "run", staleness=bounds)))

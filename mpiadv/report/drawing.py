@@ -33,6 +33,8 @@ ACTIVITY_COLOURS: Mapping[str, str] = {
 }
 """Waiting is red wherever it can be helped."""
 
+_PALE = ("evaluating, saving, starting", "waiting for tickets")
+
 _STYLE: Mapping[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -109,11 +111,13 @@ def stacked_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]]) -> None:
             names, widths, left=left, color=ACTIVITY_COLOURS[activity], label=activity, height=0.7
         )
         shown = [f"{width:.0f}" if width >= 6 and len(names) <= 24 else "" for width in widths]
-        axis.bar_label(bars, labels=shown, label_type="center", color="white", fontsize=9)
+        colour = "#222222" if activity in _PALE else "white"
+        axis.bar_label(bars, labels=shown, label_type="center", color=colour, fontsize=9)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axis.set_xlim(0, 100)
     axis.set_xlabel("share of the time (%)")
-    axis.set_ylim(max(len(names), 3) - 0.4, -0.6)  # a lone bar stays a bar
+    spare = max(0, 3 - len(names)) / 2  # a lone bar stays a bar
+    axis.set_ylim(len(names) - 0.5 + spare, -0.5 - spare)
     axis.grid(False, axis="y")
     if len(names) > 24:
         axis.yaxis.set_major_locator(MaxNLocator(16, integer=True))

@@ -1,6 +1,6 @@
 """Figures of what was learnt: loss, accuracy in training and on test images, gradients."""
 
-from math import isfinite
+from math import isfinite, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,12 +20,12 @@ def training(log: Log) -> Picture | None:
     figure, (loss, accuracy) = panels()
     steps, values = log.train["step"], log.column("loss")
     blocks = in_blocks(steps, values)
-    loss.set_ylim(bottom=0)
     raw_and_mean(loss, steps, values, blocks, colour=ADVERSARIAL, label="training loss")
     _add_learning_rate(loss, steps, log.column("learning_rate"))
     _add_training_accuracy(accuracy, log)
     over_steps(loss, "training loss (nats)", num_steps=log.num_steps, resumes=log.resumes)
     _over_percent(accuracy, log)
+    loss.set_ylim(bottom=0)  # after drawing: it ends the scaling
     loss.legend(loc="upper right")
     accuracy.legend(loc="lower right")
     # One value is not a trend.
@@ -65,9 +65,10 @@ def tested(log: Log) -> Picture | None:
         caption=f"Accuracy (left) and cross-entropy (right) on natural test images and under "
         f"attack. The last evaluation, after step {last['step']}, used {last['num_samples']} "
         f"images: {100 * last['natural_accuracy']:.2f} % natural, "
-        f"{100 * last['adversarial_accuracy']:.2f} % under {text(last['attack'])}. Evaluations "
-        f"used {_range(log.evaluation['num_samples'])} images; one with 500 images is uncertain "
-        "by about two points." + _marks(log),
+        f"{100 * last['adversarial_accuracy']:.2f} % under {text(last['attack'])}, with a standard "
+        f"error of {_standard_error(last['adversarial_accuracy'], last['num_samples']):.2f} points "
+        f"from the choice of images. Evaluations used {_range(log.evaluation['num_samples'])} "
+        "images." + _marks(log),
     )
 
 
@@ -146,6 +147,11 @@ def _over_percent(axis: Axes, log: Log) -> None:
 def _spans_decades(values: Floats) -> bool:
     known = values[np.isfinite(values) & (values > 0)]
     return bool(len(known) and known.max() > _LOG_SCALE_FROM * np.median(known))
+
+
+def _standard_error(accuracy: float, num_samples: int) -> float:
+    """Of an accuracy on so many images, in percentage points."""
+    return 100 * sqrt(accuracy * (1 - accuracy) / num_samples) if num_samples else float("nan")
 
 
 def _range(values: Floats) -> str:
