@@ -151,7 +151,8 @@ def _spans_decades(values: Floats) -> bool:
 
 def _standard_error(accuracy: float, num_samples: int) -> float:
     """Of an accuracy on so many images, in percentage points."""
-    return 100 * sqrt(accuracy * (1 - accuracy) / num_samples) if num_samples else float("nan")
+    variance = max(0.0, accuracy * (1 - accuracy))
+    return 100 * sqrt(variance / num_samples) if num_samples else float("nan")
 
 
 def _range(values: Floats) -> str:

@@ -1,6 +1,6 @@
 """A log as a screen for a terminal, or as a line for a file. Reads no file and no clock."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -14,6 +14,8 @@ from rich.text import Text
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import (
     ATTACKER_ACTIVITIES,
+    OTHER,
+    TRAINER_ACTIVITIES,
     attacker_seconds,
     final_evaluation,
     last_written,
@@ -44,7 +46,8 @@ _COLOURS = {
     "waiting for tickets": "light_coral",
 }
 
-_LEGEND = {
+_TRAINER_LEGEND = {**{name: name for name in TRAINER_ACTIVITIES}, OTHER: "other"}
+_ATTACKER_LEGEND = {
     "crafting": "crafting",
     "waiting for parameters on their way": "waiting for parameters",
     "waiting for the trainer": "for the trainer",
@@ -112,7 +115,7 @@ def _progress(log: Log, sight: Sight) -> Text:
     bar = Text()
     if planned:
         told = f" {log.num_steps} of {planned} steps, {100 * log.num_steps / planned:.0f} %"
-        columns = max(10, min(40, sight.width - 60))
+        columns = max(10, min(40, sight.width - 74))
         done = min(columns, columns * log.num_steps // planned)
         full, empty = ("#", ".") if sight.ascii_only else ("█", "░")
         bar = Text(full * done, "green").append(empty * (columns - done), "grey42")
@@ -177,21 +180,28 @@ def _histogram(log: Log, sight: Sight) -> Table:
 
 def _shares(log: Log, sight: Sight) -> Group:
     """Who waits for whom: the trainer's time and the attackers', over the newest steps."""
-    trainer, grid = _grid(sight), _grid(sight)
-    parts = _trainer_shares(log)
-    told = [(f"{100 * share:.0f} % {name}", _COLOURS[name]) for name, share in parts.items()]
-    trainer.add_row(
-        "trainer", _bar(parts, sight), Text(", ").join(Text(*part) for part in told[:4])
-    )
     attackers = attacker_seconds(log, _recent_rows(log))
-    names = Text(", ").join(Text(short, _COLOURS[name]) for name, short in _LEGEND.items())
-    for label, seconds in _at_most(attackers).items():
-        numbers = [
-            Text(f"{100 * share:.0f}", _COLOURS[name]) for name, share in shares(seconds).items()
-        ]
-        grid.add_row(label, _bar(shares(seconds), sight), Text("  ").join(numbers).append(" %"))
-    legend = Text("attackers: ").append(names) if attackers else Text("no attackers")
-    return Group(trainer, legend, grid)
+    parts: list[RenderableType] = [
+        _legend("trainer", _TRAINER_LEGEND),
+        _share_rows({"  rank 0": _trainer_shares(log)}, sight),
+    ]
+    if attackers:
+        rows = {label: shares(seconds) for label, seconds in _at_most(attackers).items()}
+        parts += [_legend("attackers", _ATTACKER_LEGEND), _share_rows(rows, sight)]
+    return Group(*parts)
+
+
+def _legend(who: str, names: Mapping[str, str]) -> Text:
+    coloured = (Text(short, _COLOURS[name]) for name, short in names.items())
+    return Text(f"{who}: ").append(Text(", ").join(coloured))
+
+
+def _share_rows(rows: Mapping[str, dict[str, float]], sight: Sight) -> Table:
+    grid = _grid(sight)
+    for label, parts in rows.items():
+        numbers = (Text(f"{100 * part:.0f}", _COLOURS[name]) for name, part in parts.items())
+        grid.add_row(label, _bar(parts, sight), Text("  ").join(numbers).append(" %"))
+    return grid
 
 
 def _at_most(attackers: dict[int, dict[str, float]]) -> dict[str, dict[str, float]]:
