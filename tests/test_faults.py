@@ -20,7 +20,9 @@ END_SECONDS = 10.0
 
 def _faulty(fault: str, *, rank: int, training: bool = False) -> dict[str, Any]:
     arguments = f"{{fault: {fault}, rank: {rank}, call: 30, training: {str(training).lower()}}}"
-    return {"model__name": "bad_parts:faulty", "model__arguments": arguments}
+    # Long enough for a slow attacker to get its turns: the fault ends the run.
+    steps = {"training__num_steps": 3000}
+    return {"model__name": "bad_parts:faulty", "model__arguments": arguments, **steps}
 
 
 NOT_FINITE = {
