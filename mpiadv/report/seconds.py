@@ -93,6 +93,7 @@ def _add_tickets(axis: Axes, tickets: Mapping[int, int]) -> None:
     axis.set_xlabel("rank (0 is the trainer)")
     axis.set_ylabel("batches crafted")
     axis.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     axis.grid(False, axis="x")
     axis.set_xlim(-0.6, max(tickets) + 0.6)
 
