@@ -84,18 +84,20 @@ def test_figures_are_the_same_for_any_ranks_and_any_form_of_the_network(
     for attack in expected["attacks"]:
         assert f"{attack['title']}  " in said and f"{attack['accuracy']:.2f} %" in said
     shutil.copy(run / "model.pt", tmp_path / "plain.pt")
+    alone = tmp_path / "alone"
+    assert _evaluate_alone([str(run), *ATTACKS, "--save-examples", "--output", str(alone)]) == 0
+    assert _figures(alone / "evaluation.json") == expected
+    _assert_same_hdf5(alone / "evaluation.h5", run / "evaluation.h5")
+    assert (alone / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     forms = {
-        "run": [str(run)],
         "checkpoint": [str(tmp_path / CHECKPOINT)],
         "plain": [str(tmp_path / "plain.pt"), *_PLAIN],
     }
     for name, words in forms.items():
-        output = tmp_path / "alone" / name
-        argv = [*words, *ATTACKS, "--save-examples", "--output", str(output)]
-        assert _evaluate_alone(argv) == 0, name
-        assert _figures(output / "evaluation.json") == expected, name
-        _assert_same_hdf5(output / "evaluation.h5", run / "evaluation.h5")
-        assert (output / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+        output = tmp_path / name
+        assert _evaluate_alone([*words, *ATTACKS, "--output", str(output)]) == 0, name
+        ours = _figures(output / "evaluation.json")
+        assert {**ours, "settings": {**ours["settings"], "examples": True}} == expected, name
 
 
 def _assert_same_hdf5(path: Path, other: Path) -> None:
