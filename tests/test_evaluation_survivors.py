@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.evaluation import Counts, evaluate, frozen
+from mpiadv.attacks import input_gradient
+from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier, gradient_attack, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Found, Progress, attack_share
+from mpiadv.tickets import Purpose, seed_for
 
 WORDS = ("fgsm", "pgd:steps=3,restarts=3", "cw:steps=2,norm=l2,epsilon=0.3", "pgd:norm=l1,steps=2,"
          "epsilon=2", "grid:angles=3,shifts=3,pixels=1")  # fmt: skip
@@ -106,15 +108,21 @@ def test_attacks_alone_start_from_all_right_images_and_the_worst_case_holds_them
     assert together.worst_case.count == (together.is_right & ~either).sum()
 
 
-def test_figure_of_one_attack_is_near_that_of_the_quick_count_while_training() -> None:
-    attack = _assault("pgd:steps=10")
-    quick: Counts = evaluate(
-        _Brighter(), _Images(), gradient_attack(attack.attacks[0]), seed=7, num_samples=45,
-        batch_size=10, precision="float32",
-    )  # fmt: skip
-    findings = _findings(attack)
-    assert findings.natural.percent == pytest.approx(quick.natural_accuracy)
-    assert findings.worst_case.percent == pytest.approx(quick.adversarial_accuracy, abs=100 / 45)
+def test_one_try_is_the_plain_attack_from_its_published_seed() -> None:
+    assault = _assault("pgd:steps=10", num_samples=10)
+    attack, (images, labels) = assault.attacks[0], _Images().batch(np.arange(10))
+    seed = seed_for(7, Purpose.EVALUATION, 0, attack.seed_key, 0)
+    plain = gradient_attack(attack)
+    start = plain.start(images, torch.Generator().manual_seed(seed))
+    *_, adversarial = plain.steps(
+        lambda moved: input_gradient(_Brighter(), moved, labels, precision="float32")[0],
+        images,
+        start,
+    )
+    is_broken = (_Brighter()(adversarial).argmax(dim=1) != labels).numpy()
+    findings = _findings(assault)
+    assert np.array_equal(findings.broken(0), findings.is_right & is_broken)
+    assert 0 < findings.broken(0).sum() < findings.is_right.sum()
 
 
 def test_kept_images_are_misclassified_and_inside_the_ball() -> None:

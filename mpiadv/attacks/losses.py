@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mpiadv.attacks.gradients import LossFunction, summed_cross_entropy
 
@@ -16,7 +15,8 @@ def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:
     2017, "Towards Evaluating the Robustness of Neural Networks", section V, f6.
     """
     # A mask instead of gather and scatter, whose gradients add up in no fixed order on a GPU.
-    is_label = F.one_hot(labels, logits.shape[1]).bool()
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    is_label = labels[:, None] == classes
     correct = torch.where(is_label, logits, 0).sum(dim=1)
     wrong = logits.masked_fill(is_label, float("-inf")).amax(dim=1)
     return (wrong - correct).sum()

@@ -1,6 +1,5 @@
 """The evaluation of one trained network on all ranks: read, attack, add up, judge, write."""
 
-import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +194,10 @@ def _settings(bench: Bench, wanted: Wanted) -> dict[str, Any]:
         "batch_size": config.evaluation.batch_size,
         "seed": config.seed,
         "precision": wanted.precision,
-        "attacks": [dataclasses.asdict(attack) for attack in bench.attacks],
+        "attacks": [
+            {**attack.settings, "source": attack.source, "chain": attack.chain}
+            for attack in bench.attacks
+        ],
         "probe": wanted.probe,
         "examples": wanted.save_examples,
     }

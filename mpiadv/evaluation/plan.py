@@ -63,14 +63,16 @@ class PlannedAttack:
         return QUERIES.get(self.kind, self.steps)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Its kind, and the settings that its kind takes."""
+        return {"kind": self.kind, **{name: getattr(self, name) for name in KINDS[self.kind].takes}}
+
+    @property
     def seed_key(self) -> int:
         """A number for the random streams: the same whatever else is run, and in whatever order."""
         # All parts of AutoAttack start from the same seed, as its authors' code has it.
-        words = f"autoattack {self.norm} {self.epsilon!r}"
-        if self.kind not in COMPONENTS:
-            own = dataclasses.replace(self, source="", chain=0)
-            words = str(sorted(dataclasses.asdict(own).items()))
-        return zlib.crc32(words.encode())
+        words = {**self.settings, "kind": "autoattack" if self.kind in COMPONENTS else self.kind}
+        return zlib.crc32(str(sorted(words.items())).encode())
 
     @property
     def title(self) -> str:

@@ -1,6 +1,5 @@
 """The results of an evaluation as plain values and as lines for people. Knows no file, no model."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,9 +53,11 @@ def _share(share: Share) -> dict[str, Any]:
 def _attack(findings: Findings, number: int) -> dict[str, Any]:
     attack = findings.attacks[number]
     return {
-        **dataclasses.asdict(attack),
         "title": attack.title,
-        "step_size": attack.step_length if attack.kind == "pgd" else None,
+        **attack.settings,
+        **({"step_size": attack.step_length} if attack.kind == "pgd" else {}),
+        "source": attack.source,
+        "chain": attack.chain,
         "attacked": int(findings.attacked(number).sum()),
         "broken": int(findings.broken(number).sum()),
         "sample_steps": findings.sample_steps(number),
