@@ -129,6 +129,16 @@ def test_looking_ends_with_the_finished_run(tmp_path: Path) -> None:
     assert pauses == [5.0, 5.0]
 
 
+def test_run_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    sign(folder, os.getpid())
+    starts: list[Callable[[], object]] = [lambda: None, lambda: finished_run(folder)]
+    seen = list(looks(str(folder), 5.0, sleep=lambda seconds: starts.pop(0)() and None))
+    assert [log.condition for log, _ in seen] == ["finished"]
+    assert not starts
+
+
 def test_log_that_cannot_be_read_for_a_while_keeps_the_last_picture(tmp_path: Path) -> None:
     folder = begun_run(tmp_path / "run")
     path, aside = folder / "log.h5", folder / "aside"

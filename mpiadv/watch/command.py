@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.live import Live
 
 from mpiadv.errors import UserError
 from mpiadv.report.reading import Log, read_log
+from mpiadv.run_folder import RunState, state_of
 from mpiadv.watch.picture import Sight, line, screen
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0
@@ -64,11 +66,13 @@ def looks(
 ) -> Iterator[tuple[Log, str]]:
     """The log now and every so many seconds, and why it could not be read just then, if so.
 
-    Ends with the look at a finished run.
+    A run that is just starting is waited for. Ends with the look at a finished run.
 
     Raises:
         UserError: at the first look; later the log as last read is given again.
     """
+    while not once and _is_starting(Path(path)):
+        sleep(min(every, 1.0))
     log, trouble = read_log(path, snapshots=False), ""
     while True:
         yield log, trouble
@@ -79,6 +83,11 @@ def looks(
             log, trouble = read_log(path, snapshots=False), ""
         except UserError as error:
             trouble = str(error)
+
+
+def _is_starting(folder: Path) -> bool:
+    """Whether a run holds the folder and has not come to its log."""
+    return not (folder / "log.h5").exists() and state_of(folder) is RunState.RUNNING
 
 
 def _show_screens(console: Console, seen: Iterator[tuple[Log, str]]) -> None:
