@@ -68,33 +68,46 @@ def _figures(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.mpi(min_size=2)
-def test_figures_are_the_same_for_any_ranks_and_any_form_of_the_network(
+def test_figures_are_those_of_network_and_settings_alone_and_are_not_written_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / RUN
-    assert _run_main(words_of(run, **_TRAINED)) == 0
+    assert _run_main(words_of(tmp_path / RUN, **_TRAINED)) == 0
+    assert _run_main(words_of(tmp_path / "other", **_TRAINED, seed=1)) == 0
     capsys.readouterr()
-    assert _evaluate([str(run), *ATTACKS, "--save-examples"]) == 0
-    if not _is_first():
-        assert capsys.readouterr().out == ""
-        return
+    assert _evaluate([str(tmp_path / RUN), *ATTACKS, "--save-examples"]) == 0
     said = capsys.readouterr().out
-    expected = _figures(run / "evaluation.json")
-    assert expected["num_samples"] == 24
-    for attack in expected["attacks"]:
+    if _is_first():
+        expected = _figures(tmp_path / RUN / "evaluation.json")
+        _assert_told(said, expected)
+        _assert_same_alone(tmp_path, expected)
+        capsys.readouterr()
+    else:
+        assert said == ""
+    _assert_several_are_told_apart(tmp_path)
+    _assert_kept(tmp_path, capsys)
+    _assert_transferred(tmp_path)
+
+
+def _assert_told(said: str, figures: dict[str, Any]) -> None:
+    assert figures["num_samples"] == 24
+    for attack in figures["attacks"]:
         assert f"{attack['title']}  " in said and f"{attack['accuracy']:.2f} %" in said
-    shutil.copy(run / "model.pt", tmp_path / "plain.pt")
-    alone = tmp_path / "alone"
+
+
+def _assert_same_alone(folder: Path, expected: dict[str, Any]) -> None:
+    """One rank finds the same in the run, in its checkpoint and in its plain weights."""
+    run, alone = folder / RUN, folder / "alone"
     assert _evaluate_alone([str(run), *ATTACKS, "--save-examples", "--output", str(alone)]) == 0
     assert _figures(alone / "evaluation.json") == expected
     _assert_same_hdf5(alone / "evaluation.h5", run / "evaluation.h5")
     assert (alone / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    shutil.copy(run / "model.pt", folder / "plain.pt")
     forms = {
-        "checkpoint": [str(tmp_path / CHECKPOINT)],
-        "plain": [str(tmp_path / "plain.pt"), *_PLAIN],
+        "checkpoint": [str(folder / CHECKPOINT)],
+        "plain": [str(folder / "plain.pt"), *_PLAIN],
     }
     for name, words in forms.items():
-        output = tmp_path / name
+        output = folder / name
         assert _evaluate_alone([*words, *ATTACKS, "--output", str(output)]) == 0, name
         ours = _figures(output / "evaluation.json")
         assert {**ours, "settings": {**ours["settings"], "examples": True}} == expected, name
@@ -109,36 +122,41 @@ def _assert_same_hdf5(path: Path, other: Path) -> None:
             assert np.array_equal(ours[name][:], theirs[name][:]), name
 
 
-@pytest.mark.mpi(min_size=2)
-def test_results_are_kept_transferred_attacks_shown_and_several_networks_told_apart(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, seed in (("a", 0), ("b", 1)):
-        assert _run_main(words_of(tmp_path / name, **_TRAINED, seed=seed)) == 0
-    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
-    quick = ["--attack", "pgd:steps=2", "--no-probe"]
-    assert _evaluate([*paths, *quick, "--output", str(tmp_path / "out")]) == 0
-    assert _evaluate([paths[0], *quick]) == 0
-    assert _evaluate([paths[0], *quick]) == 0, "the same settings give the same results"
-    capsys.readouterr()
-    assert _evaluate([paths[0], *quick, "--samples", "7"]) == 2
-    said = capsys.readouterr().err
+QUICK = ["--attack", "pgd:steps=2", "--no-probe"]
+
+
+def _assert_several_are_told_apart(folder: Path) -> None:
+    paths = [str(folder / RUN), str(folder / "other")]
+    assert _evaluate([*paths, *QUICK, "--output", str(folder / "both")]) == 0
+    assert _evaluate([paths[1], *QUICK]) == 0
+    assert _evaluate([paths[1], *QUICK]) == 0, "the same settings may be written again"
     if _is_first():
-        assert said == (
-            f"mpiadv: error: {tmp_path}/a/evaluation.json holds results of other settings: add "
+        one, other = (
+            _figures(folder / "both" / name / "evaluation.json") for name in (RUN, "other")
+        )
+        assert one != other == _figures(folder / "other" / "evaluation.json")
+        assert other["signs_of_gradient_masking"] is None
+
+
+def _assert_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert _evaluate([str(folder / "other"), *QUICK, "--samples", "7"]) == 2
+    if _is_first():
+        assert capsys.readouterr().err == (
+            f"mpiadv: error: {folder}/other/evaluation.json holds results of other settings: add "
             "--overwrite, or choose another folder with --output FOLDER\n"
         )
-        assert _figures(tmp_path / "a" / "evaluation.json")["num_samples"] == 24
-        of = [_figures(tmp_path / "out" / name / "evaluation.json") for name in ("a", "b")]
-        assert of[0] == _figures(tmp_path / "a" / "evaluation.json") != of[1]
-    transfer = ["--transfer-from", paths[1], "--overwrite", "--samples", "7"]
-    assert _evaluate([paths[0], *quick, *transfer]) == 0
+        assert _figures(folder / "other" / "evaluation.json")["num_samples"] == 24
+
+
+def _assert_transferred(folder: Path) -> None:
+    transfer = ["--transfer-from", str(folder / RUN), "--overwrite", "--samples", "7"]
+    assert _evaluate([str(folder / "other"), *QUICK, *transfer]) == 0
     if _is_first():
-        results = _figures(tmp_path / "a" / "evaluation.json")
-        assert [attack["title"] for attack in results["attacks"]] == ["pgd-2", "pgd-2 from b"]
+        results = _figures(folder / "other" / "evaluation.json")
+        assert [attack["title"] for attack in results["attacks"]] == ["pgd-2", "pgd-2 from run"]
         assert results["num_samples"] == 7
-        assert list(results["settings"]["source_hashes"]) == ["b"]
-        assert results["signs_of_gradient_masking"] is None
+        assert list(results["settings"]["source_hashes"]) == ["run"]
 
 
 def _half(path: Path) -> None:
