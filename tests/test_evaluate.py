@@ -220,9 +220,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "*/run does not fit model 'bad_parts:wide' for data set 'bad_parts:images': size mismatch "
         "*: set model.* and data.* as in training",
     ),
-    "other_data": (
-        _on(RUN, "data.name=digits"),
-        "*/run does not fit model 'bad_parts:small' for data set *",
+    "images_that_the_model_cannot_take": (
+        _on(RUN, "data.arguments.shape=[1,5,5]"),
+        "model Sequential, given 2 images of 1x5x5, fails: RuntimeError: *",
     ),
     "unknown_setting": (_on(RUN, "sede=1"), "unknown setting sede: the nearest known one is seed"),
     "unknown_attack": (_on(RUN, "--attack", "pdg"), "unknown attack 'pdg': did you mean 'pgd'? *"),
