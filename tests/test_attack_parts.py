@@ -133,5 +133,7 @@ def test_grid_holds_every_angle_with_every_shift() -> None:
     grid = placements(max_degrees=30, num_angles=31, max_pixels=3, num_shifts=5)
     assert len(set(grid)) == len(grid) == 775
     assert Placement(degrees=0, right=0, down=0) in grid
+    (single,) = placements(max_degrees=30, num_angles=1, max_pixels=3, num_shifts=1)
+    assert single == Placement(degrees=0, right=0, down=0)
     assert {spot.degrees for spot in grid} == {float(n) for n in np.linspace(-30, 30, 31)}
     assert max(math.hypot(spot.right, spot.down) for spot in grid) == pytest.approx(18**0.5)

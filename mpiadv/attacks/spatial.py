@@ -31,10 +31,10 @@ def placements(
     *, max_degrees: float, num_angles: int, max_pixels: float, num_shifts: int
 ) -> tuple[Placement, ...]:
     """The grid of angles and of shifts in both directions, evenly spaced, ends included."""
-    shifts = [float(shift) for shift in np.linspace(-max_pixels, max_pixels, num_shifts)]
+    shifts = _spread(max_pixels, num_shifts)
     return tuple(
-        Placement(degrees=float(degrees), right=right, down=down)
-        for degrees in np.linspace(-max_degrees, max_degrees, num_angles)
+        Placement(degrees=degrees, right=right, down=down)
+        for degrees in _spread(max_degrees, num_angles)
         for right in shifts
         for down in shifts
     )
@@ -46,6 +46,11 @@ def place(images: Tensor, placement: Placement) -> Tensor:
     theta = _source_of(placement, height=images.shape[2], width=images.shape[3]).to(images)
     grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False).clamp_(0, 1)
+
+
+def _spread(largest: float, count: int) -> list[float]:
+    """So many numbers from -largest to largest; a single one is 0."""
+    return [float(value) for value in np.linspace(-largest, largest, count)] if count > 1 else [0.0]
 
 
 def _source_of(placement: Placement, *, height: int, width: int) -> Tensor:
