@@ -50,10 +50,6 @@ class Counts:
 
     rows: npt.NDArray[np.float64]
 
-    def __add__(self, other: "Counts") -> "Counts":
-        """The counts of two ranks together."""
-        return Counts(rows=self.rows + other.rows)
-
     @property
     def num_samples(self) -> int:
         """Evaluated images."""
