@@ -71,12 +71,6 @@ def test_shares_of_any_number_of_ranks_add_up_to_the_same_bits(size: int, norm: 
     assert together.num_samples == sum(share.rows[:, 0].sum() for share in shares) == 45
 
 
-def test_counts_of_two_ranks_add() -> None:
-    alone = _evaluate()
-    together = _evaluate(share=(0, 2)) + _evaluate(share=(1, 2))
-    assert np.array_equal(together.rows, alone.rows)
-
-
 def test_linear_model_has_the_accuracy_that_its_margins_say() -> None:
     source, epsilon = _Source(), 0.05
     left, right = source.images[..., :3], source.images[..., 3:]
