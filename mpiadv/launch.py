@@ -157,13 +157,13 @@ def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
 
 @contextmanager
 def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to `mpirun`; a SIGTERM first as SIGUSR1, since `mpirun` kills on SIGTERM."""
+    """Pass signals on to `mpirun`; SIGINT and SIGTERM first as SIGUSR1: on them `mpirun` kills."""
     received: set[int] = set()
 
     def forward(number: int, frame: FrameType | None) -> None:
         is_first = number not in received
         received.add(number)
-        asks = number == signal.SIGTERM and is_first
+        asks = number != signal.SIGUSR1 and is_first
         process.send_signal(signal.SIGUSR1 if asks else number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -24,15 +24,17 @@ from mpiadv.engine.trainer import Stop
 
 
 class Interruption:
-    """Whether SIGTERM or SIGUSR1 has asked the run to stop after the next step."""
+    """Whether Ctrl-C, SIGTERM or SIGUSR1 has asked the run to stop after the next step."""
 
     def __init__(self) -> None:
         self.requested = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        # Who presses Ctrl-C once more does not want to wait.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -205,7 +205,8 @@ def test_mpirun_killed_by_a_signal_gives_the_shells_code(tmp_path: Path) -> None
 
 SIGNALS = {
     "usr1": ([signal.SIGUSR1], "usr1\n"),
-    "interrupt": ([signal.SIGINT], "int\n"),
+    "interrupt_asks_for_a_checkpoint_first": ([signal.SIGINT], "usr1\n"),
+    "interrupt_twice_means_it": ([signal.SIGINT, signal.SIGINT], "usr1\nint\n"),
     "terminate_asks_for_a_checkpoint_first": ([signal.SIGTERM], "usr1\n"),
     "terminate_twice_means_it": ([signal.SIGTERM, signal.SIGTERM], "usr1\nterm\n"),
 }
@@ -272,12 +273,15 @@ def test_bad_input_is_one_line_and_code_2_on_several_ranks(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("needs_mpirun")
-def test_terminated_run_writes_a_checkpoint_and_ends_with_code_75(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_that_is_asked_to_end_writes_a_checkpoint_and_ends_with_code_75(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     with _launched(tmp_path, "output=run", "training.num_steps=100000") as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("step"):
             assert process.poll() is None
-        process.terminate()
+        process.send_signal(number)
         completed = finished(process, timeout=120)
     assert completed.returncode == 75
     assert "prterun" not in completed.stderr

@@ -71,9 +71,8 @@ class Display:
         if self._bar is not None:
             if now - self._said > 0.2 or record.step + 1 == self._num_steps:
                 self._said = now
-                self._bar.update(
-                    self._bar.task_ids[0], completed=record.step + 1, text=self._text(record)
-                )
+                text, task = self._text(record), self._bar.task_ids[0]
+                self._bar.update(task, completed=record.step + 1, text=text, refresh=True)
         elif now - self._said > PLAIN_SECONDS or record.step == self._first_step:
             self._said = now
             self.say(f"step {record.step + 1}/{self._num_steps}  {self._text(record)}")

@@ -36,6 +36,8 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
     except (UserError, NonFiniteLossError, DeadlineError) as error:
         told = f"mpiadv: error on rank {world.rank}: {error}\n"
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        told, code = f"mpiadv: rank {world.rank} was stopped by Ctrl-C\n", EXIT_FAILED
     except BaseException:
         told = f"mpiadv: rank {world.rank} on {world.host} failed:\n{traceback.format_exc()}"
         code = EXIT_FAILED

@@ -26,14 +26,14 @@ ACTIVITY_COLOURS: Mapping[str, str] = {
     "crafting": "#ef8e19",
     "waiting": "#c62828",
     "publishing": "#2e7d32",
-    "evaluating, saving, starting": "#b0bec5",
+    "other": "#b0bec5",
     "waiting for parameters on their way": "#8e6bbf",
     "waiting for the trainer": "#c62828",
     "waiting for tickets": "#f4a6a0",
 }
 """Waiting is red wherever it can be helped."""
 
-_PALE = ("evaluating, saving, starting", "waiting for tickets")
+_PALE = ("other", "waiting for tickets")
 
 _STYLE: Mapping[str, Any] = {
     "font.size": 10,

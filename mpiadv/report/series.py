@@ -19,7 +19,7 @@ TRAINER_ACTIVITIES = {
 }
 """What the trainer does to its column in `/train`."""
 
-OTHER = "evaluating, saving, starting"
+OTHER = "other"
 """The rest of the trainer's time."""
 
 ATTACKER_ACTIVITIES = {

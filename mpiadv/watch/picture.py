@@ -40,7 +40,7 @@ _COLOURS = {
     "crafting": "dark_orange",
     "waiting": "red",
     "publishing": "green",
-    "evaluating, saving, starting": "grey62",
+    "other": "grey62",
     "waiting for parameters on their way": "medium_purple",
     "waiting for the trainer": "red",
     "waiting for tickets": "light_coral",
