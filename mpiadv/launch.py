@@ -82,7 +82,8 @@ class Launcher:
             # Slots count cores, not hardware threads, so even `ranks == cpus` may need it.
             options.append("--oversubscribe")
         if TERMINAL_WIDTH in environ:
-            options += ["-x", TERMINAL_WIDTH]
+            # By whole lines a progress bar, which is one unfinished line, would come at its end.
+            options += ["-x", TERMINAL_WIDTH, "--stream-buffering", "0"]
         return options
 
     def environment(self, environ: Mapping[str, str], *, is_root: bool) -> dict[str, str]:

@@ -28,7 +28,15 @@ COMMANDS = {
     "terminal": (
         OPEN_MPI,
         {"MPIADV_TERMINAL_WIDTH": "80"},
-        ["--bind-to", "none", "--oversubscribe", "-x", "MPIADV_TERMINAL_WIDTH"],
+        [
+            "--bind-to",
+            "none",
+            "--oversubscribe",
+            "-x",
+            "MPIADV_TERMINAL_WIDTH",
+            "--stream-buffering",
+            "0",
+        ],  # fmt: skip
     ),
     "mpich_gets_portable_words": (MPICH, {"MPIADV_TERMINAL_WIDTH": "80"}, []),
 }
