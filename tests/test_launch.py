@@ -36,7 +36,7 @@ COMMANDS = {
             "MPIADV_TERMINAL_WIDTH",
             "--stream-buffering",
             "0",
-        ],  # fmt: skip
+        ],
     ),
     "mpich_gets_portable_words": (MPICH, {"MPIADV_TERMINAL_WIDTH": "80"}, []),
 }
