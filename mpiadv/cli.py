@@ -1,7 +1,9 @@
 """The `mpiadv` command: its first word chooses what to do, anything else trains. No logic here."""
 
+import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from mpiadv.errors import UserError
 from mpiadv.launch import launch
@@ -44,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
+    if arguments and not Path(arguments[0]).exists():
+        # A misspelt command would be looked for as a configuration file.
+        for meant in difflib.get_close_matches(arguments[0], COMMANDS, n=1):
+            raise UserError(f"no command {arguments[0]}: did you mean mpiadv {meant}?")
     # Imported only here: the other commands need neither torch nor MPI, and start at once.
     from mpiadv.run import main as run
 

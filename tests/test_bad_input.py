@@ -108,6 +108,7 @@ CASES: dict[str, tuple[Words, str]] = {
         _with(trainin__num_steps=3),
         "unknown setting trainin: the nearest known one is training",
     ),
+    "abbreviated_option": (_line("--resum"), "unrecognized arguments: --resum: see --help"),
     "unknown_key": (
         _with(training__nmu_steps=3),
         "unknown setting training.nmu_steps: the nearest known one is training.num_steps",

@@ -89,6 +89,15 @@ def test_users_error_is_one_line_and_code_2(
     assert capsys.readouterr().err == "mpiadv: error: no such thing\n"
 
 
+def test_misspelt_command_is_not_taken_for_a_configuration(
+    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evalute", "runs/digits"]) == 2
+    words = "mpiadv: error: no command evalute: did you mean mpiadv evaluate?\n"
+    assert capsys.readouterr().err == words
+    assert not calls
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["launch", "--help"]], ids=" ".join)
 def test_help_shows_both_ways_to_train(
     calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str], argv: list[str]

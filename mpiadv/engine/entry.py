@@ -4,7 +4,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mpiadv.comm.world import World
 from mpiadv.engine.session import AgreedError
@@ -14,7 +14,10 @@ EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 
 
 class CommandLine(argparse.ArgumentParser):
-    """A command line that refuses with a `UserError`."""
+    """A command line that refuses with a `UserError`, abbreviated options too."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see --help")
