@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    if arguments and not Path(arguments[0]).exists():
+    if arguments and arguments[0].isalpha() and not Path(arguments[0]).exists():
         # A misspelt command would be looked for as a configuration file.
         for meant in difflib.get_close_matches(arguments[0], COMMANDS, n=1):
             raise UserError(f"no command {arguments[0]}: did you mean mpiadv {meant}?")
