@@ -2,6 +2,7 @@
 
 from collections import deque
 from itertools import pairwise
+from math import inf
 from statistics import median
 
 SHARE_WORTH_WAITING = 0.75
@@ -14,12 +15,14 @@ class Rhythm:
 
     def __init__(self) -> None:
         self._published: deque[float] = deque(maxlen=6)
-        self._arrived = 0.0
+        self._expected = inf
 
     def arrived(self, published: float, now: float) -> None:
         """Book the arrival of a version; `published` may be told by another clock than `now`."""
         self._published.append(published)
-        self._arrived = now
+        gaps = [later - earlier for earlier, later in pairwise(self._published)]
+        # The median, as an evaluation of the trainer is no part of the rhythm.
+        self._expected = now + median(gaps) if gaps else inf
 
     def rewards_patience(self, step_seconds: float, now: float, *, patient: bool) -> bool:
         """Whether to wait for the next version, rather than begin an attack step of that length.
@@ -28,7 +31,5 @@ class Rhythm:
         For another the wait must be shorter than the step by more, as it costs crafting time. A
         version that is late by more is not waited for.
         """
-        # The median, as an evaluation of the trainer is no part of the rhythm.
-        gaps = [later - earlier for earlier, later in pairwise(self._published)]
         worth_while = step_seconds if patient else SHARE_WORTH_WAITING * step_seconds
-        return bool(gaps) and abs(self._arrived + median(gaps) - now) < worth_while
+        return abs(self._expected - now) < worth_while
