@@ -75,10 +75,7 @@ def compared_speed(logs: Sequence[Log]) -> Picture | None:
     progress.set_xlim(left=0)
     progress.set_ylim(bottom=0)
     progress.legend(loc="best")
-    rows = {
-        log.label: shares({name: float(s.sum()) for name, s in trainer_seconds(log).items()})
-        for log in begun
-    }
+    rows = {log.label: shares(trainer_seconds(log)) for log in begun}
     stacked_bars(time, rows)
     legend_below(figure, time, 5)
     return Picture(

@@ -40,7 +40,7 @@ def trainer_time(log: Log) -> Picture | None:
         linewidth=0,
     )
     over_steps(over, "milliseconds per step", num_steps=log.num_steps, resumes=log.resumes)
-    parts = shares({name: float(values.sum()) for name, values in seconds.items()})
+    parts = shares(seconds)
     _add_shares(whole, parts)
     legend_below(figure, over, 6)
     return Picture(
@@ -54,9 +54,10 @@ def trainer_time(log: Log) -> Picture | None:
 
 
 def _add_shares(axis: Axes, parts: Mapping[str, float]) -> None:
-    names = [name.replace(", ", ",\n", 1) for name in parts]
     widths = [100 * share for share in parts.values()]
-    bars = axis.barh(names, widths, color=[ACTIVITY_COLOURS[name] for name in parts], height=0.7)
+    bars = axis.barh(
+        list(parts), widths, color=[ACTIVITY_COLOURS[name] for name in parts], height=0.7
+    )
     axis.bar_label(bars, labels=[f"{width:.1f} %" for width in widths], padding=3, fontsize=9)
     axis.set_xlabel("share of the trainer's time (%)")
     axis.set_xlim(0, 112)

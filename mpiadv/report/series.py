@@ -125,10 +125,11 @@ def tickets_by_rank(log: Log) -> dict[int, int]:
     return dict(zip(ranks.tolist(), counts.tolist(), strict=True))
 
 
-def shares(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds by activity as fractions of their sum; all 0 where the sum is 0."""
-    total = sum(seconds.values())
-    return {name: value / total if total > 0 else 0.0 for name, value in seconds.items()}
+def shares(seconds: Mapping[str, float] | Mapping[str, Floats]) -> dict[str, float]:
+    """Seconds by activity, rows summed, as fractions of their sum; all 0 where the sum is 0."""
+    sums = {name: float(np.sum(values)) for name, values in seconds.items()}
+    total = sum(sums.values())
+    return {name: value / total if total > 0 else 0.0 for name, value in sums.items()}
 
 
 def recent_rate(log: Log) -> float:

@@ -269,7 +269,7 @@ def _recent(log: Log, column: str) -> float:
 
 def _trainer_shares(log: Log) -> dict[str, float]:
     recent = {name: values[-_recent_rows(log) :] for name, values in trainer_seconds(log).items()}
-    return shares({name: float(values.sum()) for name, values in recent.items()})
+    return shares(recent)
 
 
 def _tested(log: Log) -> str:
