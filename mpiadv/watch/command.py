@@ -14,7 +14,7 @@ from rich.live import Live
 
 from mpiadv.errors import UserError
 from mpiadv.report.reading import Log, read_log
-from mpiadv.run_folder import RunState, state_of
+from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.watch.picture import Sight, line, screen
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0
@@ -87,7 +87,7 @@ def looks(
 
 def _is_starting(folder: Path) -> bool:
     """Whether a run holds the folder and has not come to its log."""
-    return not (folder / "log.h5").exists() and state_of(folder) is RunState.RUNNING
+    return not (folder / LOG_NAME).exists() and state_of(folder) is RunState.RUNNING
 
 
 def _show_screens(console: Console, seen: Iterator[tuple[Log, str]]) -> None:
