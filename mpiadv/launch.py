@@ -96,7 +96,8 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
 
     If the first argument is one of `PROGRAMS`, that one is run with the others.
 
-    SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and end.
+    Ctrl-C, SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and
+    end.
 
     Raises:
         UserError: `ranks` is not positive, or there is no `mpirun`.
