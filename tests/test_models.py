@@ -68,6 +68,13 @@ def test_building_and_checking_leave_the_global_generator_alone(
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_width_multiplies_channels_and_units() -> None:
+    model = build("mnist", MNIST, arguments={"width": 0.5})
+    check_model(model, MNIST, 10)
+    biases = [p.numel() for name, p in model.named_parameters() if name.endswith("bias")]
+    assert biases == [16, 32, 512, 10]
+
+
 def test_mnist_starts_from_the_initialisation_of_the_paper() -> None:
     model = build("mnist", MNIST)
     weights = torch.cat(
@@ -130,10 +137,16 @@ REFUSED_BUILDS = [
         id="digits_shape",
     ),
     pytest.param(
-        {"name": "mnist", "arguments": {"width": 3}},
+        {"name": "mnist", "arguments": {"depth": 3}},
         MNIST,
-        "unexpected keyword argument 'width'",
+        "unexpected keyword argument 'depth'",
         id="arguments",
+    ),
+    pytest.param(
+        {"name": "mnist", "arguments": {"width": 0}},
+        MNIST,
+        "width=0: expected a number from 0.04 to 100",
+        id="width",
     ),
     pytest.param(
         {"name": "torchvision:resnet18", "arguments": {"width": 3}},
