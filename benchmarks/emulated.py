@@ -130,6 +130,8 @@ class EmulatedCrafter:
 class EmulatedLearner:
     """Waits in place of training steps; snapshots and batches are copied as real ones are."""
 
+    leaves_host_free = True
+
     def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
         self._seconds = scenario.train_seconds
         self._parameters = np.zeros(4 * scenario.num_parameters, np.uint8)

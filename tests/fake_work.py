@@ -138,6 +138,8 @@ class FakeLearner:
     A snapshot is complete when it has been asked for more than `snapshot_polls` times.
     """
 
+    leaves_host_free = True
+
     def __init__(
         self,
         rule: StalenessRule,

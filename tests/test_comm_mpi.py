@@ -1,6 +1,7 @@
 """The links over real MPI, on three ranks: what arrives, in which order, and what is left."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ NUM_VERSIONS = 30
 NUM_TICKETS = 40
 HOSTS = ["node0", "node1", "node2"]
 NEVER_SENT = 0x55
+AHEAD = [(), (1,), (2,), (1, 2)]
+"""Who is to get a version first, version by version."""
 
 
 def large_shape() -> LinkShape:
@@ -81,11 +84,11 @@ class TrainerEnd:
         until(is_there, "a free slot")
         return slots[0]
 
-    def broadcast(self, version: int, *, is_last: bool) -> ParameterSlot:
+    def broadcast(self, version: int, *, is_last: bool, first: Sequence[int] = ()) -> ParameterSlot:
         slot = self.free_slot()
         slot.values[:] = content(version, slot.values.size)
         slot.header["version"], slot.header["stop"] = version, is_last
-        self.link.broadcast(slot)
+        self.link.broadcast(slot, first=first)
         self.link.recycle(slot)
         return slot
 
@@ -103,6 +106,7 @@ class AttackerEnd:
     def __init__(self, world: "World") -> None:
         self.link = world.attacker_link(large_shape(), plain_memory)
         self.versions: list[int] = []
+        self.has_all_at = 0.0
         self.answered: list[int] = []
         self._orders: list[Order] = []
         self._last_call = False
@@ -122,16 +126,21 @@ class AttackerEnd:
         until(lambda: not self.link.poll() and not self.link.pending(), "all to be sent")
         self.link.free()
 
-    def _turn(self) -> bool:
+    def has_all(self) -> bool:
+        """Look at the messages; whether the last version is among those that came so far."""
         incoming = self.link.poll()
         for slot in incoming.parameters:
             assert (slot.values == content(slot.version, slot.values.size)).all()
             self.versions.append(slot.version)
+            self.has_all_at = time.monotonic()
             self.link.recycle(slot)
         self._orders += incoming.orders
         self._last_call |= incoming.last_call
+        return self.versions[-1:] == [NUM_VERSIONS - 1]
+
+    def _turn(self) -> bool:
+        is_stopped = self.has_all()
         self._answer()
-        is_stopped = self.versions[-1:] == [NUM_VERSIONS - 1]
         return self._last_call and is_stopped and not self._orders
 
     def _answer(self) -> None:
@@ -199,10 +208,57 @@ def test_broadcasts_arrive_whole_and_in_order_though_slots_are_recycled_at_once(
         assert attacker.versions == list(range(NUM_VERSIONS))
         return
     end = TrainerEnd(world)
-    versions = range(NUM_VERSIONS)
-    used = {id(end.broadcast(v, is_last=v == NUM_VERSIONS - 1)) for v in versions}
+    used = {
+        id(end.broadcast(v, is_last=v == NUM_VERSIONS - 1, first=AHEAD[v % len(AHEAD)]))
+        for v in range(NUM_VERSIONS)
+    }
     assert 1 < len(used) <= RULE.num_versions + SPARE_BROADCASTS < NUM_VERSIONS
     end.part()
+
+
+@pytest.mark.mpi(min_size=3)
+def test_version_reaches_those_named_first_ahead_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mpiadv.comm import mpi
+    from mpiadv.comm.world import World
+
+    monkeypatch.setattr(mpi, "HEAD_START_SECONDS", 60.0)
+    world = World()
+    if world.is_trainer:
+        end = TrainerEnd(world)
+        end.broadcast(NUM_VERSIONS - 1, is_last=True, first=[2])
+        end.part()
+        world.gather("")
+        return
+    attacker = AttackerEnd(world)
+    time.sleep(0.3 if world.rank == 2 else 0.0)
+    begins = time.monotonic()
+    attacker.work()
+    times = world.gather(f"{begins} {attacker.has_all_at}")
+    begun_by_first, taken_by_other = float(times[2].split()[0]), float(times[1].split()[1])
+    assert begun_by_first < taken_by_other
+
+
+@pytest.mark.mpi(min_size=3)
+def test_attacker_that_takes_no_version_holds_up_nobody() -> None:
+    from mpiadv.comm.world import World
+
+    world = World()
+    if world.is_trainer:
+        end = TrainerEnd(world)
+        for version in (NUM_VERSIONS - 2, NUM_VERSIONS - 1):
+            end.broadcast(version, is_last=version == NUM_VERSIONS - 1, first=[2])
+        left = 2 + 1  # both farewells, and a version for rank 2
+        until(lambda: not end.link.poll() and end.link.pending() <= left, "rank 1 to have both")
+        world.gather("")
+        end.part()
+        return
+    attacker = AttackerEnd(world)
+    if world.rank == 1:
+        until(attacker.has_all, "both versions, while rank 2 takes none")
+    world.gather("")
+    attacker.work()
 
 
 @pytest.mark.mpi(min_size=3)

@@ -1,14 +1,10 @@
 """Loads the MPI library, with the settings that must be made before it starts."""
 
-import os
-
 import mpi4py
 
 from mpiadv.errors import UserError
 
 mpi4py.rc.thread_level = "funneled"
-# A broadcast tree holds up a whole subtree when one rank sleeps; a linear one only the sleeper.
-os.environ.setdefault("OMPI_MCA_coll_libnbc_ibcast_algorithm", "1")
 
 try:
     from mpi4py import MPI

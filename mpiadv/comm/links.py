@@ -3,7 +3,7 @@
 Slots own their buffer for good; a buffer is used again only after its message is complete.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -126,8 +126,11 @@ class TrainerLink(Protocol):
     def free_parameter_slot(self) -> ParameterSlot | None:
         """A slot that nothing uses any more, None while there is none."""
 
-    def broadcast(self, slot: ParameterSlot) -> None:
-        """Start sending a version to every attacker; the slot stays readable."""
+    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        """Start sending a version to every attacker; the slot stays readable.
+
+        Those in `first` get it ahead of the others.
+        """
 
     def recycle(self, slot: ParameterSlot) -> None:
         """Say that the slot's version is not needed any more."""

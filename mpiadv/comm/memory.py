@@ -4,7 +4,7 @@ A message is delivered when the receiver polls; a test may hold messages back th
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class MemoryTrainerLink:
                 self._free.append(slot)
         return self._free.pop() if self._free else None
 
-    def broadcast(self, slot: ParameterSlot) -> None:
+    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         for wire in self._network.parameters.values():
             wire.append(slot)
 

@@ -1,7 +1,9 @@
-"""The links over MPI: broadcasts, grants and batches, all nonblocking, moved on by `poll`."""
+"""The links over MPI: parameters, grants and batches, all nonblocking, moved on by `poll`."""
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,8 +28,12 @@ from mpiadv.comm.messages import (
 )
 
 TRAINER = 0
-TAG_GRANT, TAG_BATCH, TAG_FAREWELL = 1, 2, 3
+TAG_GRANT, TAG_BATCH, TAG_FAREWELL, TAG_VERSION = 1, 2, 3, 4
 GRANT, LAST_CALL, ALIVE = 0, 1, 2
+
+HEAD_START_SECONDS = 0.05
+"""Longest wait of the other attackers for those that get a version first: a rank that does not take
+its own holds up nobody."""
 
 
 class Requests:
@@ -84,8 +90,29 @@ class _Wires:
         self.batches.Free()
 
 
+@dataclass(kw_only=True, eq=False)
+class _Portion:
+    """A version for some of the attackers; others may have to wait until these have it."""
+
+    slot: ParameterSlot
+    attackers: Sequence[int]
+    goes_ahead: bool
+    sent_at: float = 0.0
+    taken: int = 0
+
+    @property
+    def holds_up_others(self) -> bool:
+        if not self.goes_ahead or self.taken == len(self.attackers):
+            return False
+        return time.perf_counter() < self.sent_at + HEAD_START_SECONDS
+
+
 class MpiTrainerLink:
-    """The trainer's end, on rank 0; every other rank of `comms` is an attacker."""
+    """The trainer's end, on rank 0; every other rank of `comms` is an attacker.
+
+    A version is sent to each attacker by itself. `Ibcast` cannot say who needs it most: attackers
+    that share a machine copy it all at once, and each has it only when all have.
+    """
 
     def __init__(
         self, comms: Comms, shape: LinkShape, hosts: list[str], allocate: Allocate
@@ -100,7 +127,9 @@ class MpiTrainerLink:
         self._free_parameters = [
             ParameterSlot(shape.parameter_bytes, allocate) for _ in range(num_slots)
         ]
-        self._sending: set[int] = set()
+        self._outbox: deque[_Portion] = deque()
+        self._sent_last: _Portion | None = None
+        self._sending: dict[int, int] = {}
         self._recycled: dict[int, ParameterSlot] = {}
         self._free_batches: list[BatchSlot] = []
         self._arrived: list[Delivery] = []
@@ -115,10 +144,16 @@ class MpiTrainerLink:
     def free_parameter_slot(self) -> ParameterSlot | None:
         return self._free_parameters.pop() if self._free_parameters else None
 
-    def broadcast(self, slot: ParameterSlot) -> None:
-        self._sending.add(id(slot))
-        request = self._wires.parameters.Ibcast(self._wires.spec(slot.buffer), root=TRAINER)
-        self._requests.add(request, lambda: self._sent(slot))
+    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        rest = [attacker for attacker in self._attackers if attacker not in first]
+        self._outbox += [
+            _Portion(slot=slot, attackers=attackers, goes_ahead=attackers is first)
+            for attackers in (first, rest)
+            if attackers
+        ]
+        if self._attackers:
+            self._sending[id(slot)] = len(self._attackers)
+        self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
         if id(slot) in self._sending:
@@ -135,6 +170,7 @@ class MpiTrainerLink:
 
     def poll(self) -> list[Delivery]:
         self._requests.poll()
+        self._send_versions()
         arrived, self._arrived = self._arrived, []
         return arrived
 
@@ -156,20 +192,34 @@ class MpiTrainerLink:
         return self._hosts[attacker]
 
     def pending(self) -> int:
-        return len(self._requests)
+        return len(self._requests) + len(self._outbox)
 
     def free(self) -> None:
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
         self._wires.free()
 
+    def _send_versions(self) -> None:
+        """Send what may be sent, in order: so every attacker gets the versions in order."""
+        while self._outbox and not (self._sent_last and self._sent_last.holds_up_others):
+            portion = self._sent_last = self._outbox.popleft()
+            portion.sent_at = time.perf_counter()
+            message = self._wires.spec(portion.slot.buffer)
+            for attacker in portion.attackers:
+                request = self._wires.parameters.Issend(message, attacker, TAG_VERSION)
+                self._requests.add(request, lambda portion=portion: self._taken(portion))  # type: ignore[misc]
+
+    def _taken(self, portion: _Portion) -> None:
+        portion.taken += 1
+        slot = portion.slot
+        self._sending[id(slot)] -= 1
+        if not self._sending[id(slot)]:
+            del self._sending[id(slot)]
+            if self._recycled.pop(id(slot), None) is not None:
+                self._free_parameters.append(slot)
+
     def _new_batch_slot(self) -> BatchSlot:
         return BatchSlot(self._shape.batch, self._allocate)
-
-    def _sent(self, slot: ParameterSlot) -> None:
-        self._sending.remove(id(slot))
-        if self._recycled.pop(id(slot), None) is not None:
-            self._free_parameters.append(slot)
 
     def _say(self, attacker: int, kind: int, ticket: int = -1, patient: bool = False) -> None:
         message = np.array([(kind, ticket, patient)], GRANT_MESSAGE)
@@ -253,7 +303,8 @@ class MpiAttackerLink:
             return
         slot = self._free_parameters.popleft()
         self._awaiting_parameters = True
-        request = self._wires.parameters.Ibcast(self._wires.spec(slot.buffer), root=TRAINER)
+        receive = self._wires.parameters.Irecv
+        request = receive(self._wires.spec(slot.buffer), TRAINER, TAG_VERSION)
         self._requests.add(request, lambda: self._received(slot))
 
     def _received(self, slot: ParameterSlot) -> None:

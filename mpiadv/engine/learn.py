@@ -90,6 +90,11 @@ class TorchLearner:
         self._told = loss.total.detach(), correct, rate
         self._device.mark()
 
+    @property
+    def leaves_host_free(self) -> bool:
+        """See `Learner.leaves_host_free`."""
+        return self._device.torch.type != "cpu"
+
     def busy(self) -> bool:
         """See `Work.busy`."""
         return self._device.busy()

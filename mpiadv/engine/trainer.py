@@ -346,11 +346,18 @@ class Trainer(Generic[BatchT]):
             self._launch(self._snapshots.pop(0)[0])
 
     def _launch(self, slot: ParameterSlot) -> None:
-        self._link.broadcast(slot)
+        self._link.broadcast(slot, first=self._in_a_hurry(slot.version))
         if slot.header["stop"][0] == Stop.NO:
             self.ring.add(slot)
         else:
             self._link.recycle(slot)
+
+    def _in_a_hurry(self, version: int) -> list[int]:
+        """Who crafts the ticket that is trained on right after the one of this version."""
+        if not self._learner.leaves_host_free:
+            return []  # a head start would last as long as the training step
+        owed_by = self.dispatcher.owed_by
+        return [attacker for attacker in self._link.attackers if version + 1 in owed_by(attacker)]
 
     def _keep_alive(self) -> None:
         """Attackers wait with a deadline too: say now and then that the trainer is alive."""

@@ -69,6 +69,10 @@ class Crafter(Work, Protocol[BatchT]):
 class Learner(Work, Protocol[BatchT]):
     """Owns the parameters and trains them."""
 
+    @property
+    def leaves_host_free(self) -> bool:
+        """Whether a device trains while its host moves messages on."""
+
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         """Begin to copy the parameters into `values`; the result says whether it is complete.
 
