@@ -146,6 +146,9 @@ class StalenessConfig(Section):
     """How many of the last attack steps the trainer runs on its current parameters."""
     outstanding: AtLeastOne = 2
     """Tickets granted to one attacker and not yet consumed; does not change the result."""
+    trainer_crafts: bool = True
+    """Whether the trainer crafts batches of its own while the attackers cannot feed it. Where no
+    attacker can craft one, as on a single rank, it always does; does not change the result."""
 
     @model_validator(mode="after")
     def _rule_is_admissible(self) -> Self:
@@ -247,7 +250,7 @@ class Config(Section):
 
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "data.root", "data.download", "data.num_workers",
-    "staleness.outstanding", "training.device", "training.threads",
+    "staleness.outstanding", "staleness.trainer_crafts", "training.device", "training.threads",
     "evaluation.", "log.", "checkpoint.",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.

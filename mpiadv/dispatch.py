@@ -217,6 +217,9 @@ class Dispatcher:
     Held by construction: tickets are consumed exactly once and in order; at most
     `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker, and
     `max_staleness + 1` in all, are granted and not yet both consumed and returned.
+
+    Without `trainer_crafts` the trainer takes a ticket of its own only where nothing is live and
+    no attacker can be granted one: alone, it still crafts everything.
     """
 
     def __init__(
@@ -228,6 +231,7 @@ class Dispatcher:
         num_tickets: int,
         first_ticket: int = 0,
         mode: StalenessMode = StalenessMode.FIXED,
+        trainer_crafts: bool = True,
     ) -> None:
         self.rule = rule
         self.step = first_ticket
@@ -235,6 +239,7 @@ class Dispatcher:
         self.pace = Pace()
         self.own = CraftQueue(rule, mode)
         self._outstanding = outstanding
+        self._trainer_crafts = trainer_crafts
         self._closed = False
         self._next_ticket = first_ticket
         self._states: dict[int, TicketState] = {}
@@ -353,7 +358,8 @@ class Dispatcher:
     def _may_take_own(self) -> bool:
         # With nothing live no attacker has credit left: all of it is on tickets consumed without
         # them, and may be so for long.
-        return self._startable() and (self.num_live == 0 or self._attackers_fall_short())
+        is_worth_it = self._trainer_crafts and self._attackers_fall_short()
+        return self._startable() and (self.num_live == 0 or is_worth_it)
 
     def _attackers_fall_short(self) -> bool:
         """Whether all attackers together craft clearly fewer batches than training takes."""

@@ -28,6 +28,7 @@ class JobShape:
     num_tickets: int = 40
     outstanding: int = 2
     mode: StalenessMode = StalenessMode.FIXED
+    trainer_crafts: bool = True
     num_steps: int = 4
     deadline_seconds: float = 1000.0
     stop_at: int | None = None
@@ -176,6 +177,7 @@ class Job:
             num_tickets=shape.num_tickets,
             first_ticket=self.saved.step,
             mode=shape.mode,
+            trainer_crafts=shape.trainer_crafts,
         )
         return Trainer(
             dispatcher=dispatcher,

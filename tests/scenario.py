@@ -34,6 +34,7 @@ class Scenario:
     num_tickets: int = 60
     outstanding: int = 2
     mode: StalenessMode = StalenessMode.FIXED
+    trainer_crafts: bool = True
     num_steps: int = 8
     changing_steps: bool = False
     attack_step: float = 18.5

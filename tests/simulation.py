@@ -94,6 +94,7 @@ class Simulation:
             num_tickets=scenario.num_tickets,
             first_ticket=start.step,
             mode=scenario.mode,
+            trainer_crafts=scenario.trainer_crafts,
         )
         self.trainer = SimulatedTrainer(self, dispatcher, start.value)
         self.attackers = {rank: SimulatedAttacker(self, rank) for rank in attackers}

@@ -66,6 +66,7 @@ def scenarios(
         num_tickets=draw(st.integers(1, 60)),
         outstanding=draw(st.integers(1, 4)),
         mode=draw(modes),
+        trainer_crafts=draw(st.booleans()),
         num_steps=num_steps,
         changing_steps=draw(st.booleans()),
         attack_step=draw(st.sampled_from([1.0, 18.5, 200.0])),

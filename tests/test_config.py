@@ -180,6 +180,7 @@ IDENTITY = {
     "deadline_seconds=5": False,
     "data.root=elsewhere": False,
     "staleness.outstanding=3": False,
+    "staleness.trainer_crafts=false": False,
     "training.device=cpu": False,
     "evaluation.every_steps=7": False,
     "log.flush_seconds=1": False,

@@ -58,6 +58,7 @@ FEATURES = {
         *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",
         "optimizer.weight_decay=0.001", "schedule.name=cosine",
     ),
+    "trainer_crafts_nothing": (*RULES["refreshed"], "staleness.trainer_crafts=false"),
     "evaluations_and_snapshots": (
         *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
         "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
@@ -74,6 +75,8 @@ CASES = {
 RANKS = {name: SOME_RANKS if name in FEATURES else MANY_RANKS for name in CASES}
 
 WATCHED = "evaluations_and_snapshots"
+IDLE_TRAINER = "trainer_crafts_nothing"
+WITHOUT_EFFECT = (WATCHED, IDLE_TRAINER)
 STRAGGLER = "refreshed-float32"
 STRAGGLER_RANKS = (5, 2)
 BOUNDED_RANKS = (8, 3)
@@ -189,12 +192,22 @@ def test_hash_is_the_same_over_tcp(runs: Path, runs_over_tcp: Path, case: str) -
 
 
 def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
-    hashes = {case: run_in(runs, case).hash for case in CASES if case != WATCHED}
+    hashes = {case: run_in(runs, case).hash for case in CASES if case not in WITHOUT_EFFECT}
     assert len(set(hashes.values())) == len(hashes), hashes
 
 
-def test_watching_a_run_does_not_change_its_hash(runs: Path) -> None:
-    assert run_in(runs, WATCHED).hash == run_in(runs, "refreshed-float32").hash
+@pytest.mark.parametrize("case", WITHOUT_EFFECT)
+def test_watching_a_run_or_sparing_its_trainer_does_not_change_its_hash(
+    runs: Path, case: str
+) -> None:
+    assert run_in(runs, case).hash == run_in(runs, "refreshed-float32").hash
+
+
+def test_trainer_that_is_not_to_craft_leaves_all_tickets_to_the_attackers(runs: Path) -> None:
+    for ranks in (5, 3):
+        rows = run_in(runs, IDLE_TRAINER, ranks).table("train")
+        recrafted = run_in(runs, IDLE_TRAINER, ranks).table("events")["kind"] == b"re-crafted"
+        assert (rows["rank"] == 0).sum() <= recrafted.sum()
 
 
 @pytest.mark.parametrize("case", CASES)

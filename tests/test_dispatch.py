@@ -198,6 +198,25 @@ def test_trainer_takes_a_ticket_only_while_attackers_fall_clearly_short(
     assert (dispatcher.decide(versions(0)) is not None) == takes_own
 
 
+def test_trainer_that_is_not_to_craft_waits_for_attackers_that_fall_short() -> None:
+    dispatcher = Dispatcher(
+        RULE, attackers=[1], outstanding=1, num_tickets=20, trainer_crafts=False
+    )
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(8.0)
+    grants(dispatcher)
+    assert dispatcher.decide(versions(0)) is None
+    dispatcher.overdue(0)
+    assert dispatcher.decide(versions(0)) == AttackStep(ticket=0, step=0, version=0)
+
+
+def test_trainer_that_is_not_to_craft_crafts_one_ticket_at_a_time_where_it_is_alone() -> None:
+    dispatcher = Dispatcher(RULE, attackers=[], outstanding=1, num_tickets=2, trainer_crafts=False)
+    craft_own(dispatcher, versions(0))
+    assert dispatcher.num_live == 1
+    assert dispatcher.decide(versions(0)) == Train(ticket=0)
+
+
 @pytest.mark.parametrize(("num_attackers", "patient"), [(8, False), (9, True)])
 def test_attackers_are_patient_only_where_they_have_slack(
     num_attackers: int, patient: bool

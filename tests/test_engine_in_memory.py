@@ -72,6 +72,22 @@ def test_any_number_of_attackers_on_any_schedule_gives_the_bits_of_the_definitio
     assert values == [expected(shape)] * len(values)
 
 
+@pytest.mark.parametrize("num_attackers", [0, 1, 4])
+@each_shape
+def test_trainer_that_does_not_craft_ends_with_the_same_bits(
+    shape: JobShape, num_attackers: int
+) -> None:
+    jobs = [
+        Job(replace(shape, num_attackers=num_attackers, seed=seed, trainer_crafts=False)).run()
+        for seed in SEEDS
+    ]
+    assert {job.learner.value for job in jobs} == {expected(shape)}
+    if num_attackers:
+        recrafted = sum(kind == "re-crafted" for job in jobs for kind, _ in job.events)
+        by_trainer = sum(r.origin.rank == 0 for job in jobs for r in job.records)
+        assert by_trainer <= recrafted
+
+
 @each_shape
 def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobShape) -> None:
     job = Job(disturbed(shape, 4, seed=2)).run()

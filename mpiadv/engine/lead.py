@@ -178,6 +178,7 @@ class Lead:
             num_tickets=setup.config.training.num_steps,
             first_ticket=self._desk.first_step,
             mode=mode,
+            trainer_crafts=setup.config.staleness.trainer_crafts,
         )
         crafter = TorchCrafter(setup.plan, setup.new_model(), setup.data.train, setup.device)
         return Trainer(
