@@ -68,6 +68,8 @@ class Log:
     evaluation: Rows
     events: Rows
     snapshots: Snapshots | None
+    fresh: Rows | None = None
+    """Training batches attacked again with current parameters; None where that was not done."""
 
     @property
     def num_steps(self) -> int:
@@ -148,6 +150,19 @@ def read_log(given: str | Path, *, snapshots: bool = True) -> Log:
         raise UserError(f"{path} cannot be read as a log: {why or type(error).__name__}") from None
 
 
+def read_snapshots(log: Log, *, num_images: int) -> Snapshots | None:
+    """Every snapshot of a log, of its first `num_images` images; None where it holds none.
+
+    Raises:
+        UserError: the log cannot be read any more.
+    """
+    try:
+        with h5py.File(log.path, "r", locking=False) as file:
+            return _snapshots(file, len(file.get("snapshots", ())), num_images)
+    except _UNREADABLE as error:
+        raise UserError(f"{log.path} cannot be read as a log: {error}") from None
+
+
 def text(value: bytes | str) -> str:
     """A cell of text."""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
@@ -177,7 +192,8 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         config=_flat_config(path, attributes.get("config", "")),
         attributes=attributes,
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
-        snapshots=_snapshots(file) if snapshots else None,
+        snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
+        fresh=_table(path, file, "fresh") if "fresh" in file else None,
         **tables,
     )
 
@@ -197,18 +213,18 @@ def _flat_config(path: Path, written: Any) -> dict[str, Any]:
     return flatten(tree) if isinstance(tree, dict) else {}
 
 
-def _snapshots(file: h5py.File) -> Snapshots | None:
-    """At most so many snapshots, of at most so many images: all of them may be gigabytes."""
+def _snapshots(file: h5py.File, most: int, num_images: int) -> Snapshots | None:
+    """At most `most` snapshots, of at most `num_images` images: all of them may be gigabytes."""
     if "snapshots" not in file or len(file["snapshots"]) == 0:
         return None
     table = file["snapshots"]
-    count = min(len(table), _MOST_SNAPSHOTS)
+    count = min(len(table), most)
     chosen = [table[row] for row in np.linspace(0, len(table) - 1, count).round().astype(int)]
     originals = file.get("snapshot_originals")
     return Snapshots(
         steps=np.array([row["step"] for row in chosen], np.int64),
-        images=np.stack([row["images"][:_MOST_IMAGES] for row in chosen]),
-        originals=originals[0]["images"][:_MOST_IMAGES]
+        images=np.stack([row["images"][:num_images] for row in chosen]),
+        originals=originals[0]["images"][:num_images]
         if originals is not None and len(originals)
         else None,
         num_taken=len(table),
