@@ -12,6 +12,8 @@ from kill_everything import Killing, kill_everything
 from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_of
 
+from mpiadv.runlog import read_table
+
 pytestmark = pytest.mark.usefixtures("needs_mpirun")
 
 END_SECONDS = 10.0
@@ -44,6 +46,8 @@ def test_loss_that_is_not_a_number_ends_the_run_naming_step_and_ticket(
     )
     assert told, completed.stderr
     assert train_rows(tmp_path / "run")["step"].tolist() == list(range(int(told[1])))
+    last = read_table(tmp_path / "run" / "log.h5", "events")[-1]
+    assert (last["kind"], last["step"]) == (b"diverged", int(told[1]))
 
 
 RAISING = {

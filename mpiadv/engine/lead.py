@@ -21,7 +21,7 @@ from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.errors import UserError
+from mpiadv.errors import NonFiniteLossError, UserError
 from mpiadv.evaluation import Counts
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
@@ -113,7 +113,11 @@ class Lead:
         trainer.publish_restored(self._restored)
         self._restored = {}
         trainer.publish_due()
-        reason = trainer.run(interrupted)
+        try:
+            reason = trainer.run(interrupted)
+        except NonFiniteLossError as error:
+            self._recorder.on_event("diverged", str(error))
+            raise
         step = trainer.dispatcher.step
         if reason is Stop.INTERRUPTED:
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
