@@ -14,6 +14,7 @@ usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
        mpiadv evaluate CHECKPOINT ... [--attack NAME:steps=K,...] [--protocol NAME] [--help]
        mpiadv report LOG_OR_RUN_FOLDER ... [--output PAGE] [--figures FOLDER] [--overwrite]
        mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
+       mpiadv study NAME --preset smoke|small|paper [--output FOLDER] [--help]
 
 Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
 trained in a minute.
@@ -23,6 +24,7 @@ trained in a minute.
   mpiadv evaluate FOLDER ...  attack trained networks; after launch -n 8: on 8 ranks
   mpiadv report FOLDER ...    write a page of figures about runs, from their logs
   mpiadv watch FOLDER         show a run in the terminal as it goes on
+  mpiadv study power ...      rerun a study of the paper, from its runs to its figures
   key.subkey=value            change a setting, for example training.num_steps=500
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
@@ -83,10 +85,17 @@ def _watch(arguments: Sequence[str]) -> int:
     return watch(arguments)
 
 
+def _study(arguments: Sequence[str]) -> int:
+    from mpiadv.study.command import main as study
+
+    return study(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "evaluate": _evaluate,
     "launch": _launch,
     "report": _report,
+    "study": _study,
     "watch": _watch,
 }
 """First word of the command line to what it does. A folder called `launch` is `./launch`."""

@@ -8,7 +8,8 @@ from mpiadv.evaluation.accuracy import (
     Counts,
     attack_images,
     evaluate,
+    evaluate_transfer,
     frozen,
 )
 
-__all__ = ["AttackedImages", "Counts", "attack_images", "evaluate", "frozen"]
+__all__ = ["AttackedImages", "Counts", "attack_images", "evaluate", "evaluate_transfer", "frozen"]

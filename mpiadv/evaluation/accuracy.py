@@ -4,8 +4,8 @@ Images are shared out in batches, and each batch draws its random start from its
 result is the same for any number of ranks.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -135,6 +135,39 @@ def evaluate(
             )  # fmt: skip
             rows[number] = _count(model, images, adversarial, labels, precision)
     return Counts(rows=rows)
+
+
+def evaluate_transfer(
+    crafting: nn.Module,
+    judges: Sequence[nn.Module],
+    source: ImageSource,
+    attack: Attack,
+    *,
+    seed: int,
+    num_samples: int,
+    batch_size: int,
+    precision: Precision,
+) -> list[Counts]:
+    """What each of `judges` makes of examples crafted on the model `crafting`; it may be a judge.
+
+    Images, seeds and counts are those of `evaluate`, so that a model that judges its own examples
+    gets the figures of `evaluate`. All models are on one device, and left as they were.
+    """
+    batches = numbered_batches(min(num_samples, source.num_samples), batch_size)
+    rows = np.zeros((len(judges), len(batches), len(COLUMNS)))
+    with ExitStack() as stack:
+        for model in (crafting, *judges):
+            stack.enter_context(frozen(model))
+        for number, indices in enumerate(batches):
+            images, labels = load_batch(source, indices, crafting)
+            adversarial = _run(
+                attack, crafting, images, labels,
+                seed=seed_for(seed, Purpose.EVALUATION, number),
+                precision=precision, between_steps=_do_nothing,
+            )  # fmt: skip
+            for place, judge in enumerate(judges):
+                rows[place, number] = _count(judge, images, adversarial, labels, precision)
+    return [Counts(rows=each) for each in rows]
 
 
 def attack_images(

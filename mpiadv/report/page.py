@@ -62,10 +62,10 @@ def page(logs: Sequence[Log], keep: KeepPicture = lambda label, picture, data: N
     if several:
         parts += ["<h2>Side by side</h2>"]
         pictures = [picture for picture in _drawn(OF_SEVERAL, logs) if picture]
-        parts += [_picture("", picture, keep) for picture in pictures]
+        parts += [illustration("", picture, keep) for picture in pictures]
     for log in logs:
         parts += _log_section(log, keep, several)
-    return _document(title, "\n".join(parts))
+    return document(title, "\n".join(parts))
 
 
 def summary_section(logs: Sequence[Log]) -> str:
@@ -100,7 +100,7 @@ def _log_section(log: Log, keep: KeepPicture, several: bool) -> list[str]:
         if picture is None:
             lacking.append(what)
         else:
-            parts.append(_picture(log.label, picture, keep))
+            parts.append(illustration(log.label, picture, keep))
     if lacking:
         told = ", ".join(lacking)
         parts.append(f"<p class='note'>The log holds nothing to draw of: {escape(told)}.</p>")
@@ -112,7 +112,8 @@ def _drawn(draws: Sequence[Callable[[Any], Picture | None]], what: Any) -> list[
         return [draw(what) for draw in draws]
 
 
-def _picture(label: str, picture: Picture, keep: KeepPicture) -> str:
+def illustration(label: str, picture: Picture, keep: KeepPicture) -> str:
+    """A picture with its title and caption, as HTML; `keep` is told of it."""
     drawn = png(picture.figure)
     keep(label, picture, drawn)
     data = base64.b64encode(drawn).decode("ascii")
@@ -148,7 +149,8 @@ def when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
+    """A whole page around `body`, which is HTML."""
     return (
         "<!DOCTYPE html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         f"<meta name='generator' content='{MARK}'>\n"

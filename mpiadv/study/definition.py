@@ -1,0 +1,31 @@
+"""What a study is to the rest of the package: its runs, its scores, what it shows. Knows no one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mpiadv.study.folder import StudyFolder
+from mpiadv.study.plan import Request, Run
+from mpiadv.study.results import Results
+from mpiadv.study.scores import Scoring
+
+
+def _nothing_to_score(folder: StudyFolder) -> list[Scoring]:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study of `mpiadv study`.
+
+    Attributes:
+        summary: what it shows, a few words for the help.
+        plan: its runs.
+        show: its tables and figures, from logs and scores alone; it works with what is there, as
+            runs may be missing, unfinished or interrupted.
+        score: the attacks to make on the trained networks.
+    """
+
+    summary: str
+    plan: Callable[[Request], Sequence[Run]]
+    show: Callable[[StudyFolder], Results]
+    score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score

@@ -1,0 +1,224 @@
+"""The folder of a study: what it belongs to, where its runs lie and how they ended. No torch."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mpiadv.config import Config, flatten, parse_config
+from mpiadv.errors import UserError
+from mpiadv.report.reading import Log, read_log, text
+from mpiadv.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.runlog.rows import Rows
+from mpiadv.study.plan import Request, Run, configuration, require_distinct
+from mpiadv.study.scores import Scoring, key_of, keys, read_scores, select
+from mpiadv.whole_files import write_text
+
+NEEDED_FOR_REUSE = ("log.", "evaluation.")
+"""Settings that do not change a network, but what its log holds."""
+
+_RUN_FILES = (LOG_NAME, "model.pt", "DONE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFolder:
+    """A study on disk: what was asked for, and what is there of it by now."""
+
+    path: Path
+    request: Request
+    runs: tuple[Run, ...]
+
+    @property
+    def ranges(self) -> Mapping[str, Any]:
+        """The study's own settings."""
+        return self.request.ranges
+
+    @property
+    def scores_path(self) -> Path:
+        """The file of scores."""
+        return self.path / "scores.h5"
+
+    def folder_of(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.path / "runs" / name
+
+    def config_of(self, run: Run) -> Config:
+        """The configuration of a run."""
+        return configuration(self.request, run, str(self.folder_of(run.name)))
+
+    def is_done(self, name: str) -> bool:
+        """Whether a run is finished."""
+        return state_of(self.folder_of(name)) is RunState.FINISHED
+
+    def log(self, name: str, *, snapshots: bool = False) -> Log | None:
+        """The log of a run, in whatever state; None where there is none that can be read."""
+        try:
+            return read_log(self.folder_of(name), snapshots=snapshots)
+        except UserError:
+            return None
+
+    def hash_of(self, name: str) -> str:
+        """The hash of a finished run's network; empty where the run is not finished."""
+        log = self.log(name) if self.is_done(name) else None
+        return log.hash if log else ""
+
+    def scores(self) -> Rows:
+        """The rows of `scores.h5` that are of the networks as they are now."""
+        rows = read_scores(self.scores_path)
+        current = {run.name: self.hash_of(run.name) for run in self.runs}
+        kept = [
+            all(current.get(text(row[end])) == text(row[f"{end}_hash"]) for end in _ENDS)
+            for row in rows
+        ]
+        return select(rows, kept)
+
+    def missing(self, wanted: Sequence[Scoring]) -> list[Scoring]:
+        """What of `wanted` can be scored, as its runs are finished, and is not yet."""
+        known = keys(read_scores(self.scores_path))
+        hashes = {run.name: self.hash_of(run.name) for run in self.runs}
+        return [left for scoring in wanted for left in _left_of(scoring, hashes, known)]
+
+
+_ENDS = ("target", "source")
+
+
+def open_folder(path: Path, request: Request, runs: Sequence[Run]) -> StudyFolder:
+    """Create a study's folder, or find it; it must be of the same study, preset and changes.
+
+    Raises:
+        UserError: it is of another one, or a run in it is of other settings, or it cannot be made.
+    """
+    require_distinct(request, runs)
+    folder = StudyFolder(path=path, request=request, runs=tuple(runs))
+    for run in runs:
+        folder.config_of(run)  # refuses what does not fit before anything is written
+    try:
+        (path / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path}: {error.strerror}: choose another with "
+                        "--output FOLDER") from None  # fmt: skip
+    _require_same_study(path / "study.yaml", request)
+    for run in runs:
+        _require_same_settings(folder, run)
+    return folder
+
+
+def reuse(folder: StudyFolder, other: Path) -> list[str]:
+    """Copy from another study the finished runs of the same settings; the names of ours.
+
+    Raises:
+        UserError: `other` is no study's folder.
+    """
+    if not (other / "runs").is_dir():
+        raise UserError(f"--reuse {other}: expected the folder of a study: it holds no runs")
+    finished = dict(_finished(other))
+    taken = []
+    for run in folder.runs:
+        settings = _settings(folder.config_of(run))
+        held = (folder.folder_of(run.name) / LOG_NAME).exists()
+        for path, theirs in finished.items():
+            if theirs == settings and not held:
+                _copy(path, folder.folder_of(run.name))
+                taken.append(run.name)
+                break
+    return taken
+
+
+def _left_of(
+    scoring: Scoring, hashes: Mapping[str, str], known: set[tuple[Any, ...]]
+) -> Iterator[Scoring]:
+    source = hashes[scoring.source]
+    targets = tuple(
+        name
+        for name in scoring.targets
+        if hashes[name] and key_of(hashes[name], source, scoring) not in known
+    )
+    if source and targets:
+        yield Scoring(
+            source=scoring.source,
+            targets=targets,
+            split=scoring.split,
+            attack_steps=scoring.attack_steps,
+            num_images=scoring.num_images,
+        )
+
+
+def _require_same_study(path: Path, request: Request) -> None:
+    ours = {"study": request.study, "preset": request.preset, "changes": dict(request.changes)}
+    if not path.exists():
+        write_text(path, yaml.safe_dump(ours, sort_keys=False))
+        return
+    try:
+        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        told = [_told(theirs), _told(ours)]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged: choose another folder with --output FOLDER") from None
+    if theirs != ours:
+        raise UserError(
+            f"{path.parent} holds study {told[0]}, asked for is {told[1]}: "
+            "choose another folder with --output FOLDER"
+        )
+
+
+def _told(study: Mapping[str, Any]) -> str:
+    changes = " ".join(f"{key}={value}" for key, value in study["changes"].items())
+    return f"{study['study']} --preset {study['preset']} {changes}".strip()
+
+
+def _require_same_settings(folder: StudyFolder, run: Run) -> None:
+    log = folder.log(run.name)
+    if log is None:
+        return
+    held = _config_of(log).identity()
+    for key, ours in folder.config_of(run).identity().items():
+        if held[key] != ours:
+            raise UserError(
+                f"{folder.folder_of(run.name)} holds a run with {key}={held[key]}, this study has "
+                f"{key}={ours}: choose another folder with --output FOLDER"
+            )
+
+
+def _finished(study: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The finished runs of a study that this version understands, with their settings."""
+    for path in sorted((study / "runs").iterdir()):
+        if state_of(path) is not RunState.FINISHED:
+            continue
+        try:
+            yield path, _settings(_config_of(read_log(path, snapshots=False)))
+        except UserError:
+            continue
+
+
+def _config_of(log: Log) -> Config:
+    """The configuration in a log; settings that are newer than it have their defaults."""
+    return parse_config(_nested(log.config))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    flat = flatten(config.model_dump(mode="json"))
+    recorded = {key: value for key, value in flat.items() if key.startswith(NEEDED_FOR_REUSE)}
+    return {**recorded, **config.identity()}
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return tree
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a finished run without its checkpoints; the marker that it is done comes last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _RUN_FILES:
+        partial = target / f"{name}.tmp"
+        shutil.copyfile(source / name, partial)
+        partial.replace(target / name)

@@ -1,0 +1,163 @@
+"""The runs of a study and their settings, before anything is trained. Pure: knows no files."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from mpiadv.config import Config, flatten, override_config, parse_config
+from mpiadv.errors import UserError
+
+OF_STUDY = "study."
+"""What the names of a study's own settings begin with on the command line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run of a study.
+
+    Attributes:
+        name: its folder's name.
+        overrides: dotted settings to their values, on top of the preset's configuration.
+        ranks: how many ranks train it.
+        is_alone: whether nothing else may run beside it, because its speed is measured.
+    """
+
+    name: str
+    overrides: Mapping[str, Any]
+    ranks: int = 1
+    is_alone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How large the studies are.
+
+    Attributes:
+        base: the configuration that the runs share, a nested mapping.
+        ranges: for each study its own settings: what it goes through, and how many images it uses.
+    """
+
+    base: Mapping[str, Any]
+    ranges: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A study as the user wants it.
+
+    Attributes:
+        config: what the runs share.
+        ranges: the study's own settings.
+        changes: what the user changed of either, where it changes the results: dotted names.
+    """
+
+    study: str
+    preset: str
+    config: Config
+    ranges: Mapping[str, Any]
+    changes: Mapping[str, Any]
+
+
+def request_of(study: str, preset_name: str, preset: Preset, words: Sequence[str]) -> Request:
+    """A preset with the user's `section.key=value` and `study.key=value` words.
+
+    Raises:
+        UserError: an unknown setting, or a value that does not fit.
+    """
+    own = [word for word in words if word.startswith(OF_STUDY)]
+    others = [word for word in words if not word.startswith(OF_STUDY)]
+    config = override_config(preset.base, others)
+    ranges = dict(preset.ranges[study])
+    chosen = dict(_range(study, word, ranges) for word in own)
+    settings = config.identity()
+    changed = {key: settings[key] for key in _changed_keys(others) if key in settings}
+    return Request(
+        study=study,
+        preset=preset_name,
+        config=config,
+        ranges={**ranges, **chosen},
+        changes={**changed, **{f"{OF_STUDY}{key}": value for key, value in chosen.items()}},
+    )
+
+
+def configuration(request: Request, run: Run, output: str) -> Config:
+    """The whole configuration of a run.
+
+    Raises:
+        UserError: the run's settings do not fit the others.
+    """
+    tree = request.config.model_dump(mode="json")
+    for key, value in {**run.overrides, "output": output}.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return parse_config(tree)
+
+
+def require_distinct(request: Request, runs: Sequence[Run]) -> None:
+    """Refuse changes of what the study itself varies, or of where its runs lie.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if request.config.output != Config().output:
+        raise UserError(f"output={request.config.output}: a study's folder is --output FOLDER")
+    for key in sorted({key for run in runs for key in run.overrides} & set(request.changes)):
+        names = ", ".join(f"{OF_STUDY}{name}" for name in request.ranges)
+        raise UserError(
+            f"{key} is set by study {request.study} itself: leave it out; the study's own settings "
+            f"are {names}"
+        )
+
+
+def _changed_keys(words: Sequence[str]) -> list[str]:
+    """The dotted keys that words such as `attack.epsilon=0.2` or `seed=1` name."""
+    trees = [{key: yaml.safe_load(text)} for key, _, text in (w.partition("=") for w in words)]
+    return [key for tree in trees for key in flatten(tree)]
+
+
+def _range(study: str, word: str, known: Mapping[str, Any]) -> tuple[str, Any]:
+    name, _, text = word.removeprefix(OF_STUDY).partition("=")
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"unknown setting {OF_STUDY}{name} of study {study}: the nearest known one is "
+            f"{OF_STUDY}{nearest}"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not _fits(value, known[name]):
+        raise UserError(f"{word}: expected {_kind(known[name])}, such as {known[name]}")
+    return name, value
+
+
+def _fits(value: Any, example: Any) -> bool:
+    """Whether `value` is of the kind of `example`; numbers have to be positive, lists not empty.
+
+    Zero fits where the example holds a zero, or may.
+    """
+    if isinstance(example, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(example, bool)
+    if isinstance(example, list):
+        return isinstance(value, list) and bool(value) and all(_fits(v, example[0]) for v in value)
+    if isinstance(example, int):
+        return isinstance(value, int) and value >= 0
+    if isinstance(example, float):
+        return isinstance(value, int | float) and value >= 0
+    return isinstance(value, type(example))
+
+
+def _kind(example: Any) -> str:
+    if isinstance(example, list):
+        return f"a list of {_KINDS.get(type(example[0]), 'text')}s"
+    return f"a {_KINDS.get(type(example), 'text')}"
+
+
+_KINDS = {bool: "true or false", int: "whole number", float: "number"}

@@ -1,0 +1,79 @@
+"""How large the studies are: smoke, small, paper. Every number of a preset stands here. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mpiadv.study.plan import Preset
+
+SYNCHRONOUS = {"max_staleness": 0, "final_staleness": 0, "publish_every": 1}
+"""Attacks on the current parameters: what studies that vary nothing of staleness train with."""
+
+_DIGITS: Mapping[str, Any] = {
+    "data": {"name": "digits"},
+    "model": {"name": "digits"},
+    "attack": {"epsilon": 0.15, "num_steps": 8},
+    "optimizer": {"name": "adam", "learning_rate": 5e-3},
+    "schedule": {"name": "one_cycle"},
+    "staleness": SYNCHRONOUS,
+    "training": {"num_steps": 60, "threads": 1},
+    "evaluation": {"every_steps": 30, "num_samples": 100, "final_samples": 100, "num_steps": 10},
+    "checkpoint": {"every_steps": 0},
+}
+
+_SHORT_MNIST: Mapping[str, Any] = {
+    "data": {"name": "mnist", "root": "data", "batch_size": 64},
+    "model": {"name": "mnist", "arguments": {"initialization": "torch", "width": 0.5}},
+    "attack": {"epsilon": 0.3, "num_steps": 8},
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},
+    "schedule": {"name": "one_cycle"},
+    "staleness": SYNCHRONOUS,
+    "training": {"num_steps": 1500, "precision": "bfloat16", "threads": 1},
+    "evaluation": {"every_steps": 300, "num_samples": 200, "final_samples": 1000},
+    "checkpoint": {"every_steps": 300, "keep": 1},
+}
+
+# configs/mnist_paper.yaml, synchronous where a study does not say otherwise.
+_PAPER_MNIST: Mapping[str, Any] = {
+    "data": {"name": "mnist", "root": "data", "batch_size": 128, "train_samples": 55000},
+    "model": {"name": "mnist"},
+    "attack": {"epsilon": 0.3, "num_steps": 8},
+    "optimizer": {"name": "adam", "learning_rate": 1e-4},
+    "schedule": {"name": "constant"},
+    "staleness": SYNCHRONOUS,
+    "training": {"num_steps": 60000, "threads": 1},
+    "evaluation": {"every_steps": 5000, "num_samples": 1000},
+    "checkpoint": {"every_steps": 1000},
+}
+
+PRESETS: Mapping[str, Preset] = {
+    "smoke": Preset(
+        base=_DIGITS,
+        ranges={
+            "power": {"training_steps": [1, 4], "attack_steps": [1, 2, 4], "num_images": 100},
+            "transfer": {"training_steps": [1, 4], "num_images": 100},
+        },
+    ),
+    "small": Preset(
+        base=_SHORT_MNIST,
+        ranges={
+            "power": {
+                "training_steps": [1, 2, 4, 8, 16, 32],
+                "attack_steps": [1, 2, 4, 8, 16, 32],
+                "num_images": 1000,
+            },
+            "transfer": {"training_steps": [1, 4, 8, 32], "num_images": 1000},
+        },
+    ),
+    "paper": Preset(
+        base=_PAPER_MNIST,
+        ranges={
+            "power": {
+                "training_steps": [1, 2, 4, 8, 16, 32, 64, 128],
+                "attack_steps": [1, 2, 4, 8, 16, 32, 64, 128],
+                "num_images": 10000,
+            },
+            "transfer": {"training_steps": [1, 4, 8, 128], "num_images": 10000},
+        },
+    ),
+}
+"""Presets by name. A study's ranges may hold numbers, texts, truths, and lists of numbers."""

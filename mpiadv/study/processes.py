@@ -1,0 +1,145 @@
+"""Several programs at a time, and how they are asked to stop. Knows nothing of what they do."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+POLL_SECONDS = 0.05
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A program to run.
+
+    Attributes:
+        name: what to call it.
+        command: its words.
+        slots: how many of the slots it takes; more than there are means all.
+        output: file for all that it says; None: it says it on our own terminal.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    slots: int = 1
+    output: Path | None = None
+
+
+@dataclass(kw_only=True)
+class Interruption:
+    """Whether a signal has asked for an end."""
+
+    requested: bool = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Within this, Ctrl-C, SIGTERM and SIGUSR1 only set `requested`."""
+    interruption = Interruption()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interruption.requested = True
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Running:
+    """The processes of the jobs that run."""
+
+    def __init__(self) -> None:
+        self._processes: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+        self._asked = False
+
+    def __bool__(self) -> bool:
+        return bool(self._processes)
+
+    @property
+    def slots(self) -> int:
+        """How many slots they take."""
+        return sum(job.slots for job in self._processes)
+
+    def start(self, job: Job) -> None:
+        """Start a job; it shares our process group, and reads nothing."""
+        with ExitStack() as stack:
+            output = stack.enter_context(job.output.open("ab")) if job.output else None
+            process = subprocess.Popen(
+                job.command, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+            )  # fmt: skip
+        self._processes[job] = process, time.monotonic()
+
+    def ended(self) -> Iterable[tuple[Job, int, float]]:
+        """Jobs that have ended since the last call, with exit code and seconds."""
+        for job, (process, began) in list(self._processes.items()):
+            code = process.poll()
+            if code is not None:
+                del self._processes[job]
+                yield job, code, time.monotonic() - began
+
+    def ask_to_stop(self) -> None:
+        """Ask each once, with SIGUSR1: training runs write a checkpoint and end."""
+        if not self._asked:
+            self._asked = True
+            for process, _ in self._processes.values():
+                process.send_signal(signal.SIGUSR1)
+
+    def stop(self) -> None:
+        """Ask them to stop, and wait until they have."""
+        self.ask_to_stop()
+        for process, _ in self._processes.values():
+            process.wait()
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    slots: int,
+    interruption: Interruption,
+    on_start: Callable[[Job], None] = lambda job: None,
+    on_end: Callable[[Job, int, float], None] = lambda job, code, seconds: None,
+) -> None:
+    """Run the jobs in order, as many at a time as there are slots for.
+
+    After an interruption no job starts any more. However this ends, no job is left behind: those
+    that still run are asked to stop, and waited for.
+
+    Args:
+        on_end: told the exit code, negative for a signal, and the seconds it took.
+    """
+    waiting = list(jobs)
+    running = _Running()
+    try:
+        while running or (waiting and not interruption.requested):
+            while _may_start(waiting, running, slots) and not interruption.requested:
+                on_start(waiting[0])
+                running.start(waiting.pop(0))
+            if interruption.requested:
+                running.ask_to_stop()
+            time.sleep(POLL_SECONDS)
+            for job, code, seconds in running.ended():
+                on_end(job, code, seconds)
+    finally:
+        running.stop()
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _may_start(waiting: Sequence[Job], running: _Running, slots: int) -> bool:
+    if not waiting:
+        return False
+    return not running or running.slots + waiting[0].slots <= slots

@@ -1,0 +1,183 @@
+"""Does what a study needs and has not yet: trains its runs, scores its networks. No torch."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from mpiadv.config import dump_config
+from mpiadv.errors import UserError
+from mpiadv.report.reading import text
+from mpiadv.report.series import final_evaluation
+from mpiadv.study.folder import StudyFolder
+from mpiadv.study.plan import Run
+from mpiadv.study.processes import Interruption, Job, run_jobs
+from mpiadv.study.scores import Scoring
+from mpiadv.whole_files import write_text
+
+EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
+"""As of all programs of mpiadv."""
+
+_ALONE = 1_000_000
+"""More slots than anybody has."""
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """With what a study is done.
+
+    Attributes:
+        slots: how many single-rank runs may go on at a time.
+        share: (number, count) of this process, counted from 1, among those that do the study.
+        say: prints a line.
+    """
+
+    slots: int
+    share: tuple[int, int]
+    interruption: Interruption
+    say: Say
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process does all of the study."""
+        return self.share == (1, 1)
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """What became of the runs so far."""
+
+    folder: StudyFolder
+    say: Say
+    interruption: Interruption
+    succeeded: int = 0
+    failed: dict[str, Path] = field(default_factory=dict)
+
+    def place(self, name: str) -> str:
+        """The run's number."""
+        names = [run.name for run in self.folder.runs]
+        return f"({names.index(name) + 1} of {len(names)})"
+
+    def started(self, job: Job) -> None:
+        """A run has started."""
+        self.say(f"{job.name} {self.place(job.name)}: started")
+
+    def ended(self, job: Job, code: int, seconds: float) -> None:
+        """A run has ended; bad input of the first one to end is that of the study.
+
+        Raises:
+            UserError: what that run said.
+        """
+        began = f"{job.name} {self.place(job.name)}:"
+        if code == EXIT_DONE:
+            self.succeeded += 1
+            self.say(f"{began} finished after {seconds:.0f} s{accuracy(self.folder, job.name)}")
+        elif self.interruption.requested:
+            self.say(f"{began} interrupted after {seconds:.0f} s")
+        else:
+            assert job.output is not None
+            reason = _last_line(job.output)
+            if code == EXIT_BAD_INPUT and not self.succeeded and not self.failed:
+                raise UserError(f"run {job.name}: {reason}")
+            self.failed[job.name] = job.output
+            self.say(f"{began} failed after {seconds:.0f} s, exit code {code}: {reason}")
+
+
+def train(folder: StudyFolder, means: Means) -> dict[str, Path]:
+    """Train the runs that are not done, this process's share; those that failed, and their output.
+
+    Raises:
+        UserError: the first run to end said that the input is bad.
+    """
+    progress = _Progress(folder=folder, say=means.say, interruption=means.interruption)
+    waiting = []
+    for run in _share_of(folder.runs, means):
+        if folder.is_done(run.name):
+            progress.succeeded += 1
+            means.say(
+                f"{run.name} {progress.place(run.name)}: done before{accuracy(folder, run.name)}"
+            )
+        else:
+            waiting.append(_training(folder, run))
+    run_jobs(
+        waiting, slots=means.slots, interruption=means.interruption,
+        on_start=progress.started, on_end=progress.ended,
+    )  # fmt: skip
+    return progress.failed
+
+
+def score(folder: StudyFolder, wanted: Sequence[Scoring], means: Means) -> bool:
+    """Score what can be and is not yet, this process's share; whether all went well.
+
+    Networks whose training is not finished are left out.
+    """
+    missing = folder.missing(_share_of(wanted, means))
+    if not missing or means.interruption.requested:
+        return True
+    count = min(means.slots, len(missing))
+    means.say(f"scoring: {len(missing)} attacks on trained networks, {count} at a time")
+    # Dealt out from the costliest, so that none has much more to do than the others.
+    ordered = sorted(missing, key=lambda scoring: -scoring.attack_steps * scoring.num_images)
+    jobs = [_scoring(folder, ordered[n::count], f"{means.share[0]}-{n}") for n in range(count)]
+    codes: list[int] = []
+    run_jobs(
+        jobs, slots=count, interruption=means.interruption,
+        on_end=lambda job, code, seconds: codes.append(code),
+    )  # fmt: skip
+    for job in jobs:
+        Path(job.command[-1]).unlink(missing_ok=True)
+    return not any(codes) or means.interruption.requested
+
+
+def accuracy(folder: StudyFolder, name: str) -> str:
+    """The final accuracy of a run as words behind a comma; nothing where its log has none."""
+    log = folder.log(name)
+    for row in final_evaluation(log) if log else ():
+        return (
+            f", natural {100 * row['natural_accuracy']:.2f} %, "
+            f"{text(row['attack'])} {100 * row['adversarial_accuracy']:.2f} %"
+        )
+    return ""
+
+
+def _training(folder: StudyFolder, run: Run) -> Job:
+    path = folder.folder_of(run.name)
+    path.mkdir(parents=True, exist_ok=True)
+    config = path / "config.yaml"
+    write_text(config, dump_config(folder.config_of(run)))
+    # Through the command, not its module: it knows what mpirun needs.
+    ranks = ("mpiadv.cli", "launch", "-n", str(run.ranks)) if run.ranks > 1 else ("mpiadv.run",)
+    return Job(
+        name=run.name,
+        command=(sys.executable, "-m", *ranks, str(config), "--resume"),
+        slots=_ALONE if run.is_alone else run.ranks,
+        output=path.with_name(f"{run.name}.txt"),
+    )
+
+
+def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
+    """A process that scores `part`: what it is to do is the file that its last word names."""
+    path = folder.path / f"scoring-{number}.json"
+    request = {
+        "scores": str(folder.scores_path),
+        "networks": {run.name: str(folder.folder_of(run.name)) for run in folder.runs},
+        "wanted": [asdict(scoring) for scoring in part],
+    }
+    write_text(path, json.dumps(request))
+    command = (sys.executable, "-m", "mpiadv.study.score", str(path))
+    return Job(name=path.stem, command=command)
+
+
+def _share_of(items: Sequence[T], means: Means) -> list[T]:
+    number, count = means.share
+    return list(items[number - 1 :: count])
+
+
+def _last_line(output: Path) -> str:
+    lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("mpiadv: error: ") if lines else f"see {output}"
