@@ -13,12 +13,13 @@ from mpiadv.config import AttackConfig, Config
 from mpiadv.data import Source
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.state import training_state
 from mpiadv.engine.trainer import StepRecord, Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.objectives import Batch
 from mpiadv.run_folder import RunFolder
-from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog, TrainRow
+from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.tickets import AttackSettings
 
 
@@ -174,33 +175,3 @@ def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def train_row(record: StepRecord) -> TrainRow:
-    """A training step as a row of the log."""
-    origin, outcome = record.origin, record.outcome
-    return TrainRow(
-        step=record.step,
-        ticket=record.ticket,
-        first_version=origin.first_version,
-        last_version=origin.last_version,
-        first_staleness=record.ticket - origin.first_version,
-        last_staleness=record.ticket - origin.last_version,
-        rank=origin.rank,
-        attack_steps=origin.num_steps,
-        epsilon=origin.epsilon,
-        learning_rate=outcome.learning_rate,
-        loss=outcome.loss,
-        accuracy=outcome.accuracy,
-        natural_accuracy=origin.natural_accuracy,
-        gradient_magnitude=origin.gradient_magnitude,
-        craft_seconds=origin.craft_seconds,
-        parameter_wait_seconds=origin.parameter_wait_seconds,
-        trainer_wait_seconds=origin.trainer_wait_seconds,
-        grant_wait_seconds=origin.grant_wait_seconds,
-        own_craft_seconds=record.own_craft_seconds,
-        wait_seconds=record.wait_seconds,
-        train_seconds=record.train_seconds,
-        publish_seconds=record.publish_seconds,
-        wall_clock=time.time(),
-    )
