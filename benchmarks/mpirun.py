@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 600.0
 def mpirun(
     program: Sequence[str], *, ranks: int, options: Sequence[str] = (), cwd: Path | None = None
 ) -> None:
-    """Run `program` on `ranks` ranks, one thread each, with further words for `mpirun`.
+    """Run `python -m MODULE ...` on `ranks` ranks, one thread each, with further words for `mpirun`.
 
     Raises:
         UserError: there is no `mpirun`.
@@ -36,4 +36,4 @@ def mpirun(
         timeout=TIMEOUT_SECONDS,
     )
     if completed.returncode != 0:
-        raise RuntimeError(f"{program[1]} failed on {ranks} ranks: exit {completed.returncode}")
+        raise RuntimeError(f"{program[2]} failed on {ranks} ranks: exit {completed.returncode}")

@@ -1,7 +1,7 @@
 """Speed-up over one rank, measured: `python benchmarks/scaling.py`. README.md shows results.
 
 Starts `mpirun` for every number of ranks and prints tables. Owns the options and the tables; the
-ranks themselves are `emulated.py`, or with `--real` the program as users run it.
+ranks themselves are `mpiadv.study.emulation`, or with `--real` the program as users run it.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median
 
-from mpirun import HERE, mpirun
+from mpirun import mpirun
 from real import PRECISIONS, ticket_seconds
-from scenario import Measured, Scenario
 
 from mpiadv.errors import UserError
+from mpiadv.study.scenario import Measured, Scenario
 
 TCP = ("--mca", "pml", "ob1", "--mca", "btl", "self,tcp")
 STALENESS = {"constant 16": (16, 16, 4), "16 to 4": (16, 4, 4)}
@@ -121,7 +121,7 @@ def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
 def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.json")
-        program = [sys.executable, str(HERE / "emulated.py"), json.dumps(asdict(scenario))]
+        program = [sys.executable, "-m", "mpiadv.study.emulation", json.dumps(asdict(scenario))]
         mpirun([*program, str(output)], ranks=ranks, options=TCP if tcp else ())
         return Measured.read(output)
 

@@ -1,4 +1,4 @@
-"""What the scaling benchmark emulates, and what one run of it measured. Knows no MPI, no torch."""
+"""An emulated machine and job, and what one run of it measured. Knows no MPI, no torch."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,6 +30,8 @@ class Scenario:
     measured_steps: int
     poll_seconds: float
     """Longest pause between two looks at the messages while a device is busy."""
+    trainer_crafts: bool = True
+    """Whether the trainer crafts while the attackers cannot feed it; alone it always does."""
 
     @property
     def rule(self) -> StalenessRule:
@@ -41,8 +43,25 @@ class Scenario:
         )
 
     def ideal(self, ranks: int) -> float:
-        """Largest possible speed-up over one rank; the trainer alone limits many ranks."""
-        return min(ranks, 1 + self.craft_seconds / self.train_seconds)
+        """Largest possible speed-up over one rank; see `ideal_speed_up`."""
+        return ideal_speed_up(
+            ranks, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
+        )
+
+
+def ideal_speed_up(
+    ranks: int, train_seconds: float, craft_seconds: float, *, trainer_crafts: bool = True
+) -> float:
+    """Largest possible speed-up over one rank, which crafts and trains in turn.
+
+    The trainer has to train on every batch, which limits many ranks. Few are limited by their
+    number where the trainer crafts, too, and by that of the attackers where it does not.
+    """
+    alone = craft_seconds + train_seconds
+    most = alone / train_seconds
+    if trainer_crafts or ranks == 1:
+        return min(ranks, most)
+    return min((ranks - 1) * alone / craft_seconds, most)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
-"""One rank of the scaling benchmark: real loops and messages, waits in place of the devices.
+"""One rank of an emulated job: real loops and messages, waits in place of the devices. No torch.
 
-`mpirun -n RANKS python emulated.py SCENARIO OUTPUT`, as `scaling.py` starts it.
+`mpirun -n RANKS python -m mpiadv.study.emulation SCENARIO OUTPUT`: a `Scenario` as JSON, and the
+file that rank 0 writes what it `Measured` to.
 """
 
 import json
@@ -14,16 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scenario import Measured, Scenario
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.comm.world import World
 from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.trainer import StepRecord, Trainer
 from mpiadv.engine.work import CraftReport, Outcome
 from mpiadv.runlog import RunLog
+from mpiadv.study.scenario import Measured, Scenario
 from mpiadv.tickets import AttackSettings
 
 DEADLINE_SECONDS = 60.0
@@ -165,10 +167,6 @@ class Window:
     """Watches the trainer: writes its log as a real run does, and measures after the warm-up."""
 
     def __init__(self, scenario: Scenario, device: EmulatedDevice, log: RunLog) -> None:
-        # Only the trainer's rank pays for loading torch, which this brings along.
-        from mpiadv.engine.recorder import train_row
-
-        self._train_row = train_row
         self._scenario = scenario
         self._device = device
         self._log = log
@@ -182,7 +180,7 @@ class Window:
 
     def on_step(self, record: StepRecord) -> None:
         """Log a step and see whether the window begins or ends with it."""
-        self._log.train(self._train_row(record))
+        self._log.train(train_row(record))
         self._log.maybe_flush()
         steps = record.step + 1 - self._scenario.warmup_steps
         if steps > 0 and not self.is_over:
@@ -252,6 +250,7 @@ def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Win
         outstanding=scenario.outstanding,
         # More than are measured: the last tickets of a run leave attackers without work.
         num_tickets=2 * (scenario.warmup_steps + scenario.measured_steps) + 100,
+        trainer_crafts=scenario.trainer_crafts,
     )
     settings = AttackSettings(num_steps=scenario.num_attack_steps, epsilon=0.3)
     trainer = Trainer(
