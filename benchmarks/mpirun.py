@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 600.0
 def mpirun(
     program: Sequence[str], *, ranks: int, options: Sequence[str] = (), cwd: Path | None = None
 ) -> None:
-    """Run `python -m MODULE ...` on `ranks` ranks, one thread each, with further words for `mpirun`.
+    """Run `python -m MODULE ...` on `ranks` ranks, one thread each; `options` are of `mpirun`.
 
     Raises:
         UserError: there is no `mpirun`.
