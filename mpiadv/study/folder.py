@@ -79,7 +79,8 @@ class StudyFolder:
         """What of `wanted` can be scored, as its runs are finished, and is not yet."""
         known = keys(read_scores(self.scores_path))
         hashes = {run.name: self.hash_of(run.name) for run in self.runs}
-        return [left for scoring in wanted for left in _left_of(scoring, hashes, known)]
+        left = [part for scoring in wanted for part in _left_of(scoring, hashes, known)]
+        return list(dict.fromkeys(left))
 
 
 _ENDS = ("target", "source")

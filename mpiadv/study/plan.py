@@ -13,6 +13,9 @@ from mpiadv.errors import UserError
 OF_STUDY = "study."
 """What the names of a study's own settings begin with on the command line."""
 
+_ADDS_RUNS = ("long",)
+"""A study's own settings that leave its other runs as they are: its folder may be gone on with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -73,13 +76,21 @@ def request_of(study: str, preset_name: str, preset: Preset, words: Sequence[str
     ranges = dict(preset.ranges[study])
     chosen = dict(_range(study, word, ranges) for word in own)
     settings = config.identity()
-    changed = {key: settings[key] for key in _changed_keys(others) if key in settings}
+    keys = _changed_keys(others)
+    changed = {
+        name: value
+        for name, value in settings.items()
+        if any(key == name or key.startswith(f"{name}.") for key in keys)
+    }
     return Request(
         study=study,
         preset=preset_name,
         config=config,
         ranges={**ranges, **chosen},
-        changes={**changed, **{f"{OF_STUDY}{key}": value for key, value in chosen.items()}},
+        changes={
+            **changed,
+            **{f"{OF_STUDY}{key}": value for key, value in chosen.items() if key not in _ADDS_RUNS},
+        },
     )
 
 
@@ -100,19 +111,24 @@ def configuration(request: Request, run: Run, output: str) -> Config:
 
 
 def require_distinct(request: Request, runs: Sequence[Run]) -> None:
-    """Refuse changes of what the study itself varies, or of where its runs lie.
+    """Refuse changes of what each run of the study sets itself, or of where its runs lie.
 
     Raises:
         UserError: naming the setting.
     """
     if request.config.output != Config().output:
         raise UserError(f"output={request.config.output}: a study's folder is --output FOLDER")
-    for key in sorted({key for run in runs for key in run.overrides} & set(request.changes)):
+    for key in sorted(_set_by_all(runs) & set(request.changes)):
         names = ", ".join(f"{OF_STUDY}{name}" for name in request.ranges)
         raise UserError(
             f"{key} is set by study {request.study} itself: leave it out; the study's own settings "
             f"are {names}"
         )
+
+
+def _set_by_all(runs: Sequence[Run]) -> set[str]:
+    """The settings in which a change would change no run."""
+    return set.intersection(*(set(run.overrides) for run in runs)) if runs else set()
 
 
 def _changed_keys(words: Sequence[str]) -> list[str]:

@@ -18,10 +18,16 @@ from mpiadv.study.plan import Request, Run
 from mpiadv.study.results import Results, Table, percent
 from mpiadv.study.scores import Scoring
 
-SPLITS = ("test", "train")
+SPLITS = {"test": "test", "train": "training"}
+"""Which images, and what to call them."""
+
+_LOG_SCALE_FROM = 20.0
+"""Largest loss over the smallest, from where on a linear scale hides the small ones."""
 
 CLEARLY = 0.05
 """A difference of accuracies that no luck explains: 5 points."""
+
+_ROUNDING = 1e-9
 
 
 def run_with(num_steps: int) -> Run:
@@ -70,7 +76,12 @@ def is_shattered(trained: int, curve: Mapping[int, Rows]) -> bool:
     if own is None:
         return False
     worst = min(float(row["adversarial_accuracy"]) for row in curve.values())
-    return float(own["adversarial_accuracy"]) - worst > CLEARLY
+    return is_clearly_above(float(own["adversarial_accuracy"]), worst)
+
+
+def is_clearly_above(higher: float, lower: float) -> bool:
+    """Whether two accuracies, 0 to 1, differ by more than `CLEARLY`."""
+    return higher - lower > CLEARLY + _ROUNDING
 
 
 def show(folder: StudyFolder) -> Results:
@@ -162,7 +173,7 @@ def _accuracy_picture(curves: Mapping[str, Curves]) -> Picture:
     for axis, (split, by_training) in zip(axes, curves.items(), strict=True):
         _draw(axis, by_training, _percent)
         axis.set_ylim(-2, 102)
-        axis.set_ylabel(f"accuracy on attacked {split} images (%)")
+        axis.set_ylabel(f"accuracy on attacked {SPLITS[split]} images (%)")
     _legend(figure, axes)
     return Picture(
         name="power-accuracy",
@@ -178,18 +189,34 @@ def _accuracy_picture(curves: Mapping[str, Curves]) -> Picture:
 def _loss_picture(curves: Mapping[str, Curves]) -> Picture:
     figure, axes = panels(height=4.4)
     for axis, (split, by_training) in zip(axes, curves.items(), strict=True):
-        _draw(axis, by_training, lambda row: float(row["adversarial_loss"]))
-        axis.set_yscale("log")
-        axis.set_ylabel(f"loss on attacked {split} images (nats)")
+        _draw(axis, by_training, _loss)
+        axis.set_ylabel(f"loss on attacked {SPLITS[split]} images (nats)")
+    losses = [_loss(row) for each in curves.values() for curve in each.values() for row in
+              curve.values()]  # fmt: skip
+    scale = _same_scale(axes, losses)
     _legend(figure, axes)
     return Picture(
         name="power-loss",
         title="Loss under attacks of every number of steps (figure 4)",
         figure=figure,
-        caption="Mean cross-entropy, on a logarithmic scale, of the same networks under the same "
+        caption=f"Mean cross-entropy, on a {scale} scale, of the same networks under the same "
         "attacks. For a robust network more attack steps find hardly more loss; for a shattered "
         "one attacks other than its own find much more.",
     )
+
+
+def _same_scale(axes: Sequence[Axes], losses: Sequence[float]) -> str:
+    """One ordinate for all panels: linear where that shows the small ones too; what it is."""
+    positive = [loss for loss in losses if loss > 0 and np.isfinite(loss)]
+    is_linear = not positive or max(positive) < _LOG_SCALE_FROM * min(positive)
+    for axis in axes:
+        if not is_linear:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.set_ylim(min(positive) / 1.5, max(positive) * 1.5)
+        elif positive:
+            axis.set_ylim(0, 1.08 * max(positive))
+    return "linear" if is_linear else "logarithmic"
 
 
 def _draw(axis: Axes, curves: Curves, value: Callable[[Rows], float]) -> None:
@@ -234,9 +261,10 @@ def _table(split: str, curves: Curves) -> Table:
         for trained, curve in curves.items()
     ]
     return Table(
-        title=f"Accuracy by training and attack, {split} images",
-        caption=f"Percent of the first {count} {split} images; rows: the attack steps in training, "
-        f"columns: those of the attack; in brackets: the network's own training attack. {_RULE}",
+        title=f"Accuracy by training and attack, {SPLITS[split]} images",
+        caption=f"Percent of the first {count} {SPLITS[split]} images; rows: the attack steps in "
+        "training, columns: those of the attack; in brackets: the network's own training attack. "
+        f"{_RULE}",
         headings=["trained with", "natural", *(f"PGD-{k}" for k in steps), "gradients"],
         rows=rows,
     )
@@ -251,6 +279,10 @@ def _cell(row: Rows | None, *, is_own: bool) -> str:
         return "-"
     told = percent(float(row["adversarial_accuracy"]))
     return f"[{told}]" if is_own else told
+
+
+def _loss(row: Rows) -> float:
+    return float(row["adversarial_loss"])
 
 
 def _percent(row: Rows, kind: str = "adversarial") -> float:

@@ -4,6 +4,7 @@ Knows no study: the request, a file that `mpiadv.study.runner` writes, names net
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,8 @@ class Networks:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the attacks of a request, one after the other; returns the exit code."""
+    # Ctrl-C reaches the study too, which then ends us by SIGUSR1, without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     (path,) = sys.argv[1:] if argv is None else argv
     request = json.loads(Path(path).read_text(encoding="utf-8"))
     networks = Networks(folders=request["networks"])

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from mpiadv.study.definition import Study
 from mpiadv.study.power import POWER
+from mpiadv.study.transfer import TRANSFER
 
 STUDIES: Mapping[str, Study] = {
     "power": POWER,
+    "transfer": TRANSFER,
 }
 """Studies by name; their ranges are in `presets`."""
