@@ -1,0 +1,185 @@
+"""Whether attacks here find what other implementations find, on a trained network.
+
+    pip install foolbox
+    python benchmarks/attacks_agree.py RUN_FOLDER
+
+AutoAttack is compared with its authors' package called directly, with the same seed: accuracy and
+images must be the same bit for bit. PGD is compared with foolbox, which draws other random starts:
+accuracies must be within 0.3 points.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpiadv.data import load_data
+from mpiadv.errors import UserError
+from mpiadv.evaluation import frozen
+from mpiadv.evaluation.plan import plan_attacks
+from mpiadv.evaluation.subject import load_into, read_subject
+from mpiadv.models import build_model
+from mpiadv.tickets import Purpose, seed_for
+
+POINTS = 0.3
+L2_EPSILON = 2.0
+
+
+class Network:
+    """A trained network, its configuration, and the first test images [N, C, H, W] with labels."""
+
+    def __init__(self, folder: Path, overrides: Sequence[str], num_images: int) -> None:
+        subject = read_subject(folder, overrides)
+        self.config = subject.config
+        data = load_data(self.config.data)
+        self.model = build_model(
+            self.config.model, num_classes=data.num_classes, image_shape=data.image_shape, seed=0
+        )
+        load_into(self.model, subject)
+        self.images, self.labels = data.test.batch(np.arange(num_images))
+
+    def accuracy(self, images: Tensor) -> float:
+        """Percent of the images that are classified as labelled, in batches of 500."""
+        with torch.no_grad():
+            seen = torch.cat([self.model(part).argmax(dim=1) for part in images.split(500)])
+        return 100 * float((seen == self.labels[: len(images)]).double().mean())
+
+
+def main() -> int:
+    """Compare, print a table, return 0 if all agree."""
+    options = _parser().parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        network = Network(options.folder, options.overrides, options.images)
+    except UserError as error:
+        print(f"attacks_agree.py: {error}", file=sys.stderr)
+        return 2
+    print("| attack | images | here, % | elsewhere, % | agree |")
+    print("| --- | ---: | ---: | ---: | --- |")
+    with frozen(network.model):
+        agreed = [compare(network, options) for compare in (_pgd_linf, _pgd_l2, _auto_attack)]
+    return 0 if all(agreed) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Compare attacks with other implementations on a trained network.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as data.root=FOLDER")
+    parser.add_argument("--images", type=int, default=1000, help="test images under PGD")
+    parser.add_argument("--auto-images", type=int, default=200, help="under AutoAttack")
+    parser.add_argument("--steps", type=int, default=40, help="steps of PGD")
+    return parser
+
+
+def _pgd_linf(network: Network, options: argparse.Namespace) -> bool:
+    from foolbox.attacks import LinfPGD
+
+    epsilon = network.config.attack.epsilon
+    step = 2.5 * epsilon / options.steps
+    attack = LinfPGD(abs_stepsize=step, steps=options.steps, random_start=True)
+    return _compare_pgd(network, options, "linf", epsilon, step, attack)
+
+
+def _pgd_l2(network: Network, options: argparse.Namespace) -> bool:
+    from foolbox.attacks import L2PGD
+
+    step = 2.5 * L2_EPSILON / options.steps
+    attack = L2PGD(abs_stepsize=step, steps=options.steps, random_start=True)
+    return _compare_pgd(network, options, "l2", L2_EPSILON, step, attack)
+
+
+def _compare_pgd(
+    network: Network,
+    options: argparse.Namespace,
+    norm: str,
+    epsilon: float,
+    step: float,
+    attack: Callable[..., Any],
+) -> bool:
+    from foolbox import PyTorchModel
+
+    words = f"pgd:norm={norm},epsilon={epsilon!r},steps={options.steps},step_size={step!r}"
+    here = _evaluated(options, words, options.images, keep=False)
+    torch.manual_seed(0)
+    classifier = PyTorchModel(network.model, bounds=(0, 1), device="cpu")
+    crafted = [
+        attack(classifier, images, labels, epsilons=epsilon)[1]
+        for images, labels in zip(network.images.split(500), network.labels.split(500), strict=True)
+    ]
+    there = network.accuracy(torch.cat(crafted))
+    agrees = abs(here.accuracy - there) <= POINTS
+    _tell(f"PGD-{options.steps}, {norm} {epsilon:g}; foolbox", options.images, here, there, agrees)
+    return agrees
+
+
+def _auto_attack(network: Network, options: argparse.Namespace) -> bool:
+    from pyautoattack import AutoAttack
+
+    count = options.auto_images
+    epsilon = network.config.attack.epsilon
+    here = _evaluated(options, "autoattack", count, keep=True)
+    planned = plan_attacks(["autoattack"], norm="linf", epsilon=epsilon, each_alone=False)
+    seed = seed_for(network.config.seed, Purpose.EVALUATION, 0, planned[0].seed_key, 0)
+    direct = AutoAttack(
+        network.model, norm="Linf", eps=epsilon, seed=seed, device="cpu", verbose=False
+    )
+    images, labels = network.images[:count], network.labels[:count]
+    crafted, _ = direct.run_standard_evaluation(images, labels, batch_size=count)
+    there = network.accuracy(crafted)
+    agrees = here.accuracy == there and all(
+        np.array_equal(image, crafted[index].numpy()) for index, image in here.broken.items()
+    )
+    _tell(f"AutoAttack, linf {epsilon:g}; pyautoattack, same bits", count, here, there, agrees)
+    return agrees
+
+
+class Evaluated:
+    """What `mpiadv evaluate` found: accuracy in percent, and the images that it broke by index."""
+
+    def __init__(self, folder: Path) -> None:
+        report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        self.accuracy = float(report["worst_case"]["accuracy"])
+        self.broken: dict[int, Any] = {}
+        with h5py.File(folder / "evaluation.h5") as file:
+            if "examples" in file and "images" in file["examples"]:
+                group = file["examples"]
+                self.broken = dict(zip(group["index"][:].tolist(), group["images"][:], strict=True))
+
+
+def _evaluated(
+    options: argparse.Namespace, attack: str, num_images: int, *, keep: bool
+) -> Evaluated:
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [
+                sys.executable, "-m", "mpiadv.evaluate", str(options.folder), *options.overrides,
+                "--attack", attack, "--samples", str(num_images), "--no-probe",
+                "--output", folder, *(["--save-examples"] if keep else []),
+                f"evaluation.batch_size={min(num_images, 500)}",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return Evaluated(Path(folder))
+
+
+def _tell(attack: str, num_images: int, here: Evaluated, there: float, agrees: bool) -> None:
+    words = "yes" if agrees else "NO"
+    print(f"| {attack} | {num_images} | {here.accuracy:.2f} | {there:.2f} | {words} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
