@@ -5,29 +5,30 @@ ranks themselves are `mpiadv.study.emulation`, or with `--real` the program as u
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 from mpirun import mpirun
 from real import PRECISIONS, ticket_seconds
 
 from mpiadv.errors import UserError
-from mpiadv.study.scenario import Measured, Scenario
+from mpiadv.study.measurements import read_measurements, scenario_text
+from mpiadv.study.scenario import Scenario
 
 TCP = ("--mca", "pml", "ob1", "--mca", "btl", "self,tcp")
 STALENESS = {"constant 16": (16, 16, 4), "16 to 4": (16, 4, 4)}
 """Name to max_staleness, final_staleness, publish_every."""
 
-Runs = Mapping[int, Sequence[Measured]]
-"""Number of ranks to its runs."""
-Columns = Mapping[str, Callable[[int, Sequence[Measured]], str]]
+Runs = Mapping[int, Sequence[Any]]
+"""Number of ranks to its measurements, one row each."""
+Columns = Mapping[str, Callable[[int, Sequence[Any]], str]]
 """Heading to what stands below it, from the number of ranks and its runs."""
 
 
@@ -108,7 +109,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
 
 def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
     """All runs of a table; the repeats take turns, so that passing noise meets every row."""
-    runs: dict[int, list[Measured]] = {ranks: [] for ranks in options.ranks}
+    runs: dict[int, list[Any]] = {ranks: [] for ranks in options.ranks}
     for _ in range(options.repeats):
         for ranks, done in runs.items():
             # Few ranks take long for a step, and vary less.
@@ -118,21 +119,21 @@ def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
     return runs
 
 
-def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Measured:
+def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "measured.json")
-        program = [sys.executable, "-m", "mpiadv.study.emulation", json.dumps(asdict(scenario))]
-        mpirun([*program, str(output)], ranks=ranks, options=TCP if tcp else ())
-        return Measured.read(output)
+        output = Path(folder, "measured.h5")
+        program = [sys.executable, "-m", "mpiadv.study.emulation", scenario_text(scenario)]
+        mpirun([*program, str(output), "0"], ranks=ranks, options=TCP if tcp else ())
+        return read_measurements(output)[0]
 
 
 def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:
     """Speed-up over the fewest ranks there are, usually one."""
     fewest = min(runs)
-    alone = fewest * median(run.ticket_seconds for run in runs[fewest])
+    alone = fewest * median(run["ticket_seconds"] for run in runs[fewest])
 
-    def speed_ups(measured: Sequence[Measured]) -> list[float]:
-        return [alone / run.ticket_seconds for run in measured]
+    def speed_ups(measured: Sequence[Any]) -> list[float]:
+        return [alone / run["ticket_seconds"] for run in measured]
 
     return {
         "ranks": lambda ranks, _: str(ranks),
@@ -142,17 +143,17 @@ def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:
             f"{100 * median(speed_ups(measured)) / scenario.ideal(ranks):.1f}"
         ),
         "trainer idle, %": _percent("idle"),
-        "first staleness, mean (worst)": lambda _, m: _staleness(run.first_staleness for run in m),
-        "last": lambda _, m: _staleness(run.last_staleness for run in m),
+        "first staleness, mean (worst)": lambda _, m: _staleness("first", m),
+        "last": lambda _, m: _staleness("last", m),
     }
 
 
-def _percent(name: str) -> Callable[[int, Sequence[Measured]], str]:
-    return lambda _, measured: _spread([100 * getattr(run, name) for run in measured], ".1f")
+def _percent(name: str) -> Callable[[int, Sequence[Any]], str]:
+    return lambda _, measured: _spread([100 * run[name] for run in measured], ".1f")
 
 
-def _microseconds(name: str) -> Callable[[int, Sequence[Measured]], str]:
-    return lambda _, measured: _spread([1e6 * getattr(run, name) for run in measured], ".0f")
+def _microseconds(name: str) -> Callable[[int, Sequence[Any]], str]:
+    return lambda _, measured: _spread([1e6 * run[name] for run in measured], ".0f")
 
 
 SHARE_COLUMNS: Columns = {
@@ -210,9 +211,9 @@ def _spread(values: Sequence[float], form: str) -> str:
     return f"{middle} ({format(min(values), form)}-{format(max(values), form)})"
 
 
-def _staleness(runs: Iterable[tuple[float, int]]) -> str:
-    means, worst = zip(*runs, strict=True)
-    return f"{fmean(means):.1f} ({max(worst)})"
+def _staleness(end: str, measured: Sequence[Any]) -> str:
+    mean = fmean(run[f"{end}_staleness"] for run in measured)
+    return f"{mean:.1f} ({max(run[f'{end}_staleness_worst'] for run in measured)})"
 
 
 if __name__ == "__main__":

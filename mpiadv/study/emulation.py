@@ -1,7 +1,7 @@
 """One rank of an emulated job: real loops and messages, waits in place of the devices. No torch.
 
-`mpirun -n RANKS python -m mpiadv.study.emulation SCENARIO OUTPUT`: a `Scenario` as JSON, and the
-file that rank 0 writes what it `Measured` to.
+`mpirun -n RANKS python -m mpiadv.study.emulation SCENARIO OUTPUT REPEAT`: a `Scenario` as JSON, the
+file that rank 0 adds what it `Measured` to, and the measurement's number among its like.
 """
 
 import json
@@ -25,7 +25,8 @@ from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.trainer import StepRecord, Trainer
 from mpiadv.engine.work import CraftReport, Outcome
 from mpiadv.runlog import RunLog
-from mpiadv.study.scenario import Measured, Scenario
+from mpiadv.study.measurements import Measured, add_measurement, scenario_text
+from mpiadv.study.scenario import Scenario
 from mpiadv.tickets import AttackSettings
 
 DEADLINE_SECONDS = 60.0
@@ -188,25 +189,35 @@ class Window:
         if steps in (0, self._scenario.measured_steps):
             self._marks.append(self._mark())
 
-    def measured(self, ranks: int, cores: float, others: float) -> Measured:
+    def measured(self, ranks: int, repeat: int, cores: float, others: float) -> Measured:
         """What was seen."""
         spent = self._marks[1] - self._marks[0]
         wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
         steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
+        first, last = self._staleness("first_version"), self._staleness("last_version")
         return Measured(
+            ranks=ranks,
+            trainer_crafts=self._scenario.trainer_crafts,
+            repeat=repeat,
+            num_steps=steps,
+            train_seconds=self._scenario.train_seconds,
+            craft_seconds=self._scenario.craft_seconds,
             ticket_seconds=wall / steps,
             idle=sum(record.wait_seconds for record in self._records) / wall,
             late=(device - asked) / wall,
             parameter_wait=self._waited("parameter_wait_seconds") / attackers_wall,
             trainer_wait=self._waited("trainer_wait_seconds") / attackers_wall,
             grant_wait=self._waited("grant_wait_seconds") / attackers_wall,
-            first_staleness=self._staleness("first_version"),
-            last_staleness=self._staleness("last_version"),
+            first_staleness=first[0],
+            first_staleness_worst=first[1],
+            last_staleness=last[0],
+            last_staleness_worst=last[1],
             own_seconds=(cpu - device_cpu - copy_cpu - wait_cpu) / steps,
             copy_seconds=copy_cpu / steps,
             poll_seconds=device_cpu / steps,
             cores=cores,
             others=others,
+            scenario=scenario_text(self._scenario),
         )
 
     def _mark(self) -> npt.NDArray[np.float64]:
@@ -223,8 +234,9 @@ class Window:
 
 
 def main() -> None:
-    """Run this rank; rank 0 writes what it measured."""
-    scenario, output = Scenario(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    """Run this rank; rank 0 adds what it measured."""
+    written, output, repeat = sys.argv[1:]
+    scenario = Scenario(**json.loads(written))
     world = World()
     device = EmulatedDevice(scenario.poll_seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -239,7 +251,8 @@ def main() -> None:
         room = (time.perf_counter() - began) * len(os.sched_getaffinity(0))
         ours = sum(map(float, world.gather(str(cpu))))
     if window is not None:
-        window.measured(world.size, ours / room, max(0.0, busy - ours) / room).write(output)
+        others = max(0.0, busy - ours) / room
+        add_measurement(Path(output), window.measured(world.size, int(repeat), ours / room, others))
 
 
 def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Window) -> None:

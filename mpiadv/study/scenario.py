@@ -1,8 +1,6 @@
-"""An emulated machine and job, and what one run of it measured. Knows no MPI, no torch."""
+"""An emulated machine and job, and how fast it can be at best. Pure."""
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 from mpiadv.tickets import StalenessRule
 
@@ -62,44 +60,3 @@ def ideal_speed_up(
     if trainer_crafts or ranks == 1:
         return min(ranks, most)
     return min((ranks - 1) * alone / craft_seconds, most)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One run, warm-up excluded. Shares are of wall-clock time, 0 to 1."""
-
-    ticket_seconds: float
-    """Wall-clock seconds per ticket."""
-    idle: float
-    """Share of the trainer's time in which it waited for a batch."""
-    late: float
-    """Share of the trainer's time in which its device was done and it had not noticed."""
-    parameter_wait: float
-    """Share of the attackers' time in which they waited for parameters on their way."""
-    trainer_wait: float
-    """Share of the attackers' time in which they waited for parameters yet to be published."""
-    grant_wait: float
-    """Share of the attackers' time in which they had no ticket."""
-    first_staleness: tuple[float, int]
-    """Mean and worst over tickets, at the first attack step."""
-    last_staleness: tuple[float, int]
-    """Mean and worst over tickets, at the last attack step."""
-    own_seconds: float
-    """The trainer's CPU seconds per ticket outside emulated work and the copies counted below."""
-    copy_seconds: float
-    """The trainer's CPU seconds per ticket for snapshots and for taking batches out of messages."""
-    poll_seconds: float
-    """The trainer's CPU seconds per ticket moving messages while its device was busy."""
-    cores: float
-    """CPU seconds of all ranks, divided by wall-clock seconds times cores; warm-up included."""
-    others: float
-    """The same of everything else on the machine."""
-
-    def write(self, path: Path) -> None:
-        """Write as JSON."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> "Measured":
-        """Read what `write` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))

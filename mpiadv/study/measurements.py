@@ -1,0 +1,121 @@
+"""The file of measured speeds: a row for each measurement. Knows no torch, no MPI and no study.
+
+Plain h5py reads it: `h5py.File("speed.h5")["measurements"][:]`; each column's unit or meaning is
+the attribute `unit:COLUMN` of the table. Every addition writes the whole file anew, so that a
+killed process leaves it as it was; one process at a time may add to it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mpiadv.errors import UserError
+from mpiadv.runlog.rows import Rows, table_of
+from mpiadv.study.scenario import Scenario
+from mpiadv.whole_files import whole_file
+
+FORMAT_VERSION = 1
+"""Attribute `format_version` of the file."""
+
+
+def _column(dtype: str, unit: str) -> Any:
+    return field(metadata={"dtype": dtype, "unit": unit})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One run, warm-up excluded. Shares are of wall-clock time, 0 to 1; NaN: not measured."""
+
+    ranks: int = _column("i4", "ranks, the trainer among them")
+    trainer_crafts: bool = _column("i1", "1: the trainer crafts, too; 0: it only trains")
+    repeat: int = _column("i4", "number of the measurement among its like, from 0")
+    num_steps: int = _column("i8", "training steps measured, one ticket each")
+    train_seconds: float = _column("f8", "seconds: a training step alone")
+    craft_seconds: float = _column("f8", "seconds: crafting of a batch alone")
+    ticket_seconds: float = _column("f8", "seconds: wall clock per ticket")
+    idle: float = _column("f8", "share of the trainer's time in which it waited for a batch")
+    late: float = _column("f8", "share of the trainer's time: its device done, and not noticed")
+    parameter_wait: float = _column(
+        "f8", "share of the attackers' time in which they waited for parameters on their way"
+    )
+    trainer_wait: float = _column(
+        "f8", "share of the attackers' time in which they waited for parameters yet to be published"
+    )
+    grant_wait: float = _column("f8", "share of the attackers' time in which they had no ticket")
+    first_staleness: float = _column("f8", "training steps, first attack step, mean of tickets")
+    first_staleness_worst: int = _column("i4", "training steps, first attack step, worst ticket")
+    last_staleness: float = _column("f8", "training steps, last attack step, mean of tickets")
+    last_staleness_worst: int = _column("i4", "training steps, last attack step, worst ticket")
+    own_seconds: float = _column(
+        "f8", "CPU seconds of the trainer per ticket outside emulated work and copies"
+    )
+    copy_seconds: float = _column(
+        "f8", "CPU seconds of the trainer per ticket: snapshots, taking batches out of messages"
+    )
+    poll_seconds: float = _column(
+        "f8", "CPU seconds of the trainer per ticket: moving messages while its device was busy"
+    )
+    cores: float = _column(
+        "f8", "CPU seconds of all ranks by wall clock times cores; warm-up included"
+    )
+    others: float = _column("f8", "the same of everything else on the machine")
+    scenario: str = _column("S640", "what was emulated, as JSON; empty: real work")
+
+
+_TABLE = table_of(Measured, 64)
+KEY = ("scenario", "ranks", "repeat")
+"""Columns that tell one measurement from another."""
+
+
+def scenario_text(scenario: Scenario) -> str:
+    """A scenario as the column `scenario` holds it, and as the emulated ranks take it."""
+    return json.dumps(asdict(scenario), separators=(",", ":"))
+
+
+def read_measurements(path: Path) -> Rows:
+    """All rows; none where there is no file.
+
+    Raises:
+        UserError: the file is damaged, or of another format.
+    """
+    if not path.exists():
+        return np.empty(0, _TABLE.dtype)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            version = int(file.attrs["format_version"])
+            rows: Rows = file["measurements"][:]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(
+            f"{path} cannot be read as measurements: {why}: move it away, and they are made again"
+        ) from None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: move it away"
+        )
+    return rows
+
+
+def add_measurement(path: Path, measured: Measured) -> None:
+    """Add a row to the file."""
+    rows = np.append(read_measurements(path), as_rows([measured]))
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        table = file.create_dataset("measurements", data=rows)
+        table.attrs.update({f"unit:{name}": unit for name, unit in _TABLE.units.items()})
+
+
+def as_rows(measured: Sequence[Measured]) -> Rows:
+    """Measurements as rows of the file."""
+    return np.array([_TABLE.as_tuple(one) for one in measured], _TABLE.dtype)
+
+
+def has_measurement(rows: Rows, scenario: Scenario, ranks: int, repeat: int) -> bool:
+    """Whether `rows` hold this measurement."""
+    wanted = (scenario_text(scenario).encode(), ranks, repeat)
+    return any(tuple(row[name] for name in KEY) == wanted for row in rows)
