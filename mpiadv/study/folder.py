@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mpiadv.errors import UserError
 from mpiadv.report.reading import Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows
-from mpiadv.study.plan import Request, Run, configuration, require_distinct
+from mpiadv.study.plan import Request, Run, configuration, require_consistent
 from mpiadv.study.scores import Scoring, key_of, keys, read_scores, select
 from mpiadv.whole_files import write_text
 
@@ -92,7 +92,7 @@ def open_folder(path: Path, request: Request, runs: Sequence[Run]) -> StudyFolde
     Raises:
         UserError: it is of another one, or a run in it is of other settings, or it cannot be made.
     """
-    require_distinct(request, runs)
+    require_consistent(request, runs)
     folder = StudyFolder(path=path, request=request, runs=tuple(runs))
     for run in runs:
         folder.config_of(run)  # refuses what does not fit before anything is written
@@ -131,25 +131,19 @@ def reuse(folder: StudyFolder, other: Path) -> list[str]:
 def _left_of(
     scoring: Scoring, hashes: Mapping[str, str], known: set[tuple[Any, ...]]
 ) -> Iterator[Scoring]:
-    source = hashes[scoring.source]
     targets = tuple(
         name
         for name in scoring.targets
-        if hashes[name] and key_of(hashes[name], source, scoring) not in known
+        if hashes[name] and key_of(scoring, name, hashes) not in known
     )
-    if source and targets:
-        yield Scoring(
-            source=scoring.source,
-            targets=targets,
-            split=scoring.split,
-            attack_steps=scoring.attack_steps,
-            num_images=scoring.num_images,
-        )
+    if hashes[scoring.source] and targets:
+        yield replace(scoring, targets=targets)
 
 
 def _require_same_study(path: Path, request: Request) -> None:
     ours = {"study": request.study, "preset": request.preset, "changes": dict(request.changes)}
-    if not path.exists():
+    if not path.exists() or not any(path.parent.glob("**/*.h5")):
+        # What was refused before it began must not stand in the way of what is right.
         write_text(path, yaml.safe_dump(ours, sort_keys=False))
         return
     try:

@@ -110,19 +110,24 @@ def configuration(request: Request, run: Run, output: str) -> Config:
     return parse_config(tree)
 
 
-def require_distinct(request: Request, runs: Sequence[Run]) -> None:
+def require_consistent(request: Request, runs: Sequence[Run]) -> None:
     """Refuse changes of what each run of the study sets itself, or of where its runs lie.
 
     Raises:
         UserError: naming the setting.
     """
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"study {request.study}: run {twice} would be there twice: give each value "
+                        "of a list once")  # fmt: skip
     if request.config.output != Config().output:
         raise UserError(f"output={request.config.output}: a study's folder is --output FOLDER")
     for key in sorted(_set_by_all(runs) & set(request.changes)):
-        names = ", ".join(f"{OF_STUDY}{name}" for name in request.ranges)
+        own = ", ".join(f"{OF_STUDY}{name}" for name in request.ranges)
         raise UserError(
             f"{key} is set by study {request.study} itself: leave it out; the study's own settings "
-            f"are {names}"
+            f"are {own}"
         )
 
 
@@ -155,18 +160,17 @@ def _range(study: str, word: str, known: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def _fits(value: Any, example: Any) -> bool:
-    """Whether `value` is of the kind of `example`; numbers have to be positive, lists not empty.
-
-    Zero fits where the example holds a zero, or may.
-    """
+    """Whether `value` is of the kind of `example`; zero fits only where the example holds one."""
+    if isinstance(example, list):
+        return (
+            isinstance(value, list) and bool(value) and all(_fits(v, min(example)) for v in value)
+        )
     if isinstance(example, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(example, bool)
-    if isinstance(example, list):
-        return isinstance(value, list) and bool(value) and all(_fits(v, example[0]) for v in value)
     if isinstance(example, int):
-        return isinstance(value, int) and value >= 0
+        return isinstance(value, int) and value >= min(example, 1)
     if isinstance(example, float):
-        return isinstance(value, int | float) and value >= 0
+        return isinstance(value, int | float) and (value > 0 or value == example == 0)
     return isinstance(value, type(example))
 
 

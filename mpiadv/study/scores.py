@@ -6,7 +6,7 @@ that several processes may add to it and a killed one leaves it as it was.
 """
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,9 @@ class ScoreRow:
 
 
 _TABLE = table_of(ScoreRow, 256)
-KEY = ("target_hash", "source_hash", "split", "attack_steps", "images_wanted")
+KEY = (
+    "target", "source", "target_hash", "source_hash", "split", "attack_steps", "images_wanted",
+)  # fmt: skip
 """Columns that tell one score from another."""
 
 
@@ -82,9 +84,11 @@ def select(rows: Rows, kept: Sequence[bool]) -> Rows:
     return chosen
 
 
-def key_of(target_hash: str, source_hash: str, scoring: Scoring) -> tuple[Any, ...]:
-    """The `KEY` of a score, as `keys` gives those of a file."""
-    return target_hash, source_hash, scoring.split, scoring.attack_steps, scoring.num_images
+def key_of(scoring: Scoring, target: str, hashes: Mapping[str, str]) -> tuple[Any, ...]:
+    """The `KEY` of one target's score, as `keys` gives those of a file; `hashes` by run."""
+    ends = (target, scoring.source)
+    attack = (scoring.split, scoring.attack_steps, scoring.num_images)
+    return (*ends, *(hashes[name] for name in ends), *attack)
 
 
 def keys(rows: Rows) -> set[tuple[Any, ...]]:

@@ -114,10 +114,10 @@ TRANSFER = Study(
 _INTRODUCTION = (
     "Each network is trained with its own number k of attack steps; all begin with the same "
     "weights and see the same images in the same order. PGD examples of the test images are made "
-    "on one network, the source, and classified by another, the target. An attack that sees the target's own gradients (white box) should hurt most. Where examples made "
-    "elsewhere hurt more, those gradients are shattered: they mislead attacks, and the accuracy "
-    "under the network's own attack is no robustness. In the paper this is so for k = 1 and 4, "
-    "not for 8 and 128."
+    "on one network, the source, and classified by another, the target. An attack that sees the "
+    "target's own gradients (white box) should hurt most. Where examples made elsewhere hurt more, "
+    "those gradients are shattered: they mislead attacks, and the accuracy under the network's own "
+    "attack is no robustness. In the paper this is so for k = 1 and 4, not for 8 and 128."
 )
 
 
