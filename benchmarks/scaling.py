@@ -112,10 +112,7 @@ def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
     runs: dict[int, list[Any]] = {ranks: [] for ranks in options.ranks}
     for _ in range(options.repeats):
         for ranks, done in runs.items():
-            # Few ranks take long for a step, and vary less.
-            steps = max(4, scenario.measured_steps * min(ranks, 4) // 4)
-            sized = replace(scenario, measured_steps=steps, warmup_steps=20 + 5 * ranks)
-            done.append(_run(sized, ranks, tcp=options.tcp))
+            done.append(_run(scenario.sized_for(ranks), ranks, tcp=options.tcp))
     return runs
 
 

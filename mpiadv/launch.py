@@ -23,7 +23,7 @@ from mpiadv.errors import UserError
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
 
-PROGRAMS = {"evaluate": "mpiadv.evaluate"}
+PROGRAMS = {"evaluate": "mpiadv.evaluate", "emulate": "mpiadv.study.emulation"}
 """First words that start another program than training. A file of that name is `./evaluate`."""
 
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -14,7 +14,7 @@ from mpiadv.study.plan import OF_STUDY, request_of
 from mpiadv.study.presets import PRESETS
 from mpiadv.study.processes import available_cores, interruptible
 from mpiadv.study.results import write_results
-from mpiadv.study.runner import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME, Means, score, train
+from mpiadv.study.runner import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME, Means, measure, score, train
 from mpiadv.study.studies import STUDIES
 
 
@@ -82,11 +82,12 @@ def main(argv: Sequence[str]) -> int:
     """
     arguments = parser().parse_intermixed_args(argv)
     study = find_registered("study", arguments.name, STUDIES)
+    slots, share = _jobs(arguments.jobs), _share(arguments.share)
     folder = _folder(study, arguments)
     with interruptible() as interruption:
         means = Means(
-            slots=_jobs(arguments.jobs),
-            share=_share(arguments.share),
+            slots=slots,
+            share=share,
             interruption=interruption,
             say=lambda line: print(line, flush=True),
         )
@@ -99,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
 def _do(study: Study, folder: StudyFolder, means: Means) -> int:
     failed = train(folder, means)
     scored = score(folder, study.score(folder), means)
+    measured = measure(study.measure(folder), means)
     if means.interruption.requested:
         means.say("interrupted: the same command goes on")
         return EXIT_RESUME_ME
@@ -112,7 +114,9 @@ def _do(study: Study, folder: StudyFolder, means: Means) -> int:
         means.say(f"failed: {name}, see {output}")
     if not scored:
         means.say("failed: some scoring, see above")
-    return EXIT_FAILED if failed or not scored else EXIT_DONE
+    if not measured:
+        means.say("failed: some measurement, see above")
+    return EXIT_FAILED if failed or not (scored and measured) else EXIT_DONE
 
 
 def _folder(study: Study, arguments: argparse.Namespace) -> StudyFolder:

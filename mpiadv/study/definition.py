@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Request, Run
+from mpiadv.study.processes import Job
 from mpiadv.study.results import Results
 from mpiadv.study.scores import Scoring
 
 
 def _nothing_to_score(folder: StudyFolder) -> list[Scoring]:
+    return []
+
+
+def _nothing_to_measure(folder: StudyFolder) -> list[Job]:
     return []
 
 
@@ -23,9 +28,12 @@ class Study:
         show: its tables and figures, from logs and scores alone; it works with what is there, as
             runs may be missing, unfinished or interrupted.
         score: the attacks to make on the trained networks.
+        measure: programs that measure speed and keep what they measured in the folder; those whose
+            measurement is there are left out.
     """
 
     summary: str
     plan: Callable[[Request], Sequence[Run]]
     show: Callable[[StudyFolder], Results]
     score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score
+    measure: Callable[[StudyFolder], Sequence[Job]] = _nothing_to_measure

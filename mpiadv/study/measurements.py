@@ -115,7 +115,11 @@ def as_rows(measured: Sequence[Measured]) -> Rows:
     return np.array([_TABLE.as_tuple(one) for one in measured], _TABLE.dtype)
 
 
-def has_measurement(rows: Rows, scenario: Scenario, ranks: int, repeat: int) -> bool:
-    """Whether `rows` hold this measurement."""
-    wanted = (scenario_text(scenario).encode(), ranks, repeat)
-    return any(tuple(row[name] for name in KEY) == wanted for row in rows)
+def key_of(scenario: Scenario, ranks: int, repeat: int) -> tuple[Any, ...]:
+    """The `KEY` of a measurement, as `keys` gives those of rows."""
+    return scenario_text(scenario).encode(), ranks, repeat
+
+
+def keys(rows: Rows) -> list[tuple[Any, ...]]:
+    """The `KEY` columns of every row."""
+    return list(zip(*(rows[name].tolist() for name in KEY), strict=True))

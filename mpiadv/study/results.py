@@ -42,7 +42,7 @@ def write_results(folder: StudyFolder, results: Results) -> list[Path]:
     """Write results.md, results.html and the figures; the paths of the first two."""
     figures = folder.path / "figures"
     figures.mkdir(exist_ok=True)
-    parts = [*results.parts, runs_table(folder)]
+    parts = [*results.parts, *([runs_table(folder)] if folder.runs else [])]
     body = [f"<h1>{escape(results.title)}</h1>", *map(_paragraph, results.introduction)]
 
     def keep(label: str, picture: Picture, data: bytes) -> None:

@@ -83,7 +83,9 @@ class _Progress:
             assert job.output is not None
             reason = _last_line(job.output)
             if code == EXIT_BAD_INPUT and not self.succeeded and not self.failed:
-                raise UserError(f"run {job.name}: {reason}")
+                # Runs name the option of their own command line.
+                told = reason.replace("output=FOLDER", "--output FOLDER")
+                raise UserError(f"run {job.name}: {told}")
             self.failed[job.name] = job.output
             self.say(f"{began} failed after {seconds:.0f} s, exit code {code}: {reason}")
 
@@ -132,6 +134,27 @@ def score(folder: StudyFolder, wanted: Sequence[Scoring], means: Means) -> bool:
     for job in jobs:
         Path(job.command[-1]).unlink(missing_ok=True)
     return not any(codes) or means.interruption.requested
+
+
+def measure(jobs: Sequence[Job], means: Means) -> bool:
+    """Measure speeds, one at a time and nothing beside it; whether all went well.
+
+    They are to be compared, so one machine makes all of them: that of the first share.
+    """
+    if not jobs or means.share[0] != 1 or means.interruption.requested:
+        return True
+    failed: list[str] = []
+
+    def ended(job: Job, code: int, seconds: float) -> None:
+        place = f"{job.name} ({jobs.index(job) + 1} of {len(jobs)})"
+        if code == EXIT_DONE:
+            means.say(f"{place}: measured after {seconds:.0f} s")
+        elif not means.interruption.requested:
+            failed.append(job.name)
+            means.say(f"{place}: failed after {seconds:.0f} s, see {job.output}")
+
+    run_jobs(jobs, slots=1, interruption=means.interruption, on_end=ended)
+    return not failed
 
 
 def accuracy(folder: StudyFolder, name: str) -> str:

@@ -1,8 +1,11 @@
 """An emulated machine and job, and how fast it can be at best. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from mpiadv.tickets import StalenessRule
+
+WARMUP_STEPS_OF_A_RANK = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,15 @@ class Scenario:
             final_staleness=self.final_staleness,
             publish_every=self.publish_every,
         )
+
+    def sized_for(self, ranks: int) -> Self:
+        """The same, as long as so many ranks need it to be.
+
+        Few ranks take long for a step, and vary less; many need longer until all are at work.
+        """
+        steps = max(4, self.measured_steps * min(ranks, 4) // 4)
+        warmup = self.warmup_steps + WARMUP_STEPS_OF_A_RANK * ranks
+        return replace(self, measured_steps=steps, warmup_steps=warmup)
 
     def ideal(self, ranks: int) -> float:
         """Largest possible speed-up over one rank; see `ideal_speed_up`."""
