@@ -53,13 +53,13 @@ def _tiles(taken: Snapshots) -> tuple[list[list[npt.NDArray[np.float32]]], list[
     headings = [f"step {step}" for step in taken.steps]
     num_images = taken.images.shape[1]
     if taken.originals is None:
-        rows = [[_as_image(shot[index]) for shot in taken.images] for index in range(num_images)]
+        rows = [[as_image(shot[index]) for shot in taken.images] for index in range(num_images)]
         return rows, headings
     scale = max(_largest_change(taken), 1e-6)
     rows = [
         [
-            _as_image(taken.originals[index]),
-            *(_as_change((shot[index] - taken.originals[index]) / scale) for shot in taken.images),
+            as_image(taken.originals[index]),
+            *(as_change((shot[index] - taken.originals[index]) / scale) for shot in taken.images),
         ]
         for index in range(num_images)
     ]
@@ -71,14 +71,14 @@ def _largest_change(taken: Snapshots) -> float:
     return float(np.abs(taken.images - taken.originals).max())
 
 
-def _as_image(image: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+def as_image(image: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """[C, H, W] in [0, 1] as [H, W, 3]."""
     colour = image if image.shape[0] == 3 else np.repeat(image.mean(0, keepdims=True), 3, axis=0)
     shown: npt.NDArray[Any] = np.clip(colour.transpose(1, 2, 0), 0.0, 1.0)
     return shown
 
 
-def _as_change(change: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+def as_change(change: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """[C, H, W] in [-1, 1] as [H, W, 3]: grey images in red and blue, colour ones around grey."""
     if change.shape[0] == 3:
         colour: npt.NDArray[Any] = np.clip(0.5 + 0.5 * change.transpose(1, 2, 0), 0.0, 1.0)
@@ -95,7 +95,7 @@ def _strip(rows: list[list[npt.NDArray[Any]]], headings: list[str]) -> Figure:
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, tiles in zip(axes, rows, strict=True):
         for axis, tile in zip(row, tiles, strict=False):
-            _show(axis, tile)
+            show_tile(axis, tile)
         for axis in row[len(tiles) :]:
             axis.set_axis_off()
     for axis, heading in zip(axes[0], headings, strict=False):
@@ -103,7 +103,8 @@ def _strip(rows: list[list[npt.NDArray[Any]]], headings: list[str]) -> Figure:
     return figure
 
 
-def _show(axis: Axes, tile: npt.NDArray[Any]) -> None:
+def show_tile(axis: Axes, tile: npt.NDArray[Any]) -> None:
+    """Draw a picture, [H, W, 3] in [0, 1], in a thin frame without scales."""
     axis.imshow(tile, vmin=0, vmax=1, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])

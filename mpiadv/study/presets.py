@@ -45,12 +45,38 @@ _PAPER_MNIST: Mapping[str, Any] = {
     "checkpoint": {"every_steps": 1000},
 }
 
+_EMULATED: Mapping[str, Any] = {
+    "train_ms": 20.0, "craft_ms": 148.0, "num_parameters": 3_300_000,
+    "real": False, "real_steps": 30,
+    "max_staleness": 16, "final_staleness": 4, "publish_every": 4,
+}  # fmt: skip
+
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         base=_DIGITS,
         ranges={
             "power": {"training_steps": [1, 4], "attack_steps": [1, 2, 4], "num_images": 100},
             "transfer": {"training_steps": [1, 4], "num_images": 100},
+            "staleness": {
+                "staleness": [0, 8],
+                "max_staleness": [8],
+                "final_staleness": [0],
+                "learning_rates": [5e-3],
+                "map_staleness": [0, 8],
+                "long": False,
+                "long_staleness": 8,
+                "long_factor": 2,
+            },
+            "speedup": {
+                **_EMULATED,
+                "ranks": [1, 2, 3],
+                "repeats": 1,
+                "num_steps": 60,
+                "train_ms": 4.0,
+                "craft_ms": 29.6,
+                "num_parameters": 10_000,
+                "real_steps": 10,
+            },
         },
     ),
     "small": Preset(
@@ -62,6 +88,23 @@ PRESETS: Mapping[str, Preset] = {
                 "num_images": 1000,
             },
             "transfer": {"training_steps": [1, 4, 8, 32], "num_images": 1000},
+            # The least that collapses at this rate and length is the long run's staleness.
+            "staleness": {
+                "staleness": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256],
+                "max_staleness": [16, 32, 64],
+                "final_staleness": [0, 2, 4, 8],
+                "learning_rates": [1e-4, 3e-4, 1e-3, 3e-3],
+                "map_staleness": [0, 4, 16, 64],
+                "long": False,
+                "long_staleness": 16,
+                "long_factor": 5,
+            },
+            "speedup": {
+                **_EMULATED,
+                "ranks": [1, 2, 3, 4, 6, 8, 9],
+                "repeats": 2,
+                "num_steps": 200,
+            },
         },
     ),
     "paper": Preset(
@@ -73,6 +116,22 @@ PRESETS: Mapping[str, Preset] = {
                 "num_images": 10000,
             },
             "transfer": {"training_steps": [1, 4, 8, 128], "num_images": 10000},
+            "staleness": {
+                "staleness": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+                "max_staleness": [16, 32, 64],
+                "final_staleness": [0, 2, 4, 8],
+                "learning_rates": [1e-4, 3e-4, 1e-3],
+                "map_staleness": [0, 16, 64, 256],
+                "long": False,
+                "long_staleness": 64,
+                "long_factor": 5,
+            },
+            "speedup": {
+                **_EMULATED,
+                "ranks": [1, 2, 3, 4, 5, 6, 7, 8],
+                "repeats": 3,
+                "num_steps": 300,
+            },
         },
     ),
 }
