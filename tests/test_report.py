@@ -163,6 +163,12 @@ def interrupted(folder: Path) -> None:
     (folder / "lock").write_text("")
 
 
+def diverged_at_once(folder: Path) -> None:
+    with begin(folder) as log:
+        log.event("diverged", "the training loss is nan at step 0", 0)
+    (folder / "lock").write_text("")
+
+
 def stopped(folder: Path) -> None:
     (begun_run(folder) / "lock").write_text("")
 
@@ -183,6 +189,7 @@ CONDITIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "finished": (finished_run, "finished"),
     "interrupted": (interrupted, "interrupted"),
     "ended_by_an_error": (stopped, "stopped"),
+    "diverged": (diverged_at_once, "diverged"),
     "running": (running, "running"),
     "running_on_another_host": (running_elsewhere, "running"),
     "killed": (killed, "killed"),

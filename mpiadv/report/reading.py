@@ -108,7 +108,8 @@ class Log:
     def condition(self) -> str:
         """How the run stands, in a few words."""
         if self.state is RunState.STOPPED and len(self.events):
-            return "interrupted" if self.events[-1]["kind"] == b"interrupted" else "stopped"
+            kind = text(self.events[-1]["kind"])
+            return kind if kind in ("interrupted", "diverged") else "stopped"
         if self.state is RunState.UNKNOWN and self.hash:
             return "finished"
         return self.state.value

@@ -22,6 +22,8 @@ from mpiadv.study.cycling import Autocorrelation, Cycle, autocorrelation, find_c
 COLUMNS = 10
 IMAGES_SHOWN = 2
 CYCLES_SHOWN = 1.5
+MULTIPLES_SHOWN = (0.25, 16.0)
+"""Lags in units of the staleness; the cycles seen so far take about four."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,7 @@ def autocorrelations(by_staleness: Mapping[int, Perturbations]) -> Picture | Non
             _add_curve(multiples, perturbations, staleness, colour, "")
     _lag_axis(steps, "lag (training steps)")
     _lag_axis(multiples, "lag / staleness")
+    multiples.set_xlim(*MULTIPLES_SHOWN)
     _similarity_axis(steps)
     _similarity_axis(multiples)
     legend_below(figure, steps, 6)

@@ -57,7 +57,7 @@ def accuracy_by_staleness(outcomes: Outcomes) -> Picture | None:
     _add_diverged(axis, shown)
     _staleness_axis(axis, list(shown), "staleness at every attack step (training steps)")
     _percent_axis(axis, "accuracy on test images (%)")
-    legend_below(figure, axis, 4)
+    legend_below(figure, axis, 5)
     return Picture(
         name="accuracy-by-staleness",
         title="Accuracy against staleness (the paper's figure 8)",
@@ -131,12 +131,13 @@ def refreshed_attacks(outcomes: Outcomes) -> Picture | None:
     if not any(final < largest for largest, line in lines.items() for final in line):
         return None
     figure, axes = panels(height=4.2)
-    places = sorted({final for line in lines.values() for final in line} | set(outcomes.constant))
+    finals = {final for line in lines.values() for final in line}
+    constant = {s: o for s, o in _begun(outcomes.constant).items() if s <= max(finals)}
+    places = sorted({*finals, *constant})
     for axis, kind in zip(axes, ("adversarial", "natural"), strict=True):
-        constant = {s: o for s, o in _begun(outcomes.constant).items() if s <= max(places)}
-        _add_line(axis, constant, kind, colour=_PAPER, style="--", label="the same at every step")
+        _add_line(axis, constant, kind, colour=_PAPER, style="--", label="constant")
         for (largest, line), colour in zip(lines.items(), _colours(len(lines)), strict=True):
-            _add_line(axis, line, kind, colour=colour, style="-", label=f"first {largest}")
+            _add_line(axis, line, kind, colour=colour, style="-", label=f"first step: {largest}")
         _staleness_axis(axis, places, "staleness of the last attack step (training steps)")
         _percent_axis(axis, f"{kind} accuracy on test images (%)")
     legend_below(figure, axes[0], 4)
