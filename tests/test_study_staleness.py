@@ -45,8 +45,10 @@ def test_long_run_goes_into_the_folder_of_the_short_ones(tmp_path: Path) -> None
 
 SNAPSHOTS = {
     "synchronous": (1500, 0, 25),
-    "little": (1500, 2, 6),
+    "little": (1500, 2, 8),
     "so_that_a_cycle_is_seen": (1500, 32, 16),
+    "so_that_a_cycle_is_seen_in_a_long_run": (60000, 64, 32),
+    "not_too_many_in_a_long_run": (60000, 2, 30),
     "much": (1500, 256, 25),
     "few_steps": (30, 4, 1),
 }

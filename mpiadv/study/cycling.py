@@ -60,15 +60,15 @@ def autocorrelation(steps: npt.ArrayLike, perturbations: npt.NDArray[Any]) -> Au
     Perturbations that are zero or not finite have no direction, and count nowhere.
     """
     times = np.asarray(steps, np.int64)
-    similarities = _similarities(perturbations)
-    known = np.isfinite(similarities)
     distance = times[None, :] - times[:, None]
-    span = int(distance.max(initial=0))
-    counted = known & (distance >= 0)[None] & (2 * distance <= span)[None]
-    lags, place = np.unique(distance, return_inverse=True)
-    which = np.broadcast_to(place.reshape(distance.shape), known.shape)[counted]
-    sums = np.bincount(which, similarities[counted], minlength=len(lags))
-    counts = np.bincount(which, minlength=len(lags))
+    within = (distance >= 0) & (2 * distance <= distance.max())
+    lags, place = np.unique(distance[within], return_inverse=True)
+    sums, counts = np.zeros(len(lags)), np.zeros(len(lags), np.int64)
+    for image in range(perturbations.shape[1]):  # one at a time: this is [T, T]
+        similarities = _similarities(perturbations[:, image])[within]
+        known = np.isfinite(similarities)
+        sums += np.bincount(place[known], similarities[known], minlength=len(lags))
+        counts += np.bincount(place[known], minlength=len(lags))
     seen = counts > 0
     return Autocorrelation(lags=lags[seen], similarity=sums[seen] / counts[seen])
 
@@ -92,14 +92,12 @@ def find_cycle(found: Autocorrelation) -> Cycle | None:
 
 
 def _similarities(perturbations: npt.NDArray[Any]) -> Floats:
-    """Cosine similarities of every two perturbations of an image: float64 [N, T, T], or NaN."""
-    num_times, num_images = perturbations.shape[:2]
-    flat = np.asarray(perturbations, np.float64).reshape(num_times, num_images, -1)
-    lengths = np.linalg.norm(flat, axis=2, keepdims=True)
+    """Cosines between perturbations [T, ...] of one image: float64 [T, T], NaN where undefined."""
+    flat = np.asarray(perturbations, np.float64).reshape(len(perturbations), -1)
+    lengths = np.linalg.norm(flat, axis=1, keepdims=True)
     usable = np.isfinite(lengths) & (lengths > 0)
     directions = np.where(usable, flat, np.nan) / np.where(usable, lengths, 1.0)
-    by_image = directions.transpose(1, 0, 2)
-    return np.asarray(by_image @ by_image.transpose(0, 2, 1), np.float64)
+    return np.asarray(directions @ directions.T, np.float64)
 
 
 def _first_turn(values: Floats) -> int | None:

@@ -19,8 +19,11 @@ from mpiadv.report.series import final_evaluation, mean
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Request, Run
 
-FEWEST_SNAPSHOTS, MOST_SNAPSHOTS = 60, 250
-"""Per run: as many as a cycle of four times the staleness needs, within these bounds."""
+FEWEST_SNAPSHOTS, MOST_SNAPSHOTS = 60, 2000
+"""Per run."""
+
+DENSEST_SNAPSHOTS = 8
+"""Training steps between snapshots: each costs an attack, and too little staleness never cycles."""
 
 NUM_FRESH = 100
 """How often a run attacks the batch of a step again with its current parameters."""
@@ -110,10 +113,15 @@ class Limits:
 
 def constant_run(config: Config, staleness: int, rate: float | None = None) -> Run:
     """Every attack step on parameters of exactly so many steps ago, on one rank."""
+    num_steps = config.training.num_steps
     if rate is None or rate == config.optimizer.learning_rate:
         return Run(
             name=f"s{staleness}",
-            overrides={**_bounds(config, staleness, staleness), **_watched(config, staleness)},
+            overrides={
+                **_bounds(config, staleness, staleness),
+                **_fresh(config, num_steps),
+                "log.snapshot_every": snapshot_every(num_steps, staleness),
+            },
         )
     return Run(
         name=f"s{staleness}-rate{rate:g}",
@@ -135,12 +143,11 @@ def long_run(request: Request) -> Run:
     """Constant staleness for several times the steps (figure 7)."""
     config, staleness = request.config, int(request.ranges["long_staleness"])
     num_steps = int(request.ranges["long_factor"]) * config.training.num_steps
-    longer = config.training.model_copy(update={"num_steps": num_steps})
     return Run(
         name=f"s{staleness}-long",
         overrides={
             **_bounds(config, staleness, staleness),
-            **_watched(config.model_copy(update={"training": longer}), staleness),
+            **_fresh(config, num_steps),
             "training.num_steps": num_steps,
         },
     )
@@ -284,18 +291,17 @@ def _bounds(config: Config, largest: int, final: int) -> dict[str, Any]:
     }
 
 
-def _watched(config: Config, staleness: int) -> dict[str, Any]:
-    num_steps = config.training.num_steps
-    watched = {"log.snapshot_every": snapshot_every(num_steps, staleness)}
-    if "fresh_every" in type(config.log).model_fields:  # TEMPORARY
-        watched["log.fresh_every"] = max(1, num_steps // NUM_FRESH)
-    return watched
+def _fresh(config: Config, num_steps: int) -> dict[str, Any]:
+    if "fresh_every" not in type(config.log).model_fields:
+        return {}
+    return {"log.fresh_every": max(1, num_steps // NUM_FRESH)}
 
 
 def snapshot_every(num_steps: int, staleness: int) -> int:
-    """Training steps between snapshots: half the staleness, within the bounds of their number."""
-    rarest, densest = num_steps // FEWEST_SNAPSHOTS, num_steps // MOST_SNAPSHOTS
-    return max(1, densest, min(rarest, staleness // 2)) if staleness else max(1, rarest)
+    """Training steps between snapshots: half the staleness, as cycles take about four of it."""
+    rarest = max(1, num_steps // FEWEST_SNAPSHOTS)
+    wanted = max(DENSEST_SNAPSHOTS, num_steps // MOST_SNAPSHOTS, staleness // 2)
+    return min(rarest, wanted) if staleness else rarest
 
 
 def _finals(ranges: Mapping[str, Any], largest: int) -> list[int]:
