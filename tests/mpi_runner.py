@@ -119,7 +119,7 @@ def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.Co
 def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
     """Rank to process id, for the ranks that `process`, a `started_mpirun`, runs now."""
     pids = {}
-    for pid in _pids_in_session(process.pid):
+    for pid in pids_in_session(process.pid):
         rank = _rank_of(pid)
         if rank is not None:
             pids[rank] = pid
@@ -129,7 +129,7 @@ def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
 def kill_now(process: subprocess.Popen[str]) -> None:
     """Kill -9 a `started` process and all that it has started, with no word of warning."""
     deadline = time.monotonic() + 10
-    while (pids := _pids_in_session(process.pid)) and time.monotonic() < deadline:
+    while (pids := pids_in_session(process.pid)) and time.monotonic() < deadline:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -173,11 +173,12 @@ def _kill_session(process: subprocess.Popen[str]) -> None:
 
 def _wait_for_none(session: int, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while _pids_in_session(session) and time.monotonic() < deadline:
+    while pids_in_session(session) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _pids_in_session(session: int) -> list[int]:
+def pids_in_session(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
     pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

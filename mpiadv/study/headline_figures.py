@@ -106,7 +106,7 @@ def _table(arms: Sequence[Arm], target: float) -> Table:
     first = arms[0]
     return Table(
         title="Time per step, and to the same accuracy",
-        caption="Time per step: median over blocks of 20 steps. Steps and time to an adversarial "
+        caption="Time per step: median over blocks of steps. Steps and time to an adversarial "
         "test accuracy: to the first evaluation that shows as much, without the time of "
         "evaluations; the accuracy is the highest that all runs reach, unless another was asked "
         "for. Times as fast: the first row's time by this one's. Emulated: the steps of the run "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean, median
 
 from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ PAPER: Mapping[int, str] = {1: "1", 2: "under 2", 8: "about 5"}
 """Ranks, GPUs there, to the speed-up of Bhat, Tsipras and Madry (2019), figure 9."""
 
 PAPER_AT_8 = 5.0
+
+NOISY = 0.1
+"""Share of the machine's cores that others may take without a warning."""
 
 LINES: Mapping[bool, tuple[str, str, str]] = {
     True: ("the trainer crafts, too", NATURAL, "o"),
@@ -80,7 +84,7 @@ def shown(rows: Rows, *, is_real: bool) -> Results:
         )
     return Results(
         title=title,
-        introduction=[_INTRODUCTION, _how(kinds[0], is_real), *_findings(kinds)],
+        introduction=[_INTRODUCTION, _how(kinds[0], is_real), *_findings(kinds), *_noise(rows)],
         parts=[_picture(kinds), _speed_table(kinds), _time_table(kinds)],
     )
 
@@ -120,6 +124,17 @@ def _findings(kinds: Sequence[Series]) -> list[str]:
         for ranks in sorted({both[0], both[-1]} if both else ())
     ]
     return [" ".join(told)] if told else []
+
+
+def _noise(rows: Rows) -> list[str]:
+    """A warning where other programs were at work on the cores."""
+    known = [float(row["others"]) for row in rows if isfinite(row["others"])]
+    if not known or fmean(known) < NOISY:
+        return []
+    return [
+        f"Beside the ranks other programs took {100 * fmean(known):.0f} % of this machine's cores, "
+        "so these figures mean little: measure again where nothing else runs."
+    ]
 
 
 def _picture(kinds: Sequence[Series]) -> Picture:
