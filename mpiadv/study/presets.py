@@ -100,11 +100,11 @@ PRESETS: Mapping[str, Preset] = {
             "staleness": {
                 "staleness": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256],
                 "max_staleness": [16, 32, 64],
-                "final_staleness": [0, 2, 4, 8],
-                "learning_rates": [1e-4, 3e-4, 1e-3, 3e-3],
+                "final_staleness": [0, 2, 8],
+                "learning_rates": [3e-4, 1e-3, 3e-3],
                 "map_staleness": [0, 4, 16, 64],
                 "long": False,
-                "long_staleness": 16,
+                "long_staleness": 32,
                 "long_factor": 5,
             },
             "speedup": {
