@@ -1,6 +1,7 @@
 """Does what a study needs and has not yet: trains its runs, scores its networks. No torch."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,8 +21,13 @@ from mpiadv.whole_files import write_text
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 """As of all programs of mpiadv."""
 
+_ERROR = re.compile(r"mpiadv: error(?: on rank \d+)?: (.*)")
+
 _ALONE = 1_000_000
 """More slots than anybody has."""
+
+_WORTH_A_PROCESS = 10_000
+"""Attack steps times images that take about as long as a process takes to start."""
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -87,7 +93,8 @@ class _Progress:
                 told = reason.replace("output=FOLDER", "--output FOLDER")
                 raise UserError(f"run {job.name}: {told}")
             self.failed[job.name] = job.output
-            self.say(f"{began} failed after {seconds:.0f} s, exit code {code}: {reason}")
+            how = f"exit code {code}: {reason}" if code >= 0 else f"killed by signal {-code}"
+            self.say(f"{began} failed after {seconds:.0f} s, {how}")
 
 
 def train(folder: StudyFolder, means: Means) -> dict[str, Path]:
@@ -121,8 +128,9 @@ def score(folder: StudyFolder, wanted: Sequence[Scoring], means: Means) -> bool:
     missing = folder.missing(_share_of(wanted, means))
     if not missing or means.interruption.requested:
         return True
-    count = min(means.slots, len(missing))
-    means.say(f"scoring: {len(missing)} attacks on trained networks, {count} at a time")
+    work = sum(scoring.attack_steps * scoring.num_images for scoring in missing)
+    count = max(1, min(means.slots, len(missing), work // _WORTH_A_PROCESS))
+    means.say(f"scoring: {len(missing)} attacks, {count} at a time")
     # Dealt out from the costliest, so that none has much more to do than the others.
     ordered = sorted(missing, key=lambda scoring: -scoring.attack_steps * scoring.num_images)
     jobs = [_scoring(folder, ordered[n::count], f"{means.share[0]}-{n}") for n in range(count)]
@@ -202,5 +210,7 @@ def _share_of(items: Sequence[T], means: Means) -> list[T]:
 
 
 def _last_line(output: Path) -> str:
+    """What a program said last: its error, or else whatever it was."""
     lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("mpiadv: error: ") if lines else f"see {output}"
+    errors = [match[1] for match in map(_ERROR.match, lines) if match]
+    return (errors or lines or [f"see {output}"])[-1]

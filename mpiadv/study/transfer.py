@@ -136,7 +136,8 @@ def _findings(own: Grid, strongest: Grid) -> list[str]:
         for target, sources in found.items()
         if sources
     ]
-    sound = [f"k = {target}" for target, sources in found.items() if not sources]
+    judged = sorted({target for target, source in own if target != source})
+    sound = [f"k = {target}" for target in judged if not found[target]]
     return [
         f"Shattered here: {'; '.join(told) or 'none'}. No sign of it: {', '.join(sound) or 'none'}."
     ]
