@@ -177,7 +177,7 @@ def _accuracy_picture(curves: Mapping[str, Curves]) -> Picture:
     _legend(figure, axes)
     return Picture(
         name="power-accuracy",
-        title="Accuracy under attacks of every number of steps (figure 3)",
+        title="Accuracy under attacks of every number of steps (figures 3, 4)",
         figure=figure,
         caption="A line per network, by the attack steps k that it was trained with; a ring marks "
         "its own training attack. Left: test images, right: training images. Lines of robust "
@@ -197,7 +197,7 @@ def _loss_picture(curves: Mapping[str, Curves]) -> Picture:
     _legend(figure, axes)
     return Picture(
         name="power-loss",
-        title="Loss under attacks of every number of steps (figure 4)",
+        title="Loss under attacks of every number of steps (figures 3, 4)",
         figure=figure,
         caption=f"Mean cross-entropy, on a {scale} scale, of the same networks under the same "
         "attacks. For a robust network more attack steps find hardly more loss; for a shattered "
@@ -232,7 +232,7 @@ def _draw(axis: Axes, curves: Curves, value: Callable[[Rows], float]) -> None:
                 markerfacecolor="none", markeredgewidth=1.8, clip_on=False,
             )  # fmt: skip
     steps = sorted({k for curve in curves.values() for k in curve})
-    _over_steps(axis, steps, "attack steps k of the attack")
+    _over_steps(axis, steps, "steps k of the attack")
 
 
 def _over_steps(axis: Axes, steps: Sequence[int], label: str) -> None:
