@@ -206,6 +206,9 @@ class LogConfig(Section):
     """Seconds between flushes to disk."""
     natural_every: Count = 10
     """Tickets between measurements of natural accuracy on the batch; 0: never."""
+    fresh_every: Count = 0
+    """Training steps between batches that are attacked again, wholly on the parameters of their own
+    step; a multiple of `staleness.publish_every`; 0: never."""
     snapshot_every: Count = 0
     """Training steps between snapshots: the same test images attacked again; 0: never."""
     snapshot_images: AtLeastOne = 8
@@ -241,6 +244,18 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _parameters_of_fresh_batches_are_published(self) -> Self:
+        fresh, every = self.log.fresh_every, self.staleness.publish_every
+        if fresh % every:
+            below = fresh - fresh % every
+            working = " or ".join(str(number) for number in (below, below + every) if number)
+            raise ValueError(
+                f"log.fresh_every={fresh} is no multiple of staleness.publish_every={every}: "
+                f"use {working}"
+            )
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""

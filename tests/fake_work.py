@@ -5,7 +5,7 @@ deviation changes the final value. A device is feigned: it is busy for as long a
 parameters only when it is done, and a snapshot is garbage until it is complete.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from math import nan
@@ -17,7 +17,7 @@ from scenario import mixed
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.dispatch import AttackStep
-from mpiadv.engine.work import CraftReport, Outcome
+from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 START = 1
@@ -36,12 +36,12 @@ class FakeBatch:
     value: int
 
 
-def fake_shape(rule: StalenessRule, outstanding: int) -> LinkShape:
+def fake_shape(rule: StalenessRule, outstanding: int, *, probes: bool = False) -> LinkShape:
     """Messages whose images hold one hash, and whose natural images another where they travel."""
     return LinkShape(
         batch=BatchShape(batch_size=1, image_shape=(1, 1, 2), with_natural=rule.trainer_steps > 0),
         parameter_bytes=PARAMETER_BYTES,
-        num_versions=rule.num_versions,
+        num_versions=rule.num_versions + probes,
         outstanding=outstanding,
     )
 
@@ -64,10 +64,32 @@ def trained(value: int, ticket: int, batch: int, num_own_steps: int) -> int:
     return mixed("train", value, ticket, batch, num_own_steps)
 
 
+def probed(value: int, ticket: int) -> ProbeReport:
+    return ProbeReport(accuracy=1 / (1 + ticket), loss=float(mixed("probe", value) >> 11))
+
+
 def sequential_value(
     rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
 ) -> int:
-    """The final parameters' hash by the definition alone, one ticket after the other."""
+    """The final parameters' hash by the definition alone."""
+    return sequential_values(rule, num_tickets, settings_at)[-1]
+
+
+def fresh_report(
+    rule: StalenessRule, ticket: int, value: int, settings_at: Callable[[int], AttackSettings]
+) -> ProbeReport:
+    """What a probe of `ticket` tells by the definition; `value` is its own version's hash."""
+    settings = settings_at(contract_first_version(rule, ticket))
+    batch = begun(ticket, settings)
+    for step in range(settings.num_steps):
+        batch = attacked(batch, step, ticket, parameters_of(value))
+    return probed(batch, ticket)
+
+
+def sequential_values(
+    rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
+) -> list[int]:
+    """The parameters' hash at every step by the definition alone, one ticket after the other."""
     values = [START]
     for ticket in range(num_tickets):
         settings = settings_at(contract_first_version(rule, ticket))
@@ -77,7 +99,7 @@ def sequential_value(
             version = contract_version(rule, ticket, step, k)
             batch = attacked(batch, step, version, parameters_of(values[version]))
         values.append(trained(values[-1], ticket, batch, k - num_crafted))
-    return values[-1]
+    return values
 
 
 class FakeCrafter:
@@ -86,7 +108,7 @@ class FakeCrafter:
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
         self._values: dict[int, int] = {}
-        self._running: tuple[AttackStep, ParameterSlot] | None = None
+        self._running: Callable[[], None] | None = None
 
     @property
     def tickets(self) -> list[int]:
@@ -102,21 +124,38 @@ class FakeCrafter:
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
         assert self._running is None and step.ticket in self._values
-        self._running = step, parameters
+
+        def done() -> None:
+            if step.ticket in self._values:
+                value = self._values[step.ticket]
+                self._values[step.ticket] = self._attacked(value, step.step, parameters)
+
+        self._running = done
 
     def busy(self) -> bool:
         if self._running is None:
             return False
         if self._rest():
             return True
-        step, slot = self._running
-        self._running = None
-        if step.ticket in self._values:
-            value = self._values[step.ticket]
-            self._values[step.ticket] = attacked(
-                value, step.step, slot.version, slot.values.tobytes()
-            )
+        done, self._running = self._running, None
+        done()
         return False
+
+    def probe(
+        self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
+    ) -> Iterator[ProbeReport | None]:
+        values = [begun(ticket, settings)]
+        for step in range(settings.num_steps):
+            assert self._running is None and len(values) == step + 1
+            self._running = lambda step=step: values.append(  # type: ignore[misc]
+                self._attacked(values[-1], step, parameters)
+            )
+            yield None
+        yield probed(values[-1], ticket)
+
+    @staticmethod
+    def _attacked(value: int, step: int, slot: ParameterSlot) -> int:
+        return attacked(value, step, slot.version, slot.values.tobytes())
 
     def finish(self, ticket: int) -> tuple[FakeBatch, CraftReport]:
         batch = FakeBatch(ticket=ticket, value=self._values.pop(ticket))

@@ -14,7 +14,9 @@ from mpiadv.comm.links import Farewell, Order
 from mpiadv.comm.memory import MemoryNetwork, MemoryTrainerLink
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
-from mpiadv.engine.trainer import Published, StepRecord, Stop, Trainer
+from mpiadv.engine.probe import Probed
+from mpiadv.engine.records import StepRecord
+from mpiadv.engine.trainer import Published, Stop, Trainer
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 
@@ -37,6 +39,7 @@ class JobShape:
     silent: frozenset[int] = frozenset()
     hang_share: float = 0.0
     """Share of an attacker's turns after which it hangs for up to 20 s."""
+    fresh_every: int = 0
     snapshot_polls: int = 0
     """How often a snapshot has to be asked for before it is complete."""
 
@@ -80,13 +83,15 @@ class Job:
         self.events: list[tuple[str, str]] = []
         self.farewells: dict[int, Farewell] = {}
         self.saved = saved or Saved()
+        self.probes: list[Probed] = []
         self.largest_rings: dict[int, int] = {}
+        self.fewest_free_slots = 1
         self.finals: dict[int, tuple[Stop, bytes]] = {}
         self._hung_until: dict[int, float] = {}
         self._at_work: set[int] = set()
         self.network = MemoryNetwork(
             shape.num_attackers,
-            fake_shape(shape.rule, shape.outstanding),
+            fake_shape(shape.rule, shape.outstanding, probes=shape.fresh_every > 0),
             delay=lambda: self.random.random() < 0.3,
         )
         self.link = CountingLink(self.network)
@@ -147,6 +152,9 @@ class Job:
         if attacker.turn():
             reason, final = attacker.run()
             self.finals[rank] = reason, final.values.tobytes()
+        elif attacker._stop is Stop.NO:
+            free = len(attacker._link._parameter_slots)  # type: ignore[attr-defined]
+            self.fewest_free_slots = min(free, self.fewest_free_slots)
         size = len(attacker._ring)
         self.largest_rings[rank] = max(size, self.largest_rings.get(rank, 0))
 
@@ -189,6 +197,8 @@ class Job:
             on_step=self._on_step,
             on_event=lambda kind, text: self.events.append((kind, text)),
             deadline_seconds=shape.deadline_seconds,
+            fresh_every=shape.fresh_every,
+            on_probe=self.probes.append,
             clock=self.clock,
             sleep=self.sleep,
         )

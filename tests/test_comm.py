@@ -51,8 +51,8 @@ def test_arrays_of_a_batch_share_no_byte_and_are_aligned(shape: BatchShape) -> N
 def test_headers_are_whole_blocks_with_fixed_places() -> None:
     assert PARAMETER_HEADER.itemsize % ALIGNMENT == 0
     assert BATCH_HEADER.itemsize % ALIGNMENT == 0
-    assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 128)
-    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 112)
+    assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 192)
+    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 144)
 
 
 def test_values_of_a_parameter_message_follow_its_header() -> None:

@@ -120,6 +120,10 @@ class AttackerEnd:
             parameter_wait_seconds=2.5,
             trainer_wait_seconds=3.5,
             grant_wait_seconds=3.5,
+            probe_ticket=4,
+            probe_accuracy=0.25,
+            probe_loss=2.25,
+            probe_seconds=0.5,
             host="x" * 70,
         )
         self.link.bid_farewell(farewell)
@@ -287,6 +291,10 @@ def test_grants_batches_and_farewells_go_both_ways_and_dropped_ones_as_headers_o
             parameter_wait_seconds=2.5,
             trainer_wait_seconds=3.5,
             grant_wait_seconds=3.5,
+            probe_ticket=4,
+            probe_accuracy=0.25,
+            probe_loss=2.25,
+            probe_seconds=0.5,
             host="x" * 64,
         )
 

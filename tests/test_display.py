@@ -5,7 +5,7 @@ import io
 import pytest
 
 from mpiadv.engine.display import TERMINAL_WIDTH, Display
-from mpiadv.engine.trainer import Provenance, StepRecord
+from mpiadv.engine.records import Provenance, StepRecord
 from mpiadv.engine.work import Outcome
 
 

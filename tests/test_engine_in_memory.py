@@ -5,13 +5,21 @@ from dataclasses import replace
 
 import pytest
 from contract import contract_first_version, contract_version
-from fake_work import FakeCrafter, fake_shape, parameters_of, sequential_value
+from fake_work import (
+    FakeCrafter,
+    fake_shape,
+    fresh_report,
+    parameters_of,
+    sequential_value,
+    sequential_values,
+)
 from in_memory_job import Job, JobShape
 
 from mpiadv.comm.links import BatchSlot, Order
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.dispatch import StalenessMode, TicketState
 from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.probe import Probed, prober_of
 from mpiadv.engine.trainer import Stop
 from mpiadv.errors import DeadlineError, NonFiniteLossError
 from mpiadv.tickets import StalenessRule
@@ -54,6 +62,22 @@ def disturbed(shape: JobShape, num_attackers: int, seed: int) -> JobShape:
 
 def expected(shape: JobShape) -> int:
     return sequential_value(shape.rule, shape.num_tickets, shape.settings_at)
+
+
+def probing(shape: JobShape, num_attackers: int, seed: int, fewer: int = 1) -> JobShape:
+    """`disturbed`, probing every version, or every second or third of them."""
+    every = fewer * shape.rule.publish_every
+    return replace(disturbed(shape, num_attackers, seed), fresh_every=every)
+
+
+def assert_probes_are_those_of_the_definition(shape: JobShape, probes: list[Probed]) -> None:
+    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
+    tickets = [probed.ticket for probed in probes]
+    assert len(set(tickets)) == len(tickets)
+    for probed in probes:
+        ticket = probed.ticket
+        report = fresh_report(shape.rule, ticket, values[ticket], shape.settings_at)
+        assert (probed.accuracy, probed.loss) == (report.accuracy, report.loss)
 
 
 def left_over(job: Job) -> int:
@@ -155,6 +179,69 @@ def test_receives_and_rings_stay_within_their_bounds(shape: JobShape) -> None:
         assert 0 < job.link.largest_posted <= shape.rule.window
         assert job.link.largest_posted_of_one <= shape.outstanding
         assert max(job.largest_rings.values()) <= shape.rule.num_versions
+
+
+@pytest.mark.parametrize("num_attackers", [1, 2, 5])
+@each_shape
+def test_probes_tell_the_figures_of_the_definition_and_leave_the_bits(
+    shape: JobShape, num_attackers: int
+) -> None:
+    probes = []
+    for seed in SEEDS:
+        probing_shape = probing(shape, num_attackers, seed, fewer=1 + seed % 3)
+        job = Job(probing_shape).run()
+        every, attackers = probing_shape.fresh_every, job.link.attackers
+        assert job.learner.value == expected(shape)
+        assert left_over(job) == 0
+        assert_probes_are_those_of_the_definition(shape, job.probes)
+        assert all(p.rank == prober_of(p.ticket, every, attackers) > 0 for p in job.probes)
+        probes += job.probes
+    assert len({probed.ticket for probed in probes}) > 1
+
+
+@each_shape
+def test_trainer_alone_probes_every_ticket_that_is_due_in_its_own_time(shape: JobShape) -> None:
+    job = Job(replace(probing(shape, 0, seed=1), snapshot_polls=9)).run()
+    every = job.shape.fresh_every
+    assert [p.ticket for p in job.probes] == list(range(0, shape.num_tickets, every))
+    assert_probes_are_those_of_the_definition(shape, job.probes)
+    assert job.learner.value == expected(shape)
+    assert {probed.rank for probed in job.probes} == {0}
+    spent = sum(p.seconds for p in job.probes) + sum(r.total_seconds for r in job.records)
+    assert spent <= job.now
+
+
+@each_shape
+def test_resumed_job_probes_no_ticket_again_that_was_trained_on(shape: JobShape) -> None:
+    for stop_at in (7, 16):
+        stopped = Job(replace(probing(shape, 3, seed=stop_at), stop_at=stop_at)).run()
+        kept = [probed for probed in stopped.probes if probed.ticket < stop_at]
+        for num_attackers in (0, 2):
+            job = Job(probing(shape, num_attackers, seed=stop_at + 1), stopped.saved).run()
+            assert all(probed.ticket >= stop_at for probed in job.probes)
+            assert_probes_are_those_of_the_definition(shape, kept + job.probes)
+            assert job.learner.value == expected(shape)
+
+
+@each_shape
+def test_probe_never_leaves_an_attacker_without_room_for_the_next_version(shape: JobShape) -> None:
+    for seed in SEEDS:
+        job = Job(probing(shape, 3, seed)).run()
+        assert job.fewest_free_slots == 1
+        assert max(job.largest_rings.values()) <= shape.rule.num_versions
+
+
+def test_probe_without_a_batch_to_go_with_comes_with_the_farewell() -> None:
+    jobs = [Job(probing(SHAPES["fresh"], 4, seed)).run() for seed in range(12)]
+    told = [
+        (farewell.probe_ticket, job)
+        for job in jobs
+        for farewell in job.farewells.values()
+        if farewell.probe_ticket >= 0
+    ]
+    assert told
+    for ticket, job in told:
+        assert ticket in [probed.ticket for probed in job.probes]
 
 
 def test_bounded_mode_stays_within_the_bounds_of_the_rule() -> None:

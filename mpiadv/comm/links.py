@@ -31,7 +31,7 @@ class LinkShape:
     """Sizes of the buffers on both ends of a link.
 
     `parameter_bytes` counts the flat parameters and buffers of the model, `num_versions` how many
-    published versions a live ticket may need, `outstanding` how many batches an attacker may owe.
+    published versions a rank may hold, `outstanding` how many batches an attacker may owe.
     """
 
     batch: BatchShape
@@ -91,7 +91,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Farewell:
-    """What an attacker says last: what it did, and where."""
+    """What an attacker says last: what it did, and where; `probe_ticket` -1: no probe is told."""
 
     batches_sent: int
     tickets_dropped: int
@@ -99,6 +99,10 @@ class Farewell:
     parameter_wait_seconds: float
     trainer_wait_seconds: float
     grant_wait_seconds: float
+    probe_ticket: int
+    probe_accuracy: float
+    probe_loss: float
+    probe_seconds: float
     host: str
 
 

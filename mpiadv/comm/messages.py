@@ -23,7 +23,8 @@ PARAMETER_HEADER = np.dtype(
         ("epsilon", np.float64),
         ("stop", np.int64),
         ("published_at", np.float64),
-        ("padding", np.int64, 2),
+        ("prober", np.int64),
+        ("padding", np.int64),
     ]
 )
 
@@ -43,7 +44,11 @@ BATCH_HEADER = np.dtype(
         ("grant_wait_seconds", np.float64),
         ("gradient_magnitude", np.float64),
         ("natural_accuracy", np.float64),
-        ("padding", np.int64, 2),
+        ("probe_ticket", np.int64),
+        ("probe_accuracy", np.float64),
+        ("probe_loss", np.float64),
+        ("probe_seconds", np.float64),
+        ("padding", np.int64, 6),
     ]
 )
 
@@ -57,6 +62,10 @@ FAREWELL_MESSAGE = np.dtype(
         ("parameter_wait_seconds", np.float64),
         ("trainer_wait_seconds", np.float64),
         ("grant_wait_seconds", np.float64),
+        ("probe_ticket", np.int64),
+        ("probe_accuracy", np.float64),
+        ("probe_loss", np.float64),
+        ("probe_seconds", np.float64),
         ("host", "S64"),
     ]
 )

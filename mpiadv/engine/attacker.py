@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic
+from typing import Any, Generic
+
+import numpy.typing as npt
 
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import Crafting, CraftQueue, StalenessMode
+from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, StalenessMode
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
+from mpiadv.engine.probe import Prober
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
 from mpiadv.rhythm import Rhythm
@@ -39,6 +42,15 @@ class Attacker(Generic[BatchT]):
         self._ring = VersionRing(rule)
         self._bench = Bench(
             CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
+        )
+        self._prober = Prober(
+            rule,
+            self._ring,
+            crafter,
+            rank=link.rank,
+            pump=self._pump,
+            recycle=link.recycle,
+            clock=clock,
         )
         self._newest = -1
         self._stop = Stop.NO
@@ -72,8 +84,12 @@ class Attacker(Generic[BatchT]):
         if crafting is not None:
             self._deliver(crafting)
             return False
-        step = self._bench.queue.next_step(versions, patient=self._is_patient())
-        if step is None:
+        patient = self._is_patient()
+        step = self._bench.queue.next_step(versions, patient=patient)
+        if self._prober.goes_before(step) and not (patient and self._is_kept_free(step)):
+            self._wait.over()
+            self._prober.run()
+        elif step is None:
             self._idle()
         else:
             self._wait.over()
@@ -85,6 +101,10 @@ class Attacker(Generic[BatchT]):
         return self._rhythm.rewards_patience(
             self._step_seconds, self._clock(), patient=self._patient
         )
+
+    def _is_kept_free(self, step: AttackStep | None) -> bool:
+        """Whether patience leaves nothing to do: a probe's step would hold up the trainer too."""
+        return step is None and self._bench.queue.is_urgent(self._ring.settings)
 
     def _pump(self) -> None:
         incoming = self._link.poll()
@@ -110,7 +130,9 @@ class Attacker(Generic[BatchT]):
         self._newest = slot.version
         self._ring.add(slot)
         for old in self._ring.evict(self._newest):
-            self._link.recycle(old)
+            self._prober.let_go(old)
+        if slot.header["prober"][0] == self._link.rank:
+            self._prober.begin(slot.version)
 
     def _drop_consumed(self) -> None:
         """Parameters of step `n` say that tickets before `n` were consumed without this rank."""
@@ -145,10 +167,18 @@ class Attacker(Generic[BatchT]):
         header["grant_wait_seconds"] = idle.grant
         header["gradient_magnitude"] = crafted.report.gradient_magnitude
         header["natural_accuracy"] = crafted.report.natural_accuracy
+        self._tell_probe(header)
+
+    def _tell_probe(self, header: npt.NDArray[Any]) -> None:
+        """Put the probe that has a result, if any, into the header of the next batch."""
+        probed = self._prober.take_result()
+        header["probe_ticket"], header["probe_accuracy"] = probed.ticket, probed.accuracy
+        header["probe_loss"], header["probe_seconds"] = probed.loss, probed.seconds
 
     def _send_dropped(self, ticket: int) -> None:
         slot = self._free_slot()
         slot.header["ticket"], slot.header["dropped"] = ticket, 1
+        self._tell_probe(slot.header)
         self._link.send(slot)
         self._dropped += 1
 
@@ -177,6 +207,7 @@ class Attacker(Generic[BatchT]):
         return True
 
     def _farewell(self) -> Farewell:
+        probed = self._prober.take_result()
         return Farewell(
             batches_sent=self._sent,
             tickets_dropped=self._dropped,
@@ -184,6 +215,10 @@ class Attacker(Generic[BatchT]):
             parameter_wait_seconds=self._idleness.parameters,
             trainer_wait_seconds=self._idleness.trainer,
             grant_wait_seconds=self._idleness.grant,
+            probe_ticket=probed.ticket,
+            probe_accuracy=probed.accuracy,
+            probe_loss=probed.loss,
+            probe_seconds=probed.seconds,
             host=self._host,
         )
 

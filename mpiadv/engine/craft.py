@@ -6,6 +6,7 @@ from math import nan
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_attack
 from mpiadv.comm.links import BatchSlot, ParameterSlot
@@ -13,7 +14,7 @@ from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.data import Source, augment
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.device import Device
-from mpiadv.engine.work import CraftReport
+from mpiadv.engine.work import CraftReport, ProbeReport
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
@@ -65,22 +66,8 @@ class TorchCrafter:
 
     def start(self, ticket: int, settings: AttackSettings) -> None:
         """See `Crafter.start`."""
-        images, labels = self._source.batch(self._plan.order.indices(ticket))
-        natural = self._augmented(ticket, images.to(self._device.torch))
-        attack = make_attack(self._plan.attack, settings)
-        job = _Job(
-            ticket=ticket,
-            natural=natural,
-            labels=labels.to(self._device.torch),
-            adversarial=self._random_start(ticket, attack, natural),
-        )
-        job.steps = attack.steps(
-            lambda images: self._gradient(job, images),
-            natural[self._plan.num_clean :],
-            job.adversarial[self._plan.num_clean :],
-            last=self._plan.rule.crafting_steps(settings.num_steps),
-        )
-        self._jobs[ticket] = job
+        last = self._plan.rule.crafting_steps(settings.num_steps)
+        self._jobs[ticket] = self._new_job(ticket, settings, last=last)
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
         """See `Crafter.run`."""
@@ -88,14 +75,7 @@ class TorchCrafter:
         self._load(step.version, parameters)
         if step.step == 0:
             self._measure_natural_accuracy(job)
-        if self._model.training:
-            seed = seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, step.ticket, step.step)
-            self._device.seed(seed)
-            # Batch norm moves its statistics in training mode: take them up afresh next time.
-            self._loaded = None
-        attacked = next(job.steps)
-        job.adversarial = torch.cat([job.natural[: self._plan.num_clean], attacked])
-        self._device.mark()
+        self._attack(job, step.step)
 
     def busy(self) -> bool:
         """See `Work.busy`."""
@@ -119,12 +99,79 @@ class TorchCrafter:
         """See `Crafter.drop`."""
         del self._jobs[ticket]
 
+    def probe(
+        self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
+    ) -> Iterator[ProbeReport | None]:
+        """See `Crafter.probe`."""
+        self.prefetch(ticket)
+        return self._probing(ticket, settings, parameters)
+
     def download(self, batch: Batch, slot: BatchSlot) -> None:
         """See `Crafter.download`."""
         torch.from_numpy(slot.images).copy_(batch.images)
         torch.from_numpy(slot.labels).copy_(batch.labels)
         if slot.natural is not None and batch.natural is not None:
             torch.from_numpy(slot.natural).copy_(batch.natural)
+
+    def _new_job(self, ticket: int, settings: AttackSettings, *, last: int) -> _Job:
+        """The ticket's images and random start, and its attack up to step `last`."""
+        images, labels = self._source.batch(self._plan.order.indices(ticket))
+        natural = self._augmented(ticket, images.to(self._device.torch))
+        attack = make_attack(self._plan.attack, settings)
+        job = _Job(
+            ticket=ticket,
+            natural=natural,
+            labels=labels.to(self._device.torch),
+            adversarial=self._random_start(ticket, attack, natural),
+        )
+        job.steps = attack.steps(
+            lambda images: self._gradient(job, images),
+            natural[self._plan.num_clean :],
+            job.adversarial[self._plan.num_clean :],
+            last=last,
+        )
+        return job
+
+    def _attack(self, job: _Job, step: int) -> None:
+        """Run attack step `step` on the parameters that are loaded."""
+        if self._model.training:
+            self._device.seed(seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, job.ticket, step))
+            # Batch norm moves its statistics in training mode: take them up afresh next time.
+            self._loaded = None
+        attacked = next(job.steps)
+        job.adversarial = torch.cat([job.natural[: self._plan.num_clean], attacked])
+        self._device.mark()
+
+    def _probing(
+        self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
+    ) -> Iterator[ProbeReport | None]:
+        job = self._new_job(ticket, settings, last=settings.num_steps)
+        for step in range(settings.num_steps):
+            # Between two steps of a probe other tickets load other parameters.
+            self._load(parameters.version, parameters)
+            self._attack(job, step)
+            yield None
+        self._load(parameters.version, parameters)
+        accuracy, loss = self._measure(job)
+        self._device.mark()
+        yield None
+        yield ProbeReport(accuracy=float(accuracy), loss=float(loss))
+
+    def _measure(self, job: _Job) -> tuple[Tensor, Tensor]:
+        """Accuracy and cross-entropy on the attacked images, as in the learner's training step.
+
+        The clean part passes through the model too: batch norm sees the whole batch there.
+        """
+        clean, was_training = self._plan.num_clean, self._model.training
+        self._model.train()
+        self._loaded = None
+        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, job.ticket))
+        with torch.no_grad():
+            logits = forward(self._model, job.adversarial, precision=self._plan.precision)
+        self._model.train(was_training)
+        attacked, labels = logits[clean:], job.labels[clean:]
+        correct = (attacked.argmax(dim=1) == labels).float().mean()
+        return correct, functional.cross_entropy(attacked, labels)
 
     def _augmented(self, ticket: int, images: Tensor) -> Tensor:
         config = self._plan.data

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from mpiadv.engine.trainer import StepRecord
+from mpiadv.engine.records import StepRecord
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""

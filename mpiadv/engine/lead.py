@@ -195,6 +195,8 @@ class Lead:
             on_step=self._recorder.on_step,
             on_event=self._recorder.on_event,
             deadline_seconds=setup.config.deadline_seconds,
+            fresh_every=setup.config.log.fresh_every,
+            on_probe=self._recorder.on_probe,
         )
 
     def _report(self, counts: Counts, evaluation_seconds: float) -> list[str]:

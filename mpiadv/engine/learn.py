@@ -86,7 +86,7 @@ class TorchLearner:
         rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         self.schedule.step()
-        correct = (loss.logits.argmax(dim=1) == batch.labels).float().mean()
+        correct = (loss.logits.argmax(dim=1) == batch.labels)[self._plan.num_clean :].float().mean()
         self._told = loss.total.detach(), correct, rate
         self._device.mark()
 

@@ -2,7 +2,7 @@
 
 import time
 
-from mpiadv.engine.trainer import StepRecord
+from mpiadv.engine.records import StepRecord
 from mpiadv.runlog import TrainRow
 
 

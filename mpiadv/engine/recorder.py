@@ -14,12 +14,14 @@ from mpiadv.data import Source
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.log_rows import train_row
+from mpiadv.engine.probe import Probed
+from mpiadv.engine.records import StepRecord
 from mpiadv.engine.state import training_state
-from mpiadv.engine.trainer import StepRecord, Trainer
+from mpiadv.engine.trainer import Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.objectives import Batch
 from mpiadv.run_folder import RunFolder
-from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
+from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
 from mpiadv.tickets import AttackSettings
 
 
@@ -54,6 +56,18 @@ class Recorder:
             self.take_snapshot(done)
         if _is_due(done, config.checkpoint.every_steps):
             self.save(done)
+
+    def on_probe(self, probed: Probed) -> None:
+        """Log a probe."""
+        self.log.fresh(
+            FreshRow(
+                step=probed.ticket,
+                rank=probed.rank,
+                accuracy=probed.accuracy,
+                loss=probed.loss,
+                seconds=probed.seconds,
+            )
+        )
 
     def on_event(self, kind: str, text: str) -> None:
         """Log what is out of the ordinary."""

@@ -64,7 +64,8 @@ class Setup:
                 with_natural=self.plan.keep_natural,
             ),
             parameter_bytes=parameter_bytes,
-            num_versions=self.plan.rule.num_versions,
+            # A probe may hold the version of its ticket after the ring has let it go.
+            num_versions=self.plan.rule.num_versions + (self.config.log.fresh_every > 0),
             outstanding=self.config.staleness.outstanding,
         )
 

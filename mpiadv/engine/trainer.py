@@ -15,6 +15,15 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode, TicketState
 from mpiadv.engine.bench import Bench, VersionRing, settle
+from mpiadv.engine.probe import Probed, Prober, is_probed, prober_of
+from mpiadv.engine.records import (
+    Provenance,
+    StepRecord,
+    crafted_here,
+    provenance_of,
+    told_in_farewell,
+    told_in_header,
+)
 from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
 from mpiadv.errors import NonFiniteLossError
 from mpiadv.tickets import AttackSettings
@@ -29,38 +38,6 @@ class Stop(IntEnum):
     NO = 0
     FINISHED = 1
     INTERRUPTED = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where a batch comes from; seconds are those of the rank that crafted it."""
-
-    rank: int
-    first_version: int
-    last_version: int
-    num_steps: int
-    epsilon: float
-    craft_seconds: float
-    parameter_wait_seconds: float
-    trainer_wait_seconds: float
-    grant_wait_seconds: float
-    gradient_magnitude: float
-    natural_accuracy: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """One training step, as the log wants it; seconds are the trainer's since its last step."""
-
-    step: int
-    ticket: int
-    origin: Provenance
-    outcome: Outcome
-    own_craft_seconds: float
-    wait_seconds: float
-    train_seconds: float
-    publish_seconds: float
-    total_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +61,8 @@ class Trainer(Generic[BatchT]):
     """Runs training from `dispatcher.step` to the last ticket.
 
     `settings_at(step)` gives the attack settings published with the version of that step,
-    `on_step` sees every training step, `on_event(kind, text)` what is out of the ordinary.
+    `on_step` sees every training step, `on_event(kind, text)` what is out of the ordinary,
+    `on_probe` the probes that are due every `fresh_every` steps (0: never), in any order.
     """
 
     def __init__(
@@ -99,6 +77,8 @@ class Trainer(Generic[BatchT]):
         on_step: Callable[[StepRecord], None],
         on_event: Callable[[str, str], None],
         deadline_seconds: float,
+        fresh_every: int = 0,
+        on_probe: Callable[[Probed], None] = lambda probed: None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -114,6 +94,17 @@ class Trainer(Generic[BatchT]):
         self._clock = clock
         self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
         self._bench = Bench(dispatcher.own, self.ring, crafter, pump=self.pump, clock=clock)
+        self._fresh_every = fresh_every
+        self._on_probe = on_probe
+        self._prober = Prober(
+            dispatcher.rule,
+            self.ring,
+            crafter,
+            rank=0,
+            pump=self.pump,
+            recycle=link.recycle,
+            clock=clock,
+        )
         self._own: dict[int, tuple[BatchT, Provenance]] = {}
         self._received: dict[int, Delivery] = {}
         self._granted_at: dict[int, float] = {}
@@ -169,7 +160,10 @@ class Trainer(Generic[BatchT]):
             self.pump()
             self._wait.pause(self._missing)
         self._link.free()
-        return self._link.farewells()
+        farewells = self._link.farewells()
+        for attacker, farewell in farewells.items():
+            self._take_probe(told_in_farewell(attacker, farewell))
+        return farewells
 
     def pump(self) -> None:
         """Move messages on and book what arrived."""
@@ -194,27 +188,31 @@ class Trainer(Generic[BatchT]):
                 self._bench.prefetch(decision.ticket + 1)
             self._spent.craft += self._bench.run(decision)
         else:
+            self._probe_alone(decision.ticket)
             self._train(decision.ticket)
+
+    def _probe_alone(self, ticket: int) -> None:
+        """Without attackers, probe here what is due; no part of any step's time."""
+        if self._link.attackers or not is_probed(ticket, self._fresh_every):
+            return
+        began = self._clock()
+        while ticket not in self.ring.settings:
+            self.pump()  # until the snapshot of this moment is complete
+        self._prober.begin(ticket)
+        while self._prober.is_under_way:
+            self._prober.run()
+        self._take_probe(self._prober.take_result())
+        self._step_began += self._clock() - began
+
+    def _take_probe(self, probed: Probed) -> None:
+        if probed.ticket >= 0:
+            self._on_probe(probed)
 
     def _keep(self, crafting: Crafting) -> None:
         """Keep a batch that the trainer crafted until it is consumed."""
         crafted = self._bench.hand_over(crafting)
         self._check(crafting.ticket, crafting.first_version, crafting.last_version)
-        settings = self.ring.settings[self.dispatcher.rule.first_version(crafting.ticket)]
-        origin = Provenance(
-            rank=0,
-            first_version=crafting.first_version,
-            last_version=crafting.last_version,
-            num_steps=settings.num_steps,
-            epsilon=settings.epsilon,
-            craft_seconds=crafted.seconds,
-            parameter_wait_seconds=0.0,
-            trainer_wait_seconds=0.0,
-            grant_wait_seconds=0.0,
-            gradient_magnitude=crafted.report.gradient_magnitude,
-            natural_accuracy=crafted.report.natural_accuracy,
-        )
-        self._own[crafting.ticket] = crafted.batch, origin
+        self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
 
     def _train(self, ticket: int) -> None:
         began = self._clock()
@@ -243,7 +241,7 @@ class Trainer(Generic[BatchT]):
             return self._own.pop(ticket)
         delivery = self._received.pop(ticket)
         batch = self._learner.upload(delivery.slot)
-        origin = _provenance(delivery)
+        origin = provenance_of(delivery)
         self._link.release(delivery.slot)
         return batch, origin
 
@@ -296,6 +294,7 @@ class Trainer(Generic[BatchT]):
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
         self._granted_at.pop(ticket, None)
+        self._take_probe(told_in_header(delivery))
         if delivery.dropped:
             self.dispatcher.dropped(ticket, attacker)
             self._link.release(delivery.slot)
@@ -334,12 +333,17 @@ class Trainer(Generic[BatchT]):
         self._wait.over()
         return slot
 
-    @staticmethod
-    def _describe(slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop) -> None:
+    def _describe(
+        self, slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop
+    ) -> None:
         header = slot.header
         header["incarnation"], header["version"], header["stop"] = 0, version, stop
         header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
         header["published_at"] = time.time()
+        # A resumed run publishes versions again whose tickets were probed before.
+        is_new = version >= self.dispatcher.step
+        attackers = self._link.attackers if is_new else []
+        header["prober"] = prober_of(version, self._fresh_every, attackers)
 
     def _launch_snapshots(self) -> None:
         while self._snapshots and self._snapshots[0][1]():
@@ -385,20 +389,3 @@ class Trainer(Generic[BatchT]):
             if attacker not in self._link.farewells()
         ]
         return "; ".join(late or silent) or "the last messages to leave"
-
-
-def _provenance(delivery: Delivery) -> Provenance:
-    header = delivery.slot.header[0]
-    return Provenance(
-        rank=delivery.attacker,
-        first_version=int(header["first_version"]),
-        last_version=int(header["last_version"]),
-        num_steps=int(header["num_steps"]),
-        epsilon=float(header["epsilon"]),
-        craft_seconds=float(header["craft_seconds"]),
-        parameter_wait_seconds=float(header["parameter_wait_seconds"]),
-        trainer_wait_seconds=float(header["trainer_wait_seconds"]),
-        grant_wait_seconds=float(header["grant_wait_seconds"]),
-        gradient_magnitude=float(header["gradient_magnitude"]),
-        natural_accuracy=float(header["natural_accuracy"]),
-    )

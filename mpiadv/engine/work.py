@@ -3,7 +3,7 @@
 The real work is in `craft` and `learn`; benchmarks put calibrated waits in its place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -29,8 +29,22 @@ class CraftReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeReport:
+    """Accuracy, 0 to 1, and mean cross-entropy on a batch's adversarial images, attacked anew.
+
+    By the model as it is when it trains on the batch, so that they compare with `Outcome`.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a training step told; loss and accuracy are those of the batch before the update."""
+    """What a training step told of the batch before the update.
+
+    `loss`: the objective. `accuracy`: on the adversarial images, 0 to 1; NaN where there are none.
+    """
 
     loss: float
     accuracy: float
@@ -61,6 +75,15 @@ class Crafter(Work, Protocol[BatchT]):
 
     def drop(self, ticket: int) -> None:
         """Forget the ticket."""
+
+    def probe(
+        self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
+    ) -> Iterator[ProbeReport | None]:
+        """Attack the ticket's batch on these parameters alone, beside whatever else is crafted.
+
+        Yields None after each attack step, with the device perhaps busy still, the report last.
+        The parameters are read until then.
+        """
 
     def download(self, batch: BatchT, slot: BatchSlot) -> None:
         """Copy a batch into a message; complete when it returns."""

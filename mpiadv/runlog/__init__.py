@@ -9,11 +9,12 @@ Each table is one dataset of a compound type, each column's unit or meaning its 
         train = pandas.DataFrame(log["train"][:])
         units = dict(log["train"].attrs)
 
-`/train` has one row per training step, `/evaluation` one per evaluation and attack, `/snapshots`
-the same test images attacked at regular steps, `/snapshot_originals` those images before the
-attack, `/events` what happened, `/attackers` one row per crafting rank each time a run ends: see
-the row classes. File attributes hold what `create` was given (configuration, versions, hosts,
-seeds); group `/resumes` what each `resume` was given.
+`/train` has one row per training step, `/evaluation` one per evaluation and attack, `/fresh` one
+per training batch attacked again on the parameters of its own step (as they come in, not always in
+order), `/snapshots` the same test images attacked at regular steps, `/snapshot_originals` those
+images before the attack, `/events` what happened, `/attackers` one row per crafting rank each time
+a run ends: see the row classes. File attributes hold what `create` was given (configuration,
+versions, hosts, seeds); group `/resumes` what each `resume` was given.
 
 Why it is written as it is. A kill, or another process's read, may come between any two writes of
 the HDF5 library (2.0, earliest format). In the usual layout, chunks of 256 rows, 18 of the 239
@@ -27,12 +28,13 @@ the unused room is a hole and takes no disk. `tests/test_runlog.py` goes through
 """
 
 from mpiadv.runlog.log import FORMAT_VERSION, RunLog, read_attributes, read_table
-from mpiadv.runlog.rows import AttackerRow, EvaluationRow, TrainRow
+from mpiadv.runlog.rows import AttackerRow, EvaluationRow, FreshRow, TrainRow
 
 __all__ = [
     "FORMAT_VERSION",
     "AttackerRow",
     "EvaluationRow",
+    "FreshRow",
     "RunLog",
     "TrainRow",
     "read_attributes",

@@ -26,6 +26,7 @@ from mpiadv.runlog.rows import (
     AttackerRow,
     EvaluationRow,
     EventRow,
+    FreshRow,
     Rows,
     Table,
     TrainRow,
@@ -40,9 +41,13 @@ FORMAT_VERSION = 1
 _TABLES = {
     "train": table_of(TrainRow, 1024),
     "evaluation": table_of(EvaluationRow, 256),
+    "fresh": table_of(FreshRow, 256),
     "events": table_of(EventRow, 256),
     "attackers": table_of(AttackerRow, 64),
 }
+
+_BY_TICKET = ("train", "fresh")
+"""Tables whose row of step n is made again when training goes on at step n."""
 
 
 class RunLog:
@@ -108,8 +113,8 @@ class RunLog:
     ) -> Self:
         """Go on with a log from a checkpoint with `step` training steps behind it.
 
-        Rows of `/train` from `step` on, and others of later steps, are dropped. The file's
-        attributes stay those of the first start; `attributes` go into `/resumes`. An event
+        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped. The
+        file's attributes stay those of the first start; `attributes` go into `/resumes`. An event
         `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
         begun; so is one whose file is missing.
 
@@ -149,6 +154,10 @@ class RunLog:
     def evaluation(self, row: EvaluationRow) -> None:
         """Add an evaluation."""
         self._add("evaluation", row)
+
+    def fresh(self, row: FreshRow) -> None:
+        """Add a batch attacked again."""
+        self._add("fresh", row)
 
     def attacker(self, row: AttackerRow) -> None:
         """Add what a crafting rank did."""
@@ -315,7 +324,7 @@ def _cut_back(
     """Drop what the checkpoint does not know; the tables of the log."""
 
     def keep(name: str, rows: Rows) -> Rows:
-        return rows[rows["step"] < step if name == "train" else rows["step"] <= step]
+        return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]
 
     held = _held_snapshot_shape(path)
     if None not in (held, snapshot_shape) and held != snapshot_shape:

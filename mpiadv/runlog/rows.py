@@ -36,7 +36,7 @@ class TrainRow:
     epsilon: float = _column("f8", "radius of the attack's ball, pixels of [0, 1]")
     learning_rate: float = _column("f8", "learning rate of this step")
     loss: float = _column("f8", "training objective, mean over the batch")
-    accuracy: float = _column("f8", "adversarial accuracy on the batch, 0 to 1")
+    accuracy: float = _column("f8", "accuracy on the batch's adversarial images, 0 to 1")
     natural_accuracy: float = _column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
     gradient_magnitude: float = _column(
         "f8", "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples"
@@ -68,6 +68,25 @@ class EvaluationRow:
     natural_loss: float = _column("f8", "cross-entropy, mean over the images")
     adversarial_loss: float = _column("f8", "cross-entropy, mean over the images")
     seconds: float = _column("f8", "seconds: the evaluation")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FreshRow:
+    """A training batch attacked again, all of the attack on the parameters of its own step."""
+
+    step: int = _column("i8", "training steps done before the one that trains on the batch")
+    rank: int = _column("i4", "rank that measured")
+    accuracy: float = _column(
+        "f8",
+        "accuracy on the batch's adversarial images attacked anew, 0 to 1; accuracy of /train at "
+        "this step is on the same images as they were crafted",
+    )
+    loss: float = _column(
+        "f8",
+        "cross-entropy, mean over the batch's adversarial images attacked anew; compares with loss "
+        "of /train where no part of the batch stays natural",
+    )
+    seconds: float = _column("f8", "seconds: attack and measurement")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

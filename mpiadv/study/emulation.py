@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from mpiadv.comm.world import World
 from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.log_rows import train_row
-from mpiadv.engine.trainer import StepRecord, Trainer
-from mpiadv.engine.work import CraftReport, Outcome
+from mpiadv.engine.records import StepRecord
+from mpiadv.engine.trainer import Trainer
+from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
 from mpiadv.runlog import RunLog
 from mpiadv.study.measurements import Measured, add_measurement, scenario_text
 from mpiadv.study.scenario import Scenario
@@ -124,6 +125,15 @@ class EmulatedCrafter:
 
     def drop(self, ticket: int) -> None:
         """Nothing to forget."""
+
+    def probe(
+        self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
+    ) -> Iterator[ProbeReport | None]:
+        """Waits as long as the attack steps."""
+        for _ in range(settings.num_steps):
+            self._device.work(self._step_seconds)
+            yield None
+        yield ProbeReport(accuracy=0.5, loss=1.0)
 
     def download(self, batch: Images, slot: BatchSlot) -> None:
         """Copy the images into the message."""

@@ -1,0 +1,130 @@
+"""A rank's probes: whose turn it is, what comes first, and when parameters may go."""
+
+import pytest
+from fake_work import FakeCrafter
+
+from mpiadv.comm.links import ParameterSlot, plain_memory
+from mpiadv.dispatch import AttackStep, CraftQueue
+from mpiadv.engine.bench import VersionRing
+from mpiadv.engine.probe import NOBODY, NOTHING, Prober, prober_of
+from mpiadv.tickets import StalenessRule
+
+RULE = StalenessRule(max_staleness=4, final_staleness=2, publish_every=2)
+
+
+@pytest.mark.parametrize(
+    ("every", "attackers", "probers"),
+    [
+        pytest.param(0, [1, 2], [NOBODY] * 6, id="never"),
+        pytest.param(2, [], [NOBODY] * 6, id="alone"),
+        pytest.param(1, [1, 2, 3], [1, 2, 3, 1, 2, 3], id="always"),
+        pytest.param(2, [1, 2], [1, NOBODY, 2, NOBODY, 1, NOBODY], id="in_turn"),
+        pytest.param(3, [4], [4, NOBODY, NOBODY, 4, NOBODY, NOBODY], id="one_is_left"),
+    ],
+)
+def test_attackers_probe_in_turn(every: int, attackers: list[int], probers: list[int]) -> None:
+    assert [prober_of(ticket, every, attackers) for ticket in range(6)] == probers
+
+
+def slot_of(version: int) -> ParameterSlot:
+    slot = ParameterSlot(64, plain_memory)
+    slot.header["version"], slot.header["num_steps"], slot.header["epsilon"] = version, 3, 0.5
+    return slot
+
+
+class Rank:
+    """A rank that holds versions 4, 6 and 8, and may probe ticket 8."""
+
+    def __init__(self) -> None:
+        self.ring = VersionRing(RULE)
+        for version in (4, 6, 8):
+            self.ring.add(slot_of(version))
+        self.recycled: list[int] = []
+        self.prober = Prober(
+            RULE,
+            self.ring,
+            FakeCrafter(lambda: False),
+            rank=7,
+            pump=lambda: None,
+            recycle=lambda slot: self.recycled.append(slot.version),
+        )
+
+    def let_go(self, step: int) -> None:
+        for slot in self.ring.evict(step):
+            self.prober.let_go(slot)
+
+    def finish(self) -> None:
+        while self.prober.is_under_way:
+            self.prober.run()
+
+
+def test_probe_keeps_its_parameters_to_its_end_and_no_others() -> None:
+    rank = Rank()
+    rank.prober.begin(8)
+    rank.let_go(14)
+    assert (rank.ring.versions, rank.recycled) == ([], [4, 6])
+    rank.finish()
+    assert rank.recycled == [4, 6, 8]
+
+
+def test_parameters_that_a_ticket_may_still_need_outlive_the_probe() -> None:
+    rank = Rank()
+    rank.prober.begin(8)
+    rank.finish()
+    assert (rank.ring.versions, rank.recycled) == ([4, 6, 8], [])
+    rank.let_go(14)
+    assert rank.recycled == [4, 6, 8]
+
+
+def test_due_probe_is_skipped_until_the_one_before_was_told() -> None:
+    rank = Rank()
+    rank.prober.begin(8)
+    rank.prober.begin(6)
+    rank.finish()
+    rank.prober.begin(4)
+    assert not rank.prober.is_under_way
+    told = rank.prober.take_result()
+    assert (told.ticket, told.rank) == (8, 7)
+    assert rank.prober.take_result() is NOTHING
+    rank.ring.add(slot_of(10))
+    rank.prober.begin(10)
+    assert rank.prober.is_under_way
+
+
+@pytest.mark.parametrize(
+    ("ticket", "goes_before"),
+    [
+        pytest.param(None, True, id="nothing_else_to_do"),
+        pytest.param(12, False, id="ticket_that_was_live"),
+        pytest.param(13, True, id="later_ticket"),
+    ],
+)
+def test_probe_comes_after_the_tickets_that_were_live_at_its_begin(
+    ticket: int | None, goes_before: bool
+) -> None:
+    rank = Rank()
+    step = None if ticket is None else AttackStep(ticket=ticket, step=0, version=8)
+    assert not rank.prober.goes_before(step)
+    rank.prober.begin(8)
+    assert rank.prober.goes_before(step) is goes_before
+
+
+@pytest.mark.parametrize(
+    ("ticket", "is_urgent"),
+    [
+        pytest.param(11, True, id="needs_the_next_version_for_the_next_step"),
+        pytest.param(12, False, id="trained_on_later"),
+        pytest.param(9, False, id="may_go_on"),
+    ],
+)
+def test_ticket_is_urgent_while_it_waits_for_the_version_right_before_it(
+    ticket: int, is_urgent: bool
+) -> None:
+    rule = StalenessRule(max_staleness=4, final_staleness=1, publish_every=2)
+    queue, ring = CraftQueue(rule), VersionRing(rule)
+    for version in (6, 8):
+        ring.add(slot_of(version))
+    queue.add(ticket)
+    while (step := queue.next_step(ring.settings)) is not None and step.step < 2:
+        queue.ran(step)
+    assert queue.is_urgent(ring.settings) is is_urgent
