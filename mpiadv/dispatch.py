@@ -91,16 +91,6 @@ class CraftQueue:
                 return None
         return None
 
-    def is_urgent(self, versions: Versions) -> bool:
-        """Whether a ticket needs just the next version, and the trainer that ticket at once."""
-        begun = [self._begun(ticket, versions) for ticket in self.tickets]
-        return any(
-            crafting is not None
-            and not self._is_done(crafting)
-            and self._is_urgent(crafting, versions)
-            for crafting in begun
-        )
-
     def settings(self, ticket: int) -> AttackSettings:
         """The attack settings of a ticket that has begun."""
         settings = self._tickets[ticket].settings

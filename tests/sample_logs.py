@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mpiadv.config import dump_config, parse_config
-from mpiadv.runlog import EvaluationRow, RunLog, TrainRow
+from mpiadv.runlog import EvaluationRow, FreshRow, RunLog, TrainRow
 
 BEGAN = 1_700_000_000.0
 """When the made-up runs began, seconds since 1970."""
@@ -43,6 +43,13 @@ def evaluation_row(step: int) -> EvaluationRow:
     )  # fmt: skip
 
 
+def fresh_row(step: int) -> FreshRow:
+    """Half as accurate as the batch was when it was crafted."""
+    return FreshRow(
+        step=step, rank=1 + step // 4 % 2, accuracy=0.5 * step / (step + 20), loss=2.3, seconds=0.6
+    )
+
+
 def attributes(**settings: Any) -> dict[str, str | int | float]:
     """What a run writes into its log; `settings` are sections of the configuration."""
     tree = {"training": {"num_steps": NUM_STEPS}, **settings}
@@ -65,11 +72,13 @@ def begin(folder: Path, **settings: Any) -> RunLog:
 
 
 def write_steps(log: RunLog, first: int, stop: int, **options: Any) -> None:
-    """Steps, an evaluation every 20 of them, a snapshot every 10."""
+    """Steps, an evaluation every 20 of them, a snapshot every 10, a batch attacked anew every 4."""
     random = np.random.default_rng(0)
     originals = random.random(SHAPE, dtype=np.float32)
     for step in range(first, stop):
         log.train(train_row(step, **options))
+        if step % 4 == 0:
+            log.fresh(fresh_row(step))
         done = step + 1
         if done % 20 == 0:
             log.evaluation(evaluation_row(done))

@@ -49,6 +49,14 @@ REFUSED = {
         {"staleness": {"publish_every": 100, "max_staleness": 32, "final_staleness": 32}},
         "publish_every=100 cannot hold final_staleness=32: use publish_every <= 33",
     ),
+    "fresh_batches_between_two_versions": (
+        {"log": {"fresh_every": 9}, "staleness": {"publish_every": 2}},
+        "log.fresh_every=9 is no multiple of staleness.publish_every=2: use 8 or 10",
+    ),
+    "fresh_batches_more_often_than_versions": (
+        {"log": {"fresh_every": 1}},
+        "log.fresh_every=1 is no multiple of staleness.publish_every=2: use 2",
+    ),
     "final_above_max": (
         {"staleness": {"max_staleness": 4, "final_staleness": 5}},
         "final_staleness=5 exceeds max_staleness=4",

@@ -4,7 +4,7 @@ import pytest
 from fake_work import FakeCrafter
 
 from mpiadv.comm.links import ParameterSlot, plain_memory
-from mpiadv.dispatch import AttackStep, CraftQueue
+from mpiadv.dispatch import AttackStep
 from mpiadv.engine.bench import VersionRing
 from mpiadv.engine.probe import NOBODY, NOTHING, Prober, prober_of
 from mpiadv.tickets import StalenessRule
@@ -91,40 +91,27 @@ def test_due_probe_is_skipped_until_the_one_before_was_told() -> None:
     assert rank.prober.is_under_way
 
 
-@pytest.mark.parametrize(
-    ("ticket", "goes_before"),
-    [
-        pytest.param(None, True, id="nothing_else_to_do"),
-        pytest.param(12, False, id="ticket_that_was_live"),
-        pytest.param(13, True, id="later_ticket"),
-    ],
-)
-def test_probe_comes_after_the_tickets_that_were_live_at_its_begin(
-    ticket: int | None, goes_before: bool
-) -> None:
+def step_of(ticket: int, number: int) -> AttackStep:
+    return AttackStep(ticket=ticket, step=number, version=8)
+
+
+def test_probe_goes_on_whenever_there_is_nothing_else_to_do() -> None:
     rank = Rank()
-    step = None if ticket is None else AttackStep(ticket=ticket, step=0, version=8)
-    assert not rank.prober.goes_before(step)
+    assert not rank.prober.goes_before(None)
     rank.prober.begin(8)
-    assert rank.prober.goes_before(step) is goes_before
+    for _ in range(3):
+        assert rank.prober.goes_before(None)
+        rank.prober.run()
+    rank.finish()
+    assert not rank.prober.goes_before(None)
 
 
-@pytest.mark.parametrize(
-    ("ticket", "is_urgent"),
-    [
-        pytest.param(11, True, id="needs_the_next_version_for_the_next_step"),
-        pytest.param(12, False, id="trained_on_later"),
-        pytest.param(9, False, id="may_go_on"),
-    ],
-)
-def test_ticket_is_urgent_while_it_waits_for_the_version_right_before_it(
-    ticket: int, is_urgent: bool
-) -> None:
-    rule = StalenessRule(max_staleness=4, final_staleness=1, publish_every=2)
-    queue, ring = CraftQueue(rule), VersionRing(rule)
-    for version in (6, 8):
-        ring.add(slot_of(version))
-    queue.add(ticket)
-    while (step := queue.next_step(ring.settings)) is not None and step.step < 2:
-        queue.ran(step)
-    assert queue.is_urgent(ring.settings) is is_urgent
+def test_probe_goes_on_once_before_each_ticket_is_begun() -> None:
+    rank = Rank()
+    assert not rank.prober.goes_before(step_of(9, 0))
+    rank.prober.begin(8)
+    for ticket in (9, 12):
+        assert rank.prober.goes_before(step_of(ticket, 0))
+        rank.prober.run(before=step_of(ticket, 0))
+        assert not rank.prober.goes_before(step_of(ticket, 0))
+        assert not rank.prober.goes_before(step_of(ticket, 1))

@@ -21,6 +21,7 @@ from sample_logs import (
     begin,
     begun_run,
     finished_run,
+    fresh_row,
     gone_process,
     resumed_run,
     sign,
@@ -43,7 +44,7 @@ from mpiadv.report.series import (
     tickets_by_rank,
     trainer_seconds,
 )
-from mpiadv.report.staleness import staleness
+from mpiadv.report.staleness import fresh, staleness
 from mpiadv.report.summary import differing_settings, duration, summary_table
 from mpiadv.report.training import gradients, training
 
@@ -241,7 +242,7 @@ def older(folder: Path) -> None:
     """A log from before some columns and the originals of snapshots were recorded."""
     begun_run(folder)
     with h5py.File(folder / "log.h5", "r+") as file:
-        del file["snapshot_originals"], file["attackers"]
+        del file["snapshot_originals"], file["attackers"], file["fresh"]
         kept = [name for name in file["train"].dtype.names if name != "trainer_wait_seconds"]
         rows = file["train"][:][kept]
         del file["train"]
@@ -250,10 +251,10 @@ def older(folder: Path) -> None:
 
 AWKWARD = {
     "nothing_yet": (nothing_yet, 0),
-    "one_step": (one_step, 5),
-    "one_rank": (one_rank, 7),
+    "one_step": (one_step, 6),
+    "one_rank": (one_rank, 8),
     "diverged": (diverged, 5),
-    "sixty_attackers": (sixty_attackers, 7),
+    "sixty_attackers": (sixty_attackers, 8),
     "older_log": (older, 7),
 }
 
@@ -297,6 +298,25 @@ def test_staleness_is_drawn_against_the_bounds_of_the_configuration(tmp_path: Pa
     assert {line.get_ydata()[0] for line in over.lines if line.get_linestyle() == ":"} == {40, 7}
     assert {line.get_xdata()[0] for line in histogram.lines} == {40.5, 7.5}
     assert "max_staleness 40, final_staleness 7" in picture.caption
+
+
+def test_fresh_batches_are_drawn_beside_the_stale_ones_in_the_order_of_steps(
+    tmp_path: Path,
+) -> None:
+    with begin(tmp_path / "run", objective={"clean_fraction": 0.5}) as log:
+        for step in (8, 0, 4, 900):  # as they come in; the last one was not trained on yet
+            log.fresh(fresh_row(step))
+        for step in range(10):
+            log.train(train_row(step))
+    picture = fresh(read_log(tmp_path / "run"))
+    assert picture is not None
+    for axis in picture.figure.axes:
+        lines = {line.get_label(): line for line in axis.lines}
+        for label in ("stale", "fresh"):
+            assert list(lines[label].get_xdata()) == [0, 4, 8]
+    accuracy = {line.get_label(): line.get_ydata() for line in picture.figure.axes[0].lines}
+    np.testing.assert_allclose(accuracy["fresh"], accuracy["stale"] / 2)
+    assert "3 batches" in picture.caption and "losses do not compare" in picture.caption
 
 
 def test_time_between_interruption_and_resume_counts_nowhere(runs: Path) -> None:
@@ -519,7 +539,7 @@ def test_logs_are_shown_where_torch_and_mpi_are_missing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT, str(folder), str(tmp_path / "page.html")]
     completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert completed.returncode == 0, completed.stderr
-    assert "page.html: 1 run, 7 figures" in completed.stdout
+    assert "page.html: 1 run, 8 figures" in completed.stdout
     assert "step 60/60" in completed.stdout
 
 

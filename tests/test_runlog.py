@@ -19,6 +19,7 @@ from mpiadv.errors import UserError
 from mpiadv.runlog import (
     AttackerRow,
     EvaluationRow,
+    FreshRow,
     RunLog,
     TrainRow,
     read_attributes,
@@ -27,7 +28,7 @@ from mpiadv.runlog import (
 from mpiadv.runlog.file import WRITER_OPTIONS, append_rows, write_log_file
 from mpiadv.runlog.rows import Rows, cut_text, table_of
 
-TABLES = ("train", "evaluation", "events", "attackers")
+TABLES = ("train", "evaluation", "fresh", "events", "attackers")
 
 
 def train_row(step: int) -> TrainRow:
@@ -47,6 +48,10 @@ def evaluation_row(step: int) -> EvaluationRow:
         step=step, attack="pgd", num_samples=500, natural_accuracy=0.9, adversarial_accuracy=0.5,
         natural_loss=0.1, adversarial_loss=1.0, seconds=2.0,
     )  # fmt: skip
+
+
+def fresh_row(step: int) -> FreshRow:
+    return FreshRow(step=step, rank=2, accuracy=0.25, loss=1.5, seconds=0.5)
 
 
 def attacker_row(step: int) -> AttackerRow:
@@ -76,11 +81,13 @@ def test_rows_are_read_back_as_written(tmp_path: Path) -> None:
     with begin(path, snapshot_shape=(2, 1, 4, 4), clock=lambda: 123.0) as log:
         write_steps(log, 0, 3000)
         log.evaluation(evaluation_row(3000))
+        log.fresh(fresh_row(2000))
         log.attacker(attacker_row(3000))
         log.snapshot(3000, images)
         images[:] = 0  # the log must have its own copy
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 3000))
     assert read_table(path, "evaluation")[0].item() == (3000, b"pgd", 500, 0.9, 0.5, 0.1, 1.0, 2.0)
+    assert read_table(path, "fresh")[0].item() == (2000, 2, 0.25, 1.5, 0.5)
     assert read_table(path, "attackers")[0].item() == (3000, 1, b"node1", 3000, 1.0, 0.0, 0.0, 0.0)
     assert read_table(path, "events")[0].item() == (123.0, 0, b"start", b"began the log")
     (snapshot,) = read_table(path, "snapshots")
@@ -235,6 +242,7 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
             write_steps(log, step, step + 500)
             log.evaluation(evaluation_row(step + 500))
             log.attacker(attacker_row(step + 500))
+            log.fresh(fresh_row(step + 500))
             log.event("kind", "text", step + 500)
             log.snapshot(step + 500, np.zeros(shape, np.float32))
     for count in (1, 2):  # twice is the same as once
@@ -242,6 +250,7 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 1000))
         for table in ("evaluation", "attackers", "snapshots"):
             assert list(read_table(path, table)["step"]) == [500, 1000]
+        assert list(read_table(path, "fresh")["step"]) == [500]  # 1000 is measured again
         events = read_table(path, "events")
         assert list(events["kind"]) == [b"start", b"kind", b"kind"] + [b"resume"] * count
         assert list(events["step"]) == [0, 500, 1000] + [1000] * count
@@ -273,6 +282,18 @@ def test_resumed_log_goes_on(tmp_path: Path) -> None:
     with RunLog.resume(path, step=1200, attributes={}) as log:
         write_steps(log, 1200, 5000)
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 5000))
+
+
+def test_log_from_before_a_table_was_added_goes_on_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.h5"
+    with begin(path) as log:
+        write_steps(log, 0, 10)
+    with h5py.File(path, "r+") as file:
+        del file["fresh"]
+    with RunLog.resume(path, step=8, attributes={}) as log:
+        log.fresh(fresh_row(8))
+    assert list(read_table(path, "fresh")["step"]) == [8]
+    np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 8))
 
 
 def test_resume_from_the_start_keeps_no_step(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, StalenessMode
+from mpiadv.dispatch import Crafting, CraftQueue, StalenessMode
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.probe import Prober
@@ -84,11 +84,10 @@ class Attacker(Generic[BatchT]):
         if crafting is not None:
             self._deliver(crafting)
             return False
-        patient = self._is_patient()
-        step = self._bench.queue.next_step(versions, patient=patient)
-        if self._prober.goes_before(step) and not (patient and self._is_kept_free(step)):
+        step = self._bench.queue.next_step(versions, patient=self._is_patient())
+        if self._prober.goes_before(step):
             self._wait.over()
-            self._prober.run()
+            self._prober.run(before=step)
         elif step is None:
             self._idle()
         else:
@@ -101,10 +100,6 @@ class Attacker(Generic[BatchT]):
         return self._rhythm.rewards_patience(
             self._step_seconds, self._clock(), patient=self._patient
         )
-
-    def _is_kept_free(self, step: AttackStep | None) -> bool:
-        """Whether patience leaves nothing to do: a probe's step would hold up the trainer too."""
-        return step is None and self._bench.queue.is_urgent(self._ring.settings)
 
     def _pump(self) -> None:
         incoming = self._link.poll()

@@ -21,6 +21,7 @@ DOTS_PER_INCH = 150
 
 NATURAL, ADVERSARIAL = "#1f77b4", "#c62828"
 FIRST, LAST = "#5e35b1", "#ef8e19"
+STALE, FRESH = "#c62828", "#2e7d32"
 ACTIVITY_COLOURS: Mapping[str, str] = {
     "training": "#1f77b4",
     "crafting": "#ef8e19",

@@ -11,7 +11,7 @@ from mpiadv.report.drawing import MARK, Picture, png, style
 from mpiadv.report.reading import Log, text
 from mpiadv.report.seconds import crafting, trainer_time
 from mpiadv.report.snapshots import snapshots
-from mpiadv.report.staleness import staleness
+from mpiadv.report.staleness import fresh, staleness
 from mpiadv.report.summary import differing_settings, summary_table
 from mpiadv.report.training import gradients, tested, training
 
@@ -19,6 +19,7 @@ OF_ONE: Mapping[str, Callable[[Log], Picture | None]] = {
     "training": training,
     "test accuracy": tested,
     "staleness": staleness,
+    "fresh batches (log.fresh_every)": fresh,
     "the trainer's time": trainer_time,
     "crafting": crafting,
     "gradient magnitude": gradients,

@@ -69,7 +69,7 @@ class Log:
     events: Rows
     snapshots: Snapshots | None
     fresh: Rows | None = None
-    """Training batches attacked again with current parameters; None where that was not done."""
+    """Training batches attacked again with current parameters; None in logs from before that."""
 
     @property
     def num_steps(self) -> int:

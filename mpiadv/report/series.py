@@ -158,6 +158,15 @@ def final_evaluation(log: Log) -> Rows:
     return log.evaluation[-1:]
 
 
+def attacked_again(log: Log) -> tuple[Rows, Rows]:
+    """The rows of `/train` and of `/fresh` for the same batches, in the order of their steps."""
+    if log.fresh is None:
+        return log.train[:0], log.train[:0]
+    steps = (log.train["step"], log.fresh["step"])
+    _, trained, fresh = np.intersect1d(*steps, return_indices=True)
+    return log.train[trained], log.fresh[fresh]
+
+
 def attacks_of(log: Log) -> list[bytes]:
     """The names of the attacks that evaluations ran, in the order of their first."""
     return list(dict.fromkeys(log.evaluation["attack"].tolist()))

@@ -1,12 +1,21 @@
-"""The figure of staleness: how old the parameters behind each attack were, against the bounds."""
+"""Figures of staleness: how old the parameters behind each attack were, and what that hides."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mpiadv.report.drawing import FIRST, LAST, Picture, over_steps, panels
+from mpiadv.report.drawing import (
+    FIRST,
+    FRESH,
+    LAST,
+    STALE,
+    Picture,
+    over_steps,
+    panels,
+    raw_and_mean,
+)
 from mpiadv.report.reading import Log
-from mpiadv.report.series import in_blocks, mean
+from mpiadv.report.series import attacked_again, block_width, in_blocks, mean
 
 _ENDS = (
     ("first", "staleness.max_staleness", FIRST),
@@ -41,6 +50,45 @@ def staleness(log: Log) -> Picture | None:
         f"configuration ({_bounds(log)}); nothing may lie beyond them, and what robustness "
         f"depends on is the last attack step.{_trainer_steps(log)}",
     )
+
+
+def fresh(log: Log) -> Picture | None:
+    """Accuracy and loss on batches as they were crafted, and on the same ones attacked anew."""
+    trained, again = attacked_again(log)
+    if not len(again):
+        return None
+    figure, (accuracy, loss) = panels()
+    for axis, column, scale in ((accuracy, "accuracy", 100.0), (loss, "loss", 1.0)):
+        for rows, colour, label in ((trained, STALE, "stale"), (again, FRESH, "fresh")):
+            blocks = in_blocks(rows["step"], scale * rows[column])
+            raw_and_mean(
+                axis, rows["step"], scale * rows[column], blocks, colour=colour, label=label
+            )
+        axis.set_ylim(bottom=0)
+    over_steps(accuracy, "accuracy (%)", num_steps=log.num_steps, resumes=log.resumes)
+    over_steps(loss, "loss (nats)", num_steps=log.num_steps, resumes=log.resumes)
+    accuracy.set_ylim(top=101)
+    accuracy.legend(loc="lower right")
+    loss.legend(loc="upper right")
+    return Picture(
+        name="fresh",
+        title="Accuracy on stale and on fresh batches",
+        figure=figure,
+        caption=f"Accuracy (left) and loss (right) on the adversarial images of {len(again)} "
+        "batches as they were crafted and trained on (stale), and of the same batches attacked "
+        "again, all of the attack on the parameters of that training step (fresh): "
+        f"{100 * mean(trained['accuracy']):.1f} % and {100 * mean(again['accuracy']):.1f} % on "
+        f"average. Dark lines are means over {block_width(len(again))} of them. Where staleness is "
+        "harmless the curves lie close together; stale accuracy that stays high while fresh "
+        "accuracy falls means that the model withstands what its past selves were attacked with, "
+        f"and nothing else (Bhat et al. 2019, Figure 5).{_natural_part(log)}",
+    )
+
+
+def _natural_part(log: Log) -> str:
+    if not log.config.get("objective.clean_fraction"):
+        return ""
+    return " The losses do not compare: the stale one is also over the part that stays natural."
 
 
 def _add_over_steps(axis: Axes, log: Log, end: str, colour: str) -> None:
