@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from mpiadv.errors import UserError
 from mpiadv.tickets import StalenessRule
+from mpiadv.yaml_files import read_settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -296,7 +297,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     Raises:
         UserError: one line naming the first key that is wrong, and what was expected.
     """
-    return override_config({} if path is None else _read_yaml(Path(path)), overrides)
+    return override_config({} if path is None else read_settings(Path(path)), overrides)
 
 
 def override_config(tree: Mapping[str, Any], overrides: Sequence[str]) -> Config:
@@ -319,27 +320,6 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {_where_and_why(error)}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
-    return tree
-
-
-def _where_and_why(error: yaml.YAMLError | UnicodeDecodeError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark and error.problem:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
