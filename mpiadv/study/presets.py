@@ -98,10 +98,10 @@ PRESETS: Mapping[str, Preset] = {
             "transfer": {"training_steps": [1, 4, 8, 32], "num_images": 1000},
             # The least that collapses at this rate and length is the long run's staleness.
             "staleness": {
-                "staleness": [0, 1, 2, 4, 8, 16, 32, 64, 128, 256],
-                "max_staleness": [16, 32, 64],
+                "staleness": [0, 1, 2, 4, 8, 16, 32, 64, 256],
+                "max_staleness": [16, 64],
                 "final_staleness": [0, 2, 8],
-                "learning_rates": [3e-4, 1e-3, 3e-3],
+                "learning_rates": [3e-4, 1e-3],
                 "map_staleness": [0, 4, 16, 64],
                 "long": False,
                 "long_staleness": 32,
