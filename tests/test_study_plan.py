@@ -133,3 +133,13 @@ def test_only_runs_of_the_same_settings_are_reused(tmp_path: Path) -> None:
     assert reuse(other, tmp_path / "power") == []
     assert same.is_done("k2") and not same.is_done("k8")
     assert same.hash_of("k2") == "hash of k2"
+
+
+def test_runs_that_measure_speed_and_runs_without_a_network_are_not_reused(
+    tmp_path: Path,
+) -> None:
+    finish_runs(open_study(tmp_path / "measured", "headline"))
+    assert reuse(open_study(tmp_path / "again", "headline"), tmp_path / "measured") == []
+    finish_runs(power := open_study(tmp_path / "power", "power"))
+    (power.folder_of("k1") / "model.pt").unlink()
+    assert reuse(open_study(tmp_path / "transfer", "transfer"), tmp_path / "power") == ["k4"]

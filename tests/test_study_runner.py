@@ -160,6 +160,19 @@ def test_shares_are_disjoint_and_together_everything(
     assert shares == [{"k1", "k4", "k16"}, {"k2", "k8"}]
 
 
+def test_first_share_makes_all_runs_whose_speed_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_study(tmp_path, "headline")
+    programs = {run.name: "" for run in folder.runs}
+    shares = []
+    for number in (1, 2):
+        said = training_as(monkeypatch, programs)
+        train(folder, means(said, share=(number, 2)))
+        shares.append({line.split()[0] for line in said})
+    assert shares == [set(programs), set()]
+
+
 def test_run_of_several_ranks_goes_through_the_launcher(tmp_path: Path) -> None:
     folder = open_study(tmp_path, "power")
     run = Run(name="several", overrides={}, ranks=3, is_alone=True)

@@ -53,6 +53,10 @@ class StudyFolder:
         """Whether a run is finished."""
         return state_of(self.folder_of(name)) is RunState.FINISHED
 
+    def has_log(self, name: str) -> bool:
+        """Whether a run has a log, be it readable or not."""
+        return (self.folder_of(name) / LOG_NAME).exists()
+
     def log(self, name: str, *, snapshots: bool = False) -> Log | None:
         """The log of a run, in whatever state; None where there is none that can be read."""
         try:
@@ -110,6 +114,8 @@ def open_folder(path: Path, request: Request, runs: Sequence[Run]) -> StudyFolde
 def reuse(folder: StudyFolder, other: Path) -> list[str]:
     """Copy from another study the finished runs of the same settings; the names of ours.
 
+    Runs whose speed is measured are left out: the other study may be of another machine.
+
     Raises:
         UserError: `other` is no study's folder.
     """
@@ -118,10 +124,11 @@ def reuse(folder: StudyFolder, other: Path) -> list[str]:
     finished = dict(_finished(other))
     taken = []
     for run in folder.runs:
+        if run.is_alone:
+            continue
         settings = _settings(folder.config_of(run))
-        held = (folder.folder_of(run.name) / LOG_NAME).exists()
         for path, theirs in finished.items():
-            if theirs == settings and not held:
+            if theirs == settings and not folder.has_log(run.name):
                 _copy(path, folder.folder_of(run.name))
                 taken.append(run.name)
                 break
@@ -177,9 +184,9 @@ def _require_same_settings(folder: StudyFolder, run: Run) -> None:
 
 
 def _finished(study: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The finished runs of a study that this version understands, with their settings."""
+    """The finished, whole runs of a study that this version understands, with their settings."""
     for path in sorted((study / "runs").iterdir()):
-        if state_of(path) is not RunState.FINISHED:
+        if not all((path / name).is_file() for name in _RUN_FILES):
             continue
         try:
             yield path, _settings(_config_of(read_log(path, snapshots=False)))

@@ -94,10 +94,11 @@ def measure(folder: StudyFolder) -> list[Job]:
 
 
 def emulated(folder: StudyFolder) -> Scenario | None:
-    """Ranks as fast as those of the asynchronous run, as its log tells; None before its end."""
+    """Ranks as fast as those of the asynchronous run, as its log tells; None before it ended."""
     ranks, config = folder.ranges["emulated_ranks"], folder.request.config
     log = folder.log(ASYNCHRONOUS) if folder.is_done(ASYNCHRONOUS) else None
-    if log is None or not ranks:
+    network = folder.folder_of(ASYNCHRONOUS) / "model.pt"
+    if log is None or not ranks or not network.exists():
         return None
     # To a tenth of a millisecond; the file of the network is its parameters and little more.
     train, craft = (round(float(np.median(log.column(f"{work}_seconds"))), 4) for work in _WORK)
@@ -105,7 +106,7 @@ def emulated(folder: StudyFolder) -> Scenario | None:
         train_seconds=train,
         craft_seconds=craft,
         num_attack_steps=FEW_STEPS - REFRESHED["staleness.trainer_steps"],
-        num_parameters=(folder.folder_of(ASYNCHRONOUS) / "model.pt").stat().st_size // 4,
+        num_parameters=network.stat().st_size // 4,
         batch_size=config.data.batch_size,
         image_values=IMAGE_VALUES,
         max_staleness=REFRESHED["staleness.max_staleness"],

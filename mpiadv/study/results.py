@@ -77,7 +77,10 @@ def runs_table(folder: StudyFolder) -> Table:
         "run measured itself at its end, or last; times are of training alone, on a machine that "
         "may have been shared.",
         headings=["run", "state", "steps", "natural", "adversarial", "images", "time"],
-        rows=[_run_row(run.name, folder.log(run.name)) for run in folder.runs],
+        rows=[
+            _run_row(run.name, folder.log(run.name), has_log=folder.has_log(run.name))
+            for run in folder.runs
+        ],
     )
 
 
@@ -86,9 +89,9 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}" if fraction == fraction else "-"
 
 
-def _run_row(name: str, log: Log | None) -> list[str]:
+def _run_row(name: str, log: Log | None, *, has_log: bool) -> list[str]:
     if log is None:
-        return [name, "not begun", *["-"] * 5]
+        return [name, "log cannot be read" if has_log else "not begun", *["-"] * 5]
     steps = f"{log.num_steps} of {log.planned_steps}"
     seconds = duration(float(row_seconds(log).sum()))
     for row in final_evaluation(log):

@@ -40,6 +40,7 @@ class Means:
     Attributes:
         slots: how many single-rank runs may go on at a time.
         share: (number, count) of this process, counted from 1, among those that do the study.
+        interruption: set while the study goes on, where a signal asks for its end.
         say: prints a line.
     """
 
@@ -105,7 +106,7 @@ def train(folder: StudyFolder, means: Means) -> dict[str, Path]:
     """
     progress = _Progress(folder=folder, say=means.say, interruption=means.interruption)
     waiting = []
-    for run in _share_of(folder.runs, means):
+    for run in _runs_of_share(folder.runs, means):
         if folder.is_done(run.name):
             progress.succeeded += 1
             means.say(
@@ -202,6 +203,12 @@ def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
     write_text(path, json.dumps(request))
     command = (sys.executable, "-m", "mpiadv.study.score", str(path))
     return Job(name=path.stem, command=command)
+
+
+def _runs_of_share(runs: Sequence[Run], means: Means) -> list[Run]:
+    """Runs whose speed is measured are to be compared, so the first share's machine makes all."""
+    timed = [run for run in runs if run.is_alone] if means.share[0] == 1 else []
+    return [*timed, *_share_of([run for run in runs if not run.is_alone], means)]
 
 
 def _share_of(items: Sequence[T], means: Means) -> list[T]:
