@@ -14,7 +14,7 @@ from made_up_study import add, finish_runs, open_study, score_row
 from mpiadv.evaluation import evaluate
 from mpiadv.report.drawing import Picture, style
 from mpiadv.study import power, transfer
-from mpiadv.study.results import Results, Table, write_results
+from mpiadv.study.results import Results, Table, runs_table, write_results
 from mpiadv.study.score import Networks, attack_of
 from mpiadv.study.scores import read_scores
 
@@ -204,6 +204,24 @@ def test_transfer_marks_what_beats_the_white_box_and_stands_beside_the_paper(
         ["k = 1", "[99.00] (98.55)", "30.00\u2020 (27.16)"],
         ["k = 8", "96.00 (96.40)", "[92.00] (93.88)"],
     ]
+
+
+def test_network_without_a_white_box_score_is_not_called_sound(tmp_path: Path) -> None:
+    folder = open_study(tmp_path, "transfer")
+    finish_runs(folder)
+    add(folder, *(score_row(f"k{k}", "k4", attack_steps=4) for k in (1, 4)))
+    told = transfer.show(folder).introduction[-1]
+    assert told == "Shattered here: none. No sign of it: none."
+
+
+def test_log_that_cannot_be_read_is_told_from_none(tmp_path: Path) -> None:
+    folder = open_study(tmp_path, "power")
+    finish_runs(folder)
+    (folder.folder_of("k1") / "log.h5").write_text("not HDF5")
+    (folder.folder_of("k4") / "log.h5").unlink()
+    assert [row[:2] for row in runs_table(folder).rows] == [
+        ["k1", "log cannot be read"], ["k4", "not begun"],
+    ]  # fmt: skip
 
 
 UNFINISHED = {

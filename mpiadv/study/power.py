@@ -163,8 +163,8 @@ def _over_training(curves: Curves) -> Picture:
         title="What the number of attack steps in training buys",
         figure=figure,
         caption="Accuracy of each network on natural test images, under the attack that it was "
-        "trained with, and under the worst attack of this study. Where the two red lines part "
-        "(shaded), the network has learnt to mislead its own attack: shattered gradients.",
+        "trained with, and under the worst attack of this study. Where the two red lines part by "
+        "much (shaded), the network has learnt to mislead its own attack: shattered gradients.",
     )
 
 

@@ -136,11 +136,20 @@ def _findings(own: Grid, strongest: Grid) -> list[str]:
         for target, sources in found.items()
         if sources
     ]
-    judged = sorted({target for target, source in own if target != source})
-    sound = [f"k = {target}" for target in judged if not found[target]]
+    sound = [
+        f"k = {target}"
+        for target, sources in found.items()
+        if not sources and any(_is_judged(grid, target) for grid in (own, strongest))
+    ]
     return [
         f"Shattered here: {'; '.join(told) or 'none'}. No sign of it: {', '.join(sound) or 'none'}."
     ]
+
+
+def _is_judged(grid: Grid, target: int) -> bool:
+    """Whether a target has a white-box score and another to set against it."""
+    sources = [source for judge, source in grid if judge == target]
+    return target in sources and len(sources) > 1
 
 
 def _table(grid: Grid, title: str, how: str) -> Table:
@@ -175,8 +184,9 @@ def _beside_the_paper(folder: StudyFolder, own: Grid) -> list[Table]:
             title="Beside the paper",
             caption="The same figures, behind them in parentheses those of the paper's table 1, "
             f"for the k in common. The paper's networks took 60,000 training steps of 128 images, "
-            f"these {config.training.num_steps:,} of {config.data.batch_size}; it used 10,000 test "
-            "images.",
+            f"these {config.training.num_steps:,} of {config.data.batch_size}, at "
+            f"{config.model.arguments.get('width', 1):g} times the paper's width; it used 10,000 "
+            "test images.",
             headings=["target", *(f"source k = {source}" for source in common)],
             rows=rows,
         )
