@@ -18,7 +18,7 @@ from mpiadv.study.staleness_runs import Limits, Outcome, State, limits, snapshot
 def test_runs_that_figures_share_are_trained_once() -> None:
     request = request_of("staleness", "small", PRESETS["small"], [])
     runs = {run.name: run for run in STALENESS.plan(request)}
-    assert len(runs) == 10 + 3 * 4 + 3 * 4  # of s, of refreshed ones, of other learning rates
+    assert len(runs) == 10 + 3 * 3 + 2 * 4  # of s, of refreshed ones, of other learning rates
     assert not any(name.endswith("-rate0.001") for name in runs)
     for name, run in runs.items():
         assert run.overrides["staleness.publish_every"] == 1 and run.ranks == 1
@@ -79,6 +79,11 @@ LIMITS: dict[str, tuple[dict[int, Outcome], Limits | None]] = {
         {0: outcome(0.8), 1: outcome(0.76), 2: outcome(0.7), 4: outcome(0.5)},
         Limits(reference=0, harmless=1, collapsed=None, unlearnt=()),
     ),
+    "what_recovers_is_not_harmless_throughout": (
+        {0: outcome(0.9), 1: outcome(0.89), 2: outcome(0.7), 4: outcome(0.88)},
+        Limits(reference=0, harmless=1, collapsed=None, unlearnt=()),
+    ),
+    "nothing_to_lose": ({0: outcome(0.0), 1: outcome(0.0)}, None),
     "chance_after_the_collapse": (
         {0: outcome(0.8), 2: outcome(0.1), 4: outcome(0.79)},
         Limits(reference=0, harmless=None, collapsed=2, unlearnt=()),

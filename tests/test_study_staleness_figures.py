@@ -75,10 +75,17 @@ def test_findings_name_what_is_harmless_and_what_collapses(shown: Results) -> No
     assert "At 16 it has collapsed: 4.00 % adversarial, 96.00 % natural." in told
 
 
-def test_table_sets_the_papers_numbers_beside_ours(shown: Results) -> None:
-    table = table_of(shown, "Constant staleness")
+def test_table_sets_the_papers_numbers_beside_ours_on_its_data_alone(
+    shown: Results, tmp_path: Path
+) -> None:
+    on_digits = table_of(shown, "Constant staleness")
+    assert on_digits.rows[1][:4] == ["4", "finished", "96.00", "81.00"]
+    assert not any("paper" in told for told in (*on_digits.headings, on_digits.caption))
+    folder = open_study(tmp_path, "staleness", *WORDS, "data.name=mnist")
+    write_run(folder, "s4", MadeUp())
+    table = table_of(drawn(folder), "Constant staleness")
     assert table.headings[-2:] == ["paper: natural", "paper: adversarial"]
-    assert table.rows[1][:4] == ["4", "finished", "96.00", "81.00"]
+    assert table.rows[1][:4] == ["4", "finished", "96.00", "80.00"]
     assert [row[-1] for row in table.rows] == ["89 to 91", "about 90", "about 90"]
 
 

@@ -136,7 +136,7 @@ def _moments(shown: Perturbations) -> list[int]:
     if shown.cycle is not None:
         period = shown.cycle.period or 2 * shown.cycle.half
         middle = (first + last) / 2
-        last = min(last, max(middle, first) + CYCLES_SHOWN * period)
+        last = min(last, middle + CYCLES_SHOWN * period)
         first = max(first, last - CYCLES_SHOWN * period)
     wanted = np.linspace(first, last, COLUMNS)
     nearest = np.abs(shown.steps[None, :] - wanted[:, None]).argmin(axis=1)

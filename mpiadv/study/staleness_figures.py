@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 
 from mpiadv.report.drawing import (
     ADVERSARIAL,
-    FIRST,
-    LAST,
+    FRESH,
     NATURAL,
+    STALE,
     Picture,
     legend_below,
     over_steps,
@@ -25,11 +25,13 @@ from mpiadv.report.drawing import (
 from mpiadv.report.reading import Log
 from mpiadv.report.series import in_blocks
 from mpiadv.study.staleness_runs import (
+    HARMLESS_LOSS,
     Limits,
     Outcome,
     Outcomes,
     State,
     fresh_curve,
+    is_of_the_papers_data,
     limits,
     most_telling,
 )
@@ -49,7 +51,7 @@ def accuracy_by_staleness(outcomes: Outcomes) -> Picture | None:
         return None
     figure, (axis,) = panels(1, height=4.2)
     paper = ""
-    if _is_mnist(shown):
+    if is_of_the_papers_data(shown.values()):
         _add_paper(axis, shown)
         paper = " Grey: the paper's figure 8, read off it."
     for kind in _MARKS:
@@ -63,10 +65,10 @@ def accuracy_by_staleness(outcomes: Outcomes) -> Picture | None:
         title="Accuracy against staleness (the paper's figure 8)",
         figure=figure,
         caption="Final accuracy on natural and on attacked test images of networks that were "
-        "trained on batches crafted against the parameters of exactly so many steps ago. Natural "
-        "accuracy should stay high throughout; adversarial accuracy stands some staleness, then "
-        f"collapses. {_told(limits(outcomes.constant))}{paper}{_hollow_note(shown.values())}"
-        f"{_diverged_note(shown.values())}",
+        "trained on batches crafted against the parameters of exactly so many steps ago. In the "
+        "paper natural accuracy stays high throughout, and adversarial accuracy stands some "
+        f"staleness, then collapses.{_told(limits(outcomes.constant))}{paper}"
+        f"{_hollow_note(shown.values())}{_diverged_note(shown.values())}",
     )
 
 
@@ -89,7 +91,7 @@ def stale_and_fresh(outcomes: Outcomes) -> Picture | None:
         figure=figure,
         caption="Accuracy on the training batches as they were crafted, on old parameters, and on "
         f"{_second_curve(logs)}. Light: each value; dark: means over blocks of steps. Where both "
-        "fall together the staleness does no harm. Where the network stands the stale examples "
+        "lie close together the staleness does no harm. Where the network stands stale examples "
         "and falls to the fresh ones, it has learnt what the old attacks look like, not to "
         "withstand attacks.",
     )
@@ -183,9 +185,9 @@ def rate_map(outcomes: Outcomes) -> Picture | None:
         title="How much staleness a learning rate stands",
         figure=figure,
         caption="Final adversarial accuracy (%) on test images over constant staleness and "
-        f"learning rate ({_schedule(outcomes)}). Staleness counts by how far the parameters move "
-        "in so many steps: the larger the rate, the less is harmless. A low number in the first "
-        "column says that the rate alone is too small for so few steps, or too large."
+        f"learning rate ({_schedule(outcomes)}). If what counts is how far the parameters move in "
+        "so many steps, a larger rate stands less staleness. A low number in the first column says "
+        "that the rate alone is too small for so few steps, or too large."
         f"{_diverged_note(_all(outcomes.by_rate.values()))}",
     )
 
@@ -250,15 +252,15 @@ def _add_paper(axis: Axes, shown: Mapping[int, Outcome]) -> None:
 def _add_stale_and_fresh(axis: Axes, log: Log) -> None:
     steps, values = log.train["step"], 100 * log.column("accuracy")
     blocks = in_blocks(steps, values)
-    raw_and_mean(axis, steps, values, blocks, colour=LAST, label="stale examples, as trained on")
+    raw_and_mean(axis, steps, values, blocks, colour=STALE, label="stale examples, as trained on")
     fresh_steps, fresh = fresh_curve(log)
     if len(fresh):
         means = in_blocks(fresh_steps, 100 * fresh, max(1, len(fresh) // 25))
-        raw_and_mean(axis, fresh_steps, 100 * fresh, means, colour=FIRST, label="fresh examples")
+        raw_and_mean(axis, fresh_steps, 100 * fresh, means, colour=FRESH, label="fresh examples")
     else:
         tests = log.evaluation
         axis.plot(
-            tests["step"], 100 * tests["adversarial_accuracy"], color=FIRST, marker="s", ms=4,
+            tests["step"], 100 * tests["adversarial_accuracy"], color=FRESH, marker="s", ms=4,
             label="attacked test images",
         )  # fmt: skip
     over_steps(axis, "accuracy (%)", num_steps=log.num_steps, resumes=log.resumes)
@@ -298,10 +300,6 @@ def _cell(cell: Outcome) -> str:
     return number if cell.is_judged else f"{number}\nafter {cell.step}"
 
 
-def _is_mnist(shown: Mapping[int, Outcome]) -> bool:
-    return all(_log(outcome).config.get("data.name") == "mnist" for outcome in shown.values())
-
-
 def _all(lines: Iterable[Mapping[int, Outcome]]) -> list[Outcome]:
     return [outcome for line in lines for outcome in line.values()]
 
@@ -321,13 +319,12 @@ def _diverged_note(outcomes: Iterable[Outcome]) -> str:
 def _told(found: Limits | None) -> str:
     if found is None:
         return ""
-    harmless = f"Up to {found.harmless} costs at most 5 points here" if found.harmless else ""
-    collapsed = (
-        "no staleness tried halves the robustness"
-        if found.collapsed is None
-        else f"{found.collapsed} is the first that takes more than half of the robustness"
-    )
-    return f"{harmless}; {collapsed}." if harmless else f"{collapsed[0].upper()}{collapsed[1:]}."
+    told = ""
+    if found.harmless is not None:
+        told += f" Here up to {found.harmless} costs at most {100 * HARMLESS_LOSS:.0f} points."
+    if found.collapsed is None:
+        return f"{told} No staleness tried takes more than half of the robustness."
+    return f"{told} {found.collapsed} is the first that takes more than half of the robustness."
 
 
 def _schedule(outcomes: Outcomes) -> str:

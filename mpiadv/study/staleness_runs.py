@@ -5,17 +5,17 @@ one rank, as in Bhat, Tsipras and Madry 2019), staleness that shrinks while the 
 or constant staleness at another learning rate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from math import inf
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from mpiadv.config import Config
 from mpiadv.report.reading import Floats, Log
-from mpiadv.report.series import final_evaluation, mean
+from mpiadv.report.series import attacked_again, final_evaluation, mean
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Request, Run
 
@@ -98,7 +98,7 @@ class Limits:
 
     Attributes:
         reference: the smallest staleness, usually 0.
-        harmless: the largest staleness below `collapsed` that costs at most `HARMLESS_LOSS`.
+        harmless: the largest staleness that, as all smaller ones, costs at most `HARMLESS_LOSS`.
         collapsed: the smallest staleness with less than `COLLAPSED_SHARE` of the reference's
             adversarial accuracy, or none because it diverged.
         unlearnt: where natural accuracy, too, is below `COLLAPSED_SHARE` of the reference's:
@@ -119,7 +119,7 @@ def constant_run(config: Config, staleness: int, rate: float | None = None) -> R
             name=f"s{staleness}",
             overrides={
                 **_bounds(config, staleness, staleness),
-                **_fresh(config, num_steps),
+                **_fresh(num_steps),
                 "log.snapshot_every": snapshot_every(num_steps, staleness),
             },
         )
@@ -147,7 +147,7 @@ def long_run(request: Request) -> Run:
         name=f"s{staleness}-long",
         overrides={
             **_bounds(config, staleness, staleness),
-            **_fresh(config, num_steps),
+            **_fresh(num_steps),
             "training.num_steps": num_steps,
         },
     )
@@ -224,10 +224,11 @@ def outcome_of(run: Run, log: Log | None) -> Outcome:
 
 
 def limits(constant: Mapping[int, Outcome]) -> Limits | None:
-    """Where robustness ends; None as long as the smallest staleness is not trained."""
+    """Where robustness ends; None as long as the smallest staleness has none."""
     judged = {s: outcome for s, outcome in sorted(constant.items()) if outcome.is_judged}
     reference = min(constant, default=None)
-    if reference not in judged or judged[reference].state is State.DIVERGED:
+    # Not "at most 0": NaN where it diverged.
+    if reference not in judged or not judged[reference].adversarial > 0:
         return None
     full = judged[reference]
     unlearnt = [s for s, o in judged.items() if o.natural < COLLAPSED_SHARE * full.natural]
@@ -235,18 +236,20 @@ def limits(constant: Mapping[int, Outcome]) -> Limits | None:
     enough = COLLAPSED_SHARE * full.adversarial
     # Not "below": the accuracy of a diverged run is NaN.
     collapsed = next((s for s, o in learnt.items() if not o.adversarial >= enough), None)
-    harmless = [
-        s
-        for s, outcome in learnt.items()
-        if reference < s < (collapsed or inf)
-        and outcome.adversarial >= full.adversarial - HARMLESS_LOSS
-    ]
+    least = max(enough, full.adversarial - HARMLESS_LOSS)
+    harmless = list(takewhile(lambda s: learnt[s].adversarial >= least, learnt))
     return Limits(
         reference=reference,
-        harmless=max(harmless, default=None),
+        harmless=max(harmless[1:], default=None),
         collapsed=collapsed,
         unlearnt=tuple(unlearnt),
     )
+
+
+def is_of_the_papers_data(outcomes: Iterable[Outcome]) -> bool:
+    """Whether runs, those that have begun, may be set beside the paper's."""
+    logs = [outcome.log for outcome in outcomes if outcome.log is not None]
+    return all(log.config.get("data.name") == "mnist" for log in logs)
 
 
 def most_telling(constant: Mapping[int, Outcome]) -> list[int]:
@@ -275,10 +278,8 @@ def fresh_accuracy(log: Log) -> float:
 
 def fresh_curve(log: Log) -> tuple[Floats, Floats]:
     """Steps, and accuracy on batches attacked with the parameters of that step: float64 [F]."""
-    if log.fresh is None:
-        return np.empty(0), np.empty(0)
-    ordered = log.fresh[np.argsort(log.fresh["step"], kind="stable")]
-    return np.asarray(ordered["step"], np.float64), np.asarray(ordered["accuracy"], np.float64)
+    _, fresh = attacked_again(log)
+    return np.asarray(fresh["step"], np.float64), np.asarray(fresh["accuracy"], np.float64)
 
 
 def _bounds(config: Config, largest: int, final: int) -> dict[str, Any]:
@@ -291,9 +292,7 @@ def _bounds(config: Config, largest: int, final: int) -> dict[str, Any]:
     }
 
 
-def _fresh(config: Config, num_steps: int) -> dict[str, Any]:
-    if "fresh_every" not in type(config.log).model_fields:
-        return {}
+def _fresh(num_steps: int) -> dict[str, Any]:
     return {"log.fresh_every": max(1, num_steps // NUM_FRESH)}
 
 
@@ -311,9 +310,9 @@ def _finals(ranges: Mapping[str, Any], largest: int) -> list[int]:
 def _state(log: Log | None) -> State:
     if log is None:
         return State.MISSING
-    if len(log.events_of("diverged")):
-        return State.DIVERGED
-    return State.FINISHED if log.condition == "finished" else State.UNFINISHED
+    if log.condition == "finished":
+        return State.FINISHED
+    return State.DIVERGED if len(log.events_of("diverged")) else State.UNFINISHED
 
 
 def _has_trained(outcome: Outcome) -> bool:
