@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -147,8 +148,8 @@ class MpiTrainerLink:
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         rest = [attacker for attacker in self._attackers if attacker not in first]
         self._outbox += [
-            _Portion(slot=slot, attackers=attackers, goes_ahead=attackers is first)
-            for attackers in (first, rest)
+            _Portion(slot=slot, attackers=attackers, goes_ahead=goes_ahead)
+            for attackers, goes_ahead in ((first, True), (rest, False))
             if attackers
         ]
         if self._attackers:
@@ -207,7 +208,7 @@ class MpiTrainerLink:
             message = self._wires.spec(portion.slot.buffer)
             for attacker in portion.attackers:
                 request = self._wires.parameters.Issend(message, attacker, TAG_VERSION)
-                self._requests.add(request, lambda portion=portion: self._taken(portion))  # type: ignore[misc]
+                self._requests.add(request, partial(self._taken, portion))
 
     def _taken(self, portion: _Portion) -> None:
         portion.taken += 1
