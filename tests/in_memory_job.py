@@ -5,12 +5,13 @@ every seed is another schedule: messages held back, ranks a hundred times slower
 for a while. Time is virtual; a turn or a sleep passes some of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 
-from mpiadv.comm.links import Farewell, Order
+from mpiadv.comm.links import Farewell, Order, ParameterSlot
 from mpiadv.comm.memory import MemoryNetwork, MemoryTrainerLink
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
@@ -59,12 +60,20 @@ class Saved:
 
 
 class CountingLink(MemoryTrainerLink):
-    """Counts grants, and the receives posted at once for one attacker."""
+    """Counts grants, and the receives posted at once for one attacker.
+
+    `sent_first` tells for each version to whom it went ahead of the others.
+    """
 
     def __init__(self, network: MemoryNetwork) -> None:
         super().__init__(network)
         self.num_grants = 0
         self.largest_posted_of_one = 0
+        self.sent_first: dict[int, list[int]] = {}
+
+    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        self.sent_first[slot.version] = list(first)
+        super().broadcast(slot, first=first)
 
     def grant(self, attacker: int, order: Order) -> None:
         super().grant(attacker, order)

@@ -244,6 +244,19 @@ def test_probe_without_a_batch_to_go_with_comes_with_the_farewell() -> None:
         assert ticket in [probed.ticket for probed in job.probes]
 
 
+def test_version_goes_first_to_whoever_needs_it_for_the_next_ticket() -> None:
+    job = Job(JobShape(rule=rule(6, 2, 2), num_attackers=3, outstanding=2)).run()
+    ahead = {version: first for version, first in job.link.sent_first.items() if first}
+    crafted_by = {record.ticket: record.origin.rank for record in job.records}
+    assert len(ahead) > len(job.records) // 4
+    assert all(first == [crafted_by[version + 1]] for version, first in ahead.items())
+
+
+def test_version_goes_to_all_at_once_where_staleness_is_constant() -> None:
+    job = Job(JobShape(rule=rule(6, 6, 2), num_attackers=3, outstanding=2)).run()
+    assert not any(job.link.sent_first.values())
+
+
 def test_bounded_mode_stays_within_the_bounds_of_the_rule() -> None:
     shape = JobShape(rule=rule(16, 4, 4), num_attackers=3, mode=StalenessMode.BOUNDED)
     fresher = 0

@@ -357,11 +357,19 @@ class Trainer(Generic[BatchT]):
             self._link.recycle(slot)
 
     def _in_a_hurry(self, version: int) -> list[int]:
-        """Who crafts the ticket that is trained on right after the one of this version."""
-        if not self._learner.leaves_host_free:
-            return []  # a head start would last as long as the training step
-        owed_by = self.dispatcher.owed_by
-        return [attacker for attacker in self._link.attackers if version + 1 in owed_by(attacker)]
+        """Who needs this version for the ticket that is trained on right after the version's own.
+
+        Nobody where attacks are finished on older parameters, or where the host trains: a head
+        start would last as long as the training step then.
+        """
+        rule, ticket = self.dispatcher.rule, version + 1
+        settings = self.ring.settings.get(rule.first_version(ticket))
+        if settings is None or not self._learner.leaves_host_free:
+            return []
+        last = max(0, rule.crafting_steps(settings.num_steps) - 1)
+        if rule.version(ticket, last, settings.num_steps) != version:
+            return []
+        return [a for a in self._link.attackers if ticket in self.dispatcher.owed_by(a)]
 
     def _keep_alive(self) -> None:
         """Attackers wait with a deadline too: say now and then that the trainer is alive."""
