@@ -18,7 +18,10 @@ from mpiadv.study.staleness_runs import Limits, Outcome, State, limits, snapshot
 def test_runs_that_figures_share_are_trained_once() -> None:
     request = request_of("staleness", "small", PRESETS["small"], [])
     runs = {run.name: run for run in STALENESS.plan(request)}
-    assert len(runs) == 10 + 3 * 3 + 2 * 4  # of s, of refreshed ones, of other learning rates
+    ranges = request.ranges
+    refreshed = len(ranges["max_staleness"]) * len(ranges["final_staleness"])
+    other_rates = (len(ranges["learning_rates"]) - 1) * len(ranges["map_staleness"])
+    assert len(runs) == len(ranges["staleness"]) + refreshed + other_rates
     assert not any(name.endswith("-rate0.001") for name in runs)
     for name, run in runs.items():
         assert run.overrides["staleness.publish_every"] == 1 and run.ranks == 1
