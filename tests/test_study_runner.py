@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from made_up_staleness import MadeUp, write_run
 from made_up_study import finish_runs, open_study
 
 from mpiadv.errors import UserError
@@ -15,6 +16,7 @@ from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Run
 from mpiadv.study.processes import Interruption, Job, interruptible, run_jobs
 from mpiadv.study.runner import Means, train
+from mpiadv.study.staleness_runs import State
 
 
 def job(name: str, code: str, *, slots: int = 1, output: Path | None = None) -> Job:
@@ -125,6 +127,28 @@ def test_run_that_fails_stops_no_other_and_is_told(
     assert "k2 (2 of 4): finished" in told
     assert "k4 (3 of 4): failed" in told and "exit code 2: no such model" in told
     assert "k8 (4 of 4): failed" in told and "killed by signal 9" in told
+
+
+def test_error_of_an_earlier_attempt_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_study(tmp_path, "power", "study.training_steps=[1]")
+    (tmp_path / "runs/k1.txt").write_text("mpiadv: error: the disk is full\n")
+    said = training_as(monkeypatch, {"k1": "import sys; print('step 3'); sys.exit(1)"})
+    train(folder, means(said))
+    assert "exit code 1: step 3" in said[-1]
+
+
+def test_run_that_diverged_is_a_result_and_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_study(tmp_path, "staleness")
+    first, *others = (run.name for run in folder.runs)
+    write_run(folder, first, MadeUp(state=State.DIVERGED))
+    said = training_as(monkeypatch, {name: "" for name in others})
+    assert train(folder, means(said)) == {}
+    assert said[0].endswith("diverged before")
+    assert not any("started" in line and line.startswith(f"{first} ") for line in said)
 
 
 def test_bad_input_of_the_first_run_is_that_of_the_study(

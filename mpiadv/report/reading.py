@@ -23,6 +23,9 @@ Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""
 Floats = npt.NDArray[np.float64]
 
+DIVERGED = "diverged"
+"""Condition of a run that ended as its loss stopped being a number."""
+
 _NEEDED = ("train", "evaluation", "events")
 _MOST_SNAPSHOTS = 10
 _MOST_IMAGES = 4
@@ -109,7 +112,7 @@ class Log:
         """How the run stands, in a few words."""
         if self.state is RunState.STOPPED and len(self.events):
             kind = text(self.events[-1]["kind"])
-            return kind if kind in ("interrupted", "diverged") else "stopped"
+            return kind if kind in ("interrupted", DIVERGED) else "stopped"
         if self.state is RunState.UNKNOWN and self.hash:
             return "finished"
         return self.state.value

@@ -10,7 +10,7 @@ import yaml
 
 from mpiadv.config import Config, flatten, parse_config
 from mpiadv.errors import UserError
-from mpiadv.report.reading import Log, read_log, text
+from mpiadv.report.reading import DIVERGED, Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows
 from mpiadv.study.plan import Request, Run, configuration, require_consistent
@@ -56,6 +56,11 @@ class StudyFolder:
     def has_log(self, name: str) -> bool:
         """Whether a run has a log, be it readable or not."""
         return (self.folder_of(name) / LOG_NAME).exists()
+
+    def has_diverged(self, name: str) -> bool:
+        """Whether a run ended because its loss stopped being a number: a result, too."""
+        log = self.log(name)
+        return log is not None and log.condition == DIVERGED
 
     def log(self, name: str, *, snapshots: bool = False) -> Log | None:
         """The log of a run, in whatever state; None where there is none that can be read."""

@@ -146,6 +146,15 @@ def step_seconds(log: Log) -> Floats:
     return np.maximum(seconds - np.array(evaluating, np.float64), 0.0)
 
 
+def elapsed_seconds(log: Log) -> Floats:
+    """Seconds until the end of each training step: float64 [rows].
+
+    None are known, [0], of a log that was lost and begun anew in the course of the run.
+    """
+    begins = log.train["step"][:1].tolist() == [0]
+    return np.cumsum(step_seconds(log)) if begins else np.zeros(0)
+
+
 def usual_step_seconds(log: Log) -> float:
     """Median seconds per training step, over means of blocks of steps.
 
@@ -164,7 +173,7 @@ def common_accuracy(logs: list[Log]) -> float:
 
 def reached(log: Log, target: float) -> Reached | None:
     """When a run first had the adversarial accuracy `target`; None where it never had."""
-    elapsed = np.cumsum(step_seconds(log))
+    elapsed = elapsed_seconds(log)
     for row in log.evaluation:
         if 0 < target <= row["adversarial_accuracy"] and 0 < row["step"] <= len(elapsed):
             step = int(row["step"])
@@ -181,7 +190,7 @@ HEADLINE = Study(
 
 
 def _arm(folder: StudyFolder, name: str, log: Log, target: float) -> Arm:
-    elapsed = np.cumsum(step_seconds(log))
+    elapsed = elapsed_seconds(log)
     tested = log.evaluation[(log.evaluation["step"] > 0) & (log.evaluation["step"] <= len(elapsed))]
     return Arm(
         label=LABELS[name],

@@ -64,6 +64,8 @@ class _Progress:
     interruption: Interruption
     succeeded: int = 0
     failed: dict[str, Path] = field(default_factory=dict)
+    _said_before: dict[str, int] = field(default_factory=dict)
+    """Length of the output of earlier attempts."""
 
     def place(self, name: str) -> str:
         """The run's number."""
@@ -72,6 +74,8 @@ class _Progress:
 
     def started(self, job: Job) -> None:
         """A run has started."""
+        assert job.output is not None
+        self._said_before[job.name] = job.output.stat().st_size if job.output.exists() else 0
         self.say(f"{job.name} {self.place(job.name)}: started")
 
     def ended(self, job: Job, code: int, seconds: float) -> None:
@@ -88,7 +92,10 @@ class _Progress:
             self.say(f"{began} interrupted after {seconds:.0f} s")
         else:
             assert job.output is not None
-            reason = _last_line(job.output)
+            reason = _last_line(job.output, self._said_before[job.name])
+            if self.folder.has_diverged(job.name):
+                self.say(f"{began} diverged after {seconds:.0f} s: {reason}")
+                return
             if code == EXIT_BAD_INPUT and not self.succeeded and not self.failed:
                 # Runs name the option of their own command line.
                 told = reason.replace("output=FOLDER", "--output FOLDER")
@@ -112,6 +119,8 @@ def train(folder: StudyFolder, means: Means) -> dict[str, Path]:
             means.say(
                 f"{run.name} {progress.place(run.name)}: done before{accuracy(folder, run.name)}"
             )
+        elif folder.has_diverged(run.name):
+            means.say(f"{run.name} {progress.place(run.name)}: diverged before")
         else:
             waiting.append(_training(folder, run))
     run_jobs(
@@ -216,8 +225,8 @@ def _share_of(items: Sequence[T], means: Means) -> list[T]:
     return list(items[number - 1 :: count])
 
 
-def _last_line(output: Path) -> str:
-    """What a program said last: its error, or else whatever it was."""
-    lines = output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _last_line(output: Path, start: int) -> str:
+    """What a program said last, from byte `start` on: its error, or else whatever it was."""
+    lines = output.read_bytes()[start:].decode(errors="replace").strip().splitlines()
     errors = [match[1] for match in map(_ERROR.match, lines) if match]
     return (errors or lines or [f"see {output}"])[-1]
