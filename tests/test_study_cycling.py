@@ -81,6 +81,14 @@ def test_snapshots_at_uneven_steps_are_paired_by_their_distance() -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_lags_of_one_part_of_the_run_are_left_out() -> None:
+    steps = np.concatenate([np.arange(0, 400, 6), np.arange(400, 1600, 8)])
+    found = autocorrelation(steps, moving(80, steps))
+    assert (found.lags % 8 == 0).all()
+    cycle = find_cycle(found)
+    assert cycle is not None and cycle.period == 80
+
+
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf], ids=["zero", "nan", "infinite"])
 def test_perturbation_without_a_direction_counts_nowhere(bad: float) -> None:
     steps = np.arange(0, 200, 10)

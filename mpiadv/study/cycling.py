@@ -57,7 +57,9 @@ class Cycle:
 def autocorrelation(steps: npt.ArrayLike, perturbations: npt.NDArray[Any]) -> Autocorrelation:
     """C of perturbations [T >= 1, N, ...] taken after `steps` [T], at the lags that occur.
 
-    Perturbations that are zero or not finite have no direction, and count nowhere.
+    Lags that occur in a part of the run alone are left out: where a resumed run took its snapshots
+    at other distances, C would tell of one part here and of another there. Perturbations that are
+    zero or not finite have no direction, and count nowhere.
     """
     times = np.asarray(steps, np.int64)
     distance = times[None, :] - times[:, None]
@@ -69,7 +71,9 @@ def autocorrelation(steps: npt.ArrayLike, perturbations: npt.NDArray[Any]) -> Au
         known = np.isfinite(similarities)
         sums += np.bincount(place[known], similarities[known], minlength=len(lags))
         counts += np.bincount(place[known], minlength=len(lags))
-    seen = counts > 0
+    # Of snapshots at equal distances at least half have another one behind them at each lag.
+    is_common = 2 * np.bincount(place) >= len(times) - 1
+    seen = (counts > 0) & is_common
     return Autocorrelation(lags=lags[seen], similarity=sums[seen] / counts[seen])
 
 
