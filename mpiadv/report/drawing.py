@@ -124,10 +124,15 @@ def stacked_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]]) -> None:
         axis.yaxis.set_major_locator(MaxNLocator(16, integer=True))
 
 
-def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
-    """The legend of `axis` under the whole figure."""
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+def legend_below(figure: Figure, axes: Axes | Sequence[Axes], columns: int) -> None:
+    """One legend under the whole figure, with each label of the axes once."""
+    shown: dict[str, Any] = {}
+    for axis in [axes] if isinstance(axes, Axes) else axes:
+        handles, labels = axis.get_legend_handles_labels()
+        shown.update(zip(labels, handles, strict=True))
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower center", ncols=columns, frameon=False
+    )
 
 
 def png(figure: Figure) -> bytes:

@@ -84,7 +84,7 @@ def stale_and_fresh(outcomes: Outcomes) -> Picture | None:
         axis.set_title(f"staleness {staleness}")
     for axis in axes[1:]:
         axis.set_ylabel("")
-    legend_below(figure, axes[0], 4)
+    legend_below(figure, axes, 4)
     return Picture(
         name="stale-and-fresh",
         title="Accuracy on stale and on fresh training examples (the paper's figure 5)",
@@ -260,7 +260,7 @@ def _add_stale_and_fresh(axis: Axes, log: Log) -> None:
     else:
         tests = log.evaluation
         axis.plot(
-            tests["step"], 100 * tests["adversarial_accuracy"], color=FRESH, marker="s", ms=4,
+            tests["step"], 100 * tests["adversarial_accuracy"], color="#555555", marker="s", ms=4,
             label="attacked test images",
         )  # fmt: skip
     over_steps(axis, "accuracy (%)", num_steps=log.num_steps, resumes=log.resumes)
@@ -268,8 +268,14 @@ def _add_stale_and_fresh(axis: Axes, log: Log) -> None:
 
 
 def _second_curve(logs: Sequence[Log]) -> str:
-    if any(len(fresh_curve(log)[0]) for log in logs):
+    have_fresh = [len(fresh_curve(log)[0]) > 0 for log in logs]
+    if all(have_fresh):
         return "the same batches attacked with the parameters of that step"
+    if any(have_fresh):
+        return (
+            "the same batches attacked with the parameters of that step; on attacked test images "
+            "where the log holds no such"
+        )
     return "attacked test images, as these logs hold no fresh training examples"
 
 
