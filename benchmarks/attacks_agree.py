@@ -142,9 +142,7 @@ def _auto_attack(network: Network, options: argparse.Namespace) -> bool:
     here = _evaluated(options, "autoattack", count, keep=True)
     planned = plan_attacks(["autoattack"], norm="linf", epsilon=epsilon, each_alone=False)
     seed = seed_for(network.config.seed, Purpose.EVALUATION, 0, planned[0].seed_key, 0)
-    direct = AutoAttack(
-        network.model, norm="Linf", eps=epsilon, seed=seed, device="cpu", verbose=False
-    )
+    direct = AutoAttack(network.model, norm="Linf", eps=epsilon, seed=seed, device="cpu")
     images, labels = network.images[:count], network.labels[:count]
     crafted, _ = direct.run_standard_evaluation(images, labels, batch_size=count)
     there = network.accuracy(crafted)
