@@ -10,6 +10,7 @@ others alone would move the figures by tenths of a point: accuracies must be wit
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -146,7 +147,7 @@ def _auto_attack(network: Network, options: argparse.Namespace) -> bool:
     images, labels = network.images[:count], network.labels[:count]
     crafted, _ = direct.run_standard_evaluation(images, labels, batch_size=count)
     there = network.accuracy(crafted)
-    agrees = here.accuracy == there and all(
+    agrees = math.isclose(here.accuracy, there) and all(
         np.array_equal(image, crafted[index].numpy()) for index, image in here.broken.items()
     )
     _tell(f"AutoAttack, linf {epsilon:g}; pyautoattack, same bits", count, here, there, agrees)
@@ -176,6 +177,7 @@ def _evaluated(
                 "--attack", attack, "--samples", str(num_images), "--no-probe",
                 "--output", folder, *(["--save-examples"] if keep else []),
                 f"evaluation.batch_size={min(num_images, BATCH_SIZE)}",
+                f"training.threads={torch.get_num_threads()}",
             ],
             check=True,
             stdout=subprocess.DEVNULL,
