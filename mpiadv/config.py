@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 from mpiadv.tickets import StalenessRule
 from mpiadv.yaml_files import read_settings
@@ -278,17 +279,6 @@ def _is_free_to_change(key: str) -> bool:
     return any(
         key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level of dotted keys; free-form `arguments` stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and key != "arguments":
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:

@@ -9,7 +9,8 @@ import yaml
 from torch import Tensor, nn
 
 from mpiadv.checkpoint import Checkpoint
-from mpiadv.config import Config, flatten
+from mpiadv.config import Config
+from mpiadv.dotted_keys import flatten
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.trainer import Published
 from mpiadv.errors import UserError

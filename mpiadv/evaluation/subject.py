@@ -5,7 +5,7 @@ Knows no attack and no communicator.
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mpiadv.checkpoint import load_checkpoint
 from mpiadv.config import Config, override_config
+from mpiadv.dotted_keys import nested
 from mpiadv.errors import UserError
 from mpiadv.models import fingerprint
 from mpiadv.runlog import read_attributes, read_table
@@ -128,7 +129,7 @@ def _read_checkpoint(path: Path, overrides: Sequence[str]) -> Subject:
         raise UserError(f"{path} is no checkpoint of a training run of mpiadv") from None
     return Subject(
         path=path,
-        config=override_config(_nested(identity), overrides),
+        config=override_config(nested(identity), overrides),
         weights=weights,
         unsaved_buffers=buffers,
     )
@@ -171,15 +172,3 @@ def _hash_told(log: Path) -> str | None:
 
 def _changes_model(overrides: Sequence[str]) -> bool:
     return any(override.startswith("model.") for override in overrides)
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
-    return tree

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from mpiadv.config import flatten
+from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog import FORMAT_VERSION

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from mpiadv.config import Config, flatten, parse_config
+from mpiadv.config import Config, parse_config
+from mpiadv.dotted_keys import flatten, nested
 from mpiadv.errors import UserError
 from mpiadv.report.reading import DIVERGED, Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
@@ -201,25 +202,13 @@ def _finished(study: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _config_of(log: Log) -> Config:
     """The configuration in a log; settings that are newer than it have their defaults."""
-    return parse_config(_nested(log.config))
+    return parse_config(nested(log.config))
 
 
 def _settings(config: Config) -> dict[str, Any]:
     flat = flatten(config.model_dump(mode="json"))
     recorded = {key: value for key, value in flat.items() if key.startswith(NEEDED_FOR_REUSE)}
     return {**recorded, **config.identity()}
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
-    return tree
 
 
 def _copy(source: Path, target: Path) -> None:

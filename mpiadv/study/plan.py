@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from mpiadv.config import Config, flatten, override_config, parse_config
+from mpiadv.config import Config, override_config, parse_config
+from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 
 OF_STUDY = "study."
