@@ -17,7 +17,8 @@ Rows = npt.NDArray[np.void]
 """A table in memory: a structured array [rows]."""
 
 
-def _column(dtype: str, unit: str) -> Any:
+def column(dtype: str, unit: str) -> Any:
+    """A field that is a column: its NumPy type, and its unit or meaning."""
     return field(metadata={"dtype": dtype, "unit": unit})
 
 
@@ -25,94 +26,94 @@ def _column(dtype: str, unit: str) -> Any:
 class TrainRow:
     """A training step."""
 
-    step: int = _column("i8", "training steps done before this one")
-    ticket: int = _column("i8", "number of the adversarial batch")
-    first_version: int = _column("i8", "training steps behind the first attack step's parameters")
-    last_version: int = _column("i8", "training steps behind the last attack step's parameters")
-    first_staleness: int = _column("i4", "training steps: ticket - first_version")
-    last_staleness: int = _column("i4", "training steps: ticket - last_version")
-    rank: int = _column("i4", "rank that crafted the batch")
-    attack_steps: int = _column("i4", "attack steps of the batch")
-    epsilon: float = _column("f8", "radius of the attack's ball, pixels of [0, 1]")
-    learning_rate: float = _column("f8", "learning rate of this step")
-    loss: float = _column("f8", "training objective, mean over the batch")
-    accuracy: float = _column("f8", "accuracy on the batch's adversarial images, 0 to 1")
-    natural_accuracy: float = _column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
-    gradient_magnitude: float = _column(
+    step: int = column("i8", "training steps done before this one")
+    ticket: int = column("i8", "number of the adversarial batch")
+    first_version: int = column("i8", "training steps behind the first attack step's parameters")
+    last_version: int = column("i8", "training steps behind the last attack step's parameters")
+    first_staleness: int = column("i4", "training steps: ticket - first_version")
+    last_staleness: int = column("i4", "training steps: ticket - last_version")
+    rank: int = column("i4", "rank that crafted the batch")
+    attack_steps: int = column("i4", "attack steps of the batch")
+    epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
+    learning_rate: float = column("f8", "learning rate of this step")
+    loss: float = column("f8", "training objective, mean over the batch")
+    accuracy: float = column("f8", "accuracy on the batch's adversarial images, 0 to 1")
+    natural_accuracy: float = column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
+    gradient_magnitude: float = column(
         "f8", "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples"
     )
-    craft_seconds: float = _column("f8", "seconds: crafting of the batch")
-    parameter_wait_seconds: float = _column(
+    craft_seconds: float = column("f8", "seconds: crafting of the batch")
+    parameter_wait_seconds: float = column(
         "f8", "seconds: crafting rank waiting for parameters on their way"
     )
-    trainer_wait_seconds: float = _column(
+    trainer_wait_seconds: float = column(
         "f8", "seconds: crafting rank waiting for parameters that the trainer had yet to reach"
     )
-    grant_wait_seconds: float = _column("f8", "seconds: crafting rank without a ticket")
-    own_craft_seconds: float = _column("f8", "seconds: trainer crafting since the last step")
-    wait_seconds: float = _column("f8", "seconds: trainer idle since the last step")
-    train_seconds: float = _column("f8", "seconds: training step")
-    publish_seconds: float = _column("f8", "seconds: publishing of parameters")
-    wall_clock: float = _column("f8", "seconds since 1970-01-01 UTC, at the end of the step")
+    grant_wait_seconds: float = column("f8", "seconds: crafting rank without a ticket")
+    own_craft_seconds: float = column("f8", "seconds: trainer crafting since the last step")
+    wait_seconds: float = column("f8", "seconds: trainer idle since the last step")
+    train_seconds: float = column("f8", "seconds: training step")
+    publish_seconds: float = column("f8", "seconds: publishing of parameters")
+    wall_clock: float = column("f8", "seconds since 1970-01-01 UTC, at the end of the step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRow:
     """An evaluation against one attack."""
 
-    step: int = _column("i8", "training steps done before the evaluation")
-    attack: str = _column("S32", "name of the attack")
-    num_samples: int = _column("i8", "test images")
-    natural_accuracy: float = _column("f8", "0 to 1")
-    adversarial_accuracy: float = _column("f8", "0 to 1")
-    natural_loss: float = _column("f8", "cross-entropy, mean over the images")
-    adversarial_loss: float = _column("f8", "cross-entropy, mean over the images")
-    seconds: float = _column("f8", "seconds: the evaluation")
+    step: int = column("i8", "training steps done before the evaluation")
+    attack: str = column("S32", "name of the attack")
+    num_samples: int = column("i8", "test images")
+    natural_accuracy: float = column("f8", "0 to 1")
+    adversarial_accuracy: float = column("f8", "0 to 1")
+    natural_loss: float = column("f8", "cross-entropy, mean over the images")
+    adversarial_loss: float = column("f8", "cross-entropy, mean over the images")
+    seconds: float = column("f8", "seconds: the evaluation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreshRow:
     """A training batch attacked again, all of the attack on the parameters of its own step."""
 
-    step: int = _column("i8", "training steps done before the one that trains on the batch")
-    rank: int = _column("i4", "rank that measured")
-    accuracy: float = _column(
+    step: int = column("i8", "training steps done before the one that trains on the batch")
+    rank: int = column("i4", "rank that measured")
+    accuracy: float = column(
         "f8",
         "accuracy on the batch's adversarial images attacked anew, 0 to 1; accuracy of /train at "
         "this step is on the same images as they were crafted",
     )
-    loss: float = _column(
+    loss: float = column(
         "f8",
         "cross-entropy, mean over the batch's adversarial images attacked anew; compares with loss "
         "of /train where no part of the batch stays natural",
     )
-    seconds: float = _column("f8", "seconds: attack and measurement")
+    seconds: float = column("f8", "seconds: attack and measurement")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventRow:
     """Something that happened."""
 
-    wall_clock: float = _column("f8", "seconds since 1970-01-01 UTC")
-    step: int = _column("i8", "training steps done before the event")
-    kind: str = _column("S32", "start, resume, ...")
-    text: str = _column("S256", "what happened; cut at 256 bytes of UTF-8")
+    wall_clock: float = column("f8", "seconds since 1970-01-01 UTC")
+    step: int = column("i8", "training steps done before the event")
+    kind: str = column("S32", "start, resume, ...")
+    text: str = column("S256", "what happened; cut at 256 bytes of UTF-8")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackerRow:
     """What a crafting rank did between a start, or resume, of the run and its end."""
 
-    step: int = _column("i8", "training steps done at the end")
-    rank: int = _column("i4", "the crafting rank")
-    host: str = _column("S64", "its host")
-    tickets: int = _column("i8", "batches crafted")
-    craft_seconds: float = _column("f8", "seconds: crafting")
-    parameter_wait_seconds: float = _column("f8", "seconds: waiting for parameters on their way")
-    trainer_wait_seconds: float = _column(
+    step: int = column("i8", "training steps done at the end")
+    rank: int = column("i4", "the crafting rank")
+    host: str = column("S64", "its host")
+    tickets: int = column("i8", "batches crafted")
+    craft_seconds: float = column("f8", "seconds: crafting")
+    parameter_wait_seconds: float = column("f8", "seconds: waiting for parameters on their way")
+    trainer_wait_seconds: float = column(
         "f8", "seconds: waiting for parameters that the trainer had yet to reach"
     )
-    grant_wait_seconds: float = _column("f8", "seconds: without a ticket")
+    grant_wait_seconds: float = column("f8", "seconds: without a ticket")
 
 
 @dataclass(frozen=True, kw_only=True)

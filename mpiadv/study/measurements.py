@@ -7,67 +7,56 @@ killed process leaves it as it was; one process at a time may add to it.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
-from mpiadv.errors import UserError
-from mpiadv.runlog.rows import Rows, table_of
+from mpiadv.runlog.rows import Rows, column, table_of
+from mpiadv.study.row_files import RowFile
 from mpiadv.study.scenario import Scenario
-from mpiadv.whole_files import whole_file
-
-FORMAT_VERSION = 1
-"""Attribute `format_version` of the file."""
-
-
-def _column(dtype: str, unit: str) -> Any:
-    return field(metadata={"dtype": dtype, "unit": unit})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """One run, warm-up excluded. Shares are of wall-clock time, 0 to 1; NaN: not measured."""
 
-    ranks: int = _column("i4", "ranks, the trainer among them")
-    trainer_crafts: bool = _column("i1", "1: the trainer crafts, too; 0: it only trains")
-    repeat: int = _column("i4", "number of the measurement among its like, from 0")
-    num_steps: int = _column("i8", "training steps measured, one ticket each")
-    train_seconds: float = _column("f8", "seconds: a training step alone")
-    craft_seconds: float = _column("f8", "seconds: crafting of a batch alone")
-    ticket_seconds: float = _column("f8", "seconds: wall clock per ticket")
-    idle: float = _column("f8", "share of the trainer's time in which it waited for a batch")
-    late: float = _column("f8", "share of the trainer's time: its device done, and not noticed")
-    parameter_wait: float = _column(
+    ranks: int = column("i4", "ranks, the trainer among them")
+    trainer_crafts: bool = column("i1", "1: the trainer crafts, too; 0: it only trains")
+    repeat: int = column("i4", "number of the measurement among its like, from 0")
+    num_steps: int = column("i8", "training steps measured, one ticket each")
+    train_seconds: float = column("f8", "seconds: a training step alone")
+    craft_seconds: float = column("f8", "seconds: crafting of a batch alone")
+    ticket_seconds: float = column("f8", "seconds: wall clock per ticket")
+    idle: float = column("f8", "share of the trainer's time in which it waited for a batch")
+    late: float = column("f8", "share of the trainer's time: its device done, and not noticed")
+    parameter_wait: float = column(
         "f8", "share of the attackers' time in which they waited for parameters on their way"
     )
-    trainer_wait: float = _column(
+    trainer_wait: float = column(
         "f8", "share of the attackers' time in which they waited for parameters yet to be published"
     )
-    grant_wait: float = _column("f8", "share of the attackers' time in which they had no ticket")
-    first_staleness: float = _column("f8", "training steps, first attack step, mean of tickets")
-    first_staleness_worst: int = _column("i4", "training steps, first attack step, worst ticket")
-    last_staleness: float = _column("f8", "training steps, last attack step, mean of tickets")
-    last_staleness_worst: int = _column("i4", "training steps, last attack step, worst ticket")
-    own_seconds: float = _column(
+    grant_wait: float = column("f8", "share of the attackers' time in which they had no ticket")
+    first_staleness: float = column("f8", "training steps, first attack step, mean of tickets")
+    first_staleness_worst: int = column("i4", "training steps, first attack step, worst ticket")
+    last_staleness: float = column("f8", "training steps, last attack step, mean of tickets")
+    last_staleness_worst: int = column("i4", "training steps, last attack step, worst ticket")
+    own_seconds: float = column(
         "f8", "CPU seconds of the trainer per ticket outside emulated work and copies"
     )
-    copy_seconds: float = _column(
+    copy_seconds: float = column(
         "f8", "CPU seconds of the trainer per ticket: snapshots, taking batches out of messages"
     )
-    poll_seconds: float = _column(
+    poll_seconds: float = column(
         "f8", "CPU seconds of the trainer per ticket: moving messages while its device was busy"
     )
-    cores: float = _column(
+    cores: float = column(
         "f8", "CPU seconds of all ranks by wall clock times cores; warm-up included"
     )
-    others: float = _column("f8", "the same of everything else on the machine")
-    scenario: str = _column("S640", "what was emulated, as JSON; empty: real work")
+    others: float = column("f8", "the same of everything else on the machine")
+    scenario: str = column("S640", "what was emulated, as JSON; empty: real work")
 
 
-_TABLE = table_of(Measured, 64)
+_FILE = RowFile(name="measurements", table=table_of(Measured, 64), remedy="they are made again")
 KEY = ("scenario", "ranks", "repeat")
 """Columns that tell one measurement from another."""
 
@@ -83,36 +72,17 @@ def read_measurements(path: Path) -> Rows:
     Raises:
         UserError: the file is damaged, or of another format.
     """
-    if not path.exists():
-        return np.empty(0, _TABLE.dtype)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            version = int(file.attrs["format_version"])
-            rows: Rows = file["measurements"][:]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be read as measurements: {why}: move it away, and they are made again"
-        ) from None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: move it away"
-        )
-    return rows
+    return _FILE.read(path)
 
 
 def add_measurement(path: Path, measured: Measured) -> None:
     """Add a row to the file."""
-    rows = np.append(read_measurements(path), as_rows([measured]))
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format_version"] = FORMAT_VERSION
-        table = file.create_dataset("measurements", data=rows)
-        table.attrs.update({f"unit:{name}": unit for name, unit in _TABLE.units.items()})
+    _FILE.write(path, read_measurements(path), as_rows([measured]))
 
 
 def as_rows(measured: Sequence[Measured]) -> Rows:
     """Measurements as rows of the file."""
-    return np.array([_TABLE.as_tuple(one) for one in measured], _TABLE.dtype)
+    return _FILE.rows(measured)
 
 
 def key_of(scenario: Scenario, ranks: int, repeat: int) -> tuple[Any, ...]:

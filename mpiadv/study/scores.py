@@ -8,19 +8,14 @@ that several processes may add to it and a killed one leaves it as it was.
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
-from mpiadv.errors import UserError
-from mpiadv.runlog.rows import Rows, table_of
-from mpiadv.whole_files import whole_file
-
-FORMAT_VERSION = 1
-"""Attribute `format_version` of the file."""
+from mpiadv.runlog.rows import Rows, column, table_of
+from mpiadv.study.row_files import RowFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +37,32 @@ class Scoring:
     num_images: int
 
 
-def _column(dtype: str, unit: str) -> Any:
-    return field(metadata={"dtype": dtype, "unit": unit})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRow:
     """A network judged on examples that were made on a network."""
 
-    target: str = _column("S64", "run whose network classifies the examples")
-    source: str = _column("S64", "run on whose network the examples are made")
-    split: str = _column("S8", "test or train: which images")
-    attack_steps: int = _column("i4", "steps of PGD with a random start")
-    norm: str = _column("S8", "norm of the attack's ball")
-    epsilon: float = _column("f8", "radius of the attack's ball, pixels of [0, 1]")
-    step_size: float = _column("f8", "step size of the attack, pixels of [0, 1]")
-    images_wanted: int = _column("i8", "the first so many images were asked for")
-    num_images: int = _column("i8", "images that were attacked")
-    natural_accuracy: float = _column("f8", "of the target on natural images, 0 to 1")
-    adversarial_accuracy: float = _column("f8", "of the target on the examples, 0 to 1")
-    natural_loss: float = _column("f8", "cross-entropy on natural images, mean")
-    adversarial_loss: float = _column("f8", "cross-entropy on the examples, mean")
-    precision: str = _column("S16", "of the networks")
-    seed: int = _column("i8", "of the random starts")
-    batch_size: int = _column("i8", "images per random start's stream")
-    target_hash: str = _column("S64", "SHA-256 of the target's network")
-    source_hash: str = _column("S64", "SHA-256 of the source's network")
-    seconds: float = _column("f8", "seconds: attack, and its share of all targets")
+    target: str = column("S64", "run whose network classifies the examples")
+    source: str = column("S64", "run on whose network the examples are made")
+    split: str = column("S8", "test or train: which images")
+    attack_steps: int = column("i4", "steps of PGD with a random start")
+    norm: str = column("S8", "norm of the attack's ball")
+    epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
+    step_size: float = column("f8", "step size of the attack, pixels of [0, 1]")
+    images_wanted: int = column("i8", "the first so many images were asked for")
+    num_images: int = column("i8", "images that were attacked")
+    natural_accuracy: float = column("f8", "of the target on natural images, 0 to 1")
+    adversarial_accuracy: float = column("f8", "of the target on the examples, 0 to 1")
+    natural_loss: float = column("f8", "cross-entropy on natural images, mean")
+    adversarial_loss: float = column("f8", "cross-entropy on the examples, mean")
+    precision: str = column("S16", "of the networks")
+    seed: int = column("i8", "of the random starts")
+    batch_size: int = column("i8", "images per random start's stream")
+    target_hash: str = column("S64", "SHA-256 of the target's network")
+    source_hash: str = column("S64", "SHA-256 of the source's network")
+    seconds: float = column("f8", "seconds: attack, and its share of all targets")
 
 
-_TABLE = table_of(ScoreRow, 256)
+_FILE = RowFile(name="scores", table=table_of(ScoreRow, 256), remedy="they are computed again")
 KEY = (
     "target", "source", "target_hash", "source_hash", "split", "attack_steps", "images_wanted",
 )  # fmt: skip
@@ -103,43 +94,19 @@ def read_scores(path: Path) -> Rows:
     Raises:
         UserError: the file is damaged, or of another format.
     """
-    if not path.exists():
-        return np.empty(0, _TABLE.dtype)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            version = int(file.attrs["format_version"])
-            rows: Rows = file["scores"][:]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be read as scores: {why}: move it away, and they are computed again"
-        ) from None
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: move it away"
-        )
-    return rows
+    return _FILE.read(path)
 
 
 def add_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Add rows to the file, in place of older ones with the same key."""
     with _locked(path.with_name(f"{path.name}.lock")):
-        added = np.array([_TABLE.as_tuple(row) for row in rows], _TABLE.dtype)
-        _write(path, _without(read_scores(path), keys(added)), added)
+        added = _FILE.rows(rows)
+        _FILE.write(path, _without(read_scores(path), keys(added)), added)
 
 
 def _without(rows: Rows, gone: set[tuple[Any, ...]]) -> Rows:
     kept = [keys(rows[place : place + 1]).isdisjoint(gone) for place in range(len(rows))]
     return select(rows, kept)
-
-
-def _write(path: Path, kept: Rows, added: Rows) -> None:
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format_version"] = FORMAT_VERSION
-        table = file.create_dataset("scores", shape=(len(kept) + len(added),), dtype=_TABLE.dtype)
-        table[: len(kept)] = kept
-        table[len(kept) :] = added
-        table.attrs.update({f"unit:{name}": unit for name, unit in _TABLE.units.items()})
 
 
 @contextmanager

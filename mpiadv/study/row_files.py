@@ -1,0 +1,66 @@
+"""A table in an HDF5 file of its own, written anew with every change. Knows no study.
+
+Plain h5py reads it; each column's unit or meaning is the attribute `unit:COLUMN` of the table. A
+killed process leaves the file as it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpiadv.errors import UserError
+from mpiadv.runlog.rows import Rows, Table
+from mpiadv.whole_files import whole_file
+
+FORMAT_VERSION = 1
+"""Attribute `format_version` of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFile:
+    """A kind of file: what its table is called and holds, and how lost rows come again."""
+
+    name: str
+    table: Table
+    remedy: str
+
+    def read(self, path: Path) -> Rows:
+        """All rows; none where there is no file.
+
+        Raises:
+            UserError: the file is damaged, or of another format.
+        """
+        if not path.exists():
+            return np.empty(0, self.table.dtype)
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                version = int(file.attrs["format_version"])
+                rows: Rows = file[self.name][:]
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(
+                f"{path} cannot be read as {self.name}: {why}: move it away, and {self.remedy}"
+            ) from None
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: "
+                "move it away"
+            )
+        return rows
+
+    def write(self, path: Path, kept: Rows, added: Rows) -> None:
+        """Write the file anew."""
+        with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format_version"] = FORMAT_VERSION
+            size = (len(kept) + len(added),)
+            table = file.create_dataset(self.name, shape=size, dtype=self.table.dtype)
+            table[: len(kept)] = kept
+            table[len(kept) :] = added
+            table.attrs.update({f"unit:{name}": unit for name, unit in self.table.units.items()})
+
+    def rows(self, objects: Sequence[object]) -> Rows:
+        """Objects of the table's row type as rows."""
+        return np.array([self.table.as_tuple(one) for one in objects], self.table.dtype)
