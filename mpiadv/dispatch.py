@@ -8,6 +8,7 @@ Knows no MPI, no torch and no clock.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from heapq import heappop, heappush
 
 from mpiadv.tickets import AttackSettings, StalenessRule
 
@@ -155,6 +156,8 @@ class TicketState(Enum):
     """What the trainer knows of a live ticket."""
 
     GRANTED = auto()
+    RETURNED = auto()
+    """Its attacker was lost: to be granted again, or crafted by the trainer."""
     OWN = auto()
     RECRAFTED = auto()
     READY = auto()
@@ -166,11 +169,17 @@ class TicketEvent(Enum):
     ARRIVED = auto()
     CRAFTED_HERE = auto()
     OVERDUE = auto()
+    LOST = auto()
+    GRANTED_AGAIN = auto()
+    TAKEN = auto()
 
 
 TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
     (TicketState.GRANTED, TicketEvent.ARRIVED): TicketState.READY,
     (TicketState.GRANTED, TicketEvent.OVERDUE): TicketState.RECRAFTED,
+    (TicketState.GRANTED, TicketEvent.LOST): TicketState.RETURNED,
+    (TicketState.RETURNED, TicketEvent.GRANTED_AGAIN): TicketState.GRANTED,
+    (TicketState.RETURNED, TicketEvent.TAKEN): TicketState.OWN,
     (TicketState.RECRAFTED, TicketEvent.ARRIVED): TicketState.READY,
     (TicketState.RECRAFTED, TicketEvent.CRAFTED_HERE): TicketState.READY,
     (TicketState.OWN, TicketEvent.CRAFTED_HERE): TicketState.READY,
@@ -243,6 +252,7 @@ class Dispatcher:
         self._closed = False
         self._next_ticket = first_ticket
         self._states: dict[int, TicketState] = {}
+        self._returned: list[int] = []
         self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
         self._charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
 
@@ -263,12 +273,16 @@ class Dispatcher:
 
     def next_grant(self) -> Grant | None:
         """The next ticket to give out and the attacker to craft it, None while there is none."""
-        if not self._startable():
+        if not self._returned and not self._startable():
             return None
         attacker = self._least_burdened()
         if attacker is None:
             return None
-        ticket = self._take(TicketState.GRANTED)
+        if self._returned:
+            ticket = heappop(self._returned)
+            self._happened(ticket, TicketEvent.GRANTED_AGAIN)
+        else:
+            ticket = self._take(TicketState.GRANTED)
         self._owed[attacker].add(ticket)
         self._charged[attacker].add(ticket)
         return Grant(ticket=ticket, attacker=attacker, patient=self._attackers_have_slack())
@@ -295,6 +309,19 @@ class Dispatcher:
         self._owed[attacker].remove(ticket)
         self._release(ticket, attacker)
 
+    def lost(self, attacker: int) -> list[int]:
+        """Book that `attacker` is gone for good: the tickets that are to be crafted anew, sorted.
+
+        From now on nothing may be booked as coming from it.
+        """
+        self._charged.pop(attacker)
+        owed = sorted(self._owed.pop(attacker))
+        anew = [ticket for ticket in owed if self.state(ticket) is TicketState.GRANTED]
+        for ticket in anew:
+            self._happened(ticket, TicketEvent.LOST)
+            heappush(self._returned, ticket)
+        return anew
+
     def overdue(self, ticket: int) -> None:
         """Craft a granted ticket here as well; the first copy wins, both are identical."""
         self._happened(ticket, TicketEvent.OVERDUE)
@@ -312,8 +339,7 @@ class Dispatcher:
         if self._states.get(self.step) is TicketState.READY:
             return Train(ticket=self.step)
         step = self.own.next_step(versions)
-        if step is None and self._may_take_own():
-            self.own.add(self._take(TicketState.OWN))
+        if step is None and self._take_own():
             step = self.own.next_step(versions)
         return step
 
@@ -355,7 +381,20 @@ class Dispatcher:
         free = [a for a in self._charged if len(self._charged[a]) < self._outstanding]
         return min(free, key=lambda a: (len(self._owed[a]), a), default=None)
 
-    def _may_take_own(self) -> bool:
+    def _take_own(self) -> bool:
+        """Take a ticket to craft here; False where there is none, or attackers will do it."""
+        if self._returned:
+            # No attacker had credit for it, and the trainer would wait for it.
+            ticket = heappop(self._returned)
+            self._happened(ticket, TicketEvent.TAKEN)
+            self.own.add(ticket)
+            return True
+        if self._may_take_new():
+            self.own.add(self._take(TicketState.OWN))
+            return True
+        return False
+
+    def _may_take_new(self) -> bool:
         # With nothing live no attacker has credit left: all of it is on tickets consumed without
         # them, and may be so for long.
         is_worth_it = self._trainer_crafts and self._attackers_fall_short()

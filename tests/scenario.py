@@ -26,7 +26,7 @@ class Scenario:
 
     `slowness` multiplies an attacker's times; `latency` and `broadcast` are the shortest and the
     longest time of a message; `overdue` is the time after which the trainer crafts a granted ticket
-    again; `changing_steps` lets every other version carry one attack step more.
+    again; `losses` tells when an attacker is lost; `changing_steps` lets every other version carry one attack step more.
     """
 
     rule: StalenessRule
@@ -44,6 +44,7 @@ class Scenario:
     broadcast: tuple[float, float] = (3.0, 3.0)
     slowness: Mapping[int, float] = field(default_factory=dict)
     overdue: float = NEVER
+    losses: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     stop_at: int | None = None
 
@@ -87,6 +88,7 @@ class Observed:
     won_races: int = 0
     lost_races: int = 0
     dropped: int = 0
+    crafted_anew: int = 0
     kept_waiting: int = 0
     returned: dict[int, int] = field(default_factory=dict)
     granted: dict[int, int] = field(default_factory=dict)

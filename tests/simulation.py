@@ -98,6 +98,9 @@ class Simulation:
         )
         self.trainer = SimulatedTrainer(self, dispatcher, start.value)
         self.attackers = {rank: SimulatedAttacker(self, rank) for rank in attackers}
+        for rank, time in scenario.losses.items():
+            if rank in self.attackers:
+                self._at(time, lambda rank=rank: self.trainer.lost(rank))  # type: ignore[misc]
         for version in sorted(start.ring):
             self.trainer.publish(version, start.ring[version])
 
@@ -243,6 +246,8 @@ class SimulatedTrainer:
             )
 
     def arrived(self, copy: Copy) -> None:
+        if copy.rank not in self._simulation.attackers:
+            return
         scenario, observed = self._simulation.scenario, self._simulation.observed
         observed.returned[copy.rank] = observed.returned.get(copy.rank, 0) + 1
         self.book.pace.crafted(scenario.attack_step * len(copy.steps))
@@ -255,10 +260,18 @@ class SimulatedTrainer:
         self.act()
 
     def dropped(self, ticket: int, attacker: int) -> None:
+        if attacker not in self._simulation.attackers:
+            return
         observed = self._simulation.observed
         observed.dropped += 1
         observed.returned[attacker] = observed.returned.get(attacker, 0) + 1
         self.book.dropped(ticket, attacker)
+        self.act()
+
+    def lost(self, attacker: int) -> None:
+        """The attacker is gone: nothing goes to it or comes from it any more."""
+        del self._simulation.attackers[attacker]
+        self._simulation.observed.crafted_anew += len(self.book.lost(attacker))
         self.act()
 
     def charges(self) -> list[int]:

@@ -56,10 +56,11 @@ def scenarios(
     modes: st.SearchStrategy[StalenessMode] = FIXED,
     overdue: st.SearchStrategy[float] = SOMETIMES_OVERDUE,
 ) -> Scenario:
-    """Random schedules of up to nine attackers, some of them a hundred times slower."""
+    """Random schedules of up to nine attackers, some far slower, some lost on the way."""
     num_steps = draw(st.integers(0, 12))
     num_attackers = draw(st.integers(0, 9))
     slow = draw(st.sets(st.integers(1, 9), max_size=3))
+    lost = draw(st.sampled_from([set(), draw(st.sets(st.integers(1, 9), max_size=9))]))
     return Scenario(
         rule=draw(rules(largest_trainer_steps=min(4, num_steps))),
         num_attackers=num_attackers,
@@ -75,5 +76,6 @@ def scenarios(
         broadcast=draw(TIMES),
         slowness={rank: 100.0 for rank in slow},
         overdue=draw(overdue),
+        losses={rank: draw(st.sampled_from([0.0, 30.0, 500.0, 3000.0])) for rank in lost},
         seed=draw(st.integers(0, 2**32)),
     )

@@ -1,6 +1,5 @@
 """The trainer's book and a rank's bench, decision by decision."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -295,6 +294,39 @@ def test_trainer_crafts_by_itself_when_nothing_is_live_and_no_credit_is_left() -
     assert dispatcher.decide(versions(1)) == AttackStep(ticket=1, step=0, version=1)
 
 
+def test_tickets_of_a_lost_attacker_are_granted_again_before_new_ones() -> None:
+    dispatcher = book(1, 2, outstanding=2)
+    assert grants(dispatcher) == [(0, 1), (1, 2), (2, 1), (3, 2)]
+    dispatcher.arrived(0, 1)
+    assert dispatcher.lost(2) == [1, 3]
+    assert grants(dispatcher) == []
+    dispatcher.trained()
+    assert grants(dispatcher) == [(1, 1)]
+    dispatcher.arrived(2, 1)
+    dispatcher.arrived(1, 1)
+    dispatcher.trained()
+    dispatcher.trained()
+    assert grants(dispatcher) == [(3, 1), (4, 1)]
+
+
+def test_trainer_crafts_what_a_lost_attacker_owed_where_nobody_has_credit() -> None:
+    dispatcher = book(1, 2, outstanding=1)
+    dispatcher.pace.trained(1.0)
+    dispatcher.pace.crafted(1.0)
+    grants(dispatcher)
+    dispatcher.lost(1)
+    assert dispatcher.next_grant() is None
+    assert dispatcher.decide(versions(0)) == AttackStep(ticket=0, step=0, version=0)
+    assert dispatcher.state(0) is TicketState.OWN
+
+
+def test_what_the_trainer_crafts_already_is_not_given_out_when_its_attacker_is_lost() -> None:
+    dispatcher = recrafted()
+    assert dispatcher.lost(1) == []
+    craft_own(dispatcher, versions(0))
+    assert dispatcher.decide(versions(0)) == Train(ticket=0)
+
+
 def in_state(state: TicketState | None) -> Dispatcher:
     """A dispatcher whose ticket 0 is in `state`."""
     if state is None:
@@ -304,6 +336,10 @@ def in_state(state: TicketState | None) -> Dispatcher:
     elif state is TicketState.GRANTED:
         dispatcher = book(1, outstanding=1)
         dispatcher.next_grant()
+    elif state is TicketState.RETURNED:
+        dispatcher = book(1, outstanding=1)
+        dispatcher.next_grant()
+        dispatcher.lost(1)
     elif state is TicketState.RECRAFTED:
         dispatcher = recrafted()
     else:
@@ -317,11 +353,6 @@ def in_state(state: TicketState | None) -> Dispatcher:
 
 STATES: list[TicketState | None] = [None, *TicketState]
 REFUSED = [(s, e) for s in STATES for e in TicketEvent if s is None or (s, e) not in TRANSITIONS]
-CALLS: dict[TicketEvent, Callable[[Dispatcher], object]] = {
-    TicketEvent.OVERDUE: lambda dispatcher: dispatcher.overdue(0),
-    TicketEvent.ARRIVED: lambda dispatcher: dispatcher._happened(0, TicketEvent.ARRIVED),
-    TicketEvent.CRAFTED_HERE: lambda dispatcher: dispatcher._happened(0, TicketEvent.CRAFTED_HERE),
-}
 
 
 @pytest.mark.parametrize(
@@ -331,7 +362,7 @@ def test_refused_event_changes_nothing(state: TicketState | None, event: TicketE
     dispatcher = in_state(state)
     before = contents(dispatcher)
     with pytest.raises(ValueError, match="cannot happen to it"):
-        CALLS[event](dispatcher)
+        dispatcher._happened(0, event)
     assert contents(dispatcher) == before
 
 

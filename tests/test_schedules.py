@@ -111,7 +111,8 @@ def test_credits_and_rings_stay_within_their_bounds(scenario: Scenario) -> None:
 @given(scenarios(modes=BOTH, overdue=QUICKLY_OVERDUE))
 def test_lost_races_leave_the_bits_and_give_the_credit_back(scenario: Scenario) -> None:
     observed = simulate(scenario)
-    assert observed.granted == observed.returned
+    for attacker in observed.granted.keys() - scenario.losses.keys():
+        assert observed.granted[attacker] == observed.returned[attacker]
     assert observed.credits_left_charged == 0
     if scenario.mode is StalenessMode.FIXED:
         assert observed.value == sequential_value(scenario)
@@ -172,6 +173,16 @@ def test_trainer_alone_goes_on_while_every_attacker_hangs() -> None:
     observed = simulation.run()
     assert observed.step_ended[-1] < 60_000
     assert observed.value == sequential_value(scenario)
+
+
+def test_lost_attackers_cost_their_tickets_and_no_bits() -> None:
+    rule = StalenessRule(max_staleness=8, final_staleness=2, publish_every=2)
+    steady = Scenario(rule=rule, num_attackers=4)
+    undisturbed = simulate(steady)
+    for losses in ({2: 900.0}, {1: 900.0, 4: 900.0}, {1: 300.0, 2: 600.0, 3: 601.0, 4: 900.0}):
+        observed = simulate(replace(steady, losses=losses))
+        assert observed.value == undisturbed.value
+        assert len(losses) <= observed.crafted_anew <= 2 * len(losses)
 
 
 RULES = {
