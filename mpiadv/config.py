@@ -177,6 +177,10 @@ class TrainingConfig(Section):
     """Training steps; each consumes one ticket."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
+    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What crafted batches and published parameters are rounded to, so that they take half as many
+    bytes on the network; also what the trainer crafts, so that the bits are the same for any number
+    of ranks. The trained model itself is never rounded."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU of the rank's local number where there is one, else the CPU."""
     threads: AtLeastOne | Literal["auto"] = 1

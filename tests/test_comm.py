@@ -29,6 +29,10 @@ SHAPES = {
     "one": BatchShape(batch_size=1, image_shape=(1, 1, 2)),
     "digits": BatchShape(batch_size=7, image_shape=(1, 8, 8), with_natural=True),
     "color": BatchShape(batch_size=5, image_shape=(3, 5, 3), with_natural=True),
+    "float16": BatchShape(
+        batch_size=5, image_shape=(3, 5, 3), with_natural=True, wire_dtype="float16"
+    ),
+    "bfloat16": BatchShape(batch_size=7, image_shape=(1, 8, 8), wire_dtype="bfloat16"),
 }
 
 

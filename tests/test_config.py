@@ -184,6 +184,7 @@ IDENTITY = {
     "staleness.mode=bounded": True,
     "training.num_steps=401": True,
     "training.precision=bfloat16": True,
+    "training.wire_dtype=float16": True,
     "output=elsewhere": False,
     "deadline_seconds=5": False,
     "data.root=elsewhere": False,

@@ -1,5 +1,6 @@
 """The contract end to end: the trained bits do not depend on ranks, timing or interruptions."""
 
+import copy
 import itertools
 import os
 import random
@@ -65,14 +66,28 @@ FEATURES = {
     ),
 }  # fmt: skip
 
+WIRES = {
+    "synchronous_float16_wire": (*RULES["synchronous"], "training.wire_dtype=float16"),
+    "synchronous_bfloat16_wire": (*RULES["synchronous"], "training.wire_dtype=bfloat16"),
+    "constant_float16_wire": (*RULES["constant"], "training.wire_dtype=float16"),
+    "refreshed_bfloat16_wire": (*RULES["refreshed"], "training.wire_dtype=bfloat16"),
+    "natural_float16_wire": (
+        *RULES["two_trainer_steps"], "training.wire_dtype=float16", "objective.clean_fraction=0.5",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train",
+    ),
+}  # fmt: skip
+WIRE_RANKS = (3, 2, 1)
+
 CASES = {
     **{f"{name}-float32": rule for name, rule in RULES.items()},
     **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
     **FEATURES,
+    **WIRES,
 }
 """Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
 
-RANKS = {name: SOME_RANKS if name in FEATURES else MANY_RANKS for name in CASES}
+RANKS = {name: MANY_RANKS for name in CASES}
+RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
 
 WATCHED = "evaluations_and_snapshots"
 IDLE_TRAINER = "trainer_crafts_nothing"
@@ -93,6 +108,7 @@ CHAINS = {
     "two_trainer_steps-float32": (3, 1, 5, 2),
     "batch_norm_and_dropout": (5, 8, 1, 3),
     "epsilon_warmup": (1, 2, 8, 5),
+    "natural_float16_wire": (2, 3, 1, 2),
 }
 """Case to the numbers of ranks of its first start and the three that resume it."""
 
@@ -243,13 +259,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-def plain_loop(config: Config, data_type: torch.dtype) -> str:
-    """Synchronous adversarial training in a few lines of torch; returns the model's hash."""
+def plain_loop(config: Config, data_type: torch.dtype, wire: torch.dtype) -> str:
+    """Synchronous adversarial training in a few lines of torch; returns the model's hash.
+
+    Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`.
+    """
     data = load_data(config.data).train
     order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=32)
     model = build_model(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     ).train()
+    attacked = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
@@ -257,6 +277,7 @@ def plain_loop(config: Config, data_type: torch.dtype) -> str:
     epsilon, num_attack_steps = 0.15, 5
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=data_type is torch.bfloat16)
     for ticket in range(NUM_STEPS):
+        attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
         natural, labels = data.batch(order.indices(ticket))
         generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
         noise = torch.rand(natural.shape, generator=generator) * 2 - 1
@@ -264,7 +285,7 @@ def plain_loop(config: Config, data_type: torch.dtype) -> str:
         for _ in range(num_attack_steps):
             images.requires_grad_()
             with mixed:
-                logits = model(images)
+                logits = attacked(images)
             loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, images)
             images = images.detach() + 2.5 * epsilon / num_attack_steps * gradient.sign()
@@ -272,19 +293,27 @@ def plain_loop(config: Config, data_type: torch.dtype) -> str:
             images = images.clamp(0, 1)
         optimizer.zero_grad()
         with mixed:
-            logits = model(images)
+            logits = model(images.to(wire).float())
         functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
         schedule.step()
     return fingerprint(model)
 
 
-@pytest.mark.parametrize("data_type", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("case", "data_type", "wire"),
+    [
+        ("synchronous-float32", torch.float32, torch.float32),
+        ("synchronous-bfloat16", torch.bfloat16, torch.float32),
+        ("synchronous_float16_wire", torch.float32, torch.float16),
+        ("synchronous_bfloat16_wire", torch.float32, torch.bfloat16),
+    ],
+    ids=["float32", "bfloat16", "float16_wire", "bfloat16_wire"],
+)
 def test_zero_staleness_equals_a_plain_loop(
-    runs: Path, one_thread: None, data_type: torch.dtype
+    runs: Path, one_thread: None, case: str, data_type: torch.dtype, wire: torch.dtype
 ) -> None:
-    case = f"synchronous-{str(data_type).removeprefix('torch.')}"
-    assert run_in(runs, case).hash == plain_loop(load_config(None, TINY), data_type)
+    assert run_in(runs, case).hash == plain_loop(load_config(None, TINY), data_type, wire)
 
 
 @pytest.mark.parametrize("case", CHAINS)
@@ -357,7 +386,7 @@ def parameter_wait(runs: list[Finished]) -> float:
 
 def test_attackers_seldom_wait_for_parameters(runs: Path) -> None:
     # A few per cent of the time, summed over the runs; more on a machine that is busy otherwise.
-    rules = [name for name in CASES if name not in FEATURES]
+    rules = [name for name in CASES if name not in FEATURES and name not in WIRES]
     assert (
         parameter_wait([run_in(runs, case, ranks) for case in rules for ranks in MANY_RANKS]) < 0.2
     )

@@ -66,6 +66,7 @@ def late_learner() -> TorchLearner:
         num_clean=0,
         natural_every=0,
         keep_natural=False,
+        wire_dtype="float32",
     )
     objective = Objective(function=adversarial_cross_entropy, needs_natural=False)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -72,6 +72,41 @@ def test_not_a_number_keeps_its_payload() -> None:
     assert torch.equal(other.weight.detach().view(torch.int32), bits)
 
 
+@pytest.mark.parametrize("floats", [torch.float16, torch.bfloat16], ids=str)
+def test_floats_are_rounded_on_their_way_and_nothing_else(floats: torch.dtype) -> None:
+    module = Mixed()
+    module.norm.num_batches_tracked.fill_(2**40 + 1)
+    other, state = changed(module), FlatState(module, floats)
+    flat = torch.zeros(state.num_bytes, dtype=torch.uint8)
+    state.pack(flat)
+    FlatState(other, floats).unpack(flat)
+    for (name, value), there in zip(
+        module.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        is_rounded = value.is_floating_point()
+        expected = value.to(floats).to(value.dtype) if is_rounded else value
+        assert there.dtype == value.dtype and torch.equal(there, expected), name
+
+
+@pytest.mark.parametrize("floats", [torch.float16, torch.bfloat16], ids=str)
+def test_vector_of_two_byte_floats_is_half_as_long(floats: torch.dtype) -> None:
+    module = nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32))
+    whole, half = FlatState(module).num_bytes, FlatState(module, floats).num_bytes
+    assert half - 64 == (whole - 64) / 2  # all but the counter of batch norm
+
+
+def test_largest_value_is_found_in_parameters_and_buffers() -> None:
+    module = Mixed()
+    module.norm.num_batches_tracked.fill_(2**40)
+    for tensor in (module.norm.running_var, module.float64_values.data):
+        tensor.view(-1)[1] = -7e4
+        assert float(FlatState(module).largest()) == 7e4
+        tensor.view(-1)[1] = float("nan")
+        assert torch.isnan(FlatState(module).largest())
+        tensor.view(-1)[1] = 0.0
+    assert float(FlatState(nn.ReLU()).largest()) == 0.0
+
+
 def test_unpacking_writes_in_place_and_records_no_gradient() -> None:
     module = nn.Linear(3, 2)
     weight, pointer = module.weight, module.weight.data_ptr()

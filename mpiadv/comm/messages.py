@@ -4,9 +4,10 @@ Each message is one buffer of bytes; headers are numpy records at its start, the
 multiple of 64 bytes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,16 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 
 ALIGNMENT = 64
+
+WireDtype = Literal["float32", "float16", "bfloat16"]
+"""What floating-point numbers are rounded to on the wire."""
+
+WIRE_ARRAYS: Mapping[WireDtype, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
+"""The arrays that hold them. NumPy has no bfloat16: its bits are in integers."""
 
 PARAMETER_HEADER = np.dtype(
     [
@@ -73,11 +84,12 @@ FAREWELL_MESSAGE = np.dtype(
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The arrays of a batch: images float32 [batch_size, *image_shape], labels int64."""
+    """The arrays of a batch: images [batch_size, *image_shape] in `wire_dtype`, labels int64."""
 
     batch_size: int
     image_shape: tuple[int, int, int]
     with_natural: bool = False
+    wire_dtype: WireDtype = "float32"
 
     @property
     def num_bytes(self) -> int:
@@ -90,26 +102,34 @@ class BatchShape:
 
     @property
     def _image_bytes(self) -> int:
-        return aligned(4 * self.batch_size * prod(self.image_shape))
+        return aligned(self._num_values * self._array_type.itemsize)
+
+    @property
+    def _num_values(self) -> int:
+        return self.batch_size * prod(self.image_shape)
+
+    @property
+    def _array_type(self) -> np.dtype[Any]:
+        return WIRE_ARRAYS[self.wire_dtype]
 
     def labels(self, buffer: Bytes) -> npt.NDArray[np.int64]:
         """The labels in a batch's buffer: int64 [batch_size]."""
         start = BATCH_HEADER.itemsize
         return buffer[start : start + 8 * self.batch_size].view(np.int64)
 
-    def images(self, buffer: Bytes) -> npt.NDArray[np.float32]:
-        """The adversarial images in a batch's buffer: float32 [batch_size, C, H, W]."""
+    def images(self, buffer: Bytes) -> npt.NDArray[Any]:
+        """The adversarial images in a batch's buffer: `WIRE_ARRAYS` [batch_size, C, H, W]."""
         return self._image_array(buffer, self._images_start)
 
-    def natural(self, buffer: Bytes) -> npt.NDArray[np.float32] | None:
-        """The natural images, where they travel too: float32 [batch_size, C, H, W]."""
+    def natural(self, buffer: Bytes) -> npt.NDArray[Any] | None:
+        """The natural images, where they travel too: `WIRE_ARRAYS` [batch_size, C, H, W]."""
         if not self.with_natural:
             return None
         return self._image_array(buffer, self._images_start + self._image_bytes)
 
-    def _image_array(self, buffer: Bytes, start: int) -> npt.NDArray[np.float32]:
-        num_values = self.batch_size * prod(self.image_shape)
-        values = buffer[start : start + 4 * num_values].view(np.float32)
+    def _image_array(self, buffer: Bytes, start: int) -> npt.NDArray[Any]:
+        num_bytes = self._num_values * self._array_type.itemsize
+        values = buffer[start : start + num_bytes].view(self._array_type)
         return values.reshape(self.batch_size, *self.image_shape)
 
 

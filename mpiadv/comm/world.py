@@ -7,10 +7,13 @@ import numpy.typing as npt
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.links import Allocate, LinkShape
+from mpiadv.comm.messages import Bytes
 from mpiadv.comm.mpi import Comms, MpiAttackerLink, MpiTrainerLink
 from mpiadv.comm.waiting import Wait
 
 DEFAULT_DEADLINE_SECONDS = 600.0
+LONGEST_MESSAGE = 2**30
+"""Bytes; MPI counts them in 31 bits."""
 
 
 class World:
@@ -64,6 +67,17 @@ class World:
         return [
             everything[end - n : end].tobytes().decode() for n, end in zip(sizes, ends, strict=True)
         ]
+
+    def spread(self, values: Bytes) -> None:
+        """Fill `values` with those of rank 0, which sends them to each rank by itself."""
+        for start in range(0, values.size, LONGEST_MESSAGE):
+            piece = [values[start : start + LONGEST_MESSAGE], MPI.BYTE]
+            if self.is_trainer:
+                requests = [self._comm.Isend(piece, rank) for rank in range(1, self.size)]
+            else:
+                requests = [self._comm.Irecv(piece, 0)]
+            for request in requests:
+                self._complete(request, "the trained parameters to reach every rank")
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The element-wise sum over all ranks, on every rank."""

@@ -10,10 +10,12 @@ from torch.nn import functional
 
 from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_attack
 from mpiadv.comm.links import BatchSlot, ParameterSlot
+from mpiadv.comm.messages import WireDtype
 from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.data import Source, augment
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.device import Device
+from mpiadv.engine.wire import WIRE_TENSORS, as_tensor, rounded
 from mpiadv.engine.work import CraftReport, ProbeReport
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch
@@ -33,6 +35,7 @@ class CraftPlan:
     num_clean: int
     natural_every: int
     keep_natural: bool
+    wire_dtype: WireDtype
 
 
 @dataclass(kw_only=True)
@@ -54,7 +57,7 @@ class TorchCrafter:
     def __init__(self, plan: CraftPlan, model: nn.Module, source: Source, device: Device) -> None:
         self._plan = plan
         self._model = model.requires_grad_(False).train(plan.attack.batch_norm == "train")
-        self._state = FlatState(model)
+        self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
         self._source = source
         self._device = device
         self._jobs: dict[int, _Job] = {}
@@ -85,9 +88,9 @@ class TorchCrafter:
         """See `Crafter.finish`."""
         job = self._jobs.pop(ticket)
         batch = Batch(
-            images=job.adversarial,
+            images=self._rounded(job.adversarial),
             labels=job.labels,
-            natural=job.natural if self._plan.keep_natural else None,
+            natural=self._rounded(job.natural) if self._plan.keep_natural else None,
         )
         report = CraftReport(
             gradient_magnitude=_number(job.gradient_magnitude),
@@ -108,10 +111,11 @@ class TorchCrafter:
 
     def download(self, batch: Batch, slot: BatchSlot) -> None:
         """See `Crafter.download`."""
-        torch.from_numpy(slot.images).copy_(batch.images)
+        wire_dtype = self._plan.wire_dtype
+        as_tensor(slot.images, wire_dtype).copy_(batch.images)
         torch.from_numpy(slot.labels).copy_(batch.labels)
         if slot.natural is not None and batch.natural is not None:
-            torch.from_numpy(slot.natural).copy_(batch.natural)
+            as_tensor(slot.natural, wire_dtype).copy_(batch.natural)
 
     def _new_job(self, ticket: int, settings: AttackSettings, *, last: int) -> _Job:
         """The ticket's images and random start, and its attack up to step `last`."""
@@ -167,11 +171,15 @@ class TorchCrafter:
         self._loaded = None
         self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, job.ticket))
         with torch.no_grad():
-            logits = forward(self._model, job.adversarial, precision=self._plan.precision)
+            images = self._rounded(job.adversarial)
+            logits = forward(self._model, images, precision=self._plan.precision)
         self._model.train(was_training)
         attacked, labels = logits[clean:], job.labels[clean:]
         correct = (attacked.argmax(dim=1) == labels).float().mean()
         return correct, functional.cross_entropy(attacked, labels)
+
+    def _rounded(self, images: Tensor) -> Tensor:
+        return rounded(images, self._plan.wire_dtype)
 
     def _augmented(self, ticket: int, images: Tensor) -> Tensor:
         config = self._plan.data

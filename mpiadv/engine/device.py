@@ -3,7 +3,6 @@
 import os
 from typing import Literal
 
-import numpy as np
 import torch
 
 from mpiadv.comm.links import plain_memory
@@ -49,10 +48,10 @@ class Device:
         """A random stream on this device."""
         return torch.Generator(self.torch).manual_seed(seed)
 
-    def upload(self, values: np.ndarray) -> torch.Tensor:
-        """A copy of a host array on the device; the array is free when this returns."""
-        copied = torch.empty(values.shape, dtype=_torch_type(values), device=self.torch)
-        copied.copy_(torch.from_numpy(values))
+    def upload(self, values: torch.Tensor) -> torch.Tensor:
+        """A copy of a host tensor on the device; the original is free when this returns."""
+        copied = torch.empty_like(values, device=self.torch)
+        copied.copy_(values)
         return copied
 
     def copy_aside(self, source: torch.Tensor, target: Bytes) -> "CopyInFlight":
@@ -115,7 +114,3 @@ def make_deterministic(num_threads: int) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-
-
-def _torch_type(values: np.ndarray) -> torch.dtype:
-    return torch.from_numpy(values[:0]).dtype

@@ -1,7 +1,9 @@
 """Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,6 +14,7 @@ from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.engine.craft import CraftPlan
 from mpiadv.engine.device import CopyInFlight, Device
+from mpiadv.engine.wire import WIRE_TENSORS, RangeGuard, as_tensor
 from mpiadv.engine.work import Outcome
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch, Objective
@@ -36,9 +39,10 @@ class TorchLearner:
         self._plan = plan
         self._objective = objective
         self._device = device
-        self._state = FlatState(model)
+        self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
         self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
         self._copy = CopyInFlight(None)
+        self._guard = RangeGuard(self._state, plan.wire_dtype, device)
         self._told: tuple[Tensor, Tensor, float] | None = None
 
     @property
@@ -52,24 +56,40 @@ class TorchLearner:
         return self._device.torch.type
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
-        """See `Learner.snapshot`."""
+        """See `Learner.snapshot`.
+
+        Raises:
+            UserError: a parameter is beyond the range of the wire's type; or the result raises it.
+        """
         if not self._device.is_cuda:
+            self._guard.begin()
+            self._guard.end()
             self._state.pack(torch.from_numpy(values))
             return lambda: True
-        while not self._copy.complete():
+        while not self._has_left(self._copy):
             pass
+        self._guard.begin()
         self._state.pack(self._flat)
-        self._copy = self._device.copy_aside(self._flat, values)
-        return self._copy.complete
+        copy = self._copy = self._device.copy_aside(self._flat, values)
+        return lambda: self._has_left(copy)
+
+    def _has_left(self, copy: CopyInFlight) -> bool:
+        if not copy.complete():
+            return False
+        self._guard.end()
+        return True
 
     def upload(self, slot: BatchSlot) -> Batch:
         """See `Learner.upload`."""
-        device = self._device
         return Batch(
-            images=device.upload(slot.images),
-            labels=device.upload(slot.labels),
-            natural=None if slot.natural is None else device.upload(slot.natural),
+            images=self._floats(slot.images),
+            labels=self._device.upload(torch.from_numpy(slot.labels)),
+            natural=None if slot.natural is None else self._floats(slot.natural),
         )
+
+    def _floats(self, array: npt.NDArray[Any]) -> Tensor:
+        """An array of a message, float32 on the device."""
+        return self._device.upload(as_tensor(array, self._plan.wire_dtype)).float()
 
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]

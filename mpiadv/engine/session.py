@@ -24,6 +24,7 @@ from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
 from mpiadv.engine.recorder import evaluation_attack
 from mpiadv.engine.trainer import Stop
+from mpiadv.engine.wire import WIRE_TENSORS
 from mpiadv.errors import UserError
 from mpiadv.evaluation import Counts, evaluate
 from mpiadv.models import FlatState, build_model, check_model
@@ -62,6 +63,7 @@ class Setup:
                 batch_size=self.plan.order.batch_size,
                 image_shape=self.data.image_shape,
                 with_natural=self.plan.keep_natural,
+                wire_dtype=self.plan.wire_dtype,
             ),
             parameter_bytes=parameter_bytes,
             # A probe may hold the version of its ticket after the ring has let it go.
@@ -126,10 +128,13 @@ def load_data_together(config: Config, world: World) -> DataSet:
 
 
 def craft(setup: Setup) -> tuple[Stop, nn.Module]:
-    """An attacker's run: until the trainer stops it; returns why, and the final model."""
+    """An attacker's run: until the trainer stops it; returns why, and the final model.
+
+    Its parameters are rounded as they travelled: `take_exactly` makes it the trainer's own.
+    """
     model = setup.new_model()
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
-    state = FlatState(model)
+    state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
     attacker = Attacker(
         rule=setup.plan.rule,
         mode=StalenessMode(setup.config.staleness.mode),
@@ -143,8 +148,21 @@ def craft(setup: Setup) -> tuple[Stop, nn.Module]:
     return reason, model
 
 
+def take_exactly(setup: Setup, model: nn.Module) -> None:
+    """Give every rank the trainer's model bit by bit, where versions travelled rounded."""
+    if setup.plan.wire_dtype == "float32":
+        return
+    state = FlatState(model)
+    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
+    state.pack(flat)
+    values = flat.cpu().numpy()
+    setup.world.spread(values)
+    state.unpack(torch.from_numpy(values).to(setup.device.torch))
+
+
 def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
     """Final accuracy on the test set, its batches shared out over all ranks."""
+    take_exactly(setup, model)
     config, world = setup.config.evaluation, setup.world
     counts = evaluate(
         model,
@@ -177,6 +195,7 @@ def _setup(
         num_clean=num_clean(config.objective, config.data.batch_size),
         natural_every=config.log.natural_every,
         keep_natural=needs_natural or rule.trainer_steps > 0,
+        wire_dtype=config.training.wire_dtype,
     )
     attack_num_steps(config.attack)  # refuses an unknown attack
     return Setup(

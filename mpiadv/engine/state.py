@@ -102,10 +102,12 @@ def require_same_log(config: Config, log: Path) -> None:
     except (UserError, KeyError, yaml.YAMLError):
         return  # missing or damaged: resuming begins another one
     ours = config.identity()
-    _require_same({key: known.get(key) for key in ours}, ours, log)
+    _require_same({key: known[key] for key in ours if key in known}, ours, log)
 
 
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
+    # A setting that the writer did not know yet had what is its default now.
+    theirs = {**Config().identity(), **theirs}
     for key in sorted({*theirs, *ours}):
         if theirs.get(key) != ours.get(key):
             raise UserError(

@@ -16,18 +16,23 @@ class FlatState:
 
     Parameters come first, then buffers, persistent or not, in the module's order; a shared tensor
     appears once. The bytes between tensors are nobody's: `pack` leaves them as they are.
+
+    Floating-point tensors are rounded to `floats` on their way into the vector, to nearest, ties to
+    even, and beyond its range to infinity (see `largest`); without it they keep their bits, as all
+    others do.
     """
 
     num_bytes: int
     """Length of the flat vector, a multiple of the alignment."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, floats: torch.dtype | None = None) -> None:
         self._module = module
+        self._floats = floats
         self._starts: list[int] = []
         self.num_bytes = 0
         for _, tensor in _named_tensors(module):
             self._starts.append(self.num_bytes)
-            self.num_bytes += _aligned(tensor.nbytes)
+            self.num_bytes += _aligned(tensor.numel() * self._stored_as(tensor).itemsize)
 
     def pack(self, out: Tensor) -> None:
         """Copy the module's tensors into `out`: uint8 [num_bytes], on any device.
@@ -39,6 +44,18 @@ class FlatState:
     def unpack(self, flat: Tensor) -> None:
         """Copy `flat`: uint8 [num_bytes], as `pack` wrote it, back into the module, in place."""
         self._copy(flat, into_module=True)
+
+    def largest(self) -> Tensor:
+        """The largest magnitude among the floating-point values, as a scalar on their device.
+
+        NaN where there is any; it needs no wait for the device.
+        """
+        floats = [t.detach() for _, t in _named_tensors(self._module) if t.is_floating_point()]
+        ends = [end for tensor in floats if tensor.numel() for end in tensor.aminmax()]
+        return torch.stack(ends).abs().max() if ends else torch.zeros(())
+
+    def _stored_as(self, tensor: Tensor) -> torch.dtype:
+        return self._floats if self._floats and tensor.is_floating_point() else tensor.dtype
 
     @torch.no_grad()
     def _copy(self, flat: Tensor, *, into_module: bool) -> None:
@@ -54,13 +71,13 @@ class FlatState:
                 torch._foreach_copy_(views, tensors)
 
     def _grouped(self, flat: Tensor) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """The module's tensors and their places in `flat`, grouped by dtype."""
+        """The module's tensors and their places in `flat`, grouped by the module's dtypes."""
         groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         # Listed anew each time: moving a module to a device replaces its buffers.
         for start, (_, tensor) in zip(self._starts, _named_tensors(self._module), strict=True):
             tensors, views = groups.setdefault(tensor.dtype, ([], []))
             tensors.append(tensor)
-            views.append(_view(flat, start, tensor))
+            views.append(_view(flat, start, tensor, self._stored_as(tensor)))
         return list(groups.values())
 
 
@@ -78,9 +95,9 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _view(flat: Tensor, start: int, tensor: Tensor) -> Tensor:
-    num_bytes = prod(tensor.shape) * tensor.element_size()
-    return flat[start : start + num_bytes].view(tensor.dtype).view(tensor.shape)
+def _view(flat: Tensor, start: int, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    num_bytes = prod(tensor.shape) * dtype.itemsize
+    return flat[start : start + num_bytes].view(dtype).view(tensor.shape)
 
 
 def _aligned(num_bytes: int) -> int:
