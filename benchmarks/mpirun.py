@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpiadv.launch import find_launcher
@@ -12,9 +12,17 @@ TIMEOUT_SECONDS = 600.0
 
 
 def mpirun(
-    program: Sequence[str], *, ranks: int, options: Sequence[str] = (), cwd: Path | None = None
+    program: Sequence[str],
+    *,
+    ranks: int,
+    options: Sequence[str] = (),
+    cwd: Path | None = None,
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Run `python -m MODULE ...` on `ranks` ranks, one thread each; `options` are of `mpirun`.
+
+    The words of `prefix` go before `mpirun`, `env` is added to its environment.
 
     Raises:
         UserError: there is no `mpirun`.
@@ -24,11 +32,12 @@ def mpirun(
     launcher = find_launcher()
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     environ = launcher.environment(
-        {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}, is_root=os.geteuid() == 0
+        {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})},
+        is_root=os.geteuid() == 0,
     )
     first, *rest = launcher.command(program, ranks=ranks, environ=environ)
     completed = subprocess.run(
-        [first, *options, *rest],
+        [*prefix, first, *options, *rest],
         env=environ,
         cwd=cwd,
         stdin=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from typing import Any
 from mpirun import mpirun
 from real import PRECISIONS, ticket_seconds
 
+from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.errors import UserError
 from mpiadv.study.measurements import read_measurements, scenario_text
 from mpiadv.study.scenario import Scenario
@@ -54,13 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=3, help="runs of each row")
     add("--steps", type=int, default=300, help="measured training steps; fewer below 4 ranks")
     add("--ranks", type=int, nargs="+", default=[1, 2, 4, 8, 9], help="emulated ranks")
+    add("--wire-dtype", choices=WIRE_ARRAYS, default="float32", help="type of all that is sent")
     add("--tcp", action="store_true", help="messages over TCP instead of shared memory")
     add("--train-ms", type=float, default=20.0, help="emulated training step")
     add("--craft-ms", type=float, default=148.0, help="emulated crafting of a batch")
     add("--attack-steps", type=int, default=8, help="emulated attack steps of a batch")
-    add("--parameters", type=int, default=3_300_000, help="float32 values of a version")
+    add("--parameters", type=int, default=3_300_000, help="values of a version")
     add("--batch-size", type=int, default=128, help="images of a batch")
-    add("--image-values", type=int, default=784, help="float32 values of an image")
+    add("--image-values", type=int, default=784, help="values of an image")
     add("--outstanding", type=int, default=2, help="tickets granted to an attacker at once")
     add("--poll-ms", type=float, default=0.5, help="pause between polls while a device is busy")
     return parser
@@ -71,7 +73,7 @@ def _measure_emulated(options: argparse.Namespace) -> None:
     print(
         f"emulated: {options.train_ms:g} ms to train on a batch, {options.craft_ms:g} ms to craft "
         f"one, on {len(os.sched_getaffinity(0))} cores; "
-        f"messages over {'TCP' if options.tcp else 'shared memory'}; "
+        f"messages in {options.wire_dtype} over {'TCP' if options.tcp else 'shared memory'}; "
         f"{options.repeats} runs of each row"
     )
     for name, (first, final, every) in STALENESS.items():
@@ -104,6 +106,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         warmup_steps=20,
         measured_steps=options.steps,
         poll_seconds=options.poll_ms / 1000,
+        wire_dtype=options.wire_dtype,
     )
 
 

@@ -50,11 +50,18 @@ class Start:
 
 
 def run_all(
-    starts: Sequence[Start], folder: Path, *, ranks: int, timeout: float, btl: str | None = None
+    starts: Sequence[Start],
+    folder: Path,
+    *,
+    ranks: int,
+    timeout: float,
+    btl: str | None = None,
+    **further: Any,
 ) -> None:
     """Make all starts inside one `mpirun`, side by side where ranks are free, in their order.
 
-    Their folders, and `codes.json`, lie in `folder` afterwards.
+    Their folders, and `codes.json`, lie in `folder` afterwards. `further` words are for `mpirun` of
+    `mpi_runner`.
     """
     plan = folder / "plan.json"
     rounds = _side_by_side(starts, ranks)
@@ -64,6 +71,7 @@ def run_all(
         ranks=ranks,
         timeout=timeout,
         mca=None if btl is None else {"pml": "ob1", "btl": btl},
+        **further,
     )
     assert completed.returncode == 0, completed.stdout + completed.stderr
 

@@ -33,19 +33,21 @@ def mpirun(
     timeout: float,
     mca: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
+    prefix: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `command` on `ranks` ranks, each with one thread, and return its code and output.
 
     A command that starts with `python` runs this Python. `mca` are Open MPI's parameters, such as
-    `{"btl": "self,tcp"}`, `options` further words for `mpirun`, `env` is added to the environment.
+    `{"btl": "self,tcp"}`, `options` further words for `mpirun`, `prefix` words before it, `env` is
+    added to the environment.
 
     Raises:
         HungError: not finished after `timeout` seconds; everything it started has been killed.
     """
     with started_mpirun(
-        command, ranks=ranks, mca=mca, options=options, env=env, cwd=cwd
+        command, ranks=ranks, mca=mca, options=options, prefix=prefix, env=env, cwd=cwd
     ) as process:
         return finished(process, timeout=timeout)
 
@@ -57,6 +59,7 @@ def started_mpirun(
     ranks: int,
     mca: Mapping[str, str] | None = None,
     options: Sequence[str] = (),
+    prefix: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
@@ -70,7 +73,8 @@ def started_mpirun(
         command = [sys.executable, *command[1:]]
     line = launcher.command(command, ranks=ranks, environ=os.environ)
     more = [word for key, value in (mca or {}).items() for word in ("--mca", key, value)]
-    with started([*line[:1], *more, *options, *line[1:]], env=given, cwd=cwd) as process:
+    words = [*prefix, *line[:1], *more, *options, *line[1:]]
+    with started(words, env=given, cwd=cwd) as process:
         yield process
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ from mpiadv.tickets import AttackSettings
 DEADLINE_SECONDS = 60.0
 OVERSLEEP_SECONDS = 0.00015
 
-Images = npt.NDArray[np.float32]
+Images = npt.NDArray[Any]
 
 
 class Meter:
@@ -105,7 +106,7 @@ class EmulatedCrafter:
 
     def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
         self._step_seconds = scenario.craft_seconds / scenario.num_attack_steps
-        self._images = np.full(_shape(scenario).batch.num_bytes // 4, 0.5, np.float32)
+        self._images = BatchSlot(_shape(scenario).batch, plain_memory).images
         self._device = device
         self.busy = device.busy
 
@@ -137,7 +138,7 @@ class EmulatedCrafter:
 
     def download(self, batch: Images, slot: BatchSlot) -> None:
         """Copy the images into the message."""
-        slot.images[:] = batch[: slot.images.size].reshape(slot.images.shape)
+        slot.images[:] = batch
 
 
 class EmulatedLearner:
@@ -147,7 +148,7 @@ class EmulatedLearner:
 
     def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
         self._seconds = scenario.train_seconds
-        self._parameters = np.zeros(4 * scenario.num_parameters, np.uint8)
+        self._parameters = np.zeros(scenario.value_bytes * scenario.num_parameters, np.uint8)
         self._device = device
         self._copy_engine = ThreadPoolExecutor(max_workers=1)
         self.busy = device.busy
@@ -307,8 +308,12 @@ def _shape(scenario: Scenario) -> LinkShape:
     rule = scenario.rule
     image_shape = (1, 1, scenario.image_values)
     return LinkShape(
-        batch=BatchShape(batch_size=scenario.batch_size, image_shape=image_shape),
-        parameter_bytes=4 * scenario.num_parameters,
+        batch=BatchShape(
+            batch_size=scenario.batch_size,
+            image_shape=image_shape,
+            wire_dtype=scenario.wire_dtype,
+        ),
+        parameter_bytes=scenario.value_bytes * scenario.num_parameters,
         num_versions=rule.num_versions,
         outstanding=scenario.outstanding,
     )

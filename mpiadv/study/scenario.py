@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from mpiadv.comm.messages import WIRE_ARRAYS, WireDtype
 from mpiadv.tickets import StalenessRule
 
 WARMUP_STEPS_OF_A_RANK = 5
@@ -18,10 +19,10 @@ class Scenario:
     """Emulated: one batch, all its attack steps."""
     num_attack_steps: int
     num_parameters: int
-    """Float32 values of a version."""
+    """Values of a version."""
     batch_size: int
     image_values: int
-    """Float32 values of an image."""
+    """Values of an image."""
     max_staleness: int
     final_staleness: int
     publish_every: int
@@ -33,6 +34,8 @@ class Scenario:
     """Longest pause between two looks at the messages while a device is busy."""
     trainer_crafts: bool = True
     """Whether the trainer crafts while the attackers cannot feed it; alone it always does."""
+    wire_dtype: WireDtype = "float32"
+    """Type of the values of versions and images in messages."""
 
     @property
     def rule(self) -> StalenessRule:
@@ -42,6 +45,11 @@ class Scenario:
             final_staleness=self.final_staleness,
             publish_every=self.publish_every,
         )
+
+    @property
+    def value_bytes(self) -> int:
+        """Of a value in a message."""
+        return WIRE_ARRAYS[self.wire_dtype].itemsize
 
     def sized_for(self, ranks: int) -> Self:
         """The same, as long as so many ranks need it to be.

@@ -1,0 +1,171 @@
+"""Speed-up between hosts with a slow network: `python benchmarks/network.py`. Needs root.
+
+Makes hosts on this machine (`hosts.py`), runs emulated accelerators on their ranks, and prints how
+fast they are beside how fast they could be, and how much of the network that takes.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
+from mpirun import mpirun
+
+from mpiadv.comm.messages import WIRE_ARRAYS
+from mpiadv.errors import UserError
+from mpiadv.study.measurements import read_measurements, scenario_text
+from mpiadv.study.scenario import Scenario
+
+
+def main() -> int:
+    """Measure what the command line asks for and print it."""
+    options = _parser().parse_args()
+    try:
+        _measure(options)
+    except (NoHostsError, UserError, RuntimeError, subprocess.TimeoutExpired) as error:
+        print(f"network.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Measure the speed-up over one rank between hosts on a slow network.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--hosts", type=int, default=2, help="emulated hosts")
+    add("--ranks", type=int, default=8, help="ranks in all, shared evenly among the hosts")
+    add("--delay-ms", type=float, default=10.0, help="one way, between any two hosts")
+    add("--mbits", type=float, default=1000.0, help="Mbit/s of each host, in each direction")
+    add("--parameters", type=int, nargs="+", default=[50_000, 3_300_000], help="of a version")
+    add("--wire-dtype", choices=WIRE_ARRAYS, nargs="+", default=["float32", "float16"])
+    add("--staleness", default="32,32,8", help="max_staleness,final_staleness,publish_every")
+    add("--outstanding", type=int, default=3, help="tickets granted to an attacker at once")
+    add("--train-ms", type=float, default=4.0, help="emulated training step")
+    add("--craft-ms", type=float, default=30.0, help="emulated crafting of a batch")
+    add("--attack-steps", type=int, default=8, help="emulated attack steps of a batch")
+    add("--batch-size", type=int, default=128, help="images of a batch")
+    add("--image-values", type=int, default=784, help="values of an image")
+    add("--steps", type=int, default=1000, help="measured training steps")
+    add("--repeats", type=int, default=3, help="runs of each row")
+    add("--poll-ms", type=float, default=1.0, help="pause between polls while a device is busy")
+    add("--mca", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="Open MPI's")
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> None:
+    print(
+        f"{options.ranks} ranks on {options.hosts} hosts, {options.delay_ms:g} ms one way, "
+        f"{options.mbits:g} Mbit/s; emulated: {options.train_ms:g} ms to train on a batch, "
+        f"{options.craft_ms:g} ms to craft one; staleness {options.staleness}, on "
+        f"{len(os.sched_getaffinity(0))} cores; {options.repeats} runs of each row\n"
+    )
+    alone = median(_on_one_rank(_scenario(options)) for _ in range(options.repeats))
+    print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}", flush=True)
+    for parameters in options.parameters:
+        for wire_dtype in options.wire_dtype:
+            scenario = replace(_scenario(options), num_parameters=parameters, wire_dtype=wire_dtype)
+            runs = [_between_hosts(scenario, options) for _ in range(options.repeats)]
+            print(f"| {' | '.join(_row(scenario, runs, alone, options))} |", flush=True)
+
+
+COLUMNS = (
+    "values of a version", "in", "speed-up (min-max)", "ideal", "of ideal, %", "the network allows",
+    "sent, Mbit/s", "received, Mbit/s", "trainer idle, %", "late, %",
+    "attackers wait for parameters, %", "for tickets, %", "cores busy with the ranks, %",
+    "others, %", "staleness, first and last",
+)  # fmt: skip
+SHARES = ("idle", "late", "parameter_wait", "grant_wait", "cores", "others")
+
+
+def _row(
+    scenario: Scenario, runs: Sequence[Any], alone: float, options: argparse.Namespace
+) -> list[str]:
+    seconds = median(run["ticket_seconds"] for run in runs)
+    speed_ups = [alone / run["ticket_seconds"] for run in runs]
+    ideal = scenario.ideal(options.ranks)
+    sent, received = (bits / 1e6 for bits in _bits_per_step(scenario, options))
+    shares = (f"{100 * median(run[name] for run in runs):.1f}" for name in SHARES)
+    return [
+        f"{scenario.num_parameters:,}",
+        scenario.wire_dtype,
+        f"{alone / seconds:.2f} ({min(speed_ups):.2f}-{max(speed_ups):.2f})",
+        f"{ideal:.2f}",
+        f"{100 * alone / seconds / ideal:.0f}",
+        f"{alone * options.mbits / max(sent, received):.2f}",
+        f"{sent / seconds:.0f}",
+        f"{received / seconds:.0f}",
+        *shares,
+        " and ".join(f"{median(run[name] for run in runs):.1f}" for name in STALENESS),
+    ]
+
+
+STALENESS = ("first_staleness", "last_staleness")
+
+
+def _bits_per_step(scenario: Scenario, options: argparse.Namespace) -> tuple[float, float]:
+    """What leaves the trainer's host and what comes to it, per training step."""
+    remote = options.ranks - options.ranks // options.hosts
+    version = scenario.num_parameters * scenario.value_bytes
+    batch = scenario.batch_size * (scenario.image_values * scenario.value_bytes + 8)
+    sent = remote * version / scenario.publish_every
+    return 8 * sent, 8 * batch * remote / (options.ranks - 1)
+
+
+def _scenario(options: argparse.Namespace) -> Scenario:
+    first, final, every = map(int, options.staleness.split(","))
+    return Scenario(
+        train_seconds=options.train_ms / 1000,
+        craft_seconds=options.craft_ms / 1000,
+        num_attack_steps=options.attack_steps,
+        num_parameters=options.parameters[0],
+        batch_size=options.batch_size,
+        image_values=options.image_values,
+        max_staleness=first,
+        final_staleness=final,
+        publish_every=every,
+        outstanding=options.outstanding,
+        warmup_steps=100,
+        measured_steps=options.steps,
+        poll_seconds=options.poll_ms / 1000,
+    )
+
+
+def _on_one_rank(scenario: Scenario) -> float:
+    """Seconds per ticket without any network."""
+    return float(_run(scenario.sized_for(1), 1)["ticket_seconds"])
+
+
+def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Any:
+    delay, rate = options.delay_ms / 1000, options.mbits * 1e6
+    with hosts(options.hosts, delay_seconds=delay, bits_per_second=rate) as made:
+        return _run(scenario, options.ranks, made, options.mca)
+
+
+def _run(
+    scenario: Scenario, ranks: int, made: Sequence[Host] = (), mca: Sequence[Sequence[str]] = ()
+) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "measured.h5")
+        program = [sys.executable, "-m", "mpiadv.study.emulation", scenario_text(scenario)]
+        mpirun(
+            [*program, str(output), "0"],
+            ranks=ranks,
+            options=[word for pair in mca for word in ("--mca", *pair)]
+            + (mpirun_options(made, ranks // len(made)) if made else []),
+            prefix=made[0].inside([]) if made else (),
+            env=agent_environment(made),
+        )
+        return read_measurements(output)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
