@@ -56,6 +56,14 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: i
     return path
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint of a folder; None where there is none to be seen."""
+    try:
+        return max(_checkpoints(folder), default=None)
+    except OSError:
+        return None
+
+
 def load_newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint of a folder; None where there is none.
 

@@ -21,6 +21,10 @@ class NonFiniteLossError(RuntimeError):
     """The training loss is NaN or infinite; the text says at which step and ticket."""
 
 
+class StorageError(RuntimeError):
+    """What a run has to leave on disk could not be written; the text says what is there instead."""
+
+
 def origin_of(error: BaseException) -> str:
     """An exception in one line: its type, its first line, and where in the user's code it arose."""
     first = (str(error).strip().splitlines() or ["no message"])[0]

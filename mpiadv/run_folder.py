@@ -1,5 +1,6 @@
 """The folder of a run: who may use it, and what lies where in it. Knows nothing of the contents."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -82,11 +83,21 @@ class RunFolder:
         """Mark the run as finished; `text` tells people how it ended."""
         write_text(self.done, text.rstrip("\n") + "\n")
 
+    def require_held(self) -> None:
+        """Make sure that the folder is still there, and still this run's.
+
+        Raises:
+            OSError: it was deleted, replaced, or cannot be read.
+        """
+        if (self.path / _LOCK_NAME).read_text(encoding="utf-8", errors="replace") != _signature():
+            raise FileNotFoundError(errno.ENOENT, "the run's folder was replaced", str(self.path))
+
     def close(self) -> None:
         """Let other runs use the folder."""
         if self._lock is not None:
             lock, self._lock = self._lock, None
-            os.truncate(lock, 0)
+            with contextlib.suppress(OSError):  # a disk that is gone takes the signature with it
+                os.truncate(lock, 0)
             # Closing alone would leave the lock with any child that was forked meanwhile.
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
@@ -174,11 +185,15 @@ def _lock(folder: Path) -> int:
     try:
         _take(descriptor, folder)
         os.truncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on host {socket.gethostname()}\n".encode())
+        os.write(descriptor, _signature().encode())
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _signature() -> str:
+    return f"process {os.getpid()} on host {socket.gethostname()}\n"
 
 
 def _take(descriptor: int, folder: Path) -> None:

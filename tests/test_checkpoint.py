@@ -3,17 +3,16 @@
 import contextlib
 import hashlib
 import os
-import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from disk_faults import largest_file
 
 from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint, save_model
 from mpiadv.errors import UserError
@@ -216,18 +215,6 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, kept: int) -> None:
     assert names(tmp_path) == before
     newest = load_newest(tmp_path)
     assert newest is not None and newest.payload["step"] == 500
-
-
-@contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Writing a file beyond `size` bytes fails, as on a full disk, but with EFBIG."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_model_is_a_plain_state_dict(tmp_path: Path) -> None:

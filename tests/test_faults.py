@@ -1,13 +1,17 @@
 """Faults in the middle of a run: it ends soon, says why once, and goes on with the same bits."""
 
 import re
+import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, Popen
 from typing import Any
 
 import pytest
+from disk_faults import largest_file
 from kill_everything import Killing, kill_everything
 from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_of
@@ -111,6 +115,65 @@ def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(tmp_path: Path
     assert set(train_rows(run)["rank"]) >= {1, 2}
 
 
+@contextmanager
+def full_disk_for(process: Popen[str]) -> Iterator[None]:
+    """The trainer's disk is full while it trains: no file of it can be written any more."""
+    _await_line(process, "step ")
+    with largest_file(0, pids_of(process)[0]):
+        yield
+
+
+def test_full_disk_in_the_middle_of_a_run_costs_nothing_but_two_lines(tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    settings = {**SLOW, "checkpoint__every_steps": 20}
+    with launched(words_of(run, **settings), ranks=2) as process:
+        with full_disk_for(process):
+            lines = [_await_line(process, f"warning: {what}") for what in (run, "the checkpoint")]
+        completed = finished(process, timeout=120)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "log.h5 could not be written (File too large): training goes on" in lines[0]
+    assert "warning" not in completed.stdout
+    assert re.search(
+        r"\nfailed checkpoints +\d+ of \d+ \(.*\); the newest one is", completed.stdout
+    )
+    assert re.search(r"\nfailed log writes +\d+ \(.*\); no row is missing\n", completed.stdout)
+    assert launch(words_of(alone, **settings), ranks=1).returncode == 0
+    assert hash_of(run) == hash_of(alone)
+    assert train_rows(run)["step"].tolist() == list(range(300))
+
+
+def test_interruption_on_a_full_disk_says_that_its_checkpoint_is_missing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with launched(words_of(run, **SLOW), ranks=2) as process, full_disk_for(process):
+        process.send_signal(signal.SIGUSR1)
+        completed = finished(process, timeout=60)
+    assert completed.returncode == 1
+    assert re.fullmatch(
+        r"mpiadv: error on rank 0: interrupted at step \d+, and its checkpoint could not be "
+        r"written \(File too large\): there is no checkpoint; free space, or whatever it takes, "
+        r"then go on with --resume\n",
+        completed.stderr,
+    )
+
+
+def test_run_whose_folder_was_deleted_ends_with_its_figures_and_a_clear_line(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    with launched(words_of(run, **SLOW), ranks=1) as process:
+        _await_line(process, "step ")
+        shutil.rmtree(run)
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 1
+    assert re.fullmatch(
+        r"mpiadv: error on rank 0: \S+run could not take the end of the run \(No such file or "
+        r"directory\), of its checkpoints there is no checkpoint: .*\n",
+        completed.stderr,
+    )
+    assert "natural accuracy" in completed.stdout
+    assert not run.exists()
+
+
 def test_killed_again_and_again_the_run_ends_as_the_undisturbed_one(tmp_path: Path) -> None:
     report = kill_everything(Killing(num_kills=4, ranks=2, seed=42, folder=tmp_path))
     assert report.kills["training"] > 0
@@ -132,11 +195,17 @@ def _launch_and_leave_nobody(words: list[str]) -> CompletedProcess[str]:
 def _interrupt(words: list[str], number: signal.Signals) -> CompletedProcess[str]:
     """Start or go on on three ranks, and send the signal once training is under way."""
     with launched([*words, "--resume"], ranks=3) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("step"):
-            assert process.poll() is None
+        _await_line(process, "step ")
         process.send_signal(number)
         return finished(process, timeout=120)
+
+
+def _await_line(process: Popen[str], beginning: str) -> str:
+    """The next line with this beginning; those before it are lost."""
+    assert process.stdout is not None
+    while not (line := process.stdout.readline()).startswith(beginning):
+        assert process.poll() is None
+    return line
 
 
 def _assert_log_is_whole(run: Path) -> None:

@@ -264,6 +264,7 @@ def test_originals_of_snapshots_are_kept_once_and_cut_with_the_first(tmp_path: P
     path = tmp_path / "log.h5"
     images = np.full((1, 1, 2, 2), 0.5, np.float32)
     with begin(path, snapshot_shape=images.shape) as log:
+        write_steps(log, 0, 20)
         for step in (10, 20):
             log.snapshot(step, images, originals=images / 2)
             log.flush()
@@ -342,6 +343,13 @@ def test_good_log_is_resumed_without_a_warning(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         RunLog.resume(tmp_path / "log.h5", step=0, attributes={}).close()
+
+
+def test_resume_tells_how_many_rows_were_lost(tmp_path: Path) -> None:
+    with begin(tmp_path / "log.h5") as log:
+        write_steps(log, 0, 10)
+    with pytest.warns(UserWarning, match="lacks 5 of the rows of /train before step 15"):
+        RunLog.resume(tmp_path / "log.h5", step=15, attributes={}).close()
 
 
 def test_resume_with_other_snapshots_is_a_clear_error(tmp_path: Path) -> None:

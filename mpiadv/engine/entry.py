@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from mpiadv.comm.world import World
 from mpiadv.engine.session import AgreedError
-from mpiadv.errors import DeadlineError, NonFiniteLossError, UserError
+from mpiadv.errors import DeadlineError, NonFiniteLossError, StorageError, UserError
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 
@@ -36,7 +36,7 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
         if world.is_trainer:
             print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
-    except (UserError, NonFiniteLossError, DeadlineError) as error:
+    except (UserError, NonFiniteLossError, DeadlineError, StorageError) as error:
         told = f"mpiadv: error on rank {world.rank}: {error}\n"
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     except KeyboardInterrupt:

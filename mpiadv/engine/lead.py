@@ -18,10 +18,11 @@ from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
+from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.errors import NonFiniteLossError, UserError
+from mpiadv.errors import NonFiniteLossError, StorageError, UserError
 from mpiadv.evaluation import Counts
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
@@ -77,19 +78,27 @@ class Lead:
         self._stack.callback(desk.folder.close)
         self._learner = _new_learner(setup)
         self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
-        self._log = self._stack.enter_context(_open_log(setup, desk))
+        self._log = _open_log(setup, desk)
         self._display = Display(
             first_step=desk.first_step, num_steps=setup.config.training.num_steps
         )
+        self._safekeeping = Safekeeping(
+            log=self._log,
+            folder=desk.folder,
+            keep=setup.config.checkpoint.keep,
+            say=self._display.say,
+            deadline_seconds=setup.config.deadline_seconds,
+            saved_step=desk.first_step if desk.checkpoint else -1,
+        )
+        self._stack.callback(self._safekeeping.close)
         self._recorder = Recorder(
             config=setup.config,
             log=self._log,
-            folder=desk.folder,
+            safekeeping=self._safekeeping,
             display=self._display,
             learner=self._learner,
             test=setup.data.test,
             threads=setup.threads,
-            saved_step=desk.first_step if desk.checkpoint else -1,
         )
 
     def __enter__(self) -> "Lead":
@@ -119,11 +128,13 @@ class Lead:
             self._recorder.on_event("diverged", str(error))
             raise
         step = trainer.dispatcher.step
-        if reason is Stop.INTERRUPTED:
-            self._recorder.on_event("interrupted", f"checkpoint of step {step}")
         if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
             # Parting and the evaluation may fail yet: the training is not to be done again then.
-            self._recorder.save(step)
+            self._recorder.save_last(step)
+        if reason is Stop.INTERRUPTED:
+            self._safekeeping.settle(step, trainer.pump)
+            self._safekeeping.require_saved(step)
+            self._recorder.on_event("interrupted", f"checkpoint of step {step}")
         self._recorder.log_farewells(step, trainer.shut_down(reason))
         self._train_seconds = time.perf_counter() - began
         self._display.close()
@@ -132,19 +143,47 @@ class Lead:
         return reason
 
     def finish(self, evaluate: Callable[[], Counts]) -> None:
-        """Save the model, evaluate it with the help of all ranks, report, mark the run done."""
-        config, folder = self._setup.config, self._desk.folder
-        save_model(folder.model, _on_cpu(self.model))
+        """Save the model, evaluate it with the help of all ranks, report, mark the run done.
+
+        Raises:
+            StorageError: model, log or marker could not be written.
+        """
+        num_steps = self._setup.config.training.num_steps
+        saved = self._try_to_save_model()
         self._display.say("evaluating ...")
         began = time.perf_counter()
         counts = evaluate()
         seconds = time.perf_counter() - began
-        self._recorder.log_evaluation(config.training.num_steps, counts, seconds)
-        self._log.event("end", f"hash {fingerprint(self.model)}", config.training.num_steps)
-        self._log.flush(durable=True)
+        self._safekeeping.settle(num_steps)
+        self._recorder.log_evaluation(num_steps, counts, seconds)
+        self._log.event("end", f"hash {fingerprint(self.model)}", num_steps)
         report = "\n".join(self._report(counts, seconds))
-        folder.mark_done(report)
-        self._display.say(report)
+        try:
+            self._leave(report, model_is_saved=saved)
+        finally:
+            self._display.say(report)
+
+    def _try_to_save_model(self) -> bool:
+        try:
+            save_model(self._desk.folder.model, _on_cpu(self.model))
+        except OSError as error:
+            text = f"{self._desk.folder.model} could not be written ({reason_of(error)})"
+            self._display.say(f"warning: {text}: tried again after the evaluation")
+            return False
+        return True
+
+    def _leave(self, report: str, *, model_is_saved: bool) -> None:
+        folder, newest = self._desk.folder, self._safekeeping.newest
+        try:
+            if not model_is_saved:
+                save_model(folder.model, _on_cpu(self.model))
+            self._log.flush(durable=True)
+            folder.mark_done(report)
+        except OSError as error:
+            raise StorageError(
+                f"{folder.path} could not take the end of the run ({reason_of(error)}), of its "
+                f"checkpoints {newest()}: free space, or whatever it takes, then use --resume"
+            ) from error
 
     def _opening(self) -> list[str]:
         setup, config = self._setup, self._setup.config
@@ -203,13 +242,14 @@ class Lead:
         folder, config = self._desk.folder, self._setup.config
         num_steps = config.training.num_steps - self._desk.first_step
         rate = num_steps / self._train_seconds if num_steps else 0.0
-        share = self._recorder.seconds / max(self._train_seconds, 1e-9)
+        share = self._safekeeping.seconds / max(self._train_seconds, 1e-9)
         rows = {
             "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} "
             "test images",
             f"{attack_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} %",
             "training": f"{self._train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
+            **self._safekeeping.report(),
             "evaluation": f"{evaluation_seconds:.1f} s",
             "log": str(folder.log),
             "model": str(folder.model),

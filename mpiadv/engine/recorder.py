@@ -2,25 +2,25 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mpiadv.attacks import Attack, make_attack
-from mpiadv.checkpoint import save_checkpoint
 from mpiadv.comm.links import Farewell
 from mpiadv.config import AttackConfig, Config
 from mpiadv.data import Source
 from mpiadv.engine.display import Display
+from mpiadv.engine.host_copies import HostCopies
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord
+from mpiadv.engine.safekeeping import Safekeeping, Snapshot
 from mpiadv.engine.state import training_state
 from mpiadv.engine.trainer import Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.objectives import Batch
-from mpiadv.run_folder import RunFolder
 from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
 from mpiadv.tickets import AttackSettings
 
@@ -31,30 +31,27 @@ class Recorder:
 
     config: Config
     log: RunLog
-    folder: RunFolder
+    safekeeping: Safekeeping
     display: Display
     learner: TorchLearner
     test: Source
     threads: int
     clock: Callable[[], float] = time.perf_counter
     trainer: Trainer[Batch] | None = None
-    seconds: float = 0.0
-    """Spent on the log and on checkpoints."""
-    saved_step: int = -1
+    _copies: HostCopies = field(default_factory=HostCopies)
 
     def on_step(self, record: StepRecord) -> None:
         """Log a training step and do what is due after it."""
-        began = self.clock()
         self.log.train(train_row(record))
-        self.log.maybe_flush()
-        self.seconds += self.clock() - began
+        self.safekeeping.after_step(record.step + 1)
         self.display.step(record)
         done, config = record.step + 1, self.config
-        if done < config.training.num_steps and _is_due(done, config.evaluation.every_steps):
+        is_last = done == config.training.num_steps  # it has its own evaluation and checkpoint
+        if not is_last and _is_due(done, config.evaluation.every_steps):
             self.evaluate(done)
         if _is_due(done, config.log.snapshot_every):
             self.take_snapshot(done)
-        if _is_due(done, config.checkpoint.every_steps):
+        if not is_last and _is_due(done, config.checkpoint.every_steps):
             self.save(done)
 
     def on_probe(self, probed: Probed) -> None:
@@ -121,17 +118,25 @@ class Recorder:
         self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; the log's rows up to it are on disk before it is."""
-        if step == self.saved_step:
-            return
-        began = self.clock()
-        self.log.flush(durable=True)
+        """Begin to write a checkpoint, unless another one is still being written."""
+        self.safekeeping.save(step, self._snapshot)
+
+    def save_last(self, step: int) -> None:
+        """Begin to write the last checkpoint; messages move on while an earlier one is written."""
+        self.safekeeping.save_last(step, self._snapshot, self._the_trainer.pump)
+
+    def _snapshot(self) -> Snapshot:
+        """The state of this moment.
+
+        The published versions are copied, too: the link uses their buffers again before a slow disk
+        has taken them, and lending them out longer would take more of them than the copies.
+        """
+        self._copies.begin()
         published = self._the_trainer.published()
-        state = training_state(self.config, self.learner, published, self.threads)
-        keep = self.config.checkpoint.keep
-        save_checkpoint(self.folder.checkpoints, step, state, keep=keep)
-        self.saved_step = step
-        self.seconds += self.clock() - began
+        state = training_state(
+            self.config, self.learner, published, self.threads, self._copies.copy
+        )
+        return state, self._copies.completion()
 
     def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
         """Log what each attacker did."""

@@ -1,6 +1,8 @@
 """The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
 
 import json
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,17 @@ FORMAT = 1
 
 
 def training_state(
-    config: Config, learner: TorchLearner, published: dict[int, Published], threads: int
+    config: Config,
+    learner: TorchLearner,
+    published: dict[int, Published],
+    threads: int,
+    copy: Callable[[Tensor], Tensor],
 ) -> dict[str, Any]:
-    """Everything that going on with the same bits takes. No random state: there is none."""
-    return {
+    """Everything that going on with the same bits takes. No random state: there is none.
+
+    All tensors are `copy`s, so training may go on while the state is written.
+    """
+    state = {
         "format": FORMAT,
         "identity": json.dumps(config.identity()),
         "threads": threads,
@@ -42,6 +51,22 @@ def training_state(
             for version, item in published.items()
         },
     }
+    copied: dict[str, Any] = _copied(state, copy)
+    return copied
+
+
+def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
+    """The same containers anew, which training may not change, with copies of the tensors."""
+    if isinstance(value, Tensor):
+        return copy(value)
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item, copy) for item in value)
+    if type(value) in (dict, OrderedDict):
+        copied = type(value)((key, _copied(item, copy)) for key, item in value.items())
+        if hasattr(value, "_metadata"):  # versions of layers, which torch puts beside their tensors
+            copied._metadata = value._metadata
+        return copied
+    return value
 
 
 def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:

@@ -3,7 +3,6 @@
 See the package's docstring for why a table is a single chunk.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,7 +32,7 @@ def write_log_file(
     path: Path,
     tables: Mapping[str, Table],
     *,
-    source: Path | None = None,
+    source: h5py.File | None = None,
     keep: Callable[[str, Rows], Rows] = lambda name, rows: rows,
     more: Mapping[str, Rows] | None = None,
     attributes: Attributes | None = None,
@@ -44,16 +43,16 @@ def write_log_file(
     It holds the rows of `source` that `keep(table, rows)` lets through, then `more`; the
     attributes of `source`, then `attributes`; and `resumed` as the newest member of `/resumes`.
     """
-    with contextlib.ExitStack() as stack:
-        old = stack.enter_context(h5py.File(source, "r", locking=False)) if source else None
-        temporary = stack.enter_context(whole_file(path))
-        new = stack.enter_context(h5py.File(temporary, "w", locking=False, **WRITER_OPTIONS))
-        new.attrs.update(old.attrs if old else {})
+    with (
+        whole_file(path) as temporary,
+        h5py.File(temporary, "w", locking=False, **WRITER_OPTIONS) as new,
+    ):
+        new.attrs.update(source.attrs if source else {})
         new.attrs.update(attributes or {})
-        _copy_resumes(old, new, resumed)
+        _copy_resumes(source, new, resumed)
         for name, table in tables.items():
             added = (more or {}).get(name, np.empty(0, table.dtype))
-            kept = old[name] if old and name in old else None
+            kept = source[name] if source and name in source else None
             room = len(added) + (0 if kept is None else len(kept))
             dataset = _create_table(new, name, table, room)
             for rows in _blocks(kept):
@@ -96,6 +95,34 @@ def append_rows(dataset: h5py.Dataset, rows: Rows, write_at: WriteAt) -> None:
     chunk_offset = dataset.id.get_chunk_info(0).byte_offset
     write_at(chunk_offset + length * rows.itemsize, rows.tobytes())
     dataset.resize((length + len(rows),))
+
+
+class Sync:
+    """Brings to disk what an open log's file held when this was made; called once, by any thread.
+
+    `failed` tells whether that went wrong: the disk may then have lost any of it, and would not say
+    so a second time, so the file has to be written anew.
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self.failed = False
+        # Its own descriptor: the log may be closed, or go on in another file, meanwhile.
+        self._descriptor = os.dup(file.id.get_vfd_handle())
+
+    def __call__(self) -> None:
+        """Raises OSError: the disk did not take it."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            self.failed = True
+            raise
+        finally:
+            os.close(self._descriptor)
+
+
+def is_deleted(file: h5py.File) -> bool:
+    """Whether an open log's file has no name any more: nobody else will ever read it."""
+    return os.fstat(file.id.get_vfd_handle()).st_nlink == 0
 
 
 def is_readable(path: Path, format_version: int) -> bool:

@@ -1,9 +1,9 @@
 """The log as the trainer sees it: rows in, flushed now and then, cut back on resume."""
 
-import os
+import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +15,9 @@ import numpy.typing as npt
 from mpiadv.errors import UserError
 from mpiadv.runlog.file import (
     Attributes,
+    Sync,
     append_rows,
+    is_deleted,
     is_readable,
     lacks_room,
     open_for_writing,
@@ -53,6 +55,9 @@ _BY_TICKET = ("train", "fresh")
 class RunLog:
     """A log being written. Rows wait in memory until `flush`; then they survive a kill.
 
+    When a flush fails, all rows that it was to write go on waiting, a training step in about 200
+    bytes, however many they become: the next flush tries again.
+
     Made by `create` or `resume`; closed by `close` or the end of the `with` block.
     """
 
@@ -70,6 +75,8 @@ class RunLog:
         self._clock = clock
         self._flushed_at = clock()
         self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in tables}
+        self._unwritten: dict[str, Rows] = {}
+        self._last_sync: Sync | None = None
         self._train_waiting = self._waiting["train"]
         self._train_tuple = tables["train"].as_tuple
         self._file: h5py.File | None = open_for_writing(path)
@@ -130,6 +137,9 @@ class RunLog:
             tables = _cut_back(path, step, snapshot_shape, attributes)
             log = cls(path, tables, flush_seconds=flush_seconds, clock=clock)
         num_rows = len(log._open["train"])
+        if not begun_anew and num_rows < step:
+            missing = f"{path} lacks {step - num_rows} of the rows of /train before step {step}"
+            warnings.warn(f"{missing}: they could not be written at their time", stacklevel=2)
         log.event("resume", begun_anew or f"went on with {num_rows} rows in /train", step)
         log.flush(durable=True)
         return log
@@ -193,38 +203,46 @@ class RunLog:
     def flush(self, *, durable: bool = False) -> None:
         """Hand all rows to the file: they survive the process's end, and readers see them.
 
-        With `durable` they survive the machine's as well: for checkpoints.
+        With `durable` they survive the machine's as well.
 
         Raises:
-            OSError: the disk is full, or similar; rows already in the file stay readable.
+            OSError: the disk is full, or similar; rows already in the file stay readable, the
+                others wait for the next flush.
         """
-        waiting = {
-            name: np.array(rows, self._tables[name].dtype)
-            for name, rows in self._waiting.items()
-            if rows
-        }
-        if any(lacks_room(self._open[name], len(rows)) for name, rows in waiting.items()):
-            self._move_to_larger_file(waiting)
-        else:
-            self._append(waiting)
-        self._flushed_at = self._clock()
+        self._flushed_at = self._clock()  # a flush that fails is tried again in its time only
+        rows = self._pack()
+        with _told_as_os_error():
+            if self._needs_new_file(rows):
+                self._move_to_new_file(rows)
+            else:
+                self._append(rows)
         if durable:
-            os.fsync(self._open.id.get_vfd_handle())
+            self.sync()()
+
+    def sync(self) -> Sync:
+        """What brings the rows flushed so far to disk when it is called, in a thread if need be."""
+        self._last_sync = Sync(self._open)
+        return self._last_sync
 
     def maybe_flush(self) -> None:
-        """Flush if `flush_seconds` have passed since the last time."""
-        elapsed = self._clock() - self._flushed_at
-        if not 0 <= elapsed < self._flush_seconds:  # below 0: the clock was set back
+        """Flush if it is due. Raises as `flush` does."""
+        if self.is_flush_due():
             self.flush()
 
+    def is_flush_due(self) -> bool:
+        """Whether `flush_seconds` have passed since the last try."""
+        elapsed = self._clock() - self._flushed_at
+        return not 0 <= elapsed < self._flush_seconds  # below 0: the clock was set back
+
     def close(self) -> None:
-        """Flush to disk and close."""
+        """Flush to disk and close. Raises as `flush` does, closed all the same."""
         if self._file is not None:
             try:
                 self.flush(durable=True)
             finally:
                 file, self._file = self._open, None
-                file.close()
+                with _told_as_os_error():
+                    file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -247,23 +265,39 @@ class RunLog:
         self._waiting[table].append(self._tables[table].as_tuple(row))
 
     def _is_empty(self, table: str) -> bool:
-        return not self._waiting[table] and len(self._open[table]) == 0
+        waits = self._waiting[table] or table in self._unwritten
+        return not waits and len(self._open[table]) == 0
 
-    def _append(self, waiting: dict[str, Rows]) -> None:
+    def _pack(self) -> dict[str, Rows]:
+        """The rows that wait, those of flushes that failed among them, in little memory."""
+        for name, waiting in self._waiting.items():
+            if waiting:
+                dtype = self._tables[name].dtype
+                parts = [self._unwritten.get(name, np.empty(0, dtype)), np.array(waiting, dtype)]
+                self._unwritten[name] = np.concatenate(parts)
+                waiting.clear()
+        return dict(self._unwritten)
+
+    def _needs_new_file(self, rows: dict[str, Rows]) -> bool:
+        if is_deleted(self._open) or (self._last_sync and self._last_sync.failed):
+            return True
+        return any(lacks_room(self._open[name], len(added)) for name, added in rows.items())
+
+    def _append(self, rows: dict[str, Rows]) -> None:
         write_at = writer_at(self._open)
-        for name, rows in waiting.items():
-            append_rows(self._open[name], rows, write_at)
-            self._waiting[name].clear()
+        for name, added in rows.items():
+            append_rows(self._open[name], added, write_at)
+            del self._unwritten[name]
         self._open.flush()
 
-    def _move_to_larger_file(self, waiting: dict[str, Rows]) -> None:
-        self._open.close()
-        try:
-            write_log_file(self.path, self._tables, source=self.path, more=waiting)
-        finally:
-            self._file = open_for_writing(self.path)
-        for name in waiting:
-            self._waiting[name].clear()
+    def _move_to_new_file(self, rows: dict[str, Rows]) -> None:
+        """Write the whole log anew; the old file stays open, and is the log, if that fails."""
+        write_log_file(self.path, self._tables, source=self._open, more=rows)
+        old, self._file = self._open, open_for_writing(self.path)
+        self._unwritten.clear()
+        self._last_sync = None
+        with contextlib.suppress(OSError, RuntimeError):
+            old.close()  # what it holds is in the new one
 
 
 def read_table(path: str | Path, name: str) -> Rows:
@@ -287,6 +321,15 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     """
     with _open_to_read(Path(path)) as file:
         return dict(file.attrs)
+
+
+@contextlib.contextmanager
+def _told_as_os_error() -> Iterator[None]:
+    """Some failures of the disk are a RuntimeError to h5py."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _open_to_read(path: Path) -> h5py.File:
@@ -333,7 +376,9 @@ def _cut_back(
             "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
         )
     tables = _tables_with_snapshots(held or snapshot_shape)
-    write_log_file(path, tables, source=path, keep=keep, resumed={"step": step, **attributes})
+    resumed = {"step": step, **attributes}
+    with h5py.File(path, "r", locking=False) as held_log:
+        write_log_file(path, tables, source=held_log, keep=keep, resumed=resumed)
     return tables
 
 
