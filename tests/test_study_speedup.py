@@ -15,6 +15,7 @@ from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
 from mpiadv.errors import UserError
+from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.study import speedup
@@ -30,7 +31,6 @@ from mpiadv.study.measurements import (
 from mpiadv.study.plan import request_of
 from mpiadv.study.presets import PRESETS
 from mpiadv.study.results import Table, write_results
-from mpiadv.study.scenario import ideal_speed_up
 from mpiadv.study.speedup import Point, measured_in, measurements, scenario_of
 from mpiadv.study.speedup_figures import series_of
 

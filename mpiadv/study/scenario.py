@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from mpiadv.comm.messages import WIRE_ARRAYS, WireDtype
+from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.tickets import StalenessRule
 
 WARMUP_STEPS_OF_A_RANK = 5
@@ -65,18 +66,3 @@ class Scenario:
         return ideal_speed_up(
             ranks, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
         )
-
-
-def ideal_speed_up(
-    ranks: int, train_seconds: float, craft_seconds: float, *, trainer_crafts: bool = True
-) -> float:
-    """Largest possible speed-up over one rank, which crafts and trains in turn.
-
-    The trainer has to train on every batch, which limits many ranks. Few are limited by their
-    number where the trainer crafts, too, and by that of the attackers where it does not.
-    """
-    alone = craft_seconds + train_seconds
-    most = alone / train_seconds
-    if trainer_crafts or ranks == 1:
-        return min(ranks, most)
-    return min((ranks - 1) * alone / craft_seconds, most)

@@ -8,10 +8,10 @@ from statistics import fmean, median
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, legend_below, panels
 from mpiadv.report.reading import Rows
 from mpiadv.study.results import Results, Table
-from mpiadv.study.scenario import ideal_speed_up
 
 PAPER: Mapping[int, str] = {1: "1", 2: "under 2", 8: "about 5"}
 """Ranks, GPUs there, to the speed-up of Bhat, Tsipras and Madry (2019), figure 9."""

@@ -1,0 +1,139 @@
+"""What a forecast needs to know of a job and of the network, and how fast a job can be at best."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil, inf
+
+from mpiadv.dispatch import StalenessMode
+from mpiadv.tickets import StalenessRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job on ranks that each have a device of their own; all times in seconds."""
+
+    rule: StalenessRule
+    num_attack_steps: int
+    """Of a ticket, those of the trainer included."""
+    craft_seconds: float
+    """An attacker's time for a batch: all attack steps but the trainer's."""
+    train_seconds: float
+    """The trainer's time for a batch: its own attack steps and the training step."""
+    num_steps: int
+    outstanding: int
+    mode: StalenessMode = StalenessMode.FIXED
+    trainer_crafts: bool = True
+    version_bytes: int = 0
+    """Of a published version, on the wire."""
+    batch_bytes: int = 0
+    """Of a crafted batch, on the wire."""
+    snapshot_seconds: float = 0.0
+    """From a training step to the moment when the version behind it can be sent."""
+    leaves_host_free: bool = True
+    """Whether a device works while its host copies parameters, as a GPU does."""
+    step_overhead_seconds: float = 0.0
+    """The trainer's own time beside the work, per training step: messages, decisions, the log."""
+    jitter: float = 0.1
+    """Attack and training steps take up to this share less or more, evenly."""
+    slowness: Mapping[int, float] = field(default_factory=dict)
+    """Rank to how many times the usual its attack steps take; ranks left out take once."""
+    seed: int = 0
+
+    @property
+    def crafting_steps(self) -> int:
+        """Attack steps of a ticket that the crafting rank runs."""
+        return self.rule.crafting_steps(self.num_attack_steps)
+
+    @property
+    def attack_step_seconds(self) -> float:
+        """One attack step of the crafting rank."""
+        return self.craft_seconds / max(1, self.crafting_steps)
+
+    @property
+    def trainer_seconds(self) -> float:
+        """What a training step takes of the trainer's time, all in all."""
+        copying = 0.0 if self.leaves_host_free else self.snapshot_seconds
+        return self.train_seconds + self.step_overhead_seconds + copying / self.rule.publish_every
+
+    @property
+    def alone_seconds(self) -> float:
+        """A training step on one rank, which crafts and trains in turn."""
+        return self.craft_seconds + self.trainer_seconds
+
+    @property
+    def feeding_attackers(self) -> int:
+        """How many attackers craft as many batches as the trainer can train on."""
+        # A shortfall of a thousandth of an attacker is rounding.
+        return ceil(self.craft_seconds / self.trainer_seconds - 1e-3)
+
+    def ideal_speed_up(self, ranks: int) -> float:
+        """See `ideal_speed_up`."""
+        return ideal_speed_up(
+            ranks, self.trainer_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """How ranks reach each other: copies within a host, one link of the trainer's host beyond.
+
+    Ranks fill one host after the other. The link is as fast in both directions at once.
+    """
+
+    ranks_per_host: int | None = None
+    """None: all on one host."""
+    bytes_per_second: float = inf
+    latency_seconds: float = 0.0
+    """One way, between hosts."""
+    copied_bytes_per_second: float = inf
+    """Within a host."""
+
+    def is_remote(self, rank: int) -> bool:
+        """Whether messages between the trainer and this rank take the link."""
+        return self.ranks_per_host is not None and rank >= self.ranks_per_host
+
+    def num_hosts(self, ranks: int) -> int:
+        """How many hosts so many ranks fill."""
+        return 1 if self.ranks_per_host is None else ceil(ranks / self.ranks_per_host)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a simulated job showed, once it ran evenly."""
+
+    ranks: int
+    step_seconds: float
+    """From one training step to the next."""
+    training_seconds: float
+    """The whole job's, evaluation and checkpoints aside."""
+    trainer_idle: float
+    """Share of the time in which the trainer waited, 0 to 1."""
+    attackers_idle: float
+    """The attackers' mean share; 0 without any."""
+    first_staleness: float
+    """Mean staleness at the first attack step."""
+    last_staleness: float
+    """Mean staleness at the last attack step that the crafting rank ran."""
+    largest_first_staleness: int
+    largest_last_staleness: int
+    sent_bytes: float
+    """Parameters that left the trainer's host, per training step."""
+    received_bytes: float
+    """Batches that came to the trainer's host, per training step."""
+    recrafted: int
+    """Tickets that were overdue and crafted again."""
+
+
+def ideal_speed_up(
+    ranks: int, train_seconds: float, craft_seconds: float, *, trainer_crafts: bool = True
+) -> float:
+    """Largest possible speed-up over one rank, which crafts and trains in turn.
+
+    The trainer has to train on every batch, which limits many ranks. Few are limited by their
+    number where the trainer crafts, too, and by that of the attackers where it does not.
+    """
+    alone = craft_seconds + train_seconds
+    most = alone / train_seconds
+    if trainer_crafts or ranks == 1 or craft_seconds == 0.0:
+        return min(ranks, most)
+    return min((ranks - 1) * alone / craft_seconds, most)

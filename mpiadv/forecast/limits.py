@@ -1,0 +1,227 @@
+"""What keeps a job from its ideal speed, found by simulating it without: each limit, each remedy.
+
+Pure.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from mpiadv.dispatch import StalenessMode
+from mpiadv.forecast.job import Forecast, Job, Network
+from mpiadv.forecast.simulation import simulate
+
+FALLS_SHORT = 0.95
+"""Below this share of the ideal speed-up a job is looked into."""
+
+MATTERS = 0.03
+"""A change of the speed-up by this share of the ideal one counts."""
+
+MOST = 0.75
+"""What accounts for this share of what is lost is called the limit."""
+
+MOST_REMEDIES = 3
+
+OLDEST = 32
+"""No larger bound is proposed unasked: up to here Bhat, Tsipras and Madry (2019) saw no harm."""
+
+TRIAL_STEPS = 150
+"""Training steps that show whether something helps."""
+
+
+class Cause(Enum):
+    """What a job is limited by."""
+
+    RANKS = "ranks"
+    TRAINER = "trainer"
+    NETWORK = "network"
+    WINDOW = "window"
+    FRESHNESS = "freshness"
+    STALENESS = "staleness"
+    """Window and freshness together."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """Settings by their dotted keys, and the speed-up with them over one rank with them."""
+
+    settings: Mapping[str, int | str]
+    speed_up: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What limits a job on so many ranks, and the speed-up without it."""
+
+    cause: Cause
+    ranks: int
+    speed_up: float
+    ideal: float
+    without: float
+    needed_bytes_per_second: float = 0.0
+    """On the busier direction of the link, were the network no limit."""
+    is_of_latency: bool = False
+    """Whether the network would do, but for its latency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A setting besides those of staleness that changes the job, such as a shorter wire format."""
+
+    settings: Mapping[str, int | str]
+    job: Job
+
+
+def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
+    """What limits the job that was `seen`."""
+    ranks, ideal, alone = seen.ranks, job.ideal_speed_up(seen.ranks), job.alone_seconds
+    now = alone / seen.step_seconds
+    if now >= FALLS_SHORT * ideal:
+        cause = Cause.RANKS if ideal >= ranks else Cause.TRAINER
+        return Limit(cause=cause, ranks=ranks, speed_up=now, ideal=ideal, without=now)
+    freed = {Cause.NETWORK: _trial(job, ranks, _within_a_host(network))}
+    freed |= {
+        cause: _trial(without(job, ranks), ranks, network) for cause, without in _FREED.items()
+    }
+    gains = {cause: alone / forecast.step_seconds for cause, forecast in freed.items()}
+    # Older parameters make up for a slow network too: the first that accounts for most is named.
+    enough = now + MOST * (max(gains.values()) - now)
+    cause = next(each for each in gains if gains[each] >= enough)
+    if gains[cause] - now < MATTERS * ideal:
+        return Limit(cause=Cause.UNKNOWN, ranks=ranks, speed_up=now, ideal=ideal, without=now)
+    limit = Limit(cause=cause, ranks=ranks, speed_up=now, ideal=ideal, without=gains[cause])
+    if cause is Cause.NETWORK:
+        limit = _measured(limit, freed[cause], job, network)
+    return limit
+
+
+def remedies_of(
+    job: Job, network: Network, limit: Limit, choices: Sequence[Choice] = ()
+) -> list[Remedy]:
+    """Settings that help, each on top of those before it, until the job falls short no more."""
+    found: list[Remedy] = []
+    settings: dict[str, int | str] = {}
+    reached = limit.speed_up
+    while len(found) < MOST_REMEDIES and reached < FALLS_SHORT * limit.ideal:
+        tried = _tried(job, network, limit.ranks, [] if found else choices)
+        best = max(tried, key=lambda each: each.speed_up, default=None)
+        if best is None or best.speed_up - reached < MATTERS * limit.ideal:
+            break
+        # Among those that do nearly as well the one that asks for least: they stand in this order.
+        enough = min(best.speed_up - MATTERS * limit.ideal, FALLS_SHORT * limit.ideal)
+        choice = next(each for each in tried if each.speed_up >= max(enough, reached))
+        settings |= choice.settings
+        job, reached = choice.job, choice.speed_up
+        found.append(Remedy(settings=dict(settings), speed_up=reached))
+    return found
+
+
+def _trial(job: Job, ranks: int, network: Network) -> Forecast:
+    return simulate(job, ranks, network, num_steps=TRIAL_STEPS)
+
+
+def _within_a_host(network: Network) -> Network:
+    return Network(copied_bytes_per_second=network.copied_bytes_per_second)
+
+
+def _measured(limit: Limit, free: Forecast, job: Job, network: Network) -> Limit:
+    """How much the job would send without the limit, and whether it is only the latency."""
+    attackers = range(1, limit.ranks)
+    remote = [attacker for attacker in attackers if network.is_remote(attacker)]
+    sent = len(remote) * job.version_bytes / job.rule.publish_every
+    received = job.batch_bytes * len(remote) / len(attackers)
+    wide = _trial(job, limit.ranks, replace(network, bytes_per_second=float("inf")))
+    gained = job.alone_seconds / wide.step_seconds - limit.speed_up
+    return replace(
+        limit,
+        needed_bytes_per_second=max(sent, received) / free.step_seconds,
+        is_of_latency=gained < MATTERS * limit.ideal,
+    )
+
+
+Changed = tuple[Mapping[str, int | str], Job]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """A change of the job, and the speed-up with it."""
+
+    settings: Mapping[str, int | str]
+    job: Job
+    speed_up: float
+
+
+def _tried(job: Job, network: Network, ranks: int, choices: Sequence[Choice]) -> list[_Tried]:
+    """What may be changed: first what leaves parameters as fresh as they are."""
+    chosen = ((each.settings, each.job) for each in choices)
+    changes = [*_as_fresh(job), *chosen, *_older(job, ranks)]
+    return [
+        _Tried(
+            settings=settings,
+            job=changed,
+            speed_up=changed.alone_seconds / _trial(changed, ranks, network).step_seconds,
+        )
+        for settings, changed in changes
+    ]
+
+
+def _as_fresh(job: Job) -> Iterator[Changed]:
+    """More tickets per attacker; other steps at which versions are published."""
+    rule = job.rule
+    final, every = rule.final_staleness, rule.publish_every
+    for number in range(job.outstanding + 1, min(rule.window, 2 * job.outstanding + 2) + 1):
+        yield {"staleness.outstanding": number}, replace(job, outstanding=number)
+    for number in sorted({every // 2, 1} - {0, every}, reverse=True):
+        yield _with(job, publish_every=number)
+    if final + 1 > every:
+        yield _with(job, publish_every=final + 1)
+
+
+def _older(job: Job, ranks: int) -> Iterator[Changed]:
+    """A larger bound for the first attack step, for the last, for both; and rarer versions."""
+    rule = job.rule
+    largest, final, every = rule.max_staleness, rule.final_staleness, rule.publish_every
+    oldest = max(OLDEST, largest, 2 * (ranks - 1))
+    tried = (2 * (ranks - 1), 4 * (ranks - 1), 2 * largest, oldest)
+    wider = [number for number in tried if number > largest]
+    for number in sorted({min(number, oldest) for number in wider}):
+        yield _with(job, max_staleness=number)
+    for number in sorted({1, 2, 2 * final, 4 * final, largest}):
+        if final < number <= largest:
+            yield _with(job, final_staleness=number)
+    for number in sorted({min(number, oldest) for number in wider}):
+        if number // 2 > final:
+            yield _with(job, max_staleness=number, final_staleness=number // 2)
+    for number in sorted({2 * every, 4 * every, largest + 1}):
+        if final + 1 < number <= largest + 1:
+            yield _with(job, final_staleness=number - 1, publish_every=number)
+
+
+def _with(job: Job, **changes: int) -> Changed:
+    """The job with another rule, and the settings that say so."""
+    settings = {f"staleness.{key}": value for key, value in changes.items()}
+    return settings, replace(job, rule=replace(job.rule, **changes))
+
+
+def _with_room(job: Job, ranks: int) -> Job:
+    """With a window that is no limit; constant staleness stays constant."""
+    rule = job.rule
+    largest = rule.max_staleness + 4 * ranks
+    final = largest if rule.final_staleness == rule.max_staleness else rule.final_staleness
+    outstanding = max(job.outstanding, 4)
+    wide = replace(rule, max_staleness=largest, final_staleness=final)
+    return replace(job, rule=wide, outstanding=outstanding)
+
+
+def _with_old_parameters(job: Job, ranks: int) -> Job:
+    """With attacks that need no fresher parameters at their end than at their start."""
+    rule = replace(job.rule, final_staleness=job.rule.max_staleness)
+    return replace(job, rule=rule, mode=StalenessMode.FIXED)
+
+
+_FREED: Mapping[Cause, Callable[[Job, int], Job]] = {
+    Cause.WINDOW: _with_room,
+    Cause.FRESHNESS: _with_old_parameters,
+    Cause.STALENESS: lambda job, ranks: _with_room(_with_old_parameters(job, ranks), ranks),
+}

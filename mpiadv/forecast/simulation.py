@@ -1,0 +1,350 @@
+"""A job in virtual time: the real dispatcher, queues and patience; work and messages take time.
+
+Follows the loops of `mpiadv.engine`: what they do at once happens at one moment here. Pure.
+"""
+
+import heapq
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from random import Random
+from statistics import fmean
+
+from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, Dispatcher, Grant, TicketState, Train
+from mpiadv.forecast.job import Forecast, Job, Network
+from mpiadv.forecast.wires import Wires
+from mpiadv.rhythm import Rhythm
+from mpiadv.tickets import AttackSettings
+
+SPARE_VERSIONS = 4
+"""Buffers for versions that the trainer has beyond those that tickets need, as its link has."""
+
+HEAD_START_SECONDS = 0.05
+"""Longest wait of the others for the attackers that get a version first, as in the link."""
+
+OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
+"""A ticket is overdue after so many times the usual seconds and so many more, as in the trainer."""
+
+EVEN_STEPS = 400
+"""Training steps that are looked at, once the job runs evenly."""
+
+LONGEST_START = 2000
+"""Training steps that the job may take until then, at most."""
+
+
+def simulate(
+    job: Job, ranks: int, network: Network | None = None, *, num_steps: int = EVEN_STEPS
+) -> Forecast:
+    """What to expect of `job` on so many ranks.
+
+    A long job is simulated until it runs evenly, and for `num_steps` more, which are looked at;
+    the rest of it goes on so.
+    """
+    return _Simulation(job, ranks, network or Network()).run(num_steps)
+
+
+class _Clock:
+    """Virtual time, and what is to happen when."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._number = count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, time: float, event: Callable[[], None]) -> None:
+        """Have something happen."""
+        heapq.heappush(self._events, (max(time, self.now), next(self._number), event))
+
+    def advance(self) -> None:
+        """Go on to the next event."""
+        self.now, _, event = heapq.heappop(self._events)
+        event()
+
+
+class _Simulation:
+    """All ranks of one job."""
+
+    def __init__(self, job: Job, ranks: int, network: Network) -> None:
+        self.job = job
+        self.clock = _Clock()
+        self.wires = Wires(network)
+        self.latency = network.latency_seconds
+        # Epsilon plays no part in how long anything takes.
+        self.settings = AttackSettings(num_steps=job.num_attack_steps, epsilon=0.0)
+        self._random = Random(job.seed)
+        self._ranks = ranks
+        self.attackers = {rank: _Attacker(self, rank) for rank in range(1, ranks)}
+        self.trainer = _Trainer(self)
+
+    def run(self, even_steps: int) -> Forecast:
+        """Simulate as many steps as are needed, and look at the last of them."""
+        job = self.job
+        start = min(LONGEST_START, 50 + 4 * (job.rule.window + self._ranks))
+        start = min(start, job.num_steps // 2)
+        num_steps = min(job.num_steps, start + even_steps)
+        self._run_to(start)
+        began = self._mark()
+        self._run_to(num_steps)
+        ended = self._mark()
+        seconds, idle, busy, sent, received = (b - a for a, b in zip(began, ended, strict=True))
+        steps = num_steps - start
+        first, last = zip(*self.trainer.ages[start:], strict=True)
+        return Forecast(
+            ranks=self._ranks,
+            step_seconds=seconds / steps,
+            training_seconds=ended[0] + (job.num_steps - num_steps) * seconds / steps,
+            trainer_idle=idle / seconds,
+            attackers_idle=1 - busy / seconds / len(self.attackers) if self.attackers else 0.0,
+            first_staleness=fmean(first),
+            last_staleness=fmean(last),
+            largest_first_staleness=max(first),
+            largest_last_staleness=max(last),
+            sent_bytes=sent / steps,
+            received_bytes=received / steps,
+            recrafted=self.trainer.recrafted,
+        )
+
+    def took(self, usual: float, rank: int) -> float:
+        """How long something takes on `rank` this time."""
+        jitter = self.job.jitter * self._random.uniform(-1.0, 1.0)
+        return usual * (1.0 + jitter) * self.job.slowness.get(rank, 1.0)
+
+    def _run_to(self, step: int) -> None:
+        while self.trainer.book.step < step:
+            self.clock.advance()
+
+    def _mark(self) -> tuple[float, float, float, int, int]:
+        """Time passed, idle seconds of the trainer, busy ones of attackers; bytes out and in."""
+        busy = sum(attacker.busy_seconds for attacker in self.attackers.values())
+        sent, received = self.wires.sent_bytes, self.wires.received_bytes
+        return self.clock.now, self.trainer.idle_seconds, busy, sent, received
+
+
+class _Attacker:
+    """Crafts what it is granted, and drops what was consumed without it."""
+
+    def __init__(self, simulation: _Simulation, rank: int) -> None:
+        job = simulation.job
+        self.busy_seconds = 0.0
+        self._simulation = simulation
+        self._clock = simulation.clock
+        self._rank = rank
+        self._queue = CraftQueue(job.rule, job.mode)
+        self._versions: dict[int, AttackSettings] = {}
+        self._rhythm = Rhythm()
+        self._patient = False
+        self._step_seconds = 0.0
+        self._is_busy = False
+
+    def granted(self, grant: Grant) -> None:
+        self._queue.add(grant.ticket)
+        self._patient = grant.patient
+        self._act()
+
+    def received(self, version: int, published: float) -> None:
+        rule = self._simulation.job.rule
+        self._rhythm.arrived(published, self._clock.now)
+        self._versions[version] = self._simulation.settings
+        for old in [old for old in self._versions if old < rule.first_version(version)]:
+            del self._versions[old]
+        for ticket in self._queue.tickets:
+            if ticket < version:
+                self._queue.remove(ticket)
+                self._send(0, partial(self._simulation.trainer.dropped, ticket, self._rank))
+        self._act()
+
+    def _act(self) -> None:
+        if self._is_busy:
+            return
+        while (crafting := self._queue.pop_crafted(self._versions)) is not None:
+            size = self._simulation.job.batch_bytes
+            self._send(size, partial(self._simulation.trainer.arrived, crafting, self._rank))
+        step = self._next_step()
+        if step is not None:
+            self._is_busy = True
+            usual = self._simulation.job.attack_step_seconds
+            self._step_seconds = self._simulation.took(usual, self._rank)
+            self._clock.at(self._clock.now + self._step_seconds, partial(self._ran, step))
+
+    def _next_step(self) -> AttackStep | None:
+        """The next step; where only patience keeps it back, look again soon."""
+        patient = self._rhythm.rewards_patience(
+            self._step_seconds, self._clock.now, patient=self._patient
+        )
+        step = self._queue.next_step(self._versions, patient=patient)
+        if step is None and patient and self._queue.next_step(self._versions) is not None:
+            self._clock.at(self._clock.now + self._step_seconds / 10, self._act)
+        return step
+
+    def _ran(self, step: AttackStep) -> None:
+        self._is_busy = False
+        self.busy_seconds += self._step_seconds
+        if step.ticket in self._queue:
+            self._queue.ran(step)
+        self._act()
+
+    def _send(self, num_bytes: int, event: Callable[[], None]) -> None:
+        self._clock.at(self._simulation.wires.batch(self._clock.now, num_bytes, self._rank), event)
+
+
+class _Trainer:
+    """Grants, crafts and trains as the dispatcher decides; publishes as the rule says."""
+
+    def __init__(self, simulation: _Simulation) -> None:
+        job = simulation.job
+        self.book = Dispatcher(
+            job.rule,
+            attackers=list(simulation.attackers),
+            outstanding=job.outstanding,
+            # More than are looked at: the last tickets of a job leave attackers without work.
+            num_tickets=job.num_steps + job.rule.window,
+            mode=job.mode,
+            trainer_crafts=job.trainer_crafts,
+        )
+        self.ages: list[tuple[int, int]] = []
+        self.idle_seconds = 0.0
+        self.recrafted = 0
+        self._simulation = simulation
+        self._clock = simulation.clock
+        self._versions: dict[int, AttackSettings] = {}
+        self._in_use_until: dict[int, float] = {}
+        self._outbox_free_at = 0.0
+        self._ready: dict[int, Crafting] = {}
+        self._granted_at: dict[int, float] = {}
+        self._is_busy = True
+        self._idle_since = 0.0
+        self._clock.at(0.0, self._publish)
+
+    def arrived(self, crafting: Crafting, attacker: int) -> None:
+        job = self._simulation.job
+        self.book.pace.crafted(job.craft_seconds * job.slowness.get(attacker, 1.0))
+        if self.book.arrived(crafting.ticket, attacker):
+            self._ready[crafting.ticket] = crafting
+        self._act()
+
+    def dropped(self, ticket: int, attacker: int) -> None:
+        self.book.dropped(ticket, attacker)
+        self._act()
+
+    def _act(self) -> None:
+        if self._is_busy:
+            return
+        self._grant()
+        self._keep_crafted()
+        decision = self.book.decide(self._versions)
+        if decision is None and self._keep_crafted():
+            # The ticket just taken needed no attack steps here.
+            decision = self.book.decide(self._versions)
+        if decision is None:
+            self._craft_again_if_overdue()
+            return
+        self._is_busy = True
+        self.idle_seconds += self._clock.now - self._idle_since
+        simulation, job = self._simulation, self._simulation.job
+        if isinstance(decision, Train):
+            seconds = simulation.took(job.train_seconds, 0)
+            self._after(seconds + job.step_overhead_seconds, partial(self._trained, seconds))
+        else:
+            self._after(simulation.took(job.attack_step_seconds, 0), partial(self._ran, decision))
+
+    def _grant(self) -> None:
+        while (grant := self.book.next_grant()) is not None:
+            self._granted_at[grant.ticket] = self._clock.now
+            attacker = self._simulation.attackers[grant.attacker]
+            arrival = self._simulation.wires.word(self._clock.now, grant.attacker)
+            self._clock.at(arrival, partial(attacker.granted, grant))
+
+    def _keep_crafted(self) -> bool:
+        """Keep what was crafted here; whether there was anything."""
+        kept = False
+        while (crafting := self.book.crafted_here(self._versions)) is not None:
+            self._ready[crafting.ticket] = crafting
+            kept = True
+        return kept
+
+    def _ran(self, step: AttackStep) -> None:
+        # Another copy of the batch may have arrived meanwhile: then the ticket is gone.
+        if step.ticket in self.book.own:
+            self.book.own.ran(step)
+        self._go_on()
+
+    def _trained(self, seconds: float) -> None:
+        book, rule = self.book, self.book.rule
+        used = self._ready.pop(book.step)
+        self.ages.append((book.step - used.first_version, book.step - used.last_version))
+        book.trained()
+        book.pace.trained(seconds)
+        for old in [old for old in self._versions if old < rule.first_version(book.step)]:
+            del self._versions[old]
+        if rule.is_published(book.step):
+            self._publish()
+        else:
+            self._go_on()
+
+    def _publish(self) -> None:
+        """Publish the parameters of this step, as soon as a buffer is free for them."""
+        now, job = self._clock.now, self._simulation.job
+        in_use = {v: until for v, until in self._in_use_until.items() if until > now}
+        self._in_use_until = in_use
+        if len(in_use.keys() | self._versions) >= job.rule.num_versions + SPARE_VERSIONS:
+            first_free = min(until for v, until in in_use.items() if v not in self._versions)
+            self.idle_seconds += first_free - now
+            self._clock.at(first_free, self._publish)
+            return
+        version = self.book.step
+        if job.leaves_host_free:
+            self._after(job.snapshot_seconds, partial(self._launch, version, now))
+            self._go_on()
+        else:
+            self._after(job.snapshot_seconds, partial(self._launched_here, version, now))
+
+    def _launched_here(self, version: int, published: float) -> None:
+        self._launch(version, published)
+        self._go_on()
+
+    def _launch(self, version: int, published: float) -> None:
+        """Send a version, to those first who need it at once."""
+        simulation, wires = self._simulation, self._simulation.wires
+        size, now = simulation.job.version_bytes, max(self._clock.now, self._outbox_free_at)
+        first = self._in_a_hurry(version)
+        arrivals = wires.version(now, size, first)
+        rest_at = max(arrivals.values(), default=now)
+        rest_at = min(rest_at + simulation.latency * bool(first), now + HEAD_START_SECONDS)
+        rest = [attacker for attacker in simulation.attackers if attacker not in first]
+        arrivals |= wires.version(rest_at, size, rest)
+        self._outbox_free_at = rest_at
+        for attacker, arrival in arrivals.items():
+            receiver = simulation.attackers[attacker]
+            self._clock.at(arrival, partial(receiver.received, version, published))
+        if arrivals:
+            self._in_use_until[version] = max(arrivals.values()) + simulation.latency
+        self._versions[version] = simulation.settings
+        self._act()
+
+    def _in_a_hurry(self, version: int) -> list[int]:
+        """Who gets the version first, as `Trainer._in_a_hurry` of the engine says."""
+        rule, ticket, job = self.book.rule, version + 1, self._simulation.job
+        last = max(0, job.crafting_steps - 1)
+        if not job.leaves_host_free or rule.version(ticket, last, job.num_attack_steps) != version:
+            return []
+        return [a for a in self._simulation.attackers if ticket in self.book.owed_by(a)]
+
+    def _craft_again_if_overdue(self) -> None:
+        ticket, now, usual = self.book.step, self._clock.now, self.book.pace.craft_seconds
+        if self.book.state(ticket) is not TicketState.GRANTED or not usual:
+            return
+        due = self._granted_at[ticket] + OVERDUE_SECONDS + OVERDUE_FACTOR * usual
+        if due <= now:
+            self.recrafted += 1
+            self.book.overdue(ticket)
+            self._act()
+        else:
+            self._clock.at(due, self._act)
+
+    def _after(self, seconds: float, event: Callable[[], None]) -> None:
+        self._clock.at(self._clock.now + seconds, event)
+
+    def _go_on(self) -> None:
+        self._is_busy = False
+        self._idle_since = self._clock.now
+        self._act()

@@ -1,0 +1,292 @@
+"""What a forecast says to people, line by line, and to programs, as plain values. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.limits import Cause, Limit
+from mpiadv.forecast.outlook import Prospect, worth_a_warning
+
+FORMAT = 1
+"""Of the values that `values_of` gives."""
+
+MEBIBYTE = 2.0**20
+GIGABIT = 1e9 / 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of a rank: the process, the message buffers in it, and the GPU's (0 without one)."""
+
+    process: int
+    buffers: int
+    device: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A job, what it was measured on, and what to expect of it.
+
+    `evaluation_seconds` are those of the evaluations during the run, which the trainer makes alone;
+    `final_seconds` those of the last one on one rank, which all ranks share.
+    """
+
+    what: str
+    measured_on: str
+    job: Job
+    network: Network
+    prospects: Sequence[Prospect]
+    evaluation_seconds: float
+    final_seconds: float
+    trainer: Memory
+    attacker: Memory
+    notes: Sequence[str]
+    """Further warnings."""
+
+    def seconds_to_finish(self, prospect: Prospect) -> float:
+        """Training and evaluations."""
+        final = self.final_seconds / prospect.ranks
+        return prospect.forecast.training_seconds + self.evaluation_seconds + final
+
+
+def lines_of(plan: Plan) -> list[str]:
+    """The whole plan for a terminal."""
+    return [
+        f"mpiadv plan: {plan.what}",
+        *_work(plan),
+        f"assumed: every rank has a device of its own, as fast as this one; {_hosts(plan.network)}",
+        "",
+        *_table(plan),
+        "",
+        *_staleness(plan),
+        *_memory(plan),
+        *(f"warning: {line}" for line in (*plan.notes, *warnings_of(plan))),
+    ]
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """What keeps the job from its ideal speed, by how much, and what helps."""
+    wanted = worth_a_warning(plan.prospects)
+    lines = [
+        f"{_shortfall(each.limit)}: {_CAUSES[each.limit.cause](each.limit, plan)}; {_helps(each)}"
+        for each in wanted
+    ]
+    if any(_makes_older(each) for each in wanted):
+        lines.append(
+            "older parameters change what is trained, most where learning rates are large: see "
+            "Staleness in the README"
+        )
+    return lines
+
+
+def values_of(plan: Plan) -> dict[str, Any]:
+    """The plan as numbers, strings, lists and dicts."""
+    job = plan.job
+    return {
+        "format": FORMAT,
+        "job": plan.what,
+        "measured_on": plan.measured_on,
+        "craft_seconds": job.craft_seconds,
+        "train_seconds": job.train_seconds,
+        "feeding_attackers": job.feeding_attackers,
+        "version_bytes": job.version_bytes,
+        "batch_bytes": job.batch_bytes,
+        "memory": {"trainer": vars(plan.trainer), "attacker": vars(plan.attacker)},
+        "ranks": [_values(plan, prospect) for prospect in plan.prospects],
+        "warnings": [*plan.notes, *warnings_of(plan)],
+    }
+
+
+def _values(plan: Plan, prospect: Prospect) -> dict[str, Any]:
+    forecast, limit = prospect.forecast, prospect.limit
+    return {
+        "ranks": prospect.ranks,
+        "hosts": prospect.num_hosts,
+        "speed_up": limit.speed_up,
+        "ideal_speed_up": limit.ideal,
+        "steps_per_second": 1 / forecast.step_seconds,
+        "training_seconds": forecast.training_seconds,
+        "seconds_to_finish": plan.seconds_to_finish(prospect),
+        "trainer_idle": forecast.trainer_idle,
+        "attackers_idle": forecast.attackers_idle,
+        "first_staleness": forecast.first_staleness,
+        "last_staleness": forecast.last_staleness,
+        "sent_bytes_per_second": prospect.sent_bytes_per_second,
+        "received_bytes_per_second": prospect.received_bytes_per_second,
+        "limit": limit.cause.value,
+        "speed_up_without_limit": limit.without,
+        "needed_bytes_per_second": limit.needed_bytes_per_second,
+        "remedies": [
+            {"settings": dict(remedy.settings), "speed_up": remedy.speed_up}
+            for remedy in prospect.remedies
+        ],
+    }
+
+
+def _work(plan: Plan) -> list[str]:
+    job = plan.job
+    num, attackers = job.feeding_attackers, _count(job.feeding_attackers, "attacker")
+    return [
+        f"{plan.measured_on}: {_milliseconds(job.craft_seconds)} to craft a batch, "
+        f"{_milliseconds(job.train_seconds)} to train on one",
+        f"{attackers} feed{'s' if num == 1 else ''} the trainer: more than {num + 1} ranks are no "
+        "faster",
+    ]
+
+
+def _hosts(network: Network) -> str:
+    if network.ranks_per_host is None:
+        return "all ranks on one host"
+    return (
+        f"{_count(network.ranks_per_host, 'rank')} per host; "
+        f"{network.bytes_per_second / GIGABIT:g} Gbit/s and "
+        f"{1000 * network.latency_seconds:g} ms one way between hosts"
+    )
+
+
+_COLUMNS: Mapping[str, Callable[[Plan, Prospect], str]] = {
+    "ranks": lambda _, each: str(each.ranks),
+    "hosts": lambda _, each: str(each.num_hosts),
+    "speed-up": lambda _, each: f"{each.limit.speed_up:.2f}",
+    "of ideal": lambda _, each: f"{100 * each.limit.speed_up / each.limit.ideal:.0f} %",
+    "steps/s": lambda _, each: f"{1 / each.forecast.step_seconds:.3g}",
+    "training": lambda _, each: _duration(each.forecast.training_seconds),
+    "to finish": lambda plan, each: _duration(plan.seconds_to_finish(each)),
+    "trainer waits": lambda _, each: f"{100 * each.forecast.trainer_idle:.0f} %",
+    "MB/s out": lambda _, each: _megabytes(each.sent_bytes_per_second),
+    "MB/s in": lambda _, each: _megabytes(each.received_bytes_per_second),
+    "limit": lambda _, each: each.limit.cause.value,
+}
+"""Heading to cell. `to finish` includes evaluations; the wire is that of the trainer's host."""
+
+
+def _table(plan: Plan) -> list[str]:
+    rows = [
+        list(_COLUMNS),
+        *([tell(plan, each) for tell in _COLUMNS.values()] for each in plan.prospects),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _staleness(plan: Plan) -> list[str]:
+    rule, forecast = plan.job.rule, plan.prospects[-1].forecast
+    return [
+        f"staleness: at the first attack step at most {rule.max_staleness}, "
+        f"{forecast.first_staleness:.1f} on average; at the last at most {rule.final_staleness}, "
+        f"{forecast.last_staleness:.1f} on average"
+        + (f"; {_count(rule.trainer_steps, 'more step')} by the trainer" * (rule.trainer_steps > 0))
+    ]
+
+
+def _memory(plan: Plan) -> list[str]:
+    ranks = plan.prospects[-1].ranks
+    words = [f"trainer {_bytes_of(plan.trainer)}"]
+    if ranks > 1:
+        words.append(f"each attacker {_bytes_of(plan.attacker)}")
+    return [f"memory on {_count(ranks, 'rank')}: {'; '.join(words)}"]
+
+
+def _bytes_of(memory: Memory) -> str:
+    host = f"{(memory.process + memory.buffers) / MEBIBYTE:.0f} MiB"
+    device = f", {memory.device / MEBIBYTE:.0f} MiB on the GPU" if memory.device else ""
+    return f"{host} (buffers {memory.buffers / MEBIBYTE:.1f} MiB){device}"
+
+
+def _shortfall(limit: Limit) -> str:
+    slower = ", slower than one rank" if limit.speed_up < 1 else ""
+    return (
+        f"{_count(limit.ranks, 'rank')}: speed-up {limit.speed_up:.2f}{slower}, "
+        f"{100 * limit.speed_up / limit.ideal:.0f} % of the ideal {limit.ideal:.2f}"
+    )
+
+
+def _network_limit(limit: Limit, plan: Plan) -> str:
+    network, there = plan.network, plan.network.bytes_per_second
+    needed = limit.needed_bytes_per_second
+    if limit.is_of_latency:
+        steps = network.latency_seconds / plan.job.trainer_seconds
+        cause = (
+            f"the latency of the network is the limit, {1000 * network.latency_seconds:g} ms one "
+            f"way or {steps:.1f} training steps"
+        )
+    else:
+        cause = (
+            f"the network is the limit, it would have to carry {needed / GIGABIT:.2g} Gbit/s, "
+            f"{needed / there:.2g} times what it can"
+        )
+    return f"{cause}; without it {limit.without:.2f}"
+
+
+def _window_limit(limit: Limit, plan: Plan) -> str:
+    return (
+        f"the window is the limit, {plan.job.rule.window} tickets in all (max_staleness + 1) and "
+        f"{plan.job.outstanding} per attacker (outstanding) for "
+        f"{_count(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
+    )
+
+
+def _freshness_limit(limit: Limit, plan: Plan) -> str:
+    rule = plan.job.rule
+    return (
+        "waiting for fresh parameters is the limit, the last attack step takes those of at most "
+        f"{_count(rule.final_staleness, 'training step')} before (final_staleness), published "
+        f"every {_count(rule.publish_every, 'step')}; without it {limit.without:.2f}"
+    )
+
+
+def _staleness_limit(limit: Limit, plan: Plan) -> str:
+    rule = plan.job.rule
+    return (
+        f"the window of {_count(rule.window, 'ticket')} (max_staleness + 1) and waiting for fresh "
+        f"parameters (final_staleness={rule.final_staleness}, "
+        f"publish_every={rule.publish_every}) are the limit together; without both "
+        f"{limit.without:.2f}"
+    )
+
+
+_CAUSES: Mapping[Cause, Callable[[Limit, Plan], str]] = {
+    Cause.NETWORK: _network_limit,
+    Cause.WINDOW: _window_limit,
+    Cause.FRESHNESS: _freshness_limit,
+    Cause.STALENESS: _staleness_limit,
+    Cause.UNKNOWN: lambda limit, plan: "nothing alone is the limit",
+}
+
+
+def _helps(prospect: Prospect) -> str:
+    ways = [f"{_words(each.settings)} gives {each.speed_up:.2f}" for each in prospect.remedies]
+    if prospect.limit.cause is Cause.NETWORK:
+        ways.append("more ranks on the trainer's host, or a faster network, help too")
+    return "; ".join(ways) or "no one setting helps"
+
+
+def _words(settings: Mapping[str, int | str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _makes_older(prospect: Prospect) -> bool:
+    older = {"staleness.max_staleness", "staleness.final_staleness"}
+    return any(older & remedy.settings.keys() for remedy in prospect.remedies)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _megabytes(bytes_per_second: float) -> str:
+    return f"{bytes_per_second / 1e6:.3g}" if bytes_per_second else "-"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,57 @@
+"""When messages arrive: pure arithmetic over one shared link and copies within the host."""
+
+from collections.abc import Collection
+
+from mpiadv.forecast.job import Network
+
+EAGER_BYTES = 65536
+"""A longer message is announced and asked for before it is sent, as MPI does over TCP."""
+
+HANDSHAKE = 2
+"""Latencies that the announcement and the answer take."""
+
+
+class Wires:
+    """The trainer's link to the other hosts, each direction busy with one thing after another."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._out_busy_until = 0.0
+        self._in_busy_until = 0.0
+        self.sent_bytes = 0
+        self.received_bytes = 0
+
+    def word(self, now: float, attacker: int) -> float:
+        """When a few bytes sent to an attacker now arrive."""
+        return now + self._network.latency_seconds if self._network.is_remote(attacker) else now
+
+    def version(self, now: float, num_bytes: int, attackers: Collection[int]) -> dict[int, float]:
+        """When a version sent to all these attackers now arrives at each.
+
+        Each gets its own copy. Copies to other hosts share the link, so all arrive together.
+        """
+        remote = [attacker for attacker in attackers if self._network.is_remote(attacker)]
+        arrivals = dict.fromkeys(attackers, now + self._copy_seconds(num_bytes))
+        if remote:
+            total = len(remote) * num_bytes
+            self.sent_bytes += total
+            start = max(now + self._handshake_seconds(num_bytes), self._out_busy_until)
+            self._out_busy_until = start + total / self._network.bytes_per_second
+            arrival = self._out_busy_until + self._network.latency_seconds
+            arrivals.update(dict.fromkeys(remote, arrival))
+        return arrivals
+
+    def batch(self, now: float, num_bytes: int, attacker: int) -> float:
+        """When a batch that an attacker sends now arrives at the trainer."""
+        if not self._network.is_remote(attacker):
+            return now + self._copy_seconds(num_bytes)
+        self.received_bytes += num_bytes
+        start = max(now + self._handshake_seconds(num_bytes), self._in_busy_until)
+        self._in_busy_until = start + num_bytes / self._network.bytes_per_second
+        return self._in_busy_until + self._network.latency_seconds
+
+    def _copy_seconds(self, num_bytes: int) -> float:
+        return num_bytes / self._network.copied_bytes_per_second
+
+    def _handshake_seconds(self, num_bytes: int) -> float:
+        return HANDSHAKE * self._network.latency_seconds if num_bytes > EAGER_BYTES else 0.0

@@ -1,0 +1,284 @@
+"""Forecasts agree with what was measured, name what limits a job, and propose what does help."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mpiadv.comm.links import SPARE_BROADCASTS
+from mpiadv.comm.mpi import HEAD_START_SECONDS
+from mpiadv.dispatch import StalenessMode
+from mpiadv.engine.trainer import OVERDUE_FACTOR
+from mpiadv.forecast import simulation
+from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
+from mpiadv.forecast.outlook import look_ahead, usual_ranks
+from mpiadv.forecast.simulation import simulate
+from mpiadv.forecast.wires import EAGER_BYTES, Wires
+from mpiadv.tickets import StalenessRule
+
+GIGABIT = 1e9 / 8
+MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000
+"""Bytes of the paper's network and of a batch of 128."""
+
+WITHIN_A_HOST = Network(copied_bytes_per_second=9e9)
+BETWEEN_TWO_HOSTS = Network(
+    ranks_per_host=4,
+    bytes_per_second=GIGABIT,
+    latency_seconds=0.010,
+    copied_bytes_per_second=9e9,
+)
+
+
+def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> StalenessRule:
+    return StalenessRule(
+        max_staleness=largest,
+        final_staleness=final,
+        publish_every=every,
+        trainer_steps=trainer_steps,
+    )
+
+
+def job_of(staleness: StalenessRule, **changes: Any) -> Job:
+    """The job of `benchmarks/scaling.py`, with the little jitter that its sleeps have."""
+    job = Job(
+        rule=staleness,
+        num_attack_steps=8,
+        craft_seconds=0.148,
+        train_seconds=0.020,
+        num_steps=4000,
+        outstanding=2,
+        version_bytes=MNIST_VERSION,
+        batch_bytes=MNIST_BATCH,
+        snapshot_seconds=0.0015,
+        step_overhead_seconds=0.0003,
+        jitter=0.03,
+    )
+    return replace(job, **changes)
+
+
+def quick_job(staleness: StalenessRule, **changes: Any) -> Job:
+    """The job of the requirement: 30 ms to craft a batch, 4 ms to train on one."""
+    return job_of(staleness, craft_seconds=0.030, train_seconds=0.004, jitter=0.1, **changes)
+
+
+def limited(job: Job, ranks: int, network: Network) -> Limit:
+    return limit_of(job, network, simulate(job, ranks, network))
+
+
+MEASURED = [
+    *(((16, 16, 4), ranks, ratio) for ranks, ratio in ((2, 1.99), (4, 3.99), (8, 7.95), (9, 8.23))),
+    *(((16, 4, 4), ranks, ratio) for ranks, ratio in ((2, 1.98), (4, 3.99), (8, 7.84), (9, 7.99))),
+]
+"""Staleness, ranks and speed-up as benchmarks/README.md has it."""
+
+
+@pytest.mark.parametrize(("staleness", "ranks", "measured"), MEASURED)
+def test_speed_up_is_that_measured_with_emulated_accelerators(
+    staleness: tuple[int, int, int], ranks: int, measured: float
+) -> None:
+    job = job_of(rule(*staleness))
+    forecast = simulate(job, ranks, WITHIN_A_HOST)
+    assert job.alone_seconds / forecast.step_seconds == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize("final", [2, 4])
+@pytest.mark.parametrize(("ranks", "simulated"), [(2, 2.0), (4, 3.98), (8, 7.9)])
+def test_speed_up_is_that_of_the_design(final: int, ranks: int, simulated: float) -> None:
+    job = Job(
+        rule=rule(16, final, 1),
+        num_attack_steps=8,
+        craft_seconds=8 * 0.93,
+        train_seconds=1.0,
+        num_steps=4000,
+        outstanding=2,
+    )
+    assert job.alone_seconds / simulate(job, ranks).step_seconds == pytest.approx(
+        simulated, rel=0.02
+    )
+
+
+def test_constants_are_those_of_the_loops_and_links() -> None:
+    assert simulation.SPARE_VERSIONS == SPARE_BROADCASTS
+    assert simulation.HEAD_START_SECONDS == HEAD_START_SECONDS
+    assert simulation.OVERDUE_FACTOR == OVERDUE_FACTOR
+
+
+def test_thousands_of_steps_are_simulated_in_a_second() -> None:
+    began = time.process_time()
+    simulate(job_of(rule(16, 4, 4)), 8, WITHIN_A_HOST, num_steps=2000)
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("mode", StalenessMode)
+@pytest.mark.parametrize("ranks", [1, 5])
+def test_staleness_stays_within_its_bounds(mode: StalenessMode, ranks: int) -> None:
+    forecast = simulate(job_of(rule(12, 3, 2), mode=mode), ranks, WITHIN_A_HOST)
+    assert forecast.largest_first_staleness <= 12
+    assert forecast.largest_last_staleness <= 3
+    if mode is StalenessMode.FIXED:
+        assert (forecast.first_staleness, forecast.last_staleness) == (11.5, 2.5)
+    else:
+        assert forecast.last_staleness <= 2.5
+
+
+ODD_JOBS = {
+    "one_step": {"num_steps": 1},
+    "two_steps": {"num_steps": 2},
+    "no_attack": {"num_attack_steps": 0, "craft_seconds": 0.001},
+    "all_steps_the_trainers": {"rule": rule(8, 8, 1, 8)},
+    "synchronous": {"rule": rule(0, 0, 1)},
+    "idle_trainer": {"trainer_crafts": False},
+    "host_that_copies": {"leaves_host_free": False},
+    "one_ticket_each": {"outstanding": 1},
+}
+
+
+@pytest.mark.parametrize("changes", ODD_JOBS.values(), ids=ODD_JOBS.keys())
+@pytest.mark.parametrize("ranks", [1, 2, 7])
+@pytest.mark.parametrize("network", [WITHIN_A_HOST, BETWEEN_TWO_HOSTS], ids=["host", "hosts"])
+def test_any_job_comes_to_its_end(changes: Any, ranks: int, network: Network) -> None:
+    job = replace(job_of(rule(16, 2, 2)), **changes)
+    forecast = simulate(job, ranks, network, num_steps=60)
+    trained = forecast.training_seconds / job.num_steps
+    assert trained >= 0.99 * (1 - job.jitter) * job.train_seconds
+
+
+def test_slow_attacker_holds_up_no_more_than_if_all_were_as_slow() -> None:
+    job = job_of(rule(32, 32, 4), trainer_crafts=False)
+    even = simulate(job, 3, WITHIN_A_HOST).step_seconds
+    slow = simulate(replace(job, slowness={2: 2.0}), 3, WITHIN_A_HOST).step_seconds
+    assert 1.3 * even <= slow <= 2.02 * even
+
+
+def test_rest_of_a_long_job_goes_on_as_its_beginning() -> None:
+    short, long = (
+        simulate(job_of(rule(16, 16, 4), num_steps=number), 4, WITHIN_A_HOST)
+        for number in (4000, 8000)
+    )
+    rest = long.training_seconds - short.training_seconds
+    assert rest == pytest.approx(4000 * long.step_seconds)
+
+
+def test_versions_to_other_hosts_share_the_link() -> None:
+    wires = Wires(replace(BETWEEN_TWO_HOSTS, ranks_per_host=2, latency_seconds=0.0))
+    arrivals = wires.version(0.0, int(GIGABIT), [1, 2, 3])
+    assert arrivals == pytest.approx({1: GIGABIT / 9e9, 2: 2.0, 3: 2.0})
+    later = wires.version(1.0, int(GIGABIT), [2])
+    assert later == pytest.approx({2: 3.0})
+    assert wires.sent_bytes == 3 * GIGABIT
+
+
+def test_batches_from_other_hosts_come_one_after_the_other() -> None:
+    wires = Wires(replace(BETWEEN_TWO_HOSTS, latency_seconds=0.0))
+    assert wires.batch(0.0, int(GIGABIT), 4) == pytest.approx(1.0)
+    assert wires.batch(0.5, int(GIGABIT), 5) == pytest.approx(2.0)
+    assert wires.batch(0.5, int(GIGABIT), 3) == pytest.approx(0.5 + GIGABIT / 9e9)
+    assert wires.received_bytes == 2 * GIGABIT
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "latencies"), [(EAGER_BYTES, 1), (EAGER_BYTES + 1, 3)], ids=["short", "long"]
+)
+def test_long_message_is_announced_and_asked_for_first(num_bytes: int, latencies: int) -> None:
+    wires = Wires(replace(BETWEEN_TWO_HOSTS, bytes_per_second=float("inf")))
+    assert wires.batch(0.0, num_bytes, 4) == pytest.approx(latencies * 0.010)
+    assert wires.version(0.0, num_bytes, [4])[4] == pytest.approx(latencies * 0.010)
+
+
+def test_what_is_sent_is_each_version_to_each_remote_attacker() -> None:
+    network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=1e12, latency_seconds=0.0)
+    forecast = simulate(job_of(rule(16, 16, 4)), 8, network)
+    assert forecast.sent_bytes == pytest.approx(4 * MNIST_VERSION / 4, rel=0.02)
+    assert forecast.received_bytes == pytest.approx(4 / 7 * MNIST_BATCH, rel=0.1)
+
+
+CAUSES = {
+    "too_few_ranks": (quick_job(rule(16, 4, 2)), 4, WITHIN_A_HOST, Cause.RANKS),
+    "all_that_feed": (quick_job(rule(16, 16, 4)), 8, WITHIN_A_HOST, Cause.TRAINER),
+    "small_window": (quick_job(rule(4, 4, 2)), 8, WITHIN_A_HOST, Cause.WINDOW),
+    "synchronous": (quick_job(rule(0, 0, 1)), 4, WITHIN_A_HOST, Cause.WINDOW),
+    "fresh_at_the_end": (quick_job(rule(16, 0, 1)), 8, WITHIN_A_HOST, Cause.FRESHNESS),
+    "small_and_fresh": (quick_job(rule(4, 2, 2)), 8, WITHIN_A_HOST, Cause.STALENESS),
+    "narrow_network": (quick_job(rule(16, 16, 4)), 8, BETWEEN_TWO_HOSTS, Cause.NETWORK),
+    "one_ticket_each": (
+        quick_job(rule(16, 16, 4), outstanding=1),
+        8,
+        replace(BETWEEN_TWO_HOSTS, bytes_per_second=1e12, latency_seconds=0.0001),
+        Cause.WINDOW,
+    ),
+}
+
+
+@pytest.mark.parametrize(("job", "ranks", "network", "cause"), CAUSES.values(), ids=CAUSES.keys())
+def test_cause_is_named_and_the_speed_without_it(
+    job: Job, ranks: int, network: Network, cause: Cause
+) -> None:
+    limit = limited(job, ranks, network)
+    assert limit.cause is cause
+    if cause not in (Cause.RANKS, Cause.TRAINER):
+        assert limit.speed_up < 0.95 * limit.ideal
+        assert limit.without > limit.speed_up + 0.03 * limit.ideal
+
+
+REMEDIED = [name for name in CAUSES if name not in ("too_few_ranks", "all_that_feed")]
+
+
+@pytest.mark.parametrize("name", [name for name in REMEDIED if name != "narrow_network"])
+def test_remedy_does_what_is_said_of_it(name: str) -> None:
+    job, ranks, network, _ = CAUSES[name]
+    limit = limited(job, ranks, network)
+    remedy = remedies_of(job, network, limit)[-1]
+    changes = {key.split(".")[1]: value for key, value in remedy.settings.items()}
+    outstanding = changes.pop("outstanding", job.outstanding)
+    better = replace(job, rule=replace(job.rule, **changes), outstanding=outstanding)  # type: ignore[arg-type]
+    speed_up = better.alone_seconds / simulate(better, ranks, network).step_seconds
+    assert speed_up == pytest.approx(remedy.speed_up, rel=0.03)
+    assert speed_up >= 0.9 * limit.ideal
+
+
+@pytest.mark.parametrize("version_bytes", [40_000, 400_000, MNIST_VERSION])
+@pytest.mark.parametrize("staleness", [(16, 2, 2), (16, 4, 4), (16, 16, 4)], ids=str)
+def test_slow_network_keeps_its_speed_or_is_named_the_limit(
+    version_bytes: int, staleness: tuple[int, int, int]
+) -> None:
+    job = quick_job(rule(*staleness), version_bytes=version_bytes)
+    limit = limited(job, 8, BETWEEN_TWO_HOSTS)
+    assert limit.speed_up >= 0.9 * limit.ideal or limit.cause is Cause.NETWORK
+
+
+def test_network_limit_says_how_much_it_would_have_to_carry() -> None:
+    limit = limited(quick_job(rule(16, 16, 4)), 8, BETWEEN_TWO_HOSTS)
+    step_seconds = 0.0343 / limit.without
+    assert limit.needed_bytes_per_second == pytest.approx(MNIST_VERSION / step_seconds, rel=0.02)
+    assert not limit.is_of_latency
+
+
+def test_latency_is_told_from_bandwidth() -> None:
+    assert limited(
+        quick_job(rule(16, 2, 2), version_bytes=40_000), 8, BETWEEN_TWO_HOSTS
+    ).is_of_latency
+
+
+def test_shorter_wire_format_is_proposed_where_it_helps() -> None:
+    job = quick_job(rule(16, 16, 4))
+    network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=16 * GIGABIT, latency_seconds=0.0001)
+    half = replace(job, version_bytes=MNIST_VERSION // 2, batch_bytes=MNIST_BATCH // 2)
+    limit = limited(job, 8, network)
+    choice = Choice(settings={"wire_dtype": "bfloat16"}, job=half)
+    assert limit.cause is Cause.NETWORK
+    assert remedies_of(job, network, limit, [choice])[0].settings == choice.settings
+
+
+def test_usual_ranks_end_where_more_are_no_faster() -> None:
+    assert usual_ranks(job_of(rule(16, 4, 4))) == [1, 2, 4, 8, 9]
+    assert usual_ranks(job_of(rule(16, 4, 4), craft_seconds=0.001)) == [1, 2]
+    assert usual_ranks(job_of(rule(16, 4, 4), craft_seconds=100.0))[-1] == 64
+
+
+def test_row_of_ranks_is_as_asked() -> None:
+    prospects = look_ahead(quick_job(rule(16, 16, 4)), BETWEEN_TWO_HOSTS, [2, 8])
+    assert [(each.ranks, each.num_hosts) for each in prospects] == [(2, 1), (8, 2)]
+    assert prospects[0].sent_bytes_per_second == 0
+    assert prospects[1].sent_bytes_per_second <= 1.01 * GIGABIT
