@@ -14,6 +14,7 @@ usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
        mpiadv evaluate CHECKPOINT ... [--attack NAME:steps=K,...] [--protocol NAME] [--help]
        mpiadv report LOG_OR_RUN_FOLDER ... [--output PAGE] [--figures FOLDER] [--overwrite]
        mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
+       mpiadv plan [CONFIG] [key.subkey=value ...] [--ranks N,N,...] [--help]
        mpiadv study NAME --preset smoke|small|paper [--output FOLDER] [--help]
 
 Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
@@ -24,6 +25,7 @@ trained in a minute.
   mpiadv evaluate FOLDER ...  attack trained networks; after launch -n 8: on 8 ranks
   mpiadv report FOLDER ...    write a page of figures about runs, from their logs
   mpiadv watch FOLDER         show a run in the terminal as it goes on
+  mpiadv plan CONFIG          say how fast a job will be on how many ranks, and what limits it
   mpiadv study power ...      rerun a study of the paper, from its runs to its figures
   key.subkey=value            change a setting, for example training.num_steps=500
   --resume                    go on from the last checkpoint in the run's folder
@@ -73,6 +75,12 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return evaluate(arguments)
 
 
+def _plan(arguments: Sequence[str]) -> int:
+    from mpiadv.plan import main as plan
+
+    return plan(arguments)
+
+
 def _report(arguments: Sequence[str]) -> int:
     from mpiadv.report.command import main as report
 
@@ -94,6 +102,7 @@ def _study(arguments: Sequence[str]) -> int:
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "evaluate": _evaluate,
     "launch": _launch,
+    "plan": _plan,
     "report": _report,
     "study": _study,
     "watch": _watch,

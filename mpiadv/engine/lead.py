@@ -76,7 +76,7 @@ class Lead:
         self._desk = desk
         self._stack = ExitStack()
         self._stack.callback(desk.folder.close)
-        self._learner = _new_learner(setup)
+        self._learner = new_learner(setup)
         self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
         self._log = _open_log(setup, desk)
         self._display = Display(
@@ -259,7 +259,8 @@ class Lead:
         return [f"{name:<{width}}  {value}" for name, value in rows.items()]
 
 
-def _new_learner(setup: Setup) -> TorchLearner:
+def new_learner(setup: Setup) -> TorchLearner:
+    """The learner of a run that begins."""
     config = setup.config
     model = setup.new_model()
     optimizer = make_optimizer(config.optimizer, model.parameters())

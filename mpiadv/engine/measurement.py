@@ -1,0 +1,178 @@
+"""How long crafting and training take on this rank's device, and how much memory.
+
+A few batches of each, as in a run, on a freshly initialised model; nothing is written, nobody is
+spoken to.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from resource import getpagesize
+from statistics import median
+
+import numpy as np
+import torch
+
+from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
+from mpiadv.dispatch import AttackStep
+from mpiadv.engine.bench import settle
+from mpiadv.engine.craft import TorchCrafter
+from mpiadv.engine.lead import new_learner
+from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.session import Setup
+from mpiadv.models import FlatState
+
+WARM_UP = 2
+"""Batches before those that count: the first ones load libraries and choose kernels."""
+
+MOST_BATCHES = 20
+LONGEST_SECONDS = 20.0
+"""Crafting is measured for as many batches as either allows, and so is training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Medians in seconds, memory in bytes.
+
+    Memory is that of the process without message buffers; the trainer's includes the second model,
+    with which it crafts. That of the device is 0 without a GPU.
+    """
+
+    num_batches: int
+    craft_seconds: float
+    train_seconds: float
+    snapshot_seconds: float
+    copied_bytes_per_second: float
+    version_bytes: int
+    attacker_bytes: int
+    trainer_bytes: int
+    attacker_device_bytes: int
+    trainer_device_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffers:
+    """Bytes of the message buffers of a rank."""
+
+    trainer: int
+    attacker: int
+
+
+def measure(setup: Setup) -> Measured:
+    """Craft and train a few batches, an attacker's work first and the trainer's then."""
+    setup = _endless(setup)
+    model = setup.new_model()
+    version = _published(setup, FlatState(model))
+    batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
+    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    crafting = _timed(setup, lambda ticket: _craft(setup, crafter, ticket, version, batch))
+    attacker_bytes, attacker_device_bytes = _resident_bytes(), _device_bytes(setup)
+    learner = new_learner(setup)
+    training = _timed(setup, lambda ticket: _train(setup, learner, ticket, batch))
+    snapshots = _timed(setup, lambda ticket: _snapshot(learner, version))
+    return Measured(
+        num_batches=min(len(crafting), len(training)),
+        craft_seconds=median(crafting),
+        train_seconds=median(training),
+        snapshot_seconds=median(snapshots),
+        copied_bytes_per_second=_copied_bytes_per_second(version),
+        version_bytes=learner.parameter_bytes,
+        attacker_bytes=attacker_bytes,
+        trainer_bytes=_resident_bytes(),
+        attacker_device_bytes=attacker_device_bytes,
+        trainer_device_bytes=_device_bytes(setup),
+    )
+
+
+def buffers(shape: LinkShape, *, window: int, attackers: int) -> Buffers:
+    """What the links of the trainer and of an attacker allocate, at most."""
+    num_batches = min(window, shape.outstanding * attackers)
+    versions = shape.num_versions + SPARE_BROADCASTS
+    return Buffers(
+        trainer=versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
+        attacker=(shape.num_versions + 1) * shape.parameter_bytes
+        + shape.outstanding * shape.batch.num_bytes,
+    )
+
+
+def _endless(setup: Setup) -> Setup:
+    """The same, with a schedule that does not end before the measurement."""
+    steps = max(setup.config.training.num_steps, WARM_UP + MOST_BATCHES + 1)
+    training = setup.config.training.model_copy(update={"num_steps": steps})
+    return replace(setup, config=setup.config.model_copy(update={"training": training}))
+
+
+def _published(setup: Setup, state: FlatState) -> ParameterSlot:
+    slot = ParameterSlot(state.num_bytes, setup.device.allocate)
+    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
+    state.pack(flat)
+    torch.from_numpy(slot.values).copy_(flat)
+    return slot
+
+
+def _timed(setup: Setup, work: Callable[[int], None]) -> list[float]:
+    """Seconds of each piece of work but the first ones; tickets as in the midst of a run."""
+    began = time.perf_counter()
+    taken: list[float] = []
+    first = setup.plan.rule.max_staleness
+    for ticket in range(first, first + WARM_UP + MOST_BATCHES):
+        start = time.perf_counter()
+        work(ticket)
+        taken.append(time.perf_counter() - start)
+        if len(taken) > WARM_UP and time.perf_counter() - began > LONGEST_SECONDS:
+            break
+    return taken[WARM_UP:]
+
+
+def _craft(
+    setup: Setup, crafter: TorchCrafter, ticket: int, version: ParameterSlot, batch: BatchSlot
+) -> None:
+    """All that an attacker does for a ticket."""
+    settings, rule = setup.settings_at(setup.config.training.num_steps), setup.plan.rule
+    crafter.prefetch(ticket + 1)
+    crafter.start(ticket, settings)
+    for step in range(rule.crafting_steps(settings.num_steps)):
+        number = rule.version(ticket, step, settings.num_steps)
+        crafter.run(AttackStep(ticket=ticket, step=step, version=number), version)
+        settle(crafter, _nothing)
+    crafted, _ = crafter.finish(ticket)
+    crafter.download(crafted, batch)
+
+
+def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -> None:
+    """All that the trainer does with a batch that came."""
+    settings = setup.settings_at(setup.config.training.num_steps)
+    learner.train(ticket, learner.upload(batch), settings, _nothing)
+    settle(learner, _nothing)
+    learner.outcome()
+
+
+def _snapshot(learner: TorchLearner, version: ParameterSlot) -> None:
+    is_complete = learner.snapshot(version.values)
+    while not is_complete():
+        pass
+
+
+def _copied_bytes_per_second(version: ParameterSlot) -> float:
+    """As the copy of a message within a host: the host's memory is what limits it."""
+    copy = np.empty_like(version.buffer)
+    copy.fill(0)
+    began, times = time.perf_counter(), 5
+    for _ in range(times):
+        np.copyto(copy, version.buffer)
+    return times * copy.size / max(1e-9, time.perf_counter() - began)
+
+
+def _resident_bytes() -> int:
+    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(resident) * getpagesize()
+
+
+def _device_bytes(setup: Setup) -> int:
+    """The most that was reserved on the GPU so far, 0 without one."""
+    return torch.cuda.max_memory_reserved() if setup.device.is_cuda else 0
+
+
+def _nothing() -> None:
+    """Nobody is there to be spoken to."""
