@@ -266,7 +266,7 @@ def test_shorter_wire_format_is_proposed_where_it_helps() -> None:
     network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=16 * GIGABIT, latency_seconds=0.0001)
     half = replace(job, version_bytes=MNIST_VERSION // 2, batch_bytes=MNIST_BATCH // 2)
     limit = limited(job, 8, network)
-    choice = Choice(settings={"wire_dtype": "bfloat16"}, job=half)
+    choice = Choice(settings={"training.wire_dtype": "bfloat16"}, job=half)
     assert limit.cause is Cause.NETWORK
     assert remedies_of(job, network, limit, [choice])[0].settings == choice.settings
 

@@ -7,6 +7,7 @@ spoken to.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from resource import getpagesize
 from statistics import median
@@ -21,6 +22,7 @@ from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.lead import new_learner
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.session import Setup
+from mpiadv.engine.wire import WIRE_TENSORS
 from mpiadv.models import FlatState
 
 WARM_UP = 2
@@ -59,18 +61,20 @@ class Buffers:
     attacker: int
 
 
-def measure(setup: Setup) -> Measured:
+def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
     """Craft and train a few batches, an attacker's work first and the trainer's then."""
-    setup = _endless(setup)
+    num_batches = WARM_UP + most_batches
+    setup = _endless(setup, num_batches)
+    timed = partial(_timed, num_batches, setup.plan.rule.max_staleness)
     model = setup.new_model()
-    version = _published(setup, FlatState(model))
+    version = _published(setup, FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype]))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
-    crafting = _timed(setup, lambda ticket: _craft(setup, crafter, ticket, version, batch))
+    crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
     attacker_bytes, attacker_device_bytes = _resident_bytes(), _device_bytes(setup)
     learner = new_learner(setup)
-    training = _timed(setup, lambda ticket: _train(setup, learner, ticket, batch))
-    snapshots = _timed(setup, lambda ticket: _snapshot(learner, version))
+    training = timed(lambda ticket: _train(setup, learner, ticket, batch))
+    snapshots = timed(lambda ticket: _snapshot(learner, version))
     return Measured(
         num_batches=min(len(crafting), len(training)),
         craft_seconds=median(crafting),
@@ -96,9 +100,9 @@ def buffers(shape: LinkShape, *, window: int, attackers: int) -> Buffers:
     )
 
 
-def _endless(setup: Setup) -> Setup:
+def _endless(setup: Setup, num_batches: int) -> Setup:
     """The same, with a schedule that does not end before the measurement."""
-    steps = max(setup.config.training.num_steps, WARM_UP + MOST_BATCHES + 1)
+    steps = max(setup.config.training.num_steps, num_batches + 1)
     training = setup.config.training.model_copy(update={"num_steps": steps})
     return replace(setup, config=setup.config.model_copy(update={"training": training}))
 
@@ -111,12 +115,11 @@ def _published(setup: Setup, state: FlatState) -> ParameterSlot:
     return slot
 
 
-def _timed(setup: Setup, work: Callable[[int], None]) -> list[float]:
+def _timed(num_batches: int, first: int, work: Callable[[int], None]) -> list[float]:
     """Seconds of each piece of work but the first ones; tickets as in the midst of a run."""
     began = time.perf_counter()
     taken: list[float] = []
-    first = setup.plan.rule.max_staleness
-    for ticket in range(first, first + WARM_UP + MOST_BATCHES):
+    for ticket in range(first, first + num_batches):
         start = time.perf_counter()
         work(ticket)
         taken.append(time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,16 +10,23 @@ from mpiadv.config import Config
 from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.measurement import Measured, buffers, measure
 from mpiadv.engine.session import Setup
+from mpiadv.engine.wire import WIRE_TENSORS
 from mpiadv.errors import UserError
 from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.limits import Choice
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
+from mpiadv.models import FlatState
 
 OVERHEAD_SECONDS = 0.0003
 """The trainer's own time per step, for messages, decisions and the log: see benchmarks."""
 
 USUAL_GIGABITS, USUAL_MILLISECONDS = 10.0, 0.1
 """Of a network between hosts of which nothing is said."""
+
+
+USUAL_COPIED_BYTES_PER_SECOND = 1e10
+"""Within a host, and from a GPU to its host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,11 @@ class Where:
     craft_seconds: float | None = None
     train_seconds: float | None = None
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether both times are given: those of a machine that is not this one."""
+        return self.craft_seconds is not None and self.train_seconds is not None
+
 
 def plan_run(setup: Setup, where: Where) -> Plan:
     """Measure this rank and say what to expect of the job.
@@ -41,7 +53,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         UserError: what is said of the network cannot matter, as all ranks are on one host.
     """
     per_host = _ranks_per_host(setup, where)
-    measured = measure(setup)
+    measured = _measured(setup, where)
     job = _job(setup, measured, where)
     ranks = sorted(set(where.ranks or usual_ranks(job)))
     network = _network(measured, where, per_host)
@@ -53,7 +65,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         measured_on=_measured_on(setup, measured, where),
         job=job,
         network=network,
-        prospects=look_ahead(job, network, ranks),
+        prospects=look_ahead(job, network, ranks, _choices(setup, job)),
         evaluation_seconds=during,
         final_seconds=final,
         trainer=Memory(
@@ -66,7 +78,20 @@ def plan_run(setup: Setup, where: Where) -> Plan:
             buffers=held.attacker,
             device=measured.attacker_device_bytes,
         ),
-        notes=_notes(setup, network, ranks[-1]),
+        notes=_notes(setup, where, network, ranks[-1]),
+    )
+
+
+def _measured(setup: Setup, where: Where) -> Measured:
+    """What this machine takes; elsewhere only sizes are of it, and copies as fast as is usual."""
+    if not where.is_elsewhere:
+        return measure(setup)
+    measured = measure(setup, most_batches=1)
+    copied = USUAL_COPIED_BYTES_PER_SECOND
+    return replace(
+        measured,
+        snapshot_seconds=measured.version_bytes / copied,
+        copied_bytes_per_second=copied,
     )
 
 
@@ -84,9 +109,23 @@ def _job(setup: Setup, measured: Measured, where: Where) -> Job:
         version_bytes=measured.version_bytes,
         batch_bytes=setup.link_shape(measured.version_bytes).batch.num_bytes,
         snapshot_seconds=measured.snapshot_seconds,
-        leaves_host_free=setup.device.is_cuda,
+        leaves_host_free=setup.device.is_cuda or where.is_elsewhere,
         step_overhead_seconds=OVERHEAD_SECONDS,
     )
+
+
+def _choices(setup: Setup, job: Job) -> list[Choice]:
+    """Half the bytes on the wire, where they are not halved already."""
+    if setup.plan.wire_dtype != "float32":
+        return []
+    halved = replace(setup, plan=replace(setup.plan, wire_dtype="bfloat16"))
+    version_bytes = FlatState(setup.new_model(), WIRE_TENSORS["bfloat16"]).num_bytes
+    shorter = replace(
+        job,
+        version_bytes=version_bytes,
+        batch_bytes=halved.link_shape(version_bytes).batch.num_bytes,
+    )
+    return [Choice(settings={"training.wire_dtype": "bfloat16"}, job=shorter)]
 
 
 def _ranks_per_host(setup: Setup, where: Where) -> int | None:
@@ -146,17 +185,21 @@ def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
         if setup.device.is_cuda
         else f"cpu, {threads}"
     )
+    if where.is_elsewhere:
+        return "as given, for devices that leave their hosts free, as GPUs do"
     given = [
         name
         for name, seconds in (("crafting", where.craft_seconds), ("training", where.train_seconds))
         if seconds
     ]
-    told = f", {' and '.join(given)} as given" if given else ""
+    told = f", {given[0]} as given" if given else ""
     return f"measured on {device}, median of {measured.num_batches} batches{told}"
 
 
-def _notes(setup: Setup, network: Network, ranks: int) -> list[str]:
+def _notes(setup: Setup, where: Where, network: Network, ranks: int) -> list[str]:
     """What stands between the assumption, a device for every rank, and this machine."""
+    if where.is_elsewhere:
+        return []
     cores = len(os.sched_getaffinity(0))
     on_one = min(ranks, network.ranks_per_host or ranks)
     if setup.device.is_cuda or on_one * setup.threads <= cores:

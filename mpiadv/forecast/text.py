@@ -55,7 +55,7 @@ def lines_of(plan: Plan) -> list[str]:
     return [
         f"mpiadv plan: {plan.what}",
         *_work(plan),
-        f"assumed: every rank has a device of its own, as fast as this one; {_hosts(plan.network)}",
+        f"assumed: every rank has a device of its own, as fast; {_hosts(plan.network)}",
         "",
         *_table(plan),
         "",
@@ -216,8 +216,8 @@ def _network_limit(limit: Limit, plan: Plan) -> str:
         )
     else:
         cause = (
-            f"the network is the limit, it would have to carry {needed / GIGABIT:.2g} Gbit/s, "
-            f"{needed / there:.2g} times what it can"
+            f"the network is the limit, it would have to carry {_figure(needed / GIGABIT)} "
+            f"Gbit/s, {_figure(needed / there)} times what it can"
         )
     return f"{cause}; without it {limit.without:.2f}"
 
@@ -283,7 +283,12 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _megabytes(bytes_per_second: float) -> str:
-    return f"{bytes_per_second / 1e6:.3g}" if bytes_per_second else "-"
+    return _figure(bytes_per_second / 1e6) if bytes_per_second else "-"
+
+
+def _figure(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _duration(seconds: float) -> str:
