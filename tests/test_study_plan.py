@@ -1,6 +1,8 @@
 """Studies before anything runs: presets that fit, settings that are refused, folders kept apart."""
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,18 @@ def test_settings_that_change_no_result_may_change_in_a_study(tmp_path: Path) ->
 def test_folder_in_which_nothing_began_takes_another_study(tmp_path: Path) -> None:
     open_study(tmp_path, "power", "model.name=misspelt")
     assert open_study(tmp_path, "transfer").request.study == "transfer"
+
+
+def test_shares_that_begin_at_the_same_instant_all_find_the_folder(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def begin(share: int) -> None:
+        for number in range(20):
+            together.wait(timeout=20)
+            open_study(tmp_path / str(number), "power")
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(begin, range(4))) == [None] * 4
 
 
 def test_run_of_other_settings_in_a_study_is_refused(

@@ -15,7 +15,7 @@ from mpiadv.report.reading import DIVERGED, Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows
 from mpiadv.study.plan import Request, Run, configuration, require_consistent
-from mpiadv.study.scores import Scoring, key_of, keys, read_scores, select
+from mpiadv.study.scores import Scoring, key_of, keys, locked, read_scores, select
 from mpiadv.whole_files import write_text
 
 NEEDED_FOR_REUSE = ("log.", "evaluation.")
@@ -111,7 +111,9 @@ def open_folder(path: Path, request: Request, runs: Sequence[Run]) -> StudyFolde
     except OSError as error:
         raise UserError(f"cannot create the folder {path}: {error.strerror}: choose another with "
                         "--output FOLDER") from None  # fmt: skip
-    _require_same_study(path / "study.yaml", request)
+    # The tasks of a job array begin at the same instant.
+    with locked(path / "study.yaml.lock"):
+        _require_same_study(path / "study.yaml", request)
     for run in runs:
         _require_same_settings(folder, run)
     return folder

@@ -99,7 +99,7 @@ def read_scores(path: Path) -> Rows:
 
 def add_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Add rows to the file, in place of older ones with the same key."""
-    with _locked(path.with_name(f"{path.name}.lock")):
+    with locked(path.with_name(f"{path.name}.lock")):
         added = _FILE.rows(rows)
         _FILE.write(path, _without(read_scores(path), keys(added)), added)
 
@@ -110,7 +110,8 @@ def _without(rows: Rows, gone: set[tuple[Any, ...]]) -> Rows:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Within this, no other process that asks for the same lock file is."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
