@@ -16,6 +16,7 @@ usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
        mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
        mpiadv plan [CONFIG] [key.subkey=value ...] [--ranks N,N,...] [--help]
        mpiadv study NAME --preset smoke|small|paper [--output FOLDER] [--help]
+       mpiadv submit [CONFIG] [key.subkey=value ...] --gpus N [--nodes N] [--dry-run] [--help]
 
 Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
 trained in a minute.
@@ -27,6 +28,7 @@ trained in a minute.
   mpiadv watch FOLDER         show a run in the terminal as it goes on
   mpiadv plan CONFIG          say how fast a job will be on how many ranks, and what limits it
   mpiadv study power ...      rerun a study of the paper, from its runs to its figures
+  mpiadv submit CONFIG ...    train in a Slurm job, which goes on until the run is done
   key.subkey=value            change a setting, for example training.num_steps=500
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
@@ -99,12 +101,26 @@ def _study(arguments: Sequence[str]) -> int:
     return study(arguments)
 
 
+def _submit(arguments: Sequence[str]) -> int:
+    from mpiadv.submit.command import main as submit
+
+    return submit(arguments)
+
+
+def _job(arguments: Sequence[str]) -> int:
+    from mpiadv.submit.job import main as job
+
+    return job(arguments)
+
+
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "evaluate": _evaluate,
+    "job": _job,
     "launch": _launch,
     "plan": _plan,
     "report": _report,
     "study": _study,
+    "submit": _submit,
     "watch": _watch,
 }
 """First word of the command line to what it does. A folder called `launch` is `./launch`."""

@@ -16,9 +16,10 @@ from mpiadv.errors import UserError
 from mpiadv.whole_files import write_text
 
 LOG_NAME = "log.h5"
+CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"
 _LOCK_NAME = "lock"
-_TRACES_OF_A_RUN = (LOG_NAME, "checkpoints", "model.pt", _DONE_NAME)
+_TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, "model.pt", _DONE_NAME)
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
@@ -62,7 +63,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS_NAME
 
     @property
     def model(self) -> Path:

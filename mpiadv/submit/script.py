@@ -1,0 +1,108 @@
+"""The batch script of a training run: `slurm/train.sbatch` and `slurm/requeue.sbatch` are its text.
+
+What a job does is `mpiadv job`; the script tells Slurm what it needs, and where mpiadv is.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WARNING_SECONDS = 120
+"""Seconds before the time limit at which a job is told to write a checkpoint and end."""
+
+ACTIVATE = ("# shellcheck source=/dev/null", 'source "$HOME/mpiadv/.venv/bin/activate"')
+"""The shell that puts mpiadv on PATH, where it lies as the README has it."""
+
+_TEMPLATE = """\
+#!/bin/bash
+{head}
+#
+# Three places to change:
+
+# (1) What of the cluster. One rank for each task, and a GPU for each, asked for by the node, not by
+# the task: Open MPI starts one daemon on a node, which must see all of them. On CPUs alone leave
+# --gpus-per-node out.
+#SBATCH --nodes={nodes} --ntasks-per-node={ranks} {gpus}--cpus-per-task={cpus}
+#SBATCH --time={time}
+#SBATCH --job-name={name} --output={log}
+{options}
+# Later starts go on in the same file.
+#SBATCH --open-mode=append {requeue}
+# So many seconds before the limit this script is told, and it alone (B:): otherwise the ranks would
+# be orphaned under mpirun, and Slurm would record success.
+#SBATCH --signal=B:USR1@{warning}
+
+# (2) Where mpiadv is.
+{environment}
+
+# (3) What to train.
+exec mpiadv {words}
+"""
+
+_REQUEUED = """\
+# A training run that outlives time limits, preemption and dead nodes. Submit it once: it requeues
+# itself, and goes on from its last checkpoint until it is done.
+#
+#   sbatch slurm/train.sbatch         (or: mpiadv submit configs/mnist.yaml --gpus 4)"""
+
+_CHAINED = """\
+# As train.sbatch, for a cluster whose jobs may not requeue themselves, or where preemption cancels
+# them: every start first submits this script once more, to begin when it has ended, however it
+# ends. What is left of a finished run's chain goes away by itself.
+#
+#   sbatch slurm/requeue.sbatch       (or: mpiadv submit configs/mnist.yaml --gpus 4 --chain)
+#   scancel --user="$USER" --name={name}    ends it; to cancel one job alone starts the next"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A training run as a job.
+
+    Attributes:
+        words: configuration and settings, as for `mpiadv`.
+        name: of the job, and the beginning of its log's name.
+        nodes: how many.
+        ranks: per node.
+        gpus: per node; 0: none is asked for.
+        cpus: cores per rank.
+        time: the limit of each start, as Slurm writes it.
+        options: further options of sbatch, each with its dashes.
+        warning_seconds: before the limit, for the last checkpoint.
+        is_chain: whether each start submits the next one, instead of being requeued.
+    """
+
+    words: tuple[str, ...]
+    name: str
+    nodes: int = 1
+    ranks: int = 4
+    gpus: int = 0
+    cpus: int = 4
+    time: str = "04:00:00"
+    options: tuple[str, ...] = ()
+    warning_seconds: int = WARNING_SECONDS
+    is_chain: bool = False
+
+    def log(self, number: str) -> str:
+        """Name of the log of the job with this number."""
+        # A chain is many jobs, and one log.
+        return f"{self.name}.log" if self.is_chain else f"{self.name}-{number}.log"
+
+
+def render(job: Job, environment: Sequence[str]) -> str:
+    """The batch script; `environment` are the lines of shell that put mpiadv on PATH."""
+    quoted = [shlex.quote(word) for word in job.words]
+    return _TEMPLATE.format(
+        head=_CHAINED.format(name=job.name) if job.is_chain else _REQUEUED,
+        nodes=job.nodes,
+        ranks=job.ranks,
+        gpus=f"--gpus-per-node={job.gpus} " if job.gpus else "",
+        cpus=job.cpus,
+        time=job.time,
+        name=job.name,
+        log=job.log("%j"),
+        options="".join(f"#SBATCH {option}\n" for option in job.options),
+        requeue="--no-requeue" if job.is_chain else "--requeue",
+        warning=job.warning_seconds,
+        environment="\n".join(environment),
+        words=" ".join(["job", *(["--chain", '"$0"'] if job.is_chain else []), *quoted]),
+    )
