@@ -225,7 +225,8 @@ class CheckpointConfig(Section):
     """Checkpoints, from which `--resume` goes on."""
 
     every_steps: Count = 100
-    """Training steps between checkpoints, the last one after training; 0: only when interrupted."""
+    """Training steps between checkpoints, the last one after training; 0: only when interrupted.
+    One that comes due while the one before is still being written is left out."""
     keep: AtLeastOne = 2
     """How many of the newest checkpoints stay on disk."""
 
@@ -238,7 +239,8 @@ class Config(Section):
     seed: Count = 0
     """Seed of everything random."""
     deadline_seconds: Positive = 600.0
-    """Longest wait for another rank before the run ends with an error."""
+    """Longest wait for another rank, or for a checkpoint to be written when the run ends, before
+    the run ends with an error."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     attack: AttackConfig = AttackConfig()
