@@ -55,7 +55,7 @@ def lines_of(plan: Plan) -> list[str]:
     return [
         f"mpiadv plan: {plan.what}",
         *_work(plan),
-        f"assumed: every rank has a device of its own, as fast; {_hosts(plan.network)}",
+        f"assumed: every rank has a device of its own, that fast; {_hosts(plan.network)}",
         "",
         *_table(plan),
         "",
