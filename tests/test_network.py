@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import pytest
 from end_to_end import TINY, Finished, Start, first_difference, run_all, staleness
-from mpi_runner import launcher_or_skip
+from mpi_runner import launcher_or_skip, started
 
 from benchmarks.hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
 
@@ -59,30 +59,32 @@ SERVER = """
 import socket
 server = socket.create_server((%r, 5000))
 print("listening", flush=True)
-for _ in range(2):
+while True:
     server.accept()[0].sendall(b"hello")
 """
 CLIENT = """
 import socket, time
-began = time.perf_counter()
-assert socket.create_connection((%r, 5000)).recv(5) == b"hello"
-print(time.perf_counter() - began)
+def seconds():
+    began = time.perf_counter()
+    assert socket.create_connection((%r, 5000)).recv(5) == b"hello"
+    return time.perf_counter() - began
+print(min(seconds() for _ in range(20)))
 """
 
 
 def test_word_between_hosts_takes_the_delay_both_ways(two_hosts: Sequence[Host]) -> None:
-    near, far = two_hosts
+    far = two_hosts[1]
 
     def python(host: Host, script: str) -> list[str]:
         return host.inside([sys.executable, "-c", script % far.address])
 
-    with subprocess.Popen(python(far, SERVER), stdout=subprocess.PIPE) as server:
-        assert server.stdout and server.stdout.readline() == b"listening\n"
-        seconds = [
-            float(subprocess.check_output(python(host, CLIENT), timeout=60)) for host in (near, far)
-        ]
+    with started(python(far, SERVER)) as server:
+        assert server.stdout and server.stdout.readline() == "listening\n"
+        from_near, from_far = (
+            float(subprocess.check_output(python(host, CLIENT), timeout=60)) for host in two_hosts
+        )
     # To be connected takes a way there and back, and the greeting may be on its heels.
-    assert seconds[0] >= 2 * DELAY_SECONDS > seconds[1]
+    assert from_near >= 2 * DELAY_SECONDS > from_far
 
 
 @pytest.mark.parametrize("rule", RULES)
