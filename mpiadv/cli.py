@@ -30,6 +30,7 @@ trained in a minute.
   mpiadv study power ...      rerun a study of the paper, from its runs to its figures
   mpiadv submit CONFIG ...    train in a Slurm job, which goes on until the run is done
   key.subkey=value            change a setting, for example training.num_steps=500
+  --fault-tolerant            after launch -n 8: go on without attackers that die or hang
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
 
@@ -68,7 +69,9 @@ def _launch(arguments: Sequence[str]) -> int:
         return 0
     if len(arguments) < 2 or arguments[0] != "-n" or not arguments[1].isdigit():
         raise UserError("launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG")
-    return launch(int(arguments[1]), arguments[2:])
+    fault_tolerant = "--fault-tolerant" in arguments
+    words = [word for word in arguments[2:] if word != "--fault-tolerant"]
+    return launch(int(arguments[1]), words, fault_tolerant=fault_tolerant)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:

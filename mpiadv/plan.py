@@ -9,10 +9,11 @@ from typing import Any
 
 from mpiadv.comm.world import World
 from mpiadv.config import Config, load_config
-from mpiadv.engine.entry import EXIT_DONE, CommandLine, on_all_ranks
+from mpiadv.engine.entry import CommandLine, on_all_ranks
 from mpiadv.engine.planning import Where, plan_run
 from mpiadv.engine.session import agree, prepare
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_DONE
 from mpiadv.forecast.text import lines_of, values_of
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from mpiadv.comm.world import World
 from mpiadv.config import Config, dump_config, load_config, parse_config
-from mpiadv.engine.entry import EXIT_DONE, EXIT_RESUME_ME, CommandLine, on_all_ranks
+from mpiadv.engine.entry import CommandLine, on_all_ranks
 from mpiadv.engine.lead import Desk, Lead, open_desk
 from mpiadv.engine.session import (
     AgreedError,
@@ -21,6 +21,7 @@ from mpiadv.engine.session import (
     prepare,
 )
 from mpiadv.engine.trainer import Stop
+from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME
 
 
 class Interruption:

@@ -5,7 +5,7 @@ every seed is another schedule: messages held back, ranks a hundred times slower
 for a while. Time is virtual; a turn or a sleep passes some of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -18,6 +18,7 @@ from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.trainer import Published, Stop, Trainer
+from mpiadv.errors import DismissedError
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 
@@ -38,6 +39,11 @@ class JobShape:
     nan_at: int | None = None
     slow: frozenset[int] = frozenset()
     silent: frozenset[int] = frozenset()
+    deaths: Mapping[int, int] = field(default_factory=dict)
+    """At which training step an attacker dies."""
+    stops: Mapping[int, int] = field(default_factory=dict)
+    """At which training step an attacker stops, for good or until it is dismissed."""
+    overdue_seconds: float | None = None
     hang_share: float = 0.0
     """Share of an attacker's turns after which it hangs for up to 20 s."""
     fresh_every: int = 0
@@ -97,6 +103,8 @@ class Job:
         self.fewest_free_slots = 1
         self.finals: dict[int, tuple[Stop, bytes]] = {}
         self._hung_until: dict[int, float] = {}
+        self._stopped_at: dict[int, float] = {}
+        self.dismissed: list[int] = []
         self._at_work: set[int] = set()
         self.network = MemoryNetwork(
             shape.num_attackers,
@@ -127,6 +135,21 @@ class Job:
             self.sleep(0.001)
         return self
 
+    def _strike(self) -> None:
+        """Let those die or stop whose step it is; a stopped one is back when it is dismissed."""
+        step, network = self.trainer.dispatcher.step, self.network
+        for rank, at in self.shape.deaths.items():
+            if step >= at and rank in self.attackers and rank not in self._at_work:
+                network.kill(rank)
+                del self.attackers[rank]
+        for rank, at in self.shape.stops.items():
+            if step >= at and rank in self.attackers and rank not in network.roster.absent:
+                self._stopped_at.setdefault(rank, self.now)
+        for rank, since in list(self._stopped_at.items()):
+            network.silent_seconds[rank] = self.now - since
+            if rank in network.roster.absent:
+                del self._stopped_at[rank]
+
     def clock(self) -> float:
         return self.now
 
@@ -144,6 +167,7 @@ class Job:
 
     def let_others_work(self) -> None:
         """Let a random attacker, but for those that wait for this one to return, take a turn."""
+        self._strike()
         ranks = [rank for rank in self.attackers if self._may_work(rank)]
         if not ranks:
             return
@@ -158,7 +182,13 @@ class Job:
 
     def _take_turn(self, rank: int) -> None:
         attacker = self.attackers[rank]
-        if attacker.turn():
+        try:
+            is_over = attacker.turn()
+        except DismissedError:
+            self.dismissed.append(rank)
+            del self.attackers[rank]
+            return
+        if is_over:
             reason, final = attacker.run()
             self.finals[rank] = reason, final.values.tobytes()
         elif attacker._stop is Stop.NO:
@@ -169,6 +199,7 @@ class Job:
 
     def _may_work(self, rank: int) -> bool:
         is_out = rank in self.finals or rank in self._at_work or rank in self.shape.silent
+        is_out |= rank in self._stopped_at
         return not is_out and self._hung_until.get(rank, 0.0) <= self.now
 
     def _save(self) -> None:
@@ -206,6 +237,7 @@ class Job:
             on_step=self._on_step,
             on_event=lambda kind, text: self.events.append((kind, text)),
             deadline_seconds=shape.deadline_seconds,
+            overdue_seconds=shape.overdue_seconds,
             fresh_every=shape.fresh_every,
             on_probe=self.probes.append,
             clock=self.clock,

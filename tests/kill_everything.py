@@ -1,14 +1,17 @@
-"""Kills whole runs at random instants, and checks what is on disk and how the run goes on.
+"""Kills trainers and whole runs at random instants; checks what is on disk and how it goes on.
 
     python tests/kill_everything.py --kills 30
 
-After every kill -9 of all processes at once the log must hold all rows up to the newest checkpoint,
+After every kill -9, of all processes at once or of the trainer alone, upon which the others have to
+end by themselves, fault-tolerant or not, the log must hold all rows up to the newest checkpoint,
 without a gap, and that checkpoint must load. Then the run goes on; whenever it finishes, its model
 must have the bits of a run that nothing disturbed, and the next run begins.
 """
 
 import argparse
+import os
 import random
+import signal
 import subprocess
 import tempfile
 import threading
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launching import hash_of, launch, launched, train_rows, words_of
-from mpi_runner import kill_now
+from mpi_runner import kill_now, pids_in_session, pids_of
 
 from mpiadv.checkpoint import load_newest
 
@@ -36,6 +39,13 @@ SETTINGS = {
 
 PHASES = {"start": (0.3, ""), "training": (0.5, "step "), "evaluation": (0.2, "evaluating")}
 """How often a phase is to be hit, and the beginning of the line that opens it."""
+
+
+VICTIMS = {"the whole job": 0.5, "the trainer": 0.25, "the fault-tolerant trainer": 0.25}
+"""What is killed, how often."""
+
+END_SECONDS = 20.0
+"""From the end of the trainer to that of the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,7 @@ class Report:
     """
 
     kills: Counter[str] = field(default_factory=Counter)
+    victims: Counter[str] = field(default_factory=Counter)
     num_finished: int = 0
     num_resumed: int = 0
     num_cut_rows: int = 0
@@ -63,8 +74,9 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """When to kill: so many seconds after a phase has begun."""
+    """Whom to kill, and when: so many seconds after a phase has begun."""
 
+    victim: str
     phase: str
     seconds: float
 
@@ -82,6 +94,7 @@ def kill_everything(killing: Killing) -> Report:
         aim = _aim(chance, start_seconds)
         if _start_and_kill(run, killing.ranks, aim):
             report.kills[aim.phase] += 1
+            report.victims[aim.victim] += 1
             _check_remains(run, report)
         else:
             _check_finished(run, undisturbed, report)
@@ -94,7 +107,8 @@ def kill_everything(killing: Killing) -> Report:
 def _aim(chance: random.Random, start_seconds: float) -> Aim:
     (phase,) = chance.choices(list(PHASES), [weight for weight, _ in PHASES.values()])
     longest = {"start": start_seconds, "training": 4.0, "evaluation": 1.0}[phase]
-    return Aim(phase=phase, seconds=chance.uniform(0.0, longest))
+    (victim,) = chance.choices(list(VICTIMS), list(VICTIMS.values()))
+    return Aim(victim=victim, phase=phase, seconds=chance.uniform(0.0, longest))
 
 
 def _trained_seconds(run: Path) -> float:
@@ -105,6 +119,7 @@ def _trained_seconds(run: Path) -> float:
 def _start_and_kill(run: Path, ranks: int, aim: Aim) -> bool:
     """Start or go on, and kill all processes; False when the run finished before that."""
     words = [*words_of(run, **SETTINGS), "--resume"]
+    words += ["--fault-tolerant"] if "fault-tolerant" in aim.victim else []
     # Open MPI keeps files in the temporary folder, which a killed one leaves behind.
     with launched(words, ranks=ranks, env={"TMPDIR": str(run.parent)}) as process:
         has_begun = _watch_for(process, PHASES[aim.phase][1])
@@ -113,8 +128,23 @@ def _start_and_kill(run: Path, ranks: int, aim: Aim) -> bool:
             assert time.monotonic() < deadline, "neither began nor ended"
         time.sleep(aim.seconds)
         is_running = process.poll() is None
-        kill_now(process)
-        return is_running
+        trainer = pids_of(process).get(0)
+        if aim.victim == "the whole job" or trainer is None:
+            kill_now(process)
+            return is_running
+        os.kill(trainer, signal.SIGKILL)
+        return _ended_without_result(process)
+
+
+def _ended_without_result(process: subprocess.Popen[str]) -> bool:
+    """Wait for a job that lost its trainer; False when it had finished before."""
+    deadline = time.monotonic() + END_SECONDS
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "the job outlives its trainer"
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert pids_in_session(process.pid) == [], "a process outlives its trainer"
+    return process.returncode != 0
 
 
 def _watch_for(process: subprocess.Popen[str], beginning: str) -> threading.Event:
@@ -166,7 +196,8 @@ def main() -> None:
             Killing(num_kills=given.kills, ranks=given.ranks, seed=given.seed, folder=Path(folder))
         )
     by_phase = ", ".join(f"{count} in {phase}" for phase, count in report.kills.items())
-    print(f"kills: {sum(report.kills.values())} ({by_phase})")
+    by_victim = ", ".join(f"{count} of {victim}" for victim, count in report.victims.items())
+    print(f"kills: {sum(report.kills.values())} ({by_phase}; {by_victim})")
     print(f"damaged logs or checkpoints: 0; gone on from a checkpoint {report.num_resumed} times")
     print(f"rows beyond their checkpoint: {report.num_cut_rows}")
     print(f"finished runs: {report.num_finished}, all with the bits of an undisturbed run")

@@ -36,7 +36,9 @@ def _make_round(everyone: World, starts: list[Start]) -> list[tuple[str, list[in
     comm = MPI.COMM_WORLD.Split(number, everyone.rank)
     code = ""
     if comm != MPI.COMM_NULL:
-        code = str(_run(World(comm), starts[number], os.path.dirname(sys.argv[1])))
+        world = World(comm)
+        world.meet()
+        code = str(_run(world, starts[number], os.path.dirname(sys.argv[1])))
         comm.Free()
     told = everyone.gather(code)  # also waits, asleep, for the round's other runs
     return [

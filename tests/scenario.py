@@ -26,7 +26,8 @@ class Scenario:
 
     `slowness` multiplies an attacker's times; `latency` and `broadcast` are the shortest and the
     longest time of a message; `overdue` is the time after which the trainer crafts a granted ticket
-    again; `losses` tells when an attacker is lost; `changing_steps` lets every other version carry one attack step more.
+    again; `losses` tells when an attacker is lost; `changing_steps` lets every other version carry
+    one attack step more.
     """
 
     rule: StalenessRule

@@ -20,8 +20,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         seen.append(("run", list(argv)))
         return 75
 
-    def launch(ranks: int, arguments: Sequence[str]) -> int:
-        seen.append(("launch", (ranks, list(arguments))))
+    def launch(ranks: int, arguments: Sequence[str], *, fault_tolerant: bool) -> int:
+        seen.append(("launch", (ranks, list(arguments), fault_tolerant)))
         return 75
 
     def evaluate(argv: Sequence[str]) -> int:
@@ -40,10 +40,14 @@ ROUTES = {
     "only_options": (["--print-config"], ("run", ["--print-config"])),
     "launch": (
         ["launch", "-n", "8", "a.yaml", "--resume"],
-        ("launch", (8, ["a.yaml", "--resume"])),
+        ("launch", (8, ["a.yaml", "--resume"], False)),
+    ),
+    "launch_that_outlives_losses": (
+        ["launch", "-n", "8", "a.yaml", "--fault-tolerant", "--resume"],
+        ("launch", (8, ["a.yaml", "--resume"], True)),
     ),
     "evaluation": (["evaluate", "runs/digits", "seed=1"], ("evaluate", ["runs/digits", "seed=1"])),
-    "launch_the_default": (["launch", "-n", "2"], ("launch", (2, []))),
+    "launch_the_default": (["launch", "-n", "2"], ("launch", (2, [], False))),
     "configuration_in_a_folder_called_launch": (["./launch"], ("run", ["./launch"])),
 }
 

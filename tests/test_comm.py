@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from fake_work import fake_shape
 
-from mpiadv.comm.links import (
-    SPARE_BROADCASTS,
-    BatchSlot,
-    ParameterSlot,
-    plain_memory,
-)
+from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.memory import MemoryNetwork
 from mpiadv.comm.messages import (
     ALIGNMENT,
@@ -21,6 +16,7 @@ from mpiadv.comm.messages import (
     PARAMETER_HEADER,
     BatchShape,
 )
+from mpiadv.comm.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
 from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
 from mpiadv.errors import DeadlineError
 from mpiadv.tickets import StalenessRule
@@ -121,16 +117,76 @@ def test_end_of_a_wait_is_noticed_soon_after_it() -> None:
     assert clock.now < 1.06 * 0.01
 
 
-def test_link_in_memory_keeps_a_parameter_slot_until_every_attacker_has_it() -> None:
+def test_link_in_memory_uses_a_parameter_slot_again_only_when_every_attacker_has_it() -> None:
     rule = StalenessRule(max_staleness=0, final_staleness=0, publish_every=1)
     network = MemoryNetwork(2, fake_shape(rule, 1))
     trainer, near, far = network.trainer_link(), network.attacker_link(1), network.attacker_link(2)
-    for _ in range(rule.num_versions + SPARE_BROADCASTS):
-        slot = trainer.free_parameter_slot()
+    sent = [trainer.free_parameter_slot() for _ in range(2)]
+    for slot in sent:
         assert slot is not None
         trainer.broadcast(slot)
         trainer.recycle(slot)
     assert near.poll().parameters
-    assert trainer.free_parameter_slot() is None
+    fresh = [trainer.free_parameter_slot() for _ in range(3)]
+    assert not any(slot is other for slot in sent for other in fresh)
     assert far.poll().parameters
-    assert trainer.free_parameter_slot() is not None
+    near.poll()
+    again = trainer.free_parameter_slot()
+    assert any(again is slot for slot in sent)
+
+
+def new_slot() -> ParameterSlot:
+    return ParameterSlot(64, plain_memory)
+
+
+def test_attacker_that_takes_nothing_is_sent_a_few_versions_and_then_only_what_is_needed() -> None:
+    outbox = Outbox()
+    slots = [new_slot() for _ in range(LONGEST_QUEUE + 3)]
+    for slot in slots:
+        outbox.add(slot, [1], [])
+    due = outbox.due()
+    assert [dispatch.slot for dispatch, _ in due] == slots[:LONGEST_QUEUE]
+    outbox.withdraw(slots[0])
+    outbox.withdraw(slots[LONGEST_QUEUE])
+    assert outbox.holds(slots[0]), "it is on its way"
+    assert not outbox.holds(slots[LONGEST_QUEUE])
+    for dispatch, attacker in due:
+        outbox.taken(dispatch, attacker)
+    assert not outbox.holds(slots[0])
+    assert [dispatch.slot for dispatch, _ in outbox.due()] == slots[LONGEST_QUEUE + 1 :]
+
+
+def test_the_others_wait_for_those_that_are_first_and_not_for_ever() -> None:
+    clock = Clock()
+    outbox = Outbox(clock)
+    taken, left = new_slot(), new_slot()
+    outbox.add(taken, [1, 2, 3], [3])
+    (first,) = outbox.due()
+    assert first[1] == 3 and outbox.due() == []
+    outbox.taken(*first)
+    assert [attacker for _, attacker in outbox.due()] == [1, 2]
+    outbox.add(left, [1, 2, 3], [3])
+    assert [attacker for _, attacker in outbox.due()] == [3]
+    clock.now = 1.01 * HEAD_START_SECONDS
+    assert [attacker for _, attacker in outbox.due()] == [1, 2]
+
+
+@pytest.mark.parametrize("is_dead", [True, False], ids=["dead", "silent"])
+def test_only_a_dead_attacker_gives_back_what_is_on_its_way(is_dead: bool) -> None:
+    outbox = Outbox()
+    sent, unsent = new_slot(), new_slot()
+    outbox.add(sent, [1], [])
+    outbox.due()
+    outbox.add(unsent, [1], [])
+    outbox.cut_off(1, is_dead=is_dead)
+    assert outbox.holds(sent) == (not is_dead)
+    assert not outbox.holds(unsent)
+
+
+def test_time_in_which_the_rank_itself_was_stopped_is_no_waiting() -> None:
+    clock = Clock()
+    wait = Wait(2.5, clock=clock, sleep=clock.sleep)
+    for _ in range(2):
+        wait.pause(lambda: "rank 3")
+        clock.now += 1000.0
+    wait.pause(lambda: "rank 3")

@@ -52,7 +52,9 @@ def _evaluate_alone(argv: list[str]) -> int:
     from mpiadv.comm.world import World
     from mpiadv.evaluate import run
 
-    return run(World(MPI.COMM_SELF), argv)
+    world = World(MPI.COMM_SELF)
+    world.meet()
+    return run(world, argv)
 
 
 def _is_first() -> bool:

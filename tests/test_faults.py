@@ -79,18 +79,6 @@ def test_attacker_that_vanishes_ends_every_rank_soon(tmp_path: Path) -> None:
     _assert_log_is_whole(tmp_path / "run")
 
 
-def test_attacker_that_stops_for_good_is_named_with_its_tickets(tmp_path: Path) -> None:
-    settings = {**_faulty("stop", rank=1), "deadline_seconds": 5}
-    completed = _launch_and_leave_nobody(words_of(tmp_path / "run", **settings))
-    assert completed.returncode == 1
-    assert re.fullmatch(
-        r"mpiadv: error on rank 0: waited 5 s for .*rank 1 on \S+ with tickets? \d[\d, ]*: the "
-        r"other side is dead, stuck or slower than deadline_seconds allows\n",
-        completed.stderr,
-    )
-    _assert_log_is_whole(tmp_path / "run")
-
-
 SLOW = {
     "model__name": "bad_parts:slow",
     "model__arguments": "{milliseconds: 5}",

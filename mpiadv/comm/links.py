@@ -125,19 +125,24 @@ class TrainerLink(Protocol):
     """The trainer's end."""
 
     @property
-    def attackers(self) -> list[int]: ...
+    def attackers(self) -> list[int]:
+        """Those that are there: one that died is not, from the `poll` on that found it out."""
+
+    @property
+    def survives_losses(self) -> bool:
+        """Whether the job goes on without an attacker that is lost."""
 
     def free_parameter_slot(self) -> ParameterSlot | None:
         """A slot that nothing uses any more, None while there is none."""
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        """Start sending a version to every attacker; the slot stays readable.
+        """Send a version to every attacker; the slot stays readable.
 
-        Those in `first` get it ahead of the others.
+        Those in `first` get it ahead of the others. Each gets the versions in order.
         """
 
     def recycle(self, slot: ParameterSlot) -> None:
-        """Say that the slot's version is not needed any more."""
+        """Say that the slot's version is not needed any more: who is still to get it need not."""
 
     def grant(self, attacker: int, order: Order) -> None:
         """Let `attacker` craft a ticket, with a receive posted for its batch."""
@@ -154,14 +159,26 @@ class TrainerLink(Protocol):
     def keep_alive(self) -> None:
         """Tell every attacker to go on waiting."""
 
+    def take_lost(self) -> list[int]:
+        """The attackers that have died since this was last asked."""
+
+    def silent_seconds(self, attacker: int) -> float:
+        """For how long an attacker has not taken what it was sent; 0 where it has taken all."""
+
+    def since_sign_of_life(self, attacker: int) -> float:
+        """Seconds since a message to or from an attacker was complete."""
+
+    def dismiss(self, attacker: int) -> None:
+        """Do without an attacker that is silent; should it come back, it is told to leave."""
+
     def farewells(self) -> dict[int, Farewell]:
         """The attackers that have said farewell so far."""
 
-    def host_of(self, attacker: int) -> str:
-        """The attacker's host name."""
+    def name(self, attacker: int) -> str:
+        """The attacker and its host, as people are told of it."""
 
     def pending(self) -> int:
-        """How many messages are on their way."""
+        """How many messages are on their way, to or from attackers that are there."""
 
     def free(self) -> None:
         """Release the link; only when nothing is pending."""
@@ -174,7 +191,12 @@ class AttackerLink(Protocol):
     def rank(self) -> int: ...
 
     def poll(self) -> Incoming:
-        """Make progress on every message; returns what has arrived. Never blocks."""
+        """Make progress on every message; returns what has arrived. Never blocks.
+
+        Raises:
+            DismissedError: the trainer has given this rank up.
+            TrainerLostError: the trainer is gone.
+        """
 
     def recycle(self, slot: ParameterSlot) -> None:
         """Say that the slot's version is not needed any more."""

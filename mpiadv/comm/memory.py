@@ -20,6 +20,9 @@ from mpiadv.comm.links import (
     plain_memory,
 )
 from mpiadv.comm.messages import BATCH_HEADER
+from mpiadv.comm.outbox import LONGEST_QUEUE, Dispatch, Outbox
+from mpiadv.comm.roster import Absence, Roster
+from mpiadv.errors import DismissedError
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
@@ -34,10 +37,22 @@ class MemoryNetwork:
         self.shape = shape
         self.delay = delay
         ranks = range(1, num_attackers + 1)
-        self.parameters: dict[int, deque[ParameterSlot]] = {rank: deque() for rank in ranks}
+        self.outbox = Outbox()
+        self.parameters: dict[int, deque[Dispatch]] = {rank: deque() for rank in ranks}
         self.words: dict[int, deque[Order | str]] = {rank: deque() for rank in ranks}
         self.batches: dict[int, deque[BatchSlot]] = {rank: deque() for rank in ranks}
         self.farewells: dict[int, Farewell] = {}
+        self.roster = Roster(size=num_attackers + 1, hosts=[f"memory-{r}" for r in (0, *ranks)])
+        self.lost: list[int] = []
+        self.silent_seconds: dict[int, float] = {}
+
+    def kill(self, attacker: int) -> None:
+        """The attacker dies, with all that is on its way to and from it."""
+        if self.roster.lose(attacker, Absence.DIED):
+            self.lost.append(attacker)
+        for wire in (self.parameters[attacker], self.words[attacker], self.batches[attacker]):
+            wire.clear()
+        self.outbox.cut_off(attacker, is_dead=True)
 
     def trainer_link(self) -> "MemoryTrainerLink":
         return MemoryTrainerLink(self)
@@ -51,11 +66,8 @@ class MemoryTrainerLink:
 
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = network
-        shape = network.shape
-        self._free = [
-            ParameterSlot(shape.parameter_bytes, plain_memory)
-            for _ in range(shape.num_versions + SPARE_BROADCASTS)
-        ]
+        self._free: list[ParameterSlot] = []
+        self.num_parameter_slots = 0
         self._recycled: list[ParameterSlot] = []
         self._held: dict[int, list[BatchSlot]] = {rank: [] for rank in network.batches}
         self._posted = {rank: 0 for rank in network.batches}
@@ -63,29 +75,40 @@ class MemoryTrainerLink:
 
     @property
     def attackers(self) -> list[int]:
-        return list(self._network.batches)
+        return self._network.roster.attackers
+
+    @property
+    def survives_losses(self) -> bool:
+        return True
 
     def free_parameter_slot(self) -> ParameterSlot | None:
-        in_flight = [slot for wire in self._network.parameters.values() for slot in wire]
-        for slot in list(self._recycled):
-            if not any(slot is other for other in in_flight):
-                self._recycled.remove(slot)
-                self._free.append(slot)
+        shape, outbox = self._network.shape, self._network.outbox
+        held = [slot for slot in self._recycled if outbox.holds(slot)]
+        self._free += [slot for slot in self._recycled if slot not in held]
+        self._recycled = held
+        most = shape.num_versions + SPARE_BROADCASTS + LONGEST_QUEUE * len(self._posted)
+        if not self._free and self.num_parameter_slots < most:
+            self.num_parameter_slots += 1
+            self._free.append(ParameterSlot(shape.parameter_bytes, plain_memory))
         return self._free.pop() if self._free else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        for wire in self._network.parameters.values():
-            wire.append(slot)
+        self._network.outbox.add(slot, self.attackers, first)
+        self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
+        self._network.outbox.withdraw(slot)
         self._recycled.append(slot)
 
     def grant(self, attacker: int, order: Order) -> None:
+        if attacker not in self.attackers:
+            return
         self._posted[attacker] += 1
         self.largest_posted = max(self.largest_posted, sum(self._posted.values()))
         self._network.words[attacker].append(order)
 
     def poll(self) -> list[Delivery]:
+        self._send_versions()
         arrived = []
         for attacker, wire in self._network.batches.items():
             while wire and not self._network.delay():
@@ -93,6 +116,8 @@ class MemoryTrainerLink:
                 sent = wire.popleft()
                 size = BATCH_HEADER.itemsize if sent.header["dropped"][0] else sent.buffer.size
                 slot.buffer[:size] = sent.buffer[:size]
+                if attacker in self._network.roster.absent:
+                    continue
                 self._held[attacker].append(slot)
                 arrived.append(Delivery(attacker=attacker, slot=slot))
         return arrived
@@ -107,25 +132,45 @@ class MemoryTrainerLink:
         raise ValueError("released a batch slot that was not delivered")
 
     def call_last(self) -> None:
-        for wire in self._network.words.values():
-            wire.append("last call")
+        for attacker in self.attackers:
+            self._network.words[attacker].append("last call")
 
     def keep_alive(self) -> None:
-        for wire in self._network.words.values():
-            wire.append("alive")
+        for attacker in self.attackers:
+            self._network.words[attacker].append("alive")
+
+    def take_lost(self) -> list[int]:
+        lost, self._network.lost = self._network.lost, []
+        return lost
+
+    def silent_seconds(self, attacker: int) -> float:
+        return self._network.silent_seconds.get(attacker, 0.0)
+
+    def since_sign_of_life(self, attacker: int) -> float:
+        return self._network.silent_seconds.get(attacker, 0.0)
+
+    def dismiss(self, attacker: int) -> None:
+        self._network.roster.lose(attacker, Absence.DISMISSED)
+        self._network.outbox.cut_off(attacker, is_dead=False)
+        self._network.words[attacker].append("leave")
 
     def farewells(self) -> dict[int, Farewell]:
         return dict(self._network.farewells)
 
-    def host_of(self, attacker: int) -> str:
-        return f"memory-{attacker}"
+    def name(self, attacker: int) -> str:
+        return self._network.roster.name(attacker)
 
     def pending(self) -> int:
-        return sum(map(len, self._network.parameters.values()))
+        wires = (self._network.parameters[attacker] for attacker in self.attackers)
+        return sum(map(len, wires)) + self._network.outbox.num_due(self.attackers)
 
     def free(self) -> None:
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
+
+    def _send_versions(self) -> None:
+        for dispatch, attacker in self._network.outbox.due():
+            self._network.parameters[attacker].append(dispatch)
 
 
 class MemoryAttackerLink:
@@ -149,14 +194,17 @@ class MemoryAttackerLink:
         incoming = Incoming()
         wire = self._network.parameters[self._rank]
         while wire and self._parameter_slots and not self._network.delay():
-            slot = self._parameter_slots.pop()
-            np.copyto(slot.buffer, wire.popleft().buffer)
+            slot, dispatch = self._parameter_slots.pop(), wire.popleft()
+            np.copyto(slot.buffer, dispatch.slot.buffer)
+            self._network.outbox.taken(dispatch, self._rank)
             incoming.parameters.append(slot)
         words = self._network.words[self._rank]
         while words and not self._network.delay():
             word = words.popleft()
             if isinstance(word, Order):
                 incoming.orders.append(word)
+            elif word == "leave":
+                raise DismissedError("the trainer (rank 0) has given this rank up")
             else:
                 incoming.last_call |= word == "last call"
                 incoming.alive |= word == "alive"

@@ -11,6 +11,11 @@ SLEPT_SHARE = 0.05
 """A sleep is this share of the wait so far, so what ends a wait is noticed hardly late."""
 
 
+LONGEST_COUNTED_SECONDS = 1.0
+"""Between two pauses a rank only looks at its messages. What takes longer than this was no waiting:
+the rank itself was stopped, and nobody else is to blame."""
+
+
 class Wait:
     """One wait after another: `pause` while nothing happens, `over` when something did."""
 
@@ -24,7 +29,8 @@ class Wait:
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._sleep = sleep
-        self._began: float | None = None
+        self._paused: float | None = None
+        self._waited = 0.0
 
     def pause(self, describe: Callable[[], str]) -> None:
         """Sleep a moment.
@@ -33,17 +39,17 @@ class Wait:
             DeadlineError: nothing has happened for `deadline_seconds`; `describe` says for what.
         """
         now = self._clock()
-        if self._began is None:
-            self._began = now
-        waited = now - self._began
-        if waited > self._deadline_seconds:
+        if self._paused is not None:
+            self._waited += min(now - self._paused, LONGEST_COUNTED_SECONDS)
+        self._paused = now
+        if self._waited > self._deadline_seconds:
             raise DeadlineError(
                 f"waited {self._deadline_seconds:g} s for {describe()}: the other side is dead, "
                 "stuck or slower than deadline_seconds allows"
             )
-        sleep_seconds = max(SHORTEST_SLEEP_SECONDS, SLEPT_SHARE * waited)
+        sleep_seconds = max(SHORTEST_SLEEP_SECONDS, SLEPT_SHARE * self._waited)
         self._sleep(min(sleep_seconds, LONGEST_SLEEP_SECONDS))
 
     def over(self) -> None:
         """Something happened: the next pause begins a new wait."""
-        self._began = None
+        self._paused, self._waited = None, 0.0

@@ -1,30 +1,57 @@
-"""The ranks of the job, and what all of them say to each other at its start and end, over MPI."""
+"""The ranks of the job, and what they say to each other at its start and end, over MPI.
 
+Everything goes through the trainer: no rank but that one is needed by the others, so one that is
+lost is done without where Open MPI's fault tolerance tells of it.
+"""
+
+import json
+import os
 import platform
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.comm.library import MPI
+from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.links import Allocate, LinkShape
 from mpiadv.comm.messages import Bytes
-from mpiadv.comm.mpi import Comms, MpiAttackerLink, MpiTrainerLink
+from mpiadv.comm.mpi import TRAINER, MpiAttackerLink, MpiTrainerLink
+from mpiadv.comm.requests import Requests
+from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
+from mpiadv.errors import DeadlineError, DismissedError, TrainerLostError
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 LONGEST_MESSAGE = 2**30
 """Bytes; MPI counts them in 31 bits."""
 
+TAG_SIZE, TAG_TEXT = 11, 12
+LEAVE = -1
+"""In place of a text's size: the rank was given up and is to leave."""
+
 
 class World:
-    """All ranks of a job, or of `comm`. Rank 0 trains; every collective wait has a deadline."""
+    """All ranks of a job, or of `comm`. Rank 0 trains; every wait for a rank has a deadline.
+
+    All methods that speak to other ranks raise:
+        DeadlineError: a rank has not answered in time, and the job cannot do without it.
+        DismissedError: rank 0 has given this rank up.
+        TrainerLostError: rank 0 is gone.
+    """
 
     def __init__(self, comm: MPI.Comm | None = None) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
+        self._requests = Requests()
         self.deadline_seconds = DEFAULT_DEADLINE_SECONDS
-        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self.local_rank, self.local_size = node.rank, node.size
-        node.Free()
+        self.roster = Roster(size=self._comm.size)
+        self.local_rank, self.local_size = 0, 1
+
+    def meet(self) -> None:
+        """Tell each other the hosts; ranks that share one are numbered by `local_rank`."""
+        self.roster.hosts = self.gather(self.host)
+        same_host = [r for r, host in enumerate(self.roster.hosts) if host == self.host]
+        self.local_rank, self.local_size = same_host.index(self.rank), len(same_host)
 
     @property
     def rank(self) -> int:
@@ -36,11 +63,16 @@ class World:
 
     @property
     def is_trainer(self) -> bool:
-        return self.rank == 0
+        return self.rank == TRAINER
 
     @property
     def host(self) -> str:
         return platform.node()
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts of all ranks; "" for one that was lost before it told."""
+        return self.roster.hosts
 
     @staticmethod
     def library() -> str:
@@ -52,63 +84,145 @@ class World:
         return self.gather(text if self.is_trainer else "")[0]
 
     def gather(self, text: str) -> list[str]:
-        """The texts of all ranks in rank order, on every rank."""
-        mine = np.frombuffer(text.encode(), np.uint8)
-        sizes = np.zeros(self.size, np.int64)
-        size = np.array([mine.size], np.int64)
-        self._complete(self._comm.Iallgather(size, sizes), "every rank's word")
-        everything = np.zeros(int(sizes.sum()), np.uint8)
-        counts = [int(count) for count in sizes]
-        self._complete(
-            self._comm.Iallgatherv([mine, MPI.BYTE], [everything, counts, MPI.BYTE]),
-            "every rank's word",
-        )
-        ends = np.cumsum(sizes)
-        return [
-            everything[end - n : end].tobytes().decode() for n, end in zip(sizes, ends, strict=True)
-        ]
+        """The texts of all ranks in rank order, on every rank; "" for one that is lost."""
+        if not self.is_trainer:
+            self._send(TRAINER, text.encode())
+            return list(json.loads(self._receive(TRAINER) or b"[]"))
+        texts = [text, *((part or b"").decode() for part in self._receive_all())]
+        for rank in self.roster.attackers:
+            self._send(rank, json.dumps(texts).encode())
+        self._settle()
+        return texts
+
+    def collect(self, values: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64] | None]:
+        """The values of all ranks in rank order, on rank 0; None for one that is lost.
+
+        The other ranks get an empty list.
+        """
+        if not self.is_trainer:
+            self._send(TRAINER, values.tobytes())
+            self._settle()
+            return []
+        parts = [None if part is None else np.frombuffer(part) for part in self._receive_all()]
+        return [values, *(None if p is None else p.reshape(values.shape) for p in parts)]
 
     def spread(self, values: Bytes) -> None:
         """Fill `values` with those of rank 0, which sends them to each rank by itself."""
         for start in range(0, values.size, LONGEST_MESSAGE):
-            piece = [values[start : start + LONGEST_MESSAGE], MPI.BYTE]
+            piece = values[start : start + LONGEST_MESSAGE]
             if self.is_trainer:
-                requests = [self._comm.Isend(piece, rank) for rank in range(1, self.size)]
+                for rank in self.roster.attackers:
+                    self._start_send(rank, piece, TAG_TEXT)
+                self._settle()
             else:
-                requests = [self._comm.Irecv(piece, 0)]
-            for request in requests:
-                self._complete(request, "the trained parameters to reach every rank")
+                self._received(TRAINER, piece, TAG_TEXT)
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The element-wise sum over all ranks, on every rank."""
-        total = np.zeros_like(values)
-        self._complete(self._comm.Iallreduce(values, total, MPI.SUM), "every rank's figures")
-        return total
+        """The element-wise sum over all ranks, on every rank.
 
-    def trainer_link(
-        self, shape: LinkShape, hosts: list[str], allocate: Allocate
-    ) -> MpiTrainerLink:
-        """Rank 0's end; all ranks make theirs together."""
-        return MpiTrainerLink(self._own_comms(), shape, hosts, allocate)
+        Raises:
+            DeadlineError: a rank was lost, and its values with it.
+        """
+        total = sum((self._required(r, p) for r, p in enumerate(self.collect(values))), 0.0)
+        packed = json.dumps(np.asarray(total).ravel().tolist()) if self.is_trainer else ""
+        return np.array(json.loads(self.share(packed))).reshape(values.shape)
+
+    def trainer_link(self, shape: LinkShape, allocate: Allocate) -> MpiTrainerLink:
+        """Rank 0's end."""
+        return MpiTrainerLink(self._comm, self.roster, shape, allocate)
 
     def attacker_link(self, shape: LinkShape, allocate: Allocate) -> MpiAttackerLink:
-        """An attacker's end; all ranks make theirs together."""
-        return MpiAttackerLink(self._own_comms(), shape, allocate)
+        """An attacker's end."""
+        return MpiAttackerLink(self._comm, shape, allocate)
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""
         if self.size > 1:
             self._comm.Abort(exit_code)
 
-    def _own_comms(self) -> Comms:
-        return self._duplicate(), self._duplicate()
+    def leave(self, exit_code: int) -> None:
+        """End this rank where MPI's own end would wait for ranks that are lost, else return."""
+        if not FAULT_TOLERANT or self.size == 1:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.roster.dismissed:
+            # A stopped rank would keep the job for ever.
+            self._comm.Abort(exit_code)
+        os._exit(exit_code)
 
-    def _duplicate(self) -> MPI.Comm:
-        comm, request = self._comm.Idup()
-        self._complete(request, "every rank to open its link")
-        return comm
+    def _send(self, rank: int, data: bytes) -> None:
+        self._start_send(rank, np.array([len(data)], np.int64).view(np.uint8), TAG_SIZE)
+        if data:
+            self._start_send(rank, np.frombuffer(data, np.uint8), TAG_TEXT)
 
-    def _complete(self, request: MPI.Request, what: str) -> None:
+    def _start_send(self, rank: int, message: Bytes, tag: int) -> None:
+        self._requests.start(
+            rank,
+            # What was merely sent would be lost with a sender that leaves at once.
+            lambda: self._comm.Issend([message, MPI.BYTE], rank, tag),
+            lambda message=message: None,  # type: ignore[misc]
+        )
+
+    def _receive_all(self) -> list[bytes | None]:
+        attackers = range(1, self.size)
+        return [None if r in self.roster.absent else self._receive(r) for r in attackers]
+
+    def _receive(self, rank: int) -> bytes | None:
+        """What a rank says; None when it is lost."""
+        size = np.zeros(1, np.int64)
+        if not self._received(rank, size.view(np.uint8), TAG_SIZE):
+            return None
+        if size[0] == LEAVE:
+            raise DismissedError("the trainer (rank 0) has given this rank up")
+        data = np.zeros(int(size[0]), np.uint8)
+        if data.size and not self._received(rank, data, TAG_TEXT):
+            return None
+        return data.tobytes()
+
+    def _received(self, rank: int, buffer: Bytes, tag: int) -> bool:
+        """Whether a message came, after waiting for it."""
+        complete: list[bool] = []
+        self._requests.start(
+            rank,
+            lambda: self._comm.Irecv([buffer, MPI.BYTE], rank, tag),
+            lambda: complete.append(True),
+        )
+        return self._until(lambda: bool(complete), rank)
+
+    def _settle(self) -> None:
+        """Wait until everything is sent to those that are there."""
+        for rank in sorted(self._requests.peers - self.roster.absent.keys()):
+            self._until(lambda rank=rank: not self._requests.of(rank), rank)  # type: ignore[misc]
+
+    def _until(self, condition: Callable[[], bool], rank: int) -> bool:
+        """Wait for something that is up to `rank`; False when that rank is lost."""
         wait = Wait(self.deadline_seconds)
-        while not request.Test():
-            wait.pause(lambda: what)
+        while not condition():
+            for lost in self._requests.poll():
+                self._lose(lost, Absence.DIED)
+            if rank in self.roster.absent:
+                return condition()
+            try:
+                wait.pause(lambda: self.roster.name(rank))
+            except DeadlineError:
+                if not (FAULT_TOLERANT and self.is_trainer):
+                    raise
+                self._dismiss(rank)
+        return True
+
+    def _dismiss(self, rank: int) -> None:
+        self._lose(rank, Absence.DISMISSED)
+        self._start_send(rank, np.array([LEAVE], np.int64).view(np.uint8), TAG_SIZE)
+
+    def _lose(self, rank: int, why: Absence) -> None:
+        if rank == TRAINER:
+            raise TrainerLostError(f"the trainer ({self.roster.name(TRAINER)}) is gone")
+        if self.roster.lose(rank, why):
+            told = "was lost" if why is Absence.DIED else "does not answer and is given up"
+            print(f"mpiadv: {self.roster.name(rank)} {told}", file=sys.stderr, flush=True)
+
+    def _required(self, rank: int, part: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        if part is None:
+            raise DeadlineError(f"{self.roster.name(rank)} was lost, and its share with it")
+        return part

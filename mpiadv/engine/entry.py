@@ -1,16 +1,30 @@
 """What every program on all ranks shares: its exit codes, its command line, how it fails."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mpiadv.comm.world import World
 from mpiadv.engine.session import AgreedError
-from mpiadv.errors import DeadlineError, NonFiniteLossError, StorageError, UserError
-
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
+from mpiadv.errors import (
+    DeadlineError,
+    DismissedError,
+    NonFiniteLossError,
+    StorageError,
+    TrainerLostError,
+    UserError,
+)
+from mpiadv.exit_codes import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_RESUME_ME,
+    OUTCOME,
+)
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -30,15 +44,30 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
     except UserError as error:
         print(f"mpiadv: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    code = _on_this_rank(world, program)
+    if world.is_trainer and OUTCOME in os.environ:
+        Path(os.environ[OUTCOME]).write_text(str(code), encoding="ascii")
+    world.leave(code)
+    return code
+
+
+def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
     try:
+        world.meet()
         return program(world)
     except AgreedError as refusal:
         if world.is_trainer:
             print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
+    except DismissedError as error:
+        print(f"mpiadv: {world.roster.name(world.rank)} leaves: {error}", file=sys.stderr)
+        return EXIT_DONE
+    except TrainerLostError as error:
+        if world.rank == 1:
+            print(f"mpiadv: error: {error}: go on with --resume", file=sys.stderr)
+        return EXIT_RESUME_ME
     except (UserError, NonFiniteLossError, DeadlineError, StorageError) as error:
-        told = f"mpiadv: error on rank {world.rank}: {error}\n"
-        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+        told, code = f"mpiadv: error on rank {world.rank}: {error}\n", _code_of(error)
     except KeyboardInterrupt:
         told, code = f"mpiadv: rank {world.rank} was stopped by Ctrl-C\n", EXIT_FAILED
     except BaseException:
@@ -49,3 +78,9 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
     sys.stderr.flush()
     world.abort(code)
     return code
+
+
+def _code_of(error: Exception) -> int:
+    if isinstance(error, UserError):
+        return EXIT_BAD_INPUT
+    return EXIT_RESUME_ME if isinstance(error, DeadlineError) else EXIT_FAILED

@@ -22,7 +22,7 @@ from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.errors import NonFiniteLossError, StorageError, UserError
+from mpiadv.errors import NonFiniteLossError, SilentRankError, StorageError, UserError
 from mpiadv.evaluation import Counts
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
@@ -127,6 +127,12 @@ class Lead:
         except NonFiniteLossError as error:
             self._recorder.on_event("diverged", str(error))
             raise
+        except SilentRankError as error:
+            step = trainer.dispatcher.step
+            self._recorder.on_event("silent", str(error))
+            self._recorder.save_last(step)
+            self._safekeeping.settle(step, trainer.pump)
+            raise
         step = trainer.dispatcher.step
         if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
             # Parting and the evaluation may fail yet: the training is not to be done again then.
@@ -187,18 +193,19 @@ class Lead:
 
     def _opening(self) -> list[str]:
         setup, config = self._setup, self._setup.config
-        size = setup.world.size
-        attackers = f"{size - 1} attacker{'s' if size != 2 else ''}"
+        num_attackers = len(setup.world.roster.attackers)
+        attackers = f"{num_attackers} attacker{'s' if num_attackers != 1 else ''}"
         lines = [
             f"mpiadv: training {config.model.name} on {config.data.name} for "
             f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
             f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
         ]
-        if size - 1 > setup.plan.rule.window:
+        window = setup.plan.rule.window
+        if num_attackers > window:
             lines.append(
-                f"warning: max_staleness={setup.plan.rule.max_staleness} lets at most "
-                f"{setup.plan.rule.window} attackers work at once, {size - 1} are here: use "
-                f"staleness.max_staleness>={size - 2} or at most {setup.plan.rule.window + 1} ranks"
+                f"warning: max_staleness={setup.plan.rule.max_staleness} lets at most {window} "
+                f"attackers work at once, {num_attackers} are here: use "
+                f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
             )
         if self._desk.checkpoint is not None:
             lines.append(f"going on from {self._desk.checkpoint.path}")
@@ -211,7 +218,7 @@ class Lead:
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
         link = setup.world.trainer_link(
-            setup.link_shape(self._learner.parameter_bytes), setup.hosts, setup.device.allocate
+            setup.link_shape(self._learner.parameter_bytes), setup.device.allocate
         )
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
@@ -234,6 +241,7 @@ class Lead:
             on_step=self._recorder.on_step,
             on_event=self._recorder.on_event,
             deadline_seconds=setup.config.deadline_seconds,
+            overdue_seconds=setup.config.overdue_seconds,
             fresh_every=setup.config.log.fresh_every,
             on_probe=self._recorder.on_probe,
         )
@@ -301,7 +309,7 @@ def _attributes(setup: Setup) -> dict[str, str | int | float]:
         "config": dump_config(setup.config),
         "seed": setup.config.seed,
         "ranks": setup.world.size,
-        "hosts": ",".join(setup.hosts),
+        "hosts": ",".join(setup.world.hosts),
         "device": str(setup.device.torch),
         "threads": setup.threads,
         "batches_per_epoch": setup.plan.order.batches_per_epoch,

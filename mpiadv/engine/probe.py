@@ -84,11 +84,14 @@ class Prober(Generic[BatchT]):
         return self._slot is not None
 
     def begin(self, ticket: int) -> None:
-        """Begin to probe a ticket whose own version the ring holds, unless a probe is on hand."""
-        if self.is_under_way or self._result is not NOTHING:
+        """Begin to probe a ticket whose own version the ring holds, unless a probe is on hand.
+
+        Nor on a rank so late that it was not sent the ticket's first version any more.
+        """
+        settings = self._ring.settings.get(self._rule.first_version(ticket))
+        if self.is_under_way or self._result is not NOTHING or settings is None:
             return
         self._slot, self._seconds = self._ring[ticket], 0.0
-        settings = self._ring.settings[self._rule.first_version(ticket)]
         self._steps = self._crafter.probe(ticket, settings, self._slot)
 
     def goes_before(self, step: AttackStep | None) -> bool:

@@ -67,8 +67,11 @@ class Recorder:
         )
 
     def on_event(self, kind: str, text: str) -> None:
-        """Log what is out of the ordinary."""
-        self.log.event(kind, text, self._the_trainer.dispatcher.step)
+        """Log what is out of the ordinary; people are told at once what concerns a rank."""
+        step = self._the_trainer.dispatcher.step
+        self.log.event(kind, text, step)
+        if kind in ("late", "lost"):
+            self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:
         """Measure test accuracy during the run."""

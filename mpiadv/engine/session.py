@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,7 +41,6 @@ class Setup:
 
     config: Config
     world: World
-    hosts: list[str]
     device: Device
     threads: int
     data: DataSet
@@ -111,8 +111,7 @@ def prepare(config: Config, world: World) -> Setup:
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
     data = load_data_together(config, world)
-    hosts = world.gather(world.host)
-    setup = agree(world, lambda: _setup(config, world, hosts, device, threads, data))
+    setup = agree(world, lambda: _setup(config, world, device, threads, data))
     agree(world, lambda: _check_model(setup))
     return setup
 
@@ -161,10 +160,26 @@ def take_exactly(setup: Setup, model: nn.Module) -> None:
 
 
 def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
-    """Final accuracy on the test set, its batches shared out over all ranks."""
+    """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
+
+    Rank 0 does the share of a rank that is lost as well. The others get their own counts.
+    """
     take_exactly(setup, model)
-    config, world = setup.config.evaluation, setup.world
-    counts = evaluate(
+    world = setup.world
+    mine = _evaluate_share(setup, model, world.rank)
+    if not world.is_trainer:
+        world.collect(mine.rows)
+        return mine
+    parts = [
+        _evaluate_share(setup, model, rank).rows if part is None else part
+        for rank, part in enumerate(world.collect(mine.rows))
+    ]
+    return Counts(rows=np.sum(parts, axis=0))
+
+
+def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
+    config = setup.config.evaluation
+    return evaluate(
         model,
         setup.data.test,
         evaluation_attack(setup.config),
@@ -172,14 +187,11 @@ def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
         num_samples=config.final_samples or setup.data.test.num_samples,
         batch_size=config.batch_size,
         precision=setup.config.training.precision,
-        share=(world.rank, world.size),
+        share=(rank, setup.world.size),
     )
-    return Counts(rows=world.sum(counts.rows))
 
 
-def _setup(
-    config: Config, world: World, hosts: list[str], device: Device, threads: int, data: DataSet
-) -> Setup:
+def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:
     rule = config.staleness.rule()
     order = SampleOrder(
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
@@ -201,7 +213,6 @@ def _setup(
     return Setup(
         config=config,
         world=world,
-        hosts=hosts,
         device=device,
         threads=threads,
         data=dataclasses.replace(

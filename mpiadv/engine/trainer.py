@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from math import inf
 from typing import Generic
 
 from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode, TicketState
+from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode
 from mpiadv.engine.bench import Bench, VersionRing, settle
 from mpiadv.engine.probe import Probed, Prober, is_probed, prober_of
 from mpiadv.engine.records import (
@@ -24,12 +23,10 @@ from mpiadv.engine.records import (
     told_in_farewell,
     told_in_header,
 )
+from mpiadv.engine.supervision import Supervision
 from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
 from mpiadv.errors import NonFiniteLossError
 from mpiadv.tickets import AttackSettings
-
-OVERDUE_FACTOR = 10.0
-"""A ticket is overdue after so many times the usual seconds per ticket, and a second."""
 
 
 class Stop(IntEnum):
@@ -77,6 +74,7 @@ class Trainer(Generic[BatchT]):
         on_step: Callable[[StepRecord], None],
         on_event: Callable[[str, str], None],
         deadline_seconds: float,
+        overdue_seconds: float | None = None,
         fresh_every: int = 0,
         on_probe: Callable[[Probed], None] = lambda probed: None,
         clock: Callable[[], float] = time.perf_counter,
@@ -90,9 +88,16 @@ class Trainer(Generic[BatchT]):
         self._settings_at = settings_at
         self._on_step = on_step
         self._on_event = on_event
-        self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
+        self._supervision = Supervision(
+            dispatcher,
+            link,
+            deadline_seconds=deadline_seconds,
+            overdue_seconds=overdue_seconds,
+            on_event=on_event,
+            clock=clock,
+        )
         self._bench = Bench(dispatcher.own, self.ring, crafter, pump=self.pump, clock=clock)
         self._fresh_every = fresh_every
         self._on_probe = on_probe
@@ -107,12 +112,10 @@ class Trainer(Generic[BatchT]):
         )
         self._own: dict[int, tuple[BatchT, Provenance]] = {}
         self._received: dict[int, Delivery] = {}
-        self._granted_at: dict[int, float] = {}
         self._snapshots: list[tuple[ParameterSlot, Callable[[], bool]]] = []
         self._spent = _Spent()
         self._idle_since: float | None = None
         self._step_began = clock()
-        self._last_word = clock()
 
     def published(self) -> dict[int, Published]:
         """The versions that a ticket may still need, for a checkpoint."""
@@ -140,12 +143,18 @@ class Trainer(Generic[BatchT]):
             self._publish(Stop.NO)
 
     def run(self, interrupted: Callable[[], bool]) -> Stop:
-        """Train until the last ticket is consumed, or until `interrupted` says so."""
+        """Train until the last ticket is consumed, or until `interrupted` says so.
+
+        Raises:
+            SilentRankError: an attacker does not answer, and the job cannot do without it. The
+                last step is complete.
+        """
         self._step_began = self._clock()
         while not self.dispatcher.finished:
             if interrupted():
                 return Stop.INTERRUPTED
             self.pump()
+            self._supervision.look_after()
             self._grant()
             self._act()
         return Stop.FINISHED
@@ -155,10 +164,11 @@ class Trainer(Generic[BatchT]):
         self.dispatcher.close()
         self._publish(reason)
         self._link.call_last()
-        self._last_word = inf  # nobody listens any more
+        self._supervision.say_no_more()
         while not self._everything_is_in():
             self.pump()
-            self._wait.pause(self._missing)
+            self._supervision.look_after()
+            self._wait.pause(self._supervision.missing)
         self._link.free()
         farewells = self._link.farewells()
         for attacker, farewell in farewells.items():
@@ -170,7 +180,7 @@ class Trainer(Generic[BatchT]):
         self._launch_snapshots()
         for delivery in self._link.poll():
             self._take_in(delivery)
-        self._keep_alive()
+        self._supervision.keep_alive()
 
     def _act(self) -> None:
         crafted = self.dispatcher.crafted_here(self.ring.settings)
@@ -213,6 +223,7 @@ class Trainer(Generic[BatchT]):
         crafted = self._bench.hand_over(crafting)
         self._check(crafting.ticket, crafting.first_version, crafting.last_version)
         self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
+        self._supervision.own_craft_seconds = crafted.seconds
 
     def _train(self, ticket: int) -> None:
         began = self._clock()
@@ -263,11 +274,14 @@ class Trainer(Generic[BatchT]):
         self._step_began = self._clock()
 
     def _idle(self) -> None:
-        now = self._clock()
         if self._idle_since is None:
-            self._idle_since = now
-        self._craft_again_if_overdue(now)
-        self._wait.pause(self._missing)
+            self._idle_since = self._clock()
+        ticket = self.dispatcher.step
+        if self._supervision.is_overdue(ticket):
+            # Crafted here as well: the first copy wins.
+            self._on_event("re-crafted", f"ticket {ticket}: {self._supervision.missing()}")
+            self.dispatcher.overdue(ticket)
+        self._wait.pause(self._supervision.missing)
 
     def _end_idling(self) -> None:
         """Book the wait as a whole: moving messages on in vain is waiting too."""
@@ -276,24 +290,15 @@ class Trainer(Generic[BatchT]):
             self._spent.wait += self._clock() - self._idle_since
             self._idle_since = None
 
-    def _craft_again_if_overdue(self, now: float) -> None:
-        """A granted ticket that is long overdue is crafted here too; the first copy wins."""
-        ticket, pace = self.dispatcher.step, self.dispatcher.pace
-        if self.dispatcher.state(ticket) is not TicketState.GRANTED or not pace.craft_seconds:
-            return
-        if now - self._granted_at[ticket] > 1.0 + OVERDUE_FACTOR * pace.craft_seconds:
-            self._on_event("re-crafted", f"ticket {ticket}: {self._missing()}")
-            self.dispatcher.overdue(ticket)
-
     def _grant(self) -> None:
         while (grant := self.dispatcher.next_grant()) is not None:
             order = Order(ticket=grant.ticket, patient=grant.patient)
             self._link.grant(grant.attacker, order)
-            self._granted_at[grant.ticket] = self._clock()
+            self._supervision.granted(grant.ticket)
 
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
-        self._granted_at.pop(ticket, None)
+        self._supervision.returned(ticket, attacker)
         self._take_probe(told_in_header(delivery))
         if delivery.dropped:
             self.dispatcher.dropped(ticket, attacker)
@@ -328,7 +333,9 @@ class Trainer(Generic[BatchT]):
             self._on_event("publish stall", f"step {self.dispatcher.step}: every buffer in use")
         while slot is None:
             self.pump()
-            self._wait.pause(lambda: f"attackers to receive earlier parameters; {self._missing()}")
+            self._wait.pause(
+                lambda: f"attackers to receive earlier parameters; {self._supervision.missing()}"
+            )
             slot = self._link.free_parameter_slot()
         self._wait.over()
         return slot
@@ -353,8 +360,6 @@ class Trainer(Generic[BatchT]):
         self._link.broadcast(slot, first=self._in_a_hurry(slot.version))
         if slot.header["stop"][0] == Stop.NO:
             self.ring.add(slot)
-        else:
-            self._link.recycle(slot)
 
     def _in_a_hurry(self, version: int) -> list[int]:
         """Who needs this version for the ticket that is trained on right after the version's own.
@@ -371,29 +376,9 @@ class Trainer(Generic[BatchT]):
             return []
         return [a for a in self._link.attackers if ticket in self.dispatcher.owed_by(a)]
 
-    def _keep_alive(self) -> None:
-        """Attackers wait with a deadline too: say now and then that the trainer is alive."""
-        if self._clock() - self._last_word > self._deadline_seconds / 4:
-            self._last_word = self._clock()
-            self._link.keep_alive()
-
     def _everything_is_in(self) -> bool:
         attackers = self._link.attackers
-        parted = len(self._link.farewells()) == len(attackers)
+        farewells = self._link.farewells()
+        parted = all(attacker in farewells for attacker in attackers)
         owed = any(self.dispatcher.owed_by(attacker) for attacker in attackers)
         return parted and not owed and not self._snapshots and not self._link.pending()
-
-    def _missing(self) -> str:
-        owed = {a: self.dispatcher.owed_by(a) for a in self._link.attackers}
-        late = [
-            f"rank {attacker} on {self._link.host_of(attacker)} with ticket"
-            f"{'s' if len(tickets) > 1 else ''} {', '.join(map(str, sorted(tickets)))}"
-            for attacker, tickets in owed.items()
-            if tickets
-        ]
-        silent = [
-            f"rank {attacker} on {self._link.host_of(attacker)}, which owes no ticket"
-            for attacker in self._link.attackers
-            if attacker not in self._link.farewells()
-        ]
-        return "; ".join(late or silent) or "the last messages to leave"

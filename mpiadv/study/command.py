@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.registry import find_registered
 from mpiadv.report.drawing import style
 from mpiadv.study.definition import Study
@@ -14,7 +15,7 @@ from mpiadv.study.plan import OF_STUDY, request_of
 from mpiadv.study.presets import PRESETS
 from mpiadv.study.processes import available_cores, interruptible
 from mpiadv.study.results import write_results
-from mpiadv.study.runner import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME, Means, measure, score, train
+from mpiadv.study.runner import Means, measure, score, train
 from mpiadv.study.studies import STUDIES
 
 

@@ -267,7 +267,7 @@ def main() -> None:
 
 
 def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Window) -> None:
-    link = world.trainer_link(_shape(scenario), [world.host] * world.size, plain_memory)
+    link = world.trainer_link(_shape(scenario), plain_memory)
     dispatcher = Dispatcher(
         scenario.rule,
         attackers=link.attackers,

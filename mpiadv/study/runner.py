@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from mpiadv.config import dump_config
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
 from mpiadv.report.reading import text
 from mpiadv.report.series import final_evaluation
 from mpiadv.study.folder import StudyFolder
@@ -18,7 +19,6 @@ from mpiadv.study.processes import Interruption, Job, run_jobs
 from mpiadv.study.scores import Scoring
 from mpiadv.whole_files import write_text
 
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 """As of all programs of mpiadv."""
 
 _ERROR = re.compile(r"mpiadv: error(?: on rank \d+)?: (.*)")

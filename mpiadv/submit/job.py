@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from mpiadv.config import load_config
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.slurm import (
     SlurmError,
@@ -32,9 +33,6 @@ from mpiadv.submit.slurm import (
     without_job,
 )
 from mpiadv.whole_files import write_text
-
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
-"""As of all programs of mpiadv."""
 
 FRUITLESS_STARTS = 10
 """After so many starts in a row without a newer checkpoint a run is given up."""

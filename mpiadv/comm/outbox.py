@@ -1,0 +1,104 @@
+"""Which version goes to whom, and when. Knows no MPI."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from mpiadv.comm.links import ParameterSlot
+
+HEAD_START_SECONDS = 0.05
+"""Longest wait of the other attackers for those that get a version first: a rank that does not take
+its own holds up nobody."""
+
+LONGEST_QUEUE = 4
+"""Versions on their way to one attacker: one that takes none keeps no more buffers than these."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Dispatch:
+    """A version and whom it goes to, `first` ahead of the others.
+
+    `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it.
+    """
+
+    slot: ParameterSlot
+    first: frozenset[int]
+    unsent: set[int]
+    untaken: set[int] = field(default_factory=set)
+    began: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return not self.unsent and not self.untaken
+
+    def may_go_to(self, attacker: int, now: float) -> bool:
+        """Whether nobody who gets it first stands before this attacker."""
+        if attacker in self.first or not self.first & (self.unsent | self.untaken):
+            return True
+        return now > self.began + HEAD_START_SECONDS
+
+
+class Outbox:
+    """The versions on their way: each attacker gets them in order, and a few at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._dispatches: list[Dispatch] = []
+        self._queued: Counter[int] = Counter()
+
+    def add(self, slot: ParameterSlot, attackers: Iterable[int], first: Iterable[int]) -> None:
+        """Let a version go to these attackers."""
+        to = set(attackers)
+        if to:
+            ahead = frozenset(first) & to
+            began = self._clock()
+            self._dispatches.append(Dispatch(slot=slot, first=ahead, unsent=to, began=began))
+
+    def withdraw(self, slot: ParameterSlot) -> None:
+        """A version is not needed any more: who was not sent it yet does without."""
+        for dispatch in self._dispatches:
+            if dispatch.slot is slot:
+                dispatch.unsent.clear()
+        self._forget_finished()
+
+    def due(self) -> list[tuple[Dispatch, int]]:
+        """What is to be sent now, to whom; it counts as sent."""
+        now, due, held_up = self._clock(), [], set[int]()
+        for dispatch in self._dispatches:
+            for attacker in sorted(dispatch.unsent, key=lambda a: (a not in dispatch.first, a)):
+                is_full = self._queued[attacker] >= LONGEST_QUEUE
+                if is_full or attacker in held_up or not dispatch.may_go_to(attacker, now):
+                    held_up.add(attacker)
+                    continue
+                dispatch.unsent.remove(attacker)
+                dispatch.untaken.add(attacker)
+                self._queued[attacker] += 1
+                due.append((dispatch, attacker))
+        return due
+
+    def taken(self, dispatch: Dispatch, attacker: int) -> None:
+        """An attacker has a version."""
+        dispatch.untaken.remove(attacker)
+        self._queued[attacker] -= 1
+        self._forget_finished()
+
+    def cut_off(self, attacker: int, *, is_dead: bool) -> None:
+        """Nothing more goes to an attacker; one that is dead takes nothing that was sent either."""
+        for dispatch in self._dispatches:
+            dispatch.unsent.discard(attacker)
+            if is_dead:
+                dispatch.untaken.discard(attacker)
+        self._forget_finished()
+
+    def holds(self, slot: ParameterSlot) -> bool:
+        """Whether somebody has yet to get the version in this slot."""
+        return any(dispatch.slot is slot for dispatch in self._dispatches)
+
+    def num_due(self, attackers: Iterable[int]) -> int:
+        """How many versions these attackers have yet to be sent."""
+        there = set(attackers)
+        return sum(len(dispatch.unsent & there) for dispatch in self._dispatches)
+
+    def _forget_finished(self) -> None:
+        self._dispatches = [dispatch for dispatch in self._dispatches if not dispatch.is_over]

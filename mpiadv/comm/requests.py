@@ -1,0 +1,117 @@
+"""Requests on their way, each with the rank at its other end, which may be lost."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpiadv.comm.library import MPI
+
+_LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Underway:
+    peer: int
+    began: float
+    action: Callable[[], None]
+
+
+class Requests:
+    """Requests on their way, each with what to do when it is complete.
+
+    A request to or from a rank that is lost fails: it is forgotten, and `poll` names the rank.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[MPI.Request] = []
+        self._underway: list[_Underway] = []
+        self._statuses: list[MPI.Status] = []
+        self._lost: set[int] = set()
+        self.last_sign: dict[int, float] = {}
+        """When a request of each rank was complete last."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def start(
+        self,
+        peer: int,
+        begin: Callable[[], MPI.Request],
+        action: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin a request; `action` is kept until it is complete, and called then."""
+        try:
+            request = begin()
+        except MPI.Exception as error:
+            _require_loss(error.Get_error_code())
+            self._lost.add(peer)
+            return
+        self._requests.append(request)
+        self._underway.append(_Underway(peer=peer, began=time.perf_counter(), action=action))
+        self._statuses.append(MPI.Status())
+
+    def poll(self) -> set[int]:
+        """Make progress, run the actions of what is complete; the ranks that turned out lost."""
+        # Open MPI looks, moves messages on and does not look again: what this completes would
+        # show only at the next poll, a sleep later.
+        self._complete_some() or self._complete_some()
+        lost, self._lost = self._lost, set()
+        return lost
+
+    def oldest(self, peer: int) -> float | None:
+        """When the oldest request of a rank began, None where there is none."""
+        return min((item.began for item in self._underway if item.peer == peer), default=None)
+
+    def of(self, peer: int) -> int:
+        """How many requests of a rank are on their way."""
+        return sum(item.peer == peer for item in self._underway)
+
+    @property
+    def peers(self) -> set[int]:
+        """The ranks with requests on their way."""
+        return {item.peer for item in self._underway}
+
+    def _complete_some(self) -> bool:
+        if not self._requests:
+            return False
+        completed, failed = self._test()
+        if not completed:
+            return False
+        finished = [self._underway[index] for index in completed]
+        self._keep(sorted(set(range(len(self._requests))) - set(completed)))
+        now = time.perf_counter()
+        for index, item in zip(completed, finished, strict=True):
+            if index in failed:
+                self._lost.add(item.peer)
+            else:
+                self.last_sign[item.peer] = now
+                item.action()
+        return True
+
+    def _test(self) -> tuple[list[int], set[int]]:
+        """The requests that are complete, and those of them that failed."""
+        try:
+            return sorted(MPI.Request.Testsome(self._requests, self._statuses) or []), set()
+        except MPI.Exception as error:
+            if error.Get_error_class() != MPI.ERR_IN_STATUS:
+                raise
+        # The exception hides which requests are complete; but those are null by now, and their
+        # statuses lie in front, in the same order.
+        completed = [i for i, r in enumerate(self._requests) if r == MPI.REQUEST_NULL]
+        codes = [status.Get_error() for status in self._statuses[: len(completed)]]
+        failed = {i for i, code in zip(completed, codes, strict=True) if code != MPI.SUCCESS}
+        for code in codes:
+            if code != MPI.SUCCESS:
+                _require_loss(code)
+        return completed, failed
+
+    def _keep(self, remaining: list[int]) -> None:
+        self._requests = [self._requests[index] for index in remaining]
+        self._underway = [self._underway[index] for index in remaining]
+        self._statuses = self._statuses[: len(remaining)]
+
+
+def _require_loss(code: int) -> None:
+    """Raise any error that does not come of a lost rank."""
+    if MPI.Get_error_class(code) not in _LOSSES:
+        raise MPI.Exception(code)

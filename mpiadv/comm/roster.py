@@ -1,0 +1,43 @@
+"""Who takes part in a job, and who is gone from it. Knows no MPI."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Absence(Enum):
+    """Why a rank takes no part any more."""
+
+    DIED = "died"
+    DISMISSED = "dismissed"
+    """It did not answer and was given up: it may come back, and is told to leave then."""
+
+
+@dataclass(kw_only=True)
+class Roster:
+    """The ranks of a job as the trainer knows them; `hosts` by rank, "" where none was told."""
+
+    size: int
+    hosts: list[str] = field(default_factory=list)
+    absent: dict[int, Absence] = field(default_factory=dict)
+
+    @property
+    def attackers(self) -> list[int]:
+        """The ranks other than the trainer that are still there."""
+        return [rank for rank in range(1, self.size) if rank not in self.absent]
+
+    @property
+    def dismissed(self) -> list[int]:
+        """The ranks that were given up and may still exist."""
+        return [rank for rank, why in self.absent.items() if why is Absence.DISMISSED]
+
+    def lose(self, rank: int, why: Absence) -> bool:
+        """Book that a rank is gone; False when it was gone before."""
+        was_there = rank not in self.absent
+        if was_there or why is Absence.DIED:
+            self.absent[rank] = why
+        return was_there
+
+    def name(self, rank: int) -> str:
+        """A rank as people are told of it."""
+        host = self.hosts[rank] if rank < len(self.hosts) else ""
+        return f"rank {rank} on {host}" if host else f"rank {rank}"

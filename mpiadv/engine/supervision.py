@@ -1,0 +1,156 @@
+"""The trainer's eye on its attackers: who is late, who does not answer, who is gone.
+
+Knows no MPI and no torch.
+"""
+
+from collections.abc import Callable
+from math import inf
+
+from mpiadv.comm.links import TrainerLink
+from mpiadv.dispatch import Dispatcher, TicketState
+from mpiadv.errors import SilentRankError
+
+OVERDUE_FACTOR = 10.0
+"""A ticket is overdue after so many times the usual seconds per ticket, and a second, unless the
+configuration says after how many."""
+
+LOOKS_PER_DEADLINE = 20
+WORDS_PER_DEADLINE = 4
+"""How often it is looked whether somebody does not answer, and how often all are spoken to."""
+
+
+class Supervision:
+    """Tells through `on_event(kind, text)` who is "late" with a ticket and who is "lost".
+
+    `own_craft_seconds` is what the trainer itself took for a ticket: the measure of lateness until
+    an attacker has delivered one.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        link: TrainerLink,
+        *,
+        deadline_seconds: float,
+        overdue_seconds: float | None,
+        on_event: Callable[[str, str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.own_craft_seconds = 0.0
+        self._dispatcher = dispatcher
+        self._link = link
+        self._deadline_seconds = deadline_seconds
+        self._overdue_seconds = overdue_seconds
+        self._on_event = on_event
+        self._clock = clock
+        self._granted_at: dict[int, float] = {}
+        self._late: set[int] = set()
+        self._last_look = self._last_word = clock()
+
+    def granted(self, ticket: int) -> None:
+        """A ticket has been granted."""
+        self._granted_at[ticket] = self._clock()
+
+    def returned(self, ticket: int, attacker: int) -> None:
+        """An attacker has delivered a ticket, or dropped it."""
+        self._granted_at.pop(ticket, None)
+        self._late.discard(attacker)
+
+    def is_overdue(self, ticket: int) -> bool:
+        """Whether a ticket was granted so long ago that the trainer should craft it too."""
+        if self._dispatcher.state(ticket) is not TicketState.GRANTED:
+            return False
+        waited = self._clock() - self._granted_at[ticket]
+        if waited <= self._allowed_seconds():
+            return False
+        self._tell_late(ticket, waited)
+        return True
+
+    def look_after(self) -> None:
+        """Do without the attackers that died, and without those that do not answer.
+
+        Raises:
+            SilentRankError: one does not answer, and the job cannot do without it.
+        """
+        for attacker in self._link.take_lost():
+            self._lose(attacker, "died")
+        now = self._clock()
+        if now - self._last_look < self._deadline_seconds / LOOKS_PER_DEADLINE:
+            return
+        self._last_look = now
+        for attacker in self._link.attackers:
+            if self._link.silent_seconds(attacker) > self._deadline_seconds:
+                self._do_without(attacker)
+
+    def keep_alive(self) -> None:
+        """Attackers wait with a deadline too: say now and then that the trainer is alive."""
+        now = self._clock()
+        if now - self._last_word > self._deadline_seconds / WORDS_PER_DEADLINE:
+            self._last_word = now
+            self._link.keep_alive()
+
+    def say_no_more(self) -> None:
+        """Nobody listens any more."""
+        self._last_word = inf
+
+    def missing(self) -> str:
+        """Who is waited for, and for what."""
+        attackers = self._link.attackers
+        late = [self._with_tickets(a) for a in attackers if self._dispatcher.owed_by(a)]
+        farewells = self._link.farewells()
+        silent = [
+            f"{self._link.name(attacker)}, which owes no ticket"
+            for attacker in attackers
+            if attacker not in farewells
+        ]
+        return "; ".join(late or silent) or "the last messages to leave"
+
+    def _allowed_seconds(self) -> float:
+        if self._overdue_seconds is not None:
+            return self._overdue_seconds
+        usual = self._dispatcher.pace.craft_seconds or self.own_craft_seconds
+        return 1.0 + OVERDUE_FACTOR * usual if usual else inf
+
+    def _tell_late(self, ticket: int, waited: float) -> None:
+        """Say once who is late, until it has delivered again."""
+        for attacker in self._link.attackers:
+            if attacker in self._late or ticket not in self._dispatcher.owed_by(attacker):
+                continue
+            self._late.add(attacker)
+            sign = self._link.since_sign_of_life(attacker)
+            self._on_event(
+                "late",
+                f"{self._link.name(attacker)} has had ticket {ticket} for {waited:.1f} s, its last "
+                f"sign of life was {sign:.1f} s ago: rank 0 crafts the ticket too",
+            )
+
+    def _do_without(self, attacker: int) -> None:
+        silent = f"has not answered for {self._deadline_seconds:g} s"
+        if not self._link.survives_losses:
+            raise SilentRankError(
+                f"{self._with_tickets(attacker)} {silent}: go on with --resume; with "
+                "mpiadv launch --fault-tolerant the run would have gone on without it"
+            )
+        self._link.dismiss(attacker)
+        self._lose(attacker, f"{silent} and is given up")
+
+    def _lose(self, attacker: int, how: str) -> None:
+        tickets = self._dispatcher.lost(attacker)
+        anew = (
+            f"{_numbered(tickets)} will be crafted anew"
+            if tickets
+            else "none of its tickets is missing"
+        )
+        left = len(self._link.attackers)
+        self._on_event(
+            "lost",
+            f"{self._link.name(attacker)} {how}: {anew}; {left} attacker{'s' * (left != 1)} left",
+        )
+
+    def _with_tickets(self, attacker: int) -> str:
+        tickets = sorted(self._dispatcher.owed_by(attacker))
+        return f"{self._link.name(attacker)} with {_numbered(tickets) if tickets else 'no ticket'}"
+
+
+def _numbered(tickets: list[int]) -> str:
+    return f"ticket{'s' * (len(tickets) > 1)} {', '.join(map(str, tickets))}"

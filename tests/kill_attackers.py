@@ -1,0 +1,198 @@
+"""Kills attackers of fault-tolerant runs at random instants, and checks that nothing else is lost.
+
+    python tests/kill_attackers.py --kills 100
+
+Every run loses one attacker, two at once, two shortly after each other so that the second dies
+while the first loss is dealt with, or all of them; while they start, train or evaluate. Every run
+has to end, with the bits of a run that nothing disturbed, and leave no process behind. A rank that
+dies while MPI itself starts takes the job with it; then the run begins anew, and that is counted.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from launching import hash_of, launch, launched, train_rows, words_of
+from mpi_runner import finished, pids_in_session, pids_of
+
+NUM_STEPS = 300
+DEADLINE_SECONDS = 240.0
+"""For one start of a run; one that takes longer hangs."""
+
+SETTINGS = {
+    "model__name": "bad_parts:slow",
+    "model__arguments": "{milliseconds: 5}",
+    "training__num_steps": NUM_STEPS,
+    "checkpoint__every_steps": 50,
+    "evaluation__num_steps": 20,
+}
+
+WAYS = {"one": 0.4, "two at once": 0.2, "two in a row": 0.3, "all": 0.1}
+"""How often a run loses its attackers in which way."""
+
+PHASES = {"start": 0.15, "training": 0.7, "evaluation": 0.15}
+
+
+@dataclass(kw_only=True)
+class Losses:
+    """What happened: kills by way and by phase, starts that ended without a result.
+
+    `longest_pauses`: of each run the longest time from one training step to the next, in seconds.
+    """
+
+    ways: Counter[str] = field(default_factory=Counter)
+    phases: Counter[str] = field(default_factory=Counter)
+    num_runs: int = 0
+    num_missed: int = 0
+    num_begun_anew: int = 0
+    longest_pauses: list[float] = field(default_factory=list)
+
+    @property
+    def num_kills(self) -> int:
+        return sum(self.ways.values())
+
+
+def kill_attackers(*, num_kills: int, ranks: int, seed: int, folder: Path) -> Losses:
+    """Kill and compare; raises AssertionError where the promises are not kept."""
+    undisturbed = folder / "undisturbed"
+    began = time.monotonic()
+    assert launch(words_of(undisturbed, **SETTINGS), ranks=1).returncode == 0
+    chance, losses = random.Random(seed), Losses()
+    usual = time.monotonic() - began
+    while losses.num_kills < num_kills:
+        run = folder / f"run-{losses.num_runs}"
+        code = _run_and_kill(run, ranks, chance, usual, losses)
+        if code == 75:
+            losses.num_begun_anew += 1
+            words = [*words_of(run, **SETTINGS), "--resume"]
+            assert launch(words, ranks=ranks, timeout=DEADLINE_SECONDS).returncode == 0
+        else:
+            assert code == 0, f"{run} ended with code {code}"
+            pauses = np.diff(train_rows(run)["wall_clock"])
+            losses.longest_pauses.append(float(pauses.max()))
+        assert hash_of(run) == hash_of(undisturbed), f"{run} ended with other bits"
+        losses.num_runs += 1
+    return losses
+
+
+def _run_and_kill(
+    run: Path, ranks: int, chance: random.Random, usual: float, losses: Losses
+) -> int:
+    """One run with its kills; returns the exit code."""
+    words = [*words_of(run, **SETTINGS), "--fault-tolerant"]
+    with launched(words, ranks=ranks, env={"TMPDIR": str(run.parent)}) as process:
+        killer = _Killer(process, ranks, chance, usual, losses)
+        killer.start()
+        completed = finished(process, timeout=DEADLINE_SECONDS)
+        killer.join()
+        time.sleep(0.5)
+        assert pids_in_session(process.pid) == [], "a process was left behind"
+    if completed.returncode not in (0, 75):
+        print(completed.stdout, completed.stderr)
+    return completed.returncode
+
+
+class _Killer(threading.Thread):
+    """Kills attackers of one run."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        ranks: int,
+        chance: random.Random,
+        usual: float,
+        losses: Losses,
+    ) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._chance = chance
+        self._losses = losses
+        (self._way,) = chance.choices(list(WAYS), list(WAYS.values()))
+        (self._phase,) = chance.choices(list(PHASES), list(PHASES.values()))
+        self._usual = usual
+        attackers = list(range(1, ranks))
+        self._victims = chance.sample(
+            attackers, {"one": 1, "all": len(attackers)}.get(self._way, 2)
+        )
+
+    def run(self) -> None:
+        self._wait_for_phase()
+        for victim in self._victims:
+            if self._way == "two in a row":
+                time.sleep(self._chance.uniform(0.0, 0.1))
+            pid = self._ranks().get(victim)
+            with suppress(ProcessLookupError):
+                if pid is None:
+                    raise ProcessLookupError
+                os.kill(pid, signal.SIGKILL)
+                self._losses.ways[self._way] += 1
+                self._losses.phases[self._phase] += 1
+                continue
+            self._losses.num_missed += 1
+
+    def _wait_for_phase(self) -> None:
+        """Sleep until the phase, and a random time of it."""
+        while not self._ranks() and self._process.poll() is None:
+            time.sleep(0.02)
+        if self._phase == "start":
+            time.sleep(self._chance.uniform(0.0, 0.8 * self._usual))
+            return
+        log = Path(_output_of(self._process)) / "log.h5"
+        while not log.exists() and self._process.poll() is None:
+            time.sleep(0.02)
+        model = log.with_name("model.pt")
+        if self._phase == "training":
+            time.sleep(self._chance.uniform(0.0, 6.0))
+            return
+        while not model.exists() and self._process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(self._chance.uniform(0.0, 0.3))
+
+    def _ranks(self) -> Mapping[int, int]:
+        return pids_of(self._process)
+
+
+def _output_of(process: subprocess.Popen[str]) -> str:
+    assert isinstance(process.args, list)
+    (word,) = [word for word in process.args if word.startswith("output=")]
+    return str(word.removeprefix("output="))
+
+
+def main() -> None:
+    """The command line: prints what happened."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mpiadv-kills-") as folder:
+        losses = kill_attackers(
+            num_kills=given.kills, ranks=given.ranks, seed=given.seed, folder=Path(folder)
+        )
+    print(f"attackers killed: {losses.num_kills} in {losses.num_runs} runs of {given.ranks} ranks")
+    print(f"  by way: {', '.join(f'{n} {way}' for way, n in losses.ways.items())}")
+    print(f"  by phase: {', '.join(f'{n} in {phase}' for phase, n in losses.phases.items())}")
+    print(f"  came too late, the run was over: {losses.num_missed}")
+    print(f"runs begun anew, since MPI was just starting: {losses.num_begun_anew}")
+    pauses = losses.longest_pauses
+    print(
+        f"longest pause of training: {max(pauses):.2f} s (median of runs {np.median(pauses):.2f})"
+    )
+    print("runs that ended with other bits: 0; that hung: 0; processes left behind: 0")
+    print(f"seconds: {time.monotonic() - began:.0f}")
+
+
+if __name__ == "__main__":
+    main()
