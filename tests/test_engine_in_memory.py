@@ -285,6 +285,17 @@ def test_attacker_that_does_not_answer_is_given_up_and_leaves_when_it_is_back(
         assert set(job.farewells) | set(job.dismissed) | set(job.attackers) == {1, 2, 3}
 
 
+def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:
+    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, deadline_seconds=4.0)
+    job = Job(shape)
+    job.network.silent_seconds = {1: 1000.0, 2: 1000.0}
+    job.now += 1000.0
+    job.trainer.supervision.look_after()
+    job.network.silent_seconds = {}
+    assert job.run().learner.value == expected(shape)
+    assert "lost" not in [kind for kind, _ in job.events]
+
+
 def test_late_attacker_is_named_once_with_its_ticket_and_its_last_sign_of_life() -> None:
     shape = JobShape(
         rule=rule(8, 8, 4), num_attackers=2, stops={2: 9}, deadline_seconds=50.0, num_tickets=60

@@ -45,6 +45,7 @@ class Supervision:
         self._clock = clock
         self._granted_at: dict[int, float] = {}
         self._late: set[int] = set()
+        self._silent_seconds: dict[int, float] = {}
         self._last_look = self._last_word = clock()
 
     def granted(self, ticket: int) -> None:
@@ -74,12 +75,17 @@ class Supervision:
         """
         for attacker in self._link.take_lost():
             self._lose(attacker, "died")
-        now = self._clock()
-        if now - self._last_look < self._deadline_seconds / LOOKS_PER_DEADLINE:
+        interval = self._deadline_seconds / LOOKS_PER_DEADLINE
+        elapsed = self._clock() - self._last_look
+        if elapsed < interval:
             return
-        self._last_look = now
+        self._last_look += elapsed
         for attacker in self._link.attackers:
-            if self._link.silent_seconds(attacker) > self._deadline_seconds:
+            # Time in which nobody looked may be time in which the whole job was stopped.
+            counted = self._silent_seconds.get(attacker, 0.0) + min(elapsed, 2 * interval)
+            silent = min(self._link.silent_seconds(attacker), counted)
+            self._silent_seconds[attacker] = silent
+            if silent > self._deadline_seconds:
                 self._do_without(attacker)
 
     def keep_alive(self) -> None:

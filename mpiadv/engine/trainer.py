@@ -90,7 +90,7 @@ class Trainer(Generic[BatchT]):
         self._on_event = on_event
         self._clock = clock
         self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
-        self._supervision = Supervision(
+        self.supervision = Supervision(
             dispatcher,
             link,
             deadline_seconds=deadline_seconds,
@@ -154,7 +154,7 @@ class Trainer(Generic[BatchT]):
             if interrupted():
                 return Stop.INTERRUPTED
             self.pump()
-            self._supervision.look_after()
+            self.supervision.look_after()
             self._grant()
             self._act()
         return Stop.FINISHED
@@ -164,11 +164,11 @@ class Trainer(Generic[BatchT]):
         self.dispatcher.close()
         self._publish(reason)
         self._link.call_last()
-        self._supervision.say_no_more()
+        self.supervision.say_no_more()
         while not self._everything_is_in():
             self.pump()
-            self._supervision.look_after()
-            self._wait.pause(self._supervision.missing)
+            self.supervision.look_after()
+            self._wait.pause(self.supervision.missing)
         self._link.free()
         farewells = self._link.farewells()
         for attacker, farewell in farewells.items():
@@ -180,7 +180,7 @@ class Trainer(Generic[BatchT]):
         self._launch_snapshots()
         for delivery in self._link.poll():
             self._take_in(delivery)
-        self._supervision.keep_alive()
+        self.supervision.keep_alive()
 
     def _act(self) -> None:
         crafted = self.dispatcher.crafted_here(self.ring.settings)
@@ -223,7 +223,7 @@ class Trainer(Generic[BatchT]):
         crafted = self._bench.hand_over(crafting)
         self._check(crafting.ticket, crafting.first_version, crafting.last_version)
         self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
-        self._supervision.own_craft_seconds = crafted.seconds
+        self.supervision.own_craft_seconds = crafted.seconds
 
     def _train(self, ticket: int) -> None:
         began = self._clock()
@@ -277,11 +277,11 @@ class Trainer(Generic[BatchT]):
         if self._idle_since is None:
             self._idle_since = self._clock()
         ticket = self.dispatcher.step
-        if self._supervision.is_overdue(ticket):
+        if self.supervision.is_overdue(ticket):
             # Crafted here as well: the first copy wins.
-            self._on_event("re-crafted", f"ticket {ticket}: {self._supervision.missing()}")
+            self._on_event("re-crafted", f"ticket {ticket}: {self.supervision.missing()}")
             self.dispatcher.overdue(ticket)
-        self._wait.pause(self._supervision.missing)
+        self._wait.pause(self.supervision.missing)
 
     def _end_idling(self) -> None:
         """Book the wait as a whole: moving messages on in vain is waiting too."""
@@ -294,11 +294,11 @@ class Trainer(Generic[BatchT]):
         while (grant := self.dispatcher.next_grant()) is not None:
             order = Order(ticket=grant.ticket, patient=grant.patient)
             self._link.grant(grant.attacker, order)
-            self._supervision.granted(grant.ticket)
+            self.supervision.granted(grant.ticket)
 
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
-        self._supervision.returned(ticket, attacker)
+        self.supervision.returned(ticket, attacker)
         self._take_probe(told_in_header(delivery))
         if delivery.dropped:
             self.dispatcher.dropped(ticket, attacker)
@@ -334,7 +334,7 @@ class Trainer(Generic[BatchT]):
         while slot is None:
             self.pump()
             self._wait.pause(
-                lambda: f"attackers to receive earlier parameters; {self._supervision.missing()}"
+                lambda: f"attackers to receive earlier parameters; {self.supervision.missing()}"
             )
             slot = self._link.free_parameter_slot()
         self._wait.over()
