@@ -97,7 +97,8 @@ def main() -> None:
     step = median(outcome.step_seconds for pair in pairs for outcome in pair)
     print(f"ratio of whole runs, median: {ratio:.4f}")
     print(
-        f"by the steps after a checkpoint: {100 * cost / (options.every * step):.2f} % of the time"
+        f"by the steps after one, a checkpoint costs the time of {cost / step:.2f} training steps: "
+        f"{100 * cost / step / options.every:.2f} % of the time"
     )
 
 
