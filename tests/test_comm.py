@@ -16,9 +16,9 @@ from mpiadv.comm.messages import (
     PARAMETER_HEADER,
     BatchShape,
 )
-from mpiadv.comm.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
 from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
 from mpiadv.errors import DeadlineError
+from mpiadv.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
 from mpiadv.tickets import StalenessRule
 
 SHAPES = {

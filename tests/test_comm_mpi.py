@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from fake_work import FakeCrafter, FakeLearner, fake_shape, parameters_of, sequential_value
 
-from mpiadv.comm import outbox
+from mpiadv import outbox
 from mpiadv.comm.links import (
     SPARE_BROADCASTS,
     BatchSlot,
@@ -23,11 +23,11 @@ from mpiadv.comm.links import (
     plain_memory,
 )
 from mpiadv.comm.messages import BATCH_HEADER, BatchShape
-from mpiadv.comm.outbox import LONGEST_QUEUE
 from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop, Trainer
+from mpiadv.outbox import LONGEST_QUEUE
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun

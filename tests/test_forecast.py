@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from mpiadv.comm.links import SPARE_BROADCASTS
-from mpiadv.comm.outbox import HEAD_START_SECONDS
 from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.supervision import OVERDUE_FACTOR
 from mpiadv.forecast import simulation
@@ -100,8 +98,6 @@ def test_speed_up_is_that_of_the_design(final: int, ranks: int, simulated: float
 
 
 def test_constants_are_those_of_the_loops_and_links() -> None:
-    assert simulation.SPARE_VERSIONS == SPARE_BROADCASTS
-    assert simulation.HEAD_START_SECONDS == HEAD_START_SECONDS
     assert simulation.OVERDUE_FACTOR == OVERDUE_FACTOR
 
 

@@ -20,9 +20,9 @@ from mpiadv.comm.links import (
     plain_memory,
 )
 from mpiadv.comm.messages import BATCH_HEADER
-from mpiadv.comm.outbox import LONGEST_QUEUE, Dispatch, Outbox
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.errors import DismissedError
+from mpiadv.outbox import LONGEST_QUEUE, Dispatch, Outbox
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
@@ -37,8 +37,10 @@ class MemoryNetwork:
         self.shape = shape
         self.delay = delay
         ranks = range(1, num_attackers + 1)
-        self.outbox = Outbox()
-        self.parameters: dict[int, deque[Dispatch]] = {rank: deque() for rank in ranks}
+        self.outbox = Outbox[ParameterSlot]()
+        self.parameters: dict[int, deque[Dispatch[ParameterSlot]]] = {
+            rank: deque() for rank in ranks
+        }
         self.words: dict[int, deque[Order | str]] = {rank: deque() for rank in ranks}
         self.batches: dict[int, deque[BatchSlot]] = {rank: deque() for rank in ranks}
         self.farewells: dict[int, Farewell] = {}

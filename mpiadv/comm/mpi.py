@@ -26,10 +26,10 @@ from mpiadv.comm.messages import (
     GRANT_MESSAGE,
     Bytes,
 )
-from mpiadv.comm.outbox import LONGEST_QUEUE, Dispatch, Outbox
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.errors import DismissedError, TrainerLostError
+from mpiadv.outbox import LONGEST_QUEUE, Dispatch, Outbox
 
 TRAINER = 0
 TAG_GRANT, TAG_BATCH, TAG_FAREWELL, TAG_VERSION = 1, 2, 3, 4
@@ -70,7 +70,7 @@ class MpiTrainerLink:
         self._allocate = allocate
         self._sends = Requests()
         self._receives = Requests()
-        self._outbox = Outbox()
+        self._outbox = Outbox[ParameterSlot]()
         self._num_slots = shape.num_versions + SPARE_BROADCASTS
         self._most_slots = self._num_slots + LONGEST_QUEUE * len(roster.attackers)
         self._free_parameters = [self._new_parameter_slot() for _ in range(self._num_slots)]
@@ -182,7 +182,7 @@ class MpiTrainerLink:
                 partial(self._taken, dispatch, attacker),
             )
 
-    def _taken(self, dispatch: Dispatch, attacker: int) -> None:
+    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int) -> None:
         self._outbox.taken(dispatch, attacker)
         self._free_recycled()
 

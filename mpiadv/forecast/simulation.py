@@ -13,14 +13,9 @@ from statistics import fmean
 from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, Dispatcher, Grant, TicketState, Train
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
+from mpiadv.outbox import HEAD_START_SECONDS, Dispatch, Outbox
 from mpiadv.rhythm import Rhythm
 from mpiadv.tickets import AttackSettings
-
-SPARE_VERSIONS = 4
-"""Buffers for versions that the trainer has beyond those that tickets need, as its link has."""
-
-HEAD_START_SECONDS = 0.05
-"""Longest wait of the others for the attackers that get a version first, as in the link."""
 
 OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
 """A ticket is overdue after so many times the usual seconds and so many more, as in the trainer."""
@@ -207,8 +202,8 @@ class _Trainer:
         self._simulation = simulation
         self._clock = simulation.clock
         self._versions: dict[int, AttackSettings] = {}
-        self._in_use_until: dict[int, float] = {}
-        self._outbox_free_at = 0.0
+        self._outbox = Outbox[int](lambda: self._clock.now)
+        self._published_at: dict[int, float] = {}
         self._ready: dict[int, Crafting] = {}
         self._granted_at: dict[int, float] = {}
         self._is_busy = True
@@ -276,21 +271,15 @@ class _Trainer:
         book.pace.trained(seconds)
         for old in [old for old in self._versions if old < rule.first_version(book.step)]:
             del self._versions[old]
+            self._outbox.withdraw(old)
         if rule.is_published(book.step):
             self._publish()
         else:
             self._go_on()
 
     def _publish(self) -> None:
-        """Publish the parameters of this step, as soon as a buffer is free for them."""
+        """Publish the parameters of this step."""
         now, job = self._clock.now, self._simulation.job
-        in_use = {v: until for v, until in self._in_use_until.items() if until > now}
-        self._in_use_until = in_use
-        if len(in_use.keys() | self._versions) >= job.rule.num_versions + SPARE_VERSIONS:
-            first_free = min(until for v, until in in_use.items() if v not in self._versions)
-            self.idle_seconds += first_free - now
-            self._clock.at(first_free, self._publish)
-            return
         version = self.book.step
         if job.leaves_host_free:
             self._after(job.snapshot_seconds, partial(self._launch, version, now))
@@ -303,23 +292,36 @@ class _Trainer:
         self._go_on()
 
     def _launch(self, version: int, published: float) -> None:
-        """Send a version, to those first who need it at once."""
-        simulation, wires = self._simulation, self._simulation.wires
-        size, now = simulation.job.version_bytes, max(self._clock.now, self._outbox_free_at)
-        first = self._in_a_hurry(version)
-        arrivals = wires.version(now, size, first)
-        rest_at = max(arrivals.values(), default=now)
-        rest_at = min(rest_at + simulation.latency * bool(first), now + HEAD_START_SECONDS)
-        rest = [attacker for attacker in simulation.attackers if attacker not in first]
-        arrivals |= wires.version(rest_at, size, rest)
-        self._outbox_free_at = rest_at
-        for attacker, arrival in arrivals.items():
-            receiver = simulation.attackers[attacker]
-            self._clock.at(arrival, partial(receiver.received, version, published))
-        if arrivals:
-            self._in_use_until[version] = max(arrivals.values()) + simulation.latency
-        self._versions[version] = simulation.settings
+        """Let a version go out, to those first who need it at once."""
+        self._published_at[version] = published
+        self._versions[version] = self._simulation.settings
+        self._outbox.add(version, self._simulation.attackers, self._in_a_hurry(version))
+        self._send_versions()
+        if self._outbox.holds(version):
+            # Nobody waits longer than this for those that are first.
+            self._after(1.01 * HEAD_START_SECONDS, self._send_versions)
         self._act()
+
+    def _send_versions(self) -> None:
+        """Send what may be sent now; what goes at the same moment shares the link."""
+        simulation, now = self._simulation, self._clock.now
+        together: dict[Dispatch[int], list[int]] = {}
+        for dispatch, attacker in self._outbox.due():
+            together.setdefault(dispatch, []).append(attacker)
+        for dispatch, attackers in together.items():
+            arrivals = simulation.wires.version(now, simulation.job.version_bytes, attackers)
+            for attacker, arrival in arrivals.items():
+                self._clock.at(arrival, partial(self._arrive, dispatch.slot, attacker))
+                is_known = arrival + simulation.wires.word(0.0, attacker)
+                self._clock.at(is_known, partial(self._taken, dispatch, attacker))
+
+    def _arrive(self, version: int, attacker: int) -> None:
+        published = self._published_at[version]
+        self._simulation.attackers[attacker].received(version, published)
+
+    def _taken(self, dispatch: Dispatch[int], attacker: int) -> None:
+        self._outbox.taken(dispatch, attacker)
+        self._send_versions()
 
     def _in_a_hurry(self, version: int) -> list[int]:
         """Who gets the version first, as `Trainer._in_a_hurry` of the engine says."""

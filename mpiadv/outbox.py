@@ -1,11 +1,13 @@
-"""Which version goes to whom, and when. Knows no MPI."""
+"""Which version goes to whom, and when: pure book-keeping. Knows no MPI and no buffers."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from mpiadv.comm.links import ParameterSlot
+SlotT = TypeVar("SlotT")
+"""Where a version lies, or whatever stands for it."""
 
 HEAD_START_SECONDS = 0.05
 """Longest wait of the other attackers for those that get a version first: a rank that does not take
@@ -16,13 +18,13 @@ LONGEST_QUEUE = 4
 
 
 @dataclass(kw_only=True, eq=False)
-class Dispatch:
+class Dispatch(Generic[SlotT]):
     """A version and whom it goes to, `first` ahead of the others.
 
     `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it.
     """
 
-    slot: ParameterSlot
+    slot: SlotT
     first: frozenset[int]
     unsent: set[int]
     untaken: set[int] = field(default_factory=set)
@@ -39,15 +41,15 @@ class Dispatch:
         return now > self.began + HEAD_START_SECONDS
 
 
-class Outbox:
+class Outbox(Generic[SlotT]):
     """The versions on their way: each attacker gets them in order, and a few at a time."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._dispatches: list[Dispatch] = []
+        self._dispatches: list[Dispatch[SlotT]] = []
         self._queued: Counter[int] = Counter()
 
-    def add(self, slot: ParameterSlot, attackers: Iterable[int], first: Iterable[int]) -> None:
+    def add(self, slot: SlotT, attackers: Iterable[int], first: Iterable[int]) -> None:
         """Let a version go to these attackers."""
         to = set(attackers)
         if to:
@@ -55,16 +57,17 @@ class Outbox:
             began = self._clock()
             self._dispatches.append(Dispatch(slot=slot, first=ahead, unsent=to, began=began))
 
-    def withdraw(self, slot: ParameterSlot) -> None:
+    def withdraw(self, slot: SlotT) -> None:
         """A version is not needed any more: who was not sent it yet does without."""
         for dispatch in self._dispatches:
             if dispatch.slot is slot:
                 dispatch.unsent.clear()
         self._forget_finished()
 
-    def due(self) -> list[tuple[Dispatch, int]]:
+    def due(self) -> list[tuple[Dispatch[SlotT], int]]:
         """What is to be sent now, to whom; it counts as sent."""
-        now, due, held_up = self._clock(), [], set[int]()
+        now, held_up = self._clock(), set[int]()
+        due: list[tuple[Dispatch[SlotT], int]] = []
         for dispatch in self._dispatches:
             for attacker in sorted(dispatch.unsent, key=lambda a: (a not in dispatch.first, a)):
                 is_full = self._queued[attacker] >= LONGEST_QUEUE
@@ -77,7 +80,7 @@ class Outbox:
                 due.append((dispatch, attacker))
         return due
 
-    def taken(self, dispatch: Dispatch, attacker: int) -> None:
+    def taken(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
         """An attacker has a version."""
         dispatch.untaken.remove(attacker)
         self._queued[attacker] -= 1
@@ -91,7 +94,7 @@ class Outbox:
                 dispatch.untaken.discard(attacker)
         self._forget_finished()
 
-    def holds(self, slot: ParameterSlot) -> bool:
+    def holds(self, slot: SlotT) -> bool:
         """Whether somebody has yet to get the version in this slot."""
         return any(dispatch.slot is slot for dispatch in self._dispatches)
 
