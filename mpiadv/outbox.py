@@ -82,7 +82,8 @@ class Outbox(Generic[SlotT]):
 
     def taken(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
         """An attacker has a version."""
-        dispatch.untaken.remove(attacker)
+        # That it died may have been seen before: then nobody waits for it any more.
+        dispatch.untaken.discard(attacker)
         self._queued[attacker] -= 1
         self._forget_finished()
 

@@ -183,6 +183,18 @@ def test_only_a_dead_attacker_gives_back_what_is_on_its_way(is_dead: bool) -> No
     assert not outbox.holds(unsent)
 
 
+def test_version_that_a_dead_attacker_had_still_taken_changes_nothing() -> None:
+    outbox = Outbox()
+    sent = new_slot()
+    outbox.add(sent, [1, 2], [])
+    due = outbox.due()
+    outbox.cut_off(1, is_dead=True)
+    for dispatch, attacker in due:
+        assert outbox.holds(sent)
+        outbox.taken(dispatch, attacker)
+    assert not outbox.holds(sent)
+
+
 def test_time_in_which_the_rank_itself_was_stopped_is_no_waiting() -> None:
     clock = Clock()
     wait = Wait(2.5, clock=clock, sleep=clock.sleep)
