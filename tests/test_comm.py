@@ -1,6 +1,8 @@
 """Messages on the wire, waits with a deadline, and the link in memory."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -202,3 +204,29 @@ def test_time_in_which_the_rank_itself_was_stopped_is_no_waiting() -> None:
         wait.pause(lambda: "rank 3")
         clock.now += 1000.0
     wait.pause(lambda: "rank 3")
+
+
+def _watched(seconds: float, deadline: float) -> subprocess.CompletedProcess[str]:
+    """A process that makes a watched call of so many seconds, after many short ones."""
+    program = (
+        "import time; from mpiadv.comm.watchdog import Watchdog\n"
+        f"watchdog = Watchdog('rank 1 on node7', {deadline})\n"
+        f"for seconds in [0.01] * 40 + [{seconds}]:\n"
+        "    with watchdog.watching():\n"
+        "        time.sleep(seconds)\n"
+    )
+    line = [sys.executable, "-c", program]
+    return subprocess.run(line, capture_output=True, text=True, timeout=60)
+
+
+def test_rank_that_mpi_does_not_let_go_of_ends_and_asks_to_be_resumed() -> None:
+    completed = _watched(30.0, 0.2)
+    assert completed.returncode == 75
+    assert completed.stderr == (
+        "mpiadv: error: rank 1 on node7 has been inside MPI for 0.2 s, perhaps since another rank "
+        "died: go on with --resume\n"
+    )
+
+
+def test_many_calls_into_mpi_are_no_long_one() -> None:
+    assert _watched(0.01, 0.2).returncode == 0

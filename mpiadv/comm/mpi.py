@@ -28,6 +28,7 @@ from mpiadv.comm.messages import (
 )
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
+from mpiadv.comm.watchdog import Watchdog
 from mpiadv.errors import DismissedError, TrainerLostError
 from mpiadv.outbox import LONGEST_QUEUE, Dispatch, Outbox
 
@@ -62,14 +63,19 @@ class MpiTrainerLink:
     """
 
     def __init__(
-        self, comm: MPI.Comm, roster: Roster, shape: LinkShape, allocate: Allocate
+        self,
+        comm: MPI.Comm,
+        roster: Roster,
+        watchdog: Watchdog,
+        shape: LinkShape,
+        allocate: Allocate,
     ) -> None:
         self._wire = _Wire(comm)
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
-        self._sends = Requests()
-        self._receives = Requests()
+        self._sends = Requests(watchdog)
+        self._receives = Requests(watchdog)
         self._outbox = Outbox[ParameterSlot]()
         self._num_slots = shape.num_versions + SPARE_BROADCASTS
         self._most_slots = self._num_slots + LONGEST_QUEUE * len(roster.attackers)
@@ -239,10 +245,12 @@ class MpiTrainerLink:
 class MpiAttackerLink:
     """An attacker's end."""
 
-    def __init__(self, comm: MPI.Comm, shape: LinkShape, allocate: Allocate) -> None:
+    def __init__(
+        self, comm: MPI.Comm, watchdog: Watchdog, shape: LinkShape, allocate: Allocate
+    ) -> None:
         self._wire = _Wire(comm)
-        self._receives = Requests()
-        self._sends = Requests()
+        self._receives = Requests(watchdog)
+        self._sends = Requests(watchdog)
         self._rank = comm.rank
         self._stopped = False
         self._incoming = Incoming()

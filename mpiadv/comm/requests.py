@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpiadv.comm.library import MPI
+from mpiadv.comm.watchdog import Watchdog
 
 _LOSSES = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
 
@@ -22,7 +23,8 @@ class Requests:
     A request to or from a rank that is lost fails: it is forgotten, and `poll` names the rank.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog) -> None:
+        self._watchdog = watchdog
         self._requests: list[MPI.Request] = []
         self._underway: list[_Underway] = []
         self._statuses: list[MPI.Status] = []
@@ -54,7 +56,8 @@ class Requests:
         """Make progress, run the actions of what is complete; the ranks that turned out lost."""
         # Open MPI looks, moves messages on and does not look again: what this completes would
         # show only at the next poll, a sleep later.
-        self._complete_some() or self._complete_some()
+        with self._watchdog.watching():
+            self._complete_some() or self._complete_some()
         lost, self._lost = self._lost, set()
         return lost
 

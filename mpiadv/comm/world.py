@@ -20,6 +20,7 @@ from mpiadv.comm.mpi import TRAINER, MpiAttackerLink, MpiTrainerLink
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
+from mpiadv.comm.watchdog import Watchdog
 from mpiadv.errors import DeadlineError, DismissedError, TrainerLostError
 
 DEFAULT_DEADLINE_SECONDS = 600.0
@@ -42,8 +43,9 @@ class World:
 
     def __init__(self, comm: MPI.Comm | None = None) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
-        self._requests = Requests()
         self.deadline_seconds = DEFAULT_DEADLINE_SECONDS
+        self.watchdog = Watchdog(f"rank {self.rank} on {self.host}", DEFAULT_DEADLINE_SECONDS)
+        self._requests = Requests(self.watchdog)
         self.roster = Roster(size=self._comm.size)
         self.local_rank, self.local_size = 0, 1
 
@@ -129,11 +131,11 @@ class World:
 
     def trainer_link(self, shape: LinkShape, allocate: Allocate) -> MpiTrainerLink:
         """Rank 0's end."""
-        return MpiTrainerLink(self._comm, self.roster, shape, allocate)
+        return MpiTrainerLink(self._comm, self.roster, self.watchdog, shape, allocate)
 
     def attacker_link(self, shape: LinkShape, allocate: Allocate) -> MpiAttackerLink:
         """An attacker's end."""
-        return MpiAttackerLink(self._comm, shape, allocate)
+        return MpiAttackerLink(self._comm, self.watchdog, shape, allocate)
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""

@@ -132,6 +132,7 @@ class Lead:
             self._recorder.on_event("silent", str(error))
             self._recorder.save_last(step)
             self._safekeeping.settle(step, trainer.pump)
+            self._safekeeping.require_saved(step)
             raise
         step = trainer.dispatcher.step
         if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:

@@ -107,6 +107,7 @@ def prepare(config: Config, world: World) -> Setup:
     """
     # A short deadline is meant for training: starting and evaluating are waited for longer.
     world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
+    world.watchdog.deadline_seconds = config.deadline_seconds
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
