@@ -20,6 +20,8 @@ from mpirun import mpirun
 
 from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.errors import UserError
+from mpiadv.forecast.job import Forecast, Job, Network
+from mpiadv.forecast.simulation import simulate
 from mpiadv.study.measurements import read_measurements, scenario_text
 from mpiadv.study.scenario import Scenario
 
@@ -47,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--mbits", type=float, default=1000.0, help="Mbit/s of each host, in each direction")
     add("--parameters", type=int, nargs="+", default=[50_000, 3_300_000], help="of a version")
     add("--wire-dtype", choices=WIRE_ARRAYS, nargs="+", default=["float32", "float16"])
-    add("--staleness", default="32,32,8", help="max_staleness,final_staleness,publish_every")
-    add("--outstanding", type=int, default=3, help="tickets granted to an attacker at once")
+    add("--staleness", default="40,40,8", help="max_staleness,final_staleness,publish_every")
+    add("--outstanding", type=int, default=4, help="tickets granted to an attacker at once")
     add("--train-ms", type=float, default=4.0, help="emulated training step")
     add("--craft-ms", type=float, default=30.0, help="emulated crafting of a batch")
     add("--attack-steps", type=int, default=8, help="emulated attack steps of a batch")
@@ -68,27 +70,26 @@ def _measure(options: argparse.Namespace) -> None:
         f"{options.craft_ms:g} ms to craft one; staleness {options.staleness}, on "
         f"{len(os.sched_getaffinity(0))} cores; {options.repeats} runs of each row\n"
     )
-    alone = median(_on_one_rank(_scenario(options)) for _ in range(options.repeats))
     print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}", flush=True)
     for parameters in options.parameters:
         for wire_dtype in options.wire_dtype:
             scenario = replace(_scenario(options), num_parameters=parameters, wire_dtype=wire_dtype)
             runs = [_between_hosts(scenario, options) for _ in range(options.repeats)]
-            print(f"| {' | '.join(_row(scenario, runs, alone, options))} |", flush=True)
+            print(f"| {' | '.join(_row(scenario, runs, options))} |", flush=True)
 
 
 COLUMNS = (
-    "values of a version", "in", "speed-up (min-max)", "ideal", "of ideal, %", "the network allows",
-    "sent, Mbit/s", "received, Mbit/s", "trainer idle, %", "late, %",
+    "values of a version", "in", "speed-up (min-max)", "ideal", "of ideal, %", "forecast",
+    "link allows", "sent, Mbit/s", "received, Mbit/s", "trainer idle, %", "late, %",
     "attackers wait for parameters, %", "for tickets, %", "cores busy with the ranks, %",
     "others, %", "staleness, first and last",
 )  # fmt: skip
 SHARES = ("idle", "late", "parameter_wait", "grant_wait", "cores", "others")
 
 
-def _row(
-    scenario: Scenario, runs: Sequence[Any], alone: float, options: argparse.Namespace
-) -> list[str]:
+def _row(scenario: Scenario, runs: Sequence[Any], options: argparse.Namespace) -> list[str]:
+    """Speed-up is over one rank whose device never waits; `forecast` is that of `mpiadv plan`."""
+    alone = scenario.craft_seconds + scenario.train_seconds
     seconds = median(run["ticket_seconds"] for run in runs)
     speed_ups = [alone / run["ticket_seconds"] for run in runs]
     ideal = scenario.ideal(options.ranks)
@@ -100,6 +101,7 @@ def _row(
         f"{alone / seconds:.2f} ({min(speed_ups):.2f}-{max(speed_ups):.2f})",
         f"{ideal:.2f}",
         f"{100 * alone / seconds / ideal:.0f}",
+        f"{alone / _forecast(scenario, options).step_seconds:.2f}",
         f"{alone * options.mbits / max(sent, received):.2f}",
         f"{sent / seconds:.0f}",
         f"{received / seconds:.0f}",
@@ -111,13 +113,39 @@ def _row(
 STALENESS = ("first_staleness", "last_staleness")
 
 
+def _forecast(scenario: Scenario, options: argparse.Namespace) -> Forecast:
+    job = Job(
+        rule=scenario.rule,
+        num_attack_steps=scenario.num_attack_steps,
+        craft_seconds=scenario.craft_seconds,
+        train_seconds=scenario.train_seconds,
+        num_steps=scenario.measured_steps,
+        outstanding=scenario.outstanding,
+        version_bytes=_version_bytes(scenario),
+        batch_bytes=_batch_bytes(scenario),
+    )
+    network = Network(
+        ranks_per_host=options.ranks // options.hosts,
+        bytes_per_second=options.mbits * 1e6 / 8,
+        latency_seconds=options.delay_ms / 1000,
+    )
+    return simulate(job, options.ranks, network)
+
+
 def _bits_per_step(scenario: Scenario, options: argparse.Namespace) -> tuple[float, float]:
     """What leaves the trainer's host and what comes to it, per training step."""
     remote = options.ranks - options.ranks // options.hosts
-    version = scenario.num_parameters * scenario.value_bytes
-    batch = scenario.batch_size * (scenario.image_values * scenario.value_bytes + 8)
-    sent = remote * version / scenario.publish_every
-    return 8 * sent, 8 * batch * remote / (options.ranks - 1)
+    sent = remote * _version_bytes(scenario) / scenario.publish_every
+    received = remote * _batch_bytes(scenario) / (options.ranks - 1)
+    return 8 * sent, 8 * received
+
+
+def _version_bytes(scenario: Scenario) -> int:
+    return scenario.num_parameters * scenario.value_bytes
+
+
+def _batch_bytes(scenario: Scenario) -> int:
+    return scenario.batch_size * (scenario.image_values * scenario.value_bytes + 8)
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -139,29 +167,24 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _on_one_rank(scenario: Scenario) -> float:
-    """Seconds per ticket without any network."""
-    return float(_run(scenario.sized_for(1), 1)["ticket_seconds"])
-
-
 def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Any:
     delay, rate = options.delay_ms / 1000, options.mbits * 1e6
     with hosts(options.hosts, delay_seconds=delay, bits_per_second=rate) as made:
         return _run(scenario, options.ranks, made, options.mca)
 
 
-def _run(
-    scenario: Scenario, ranks: int, made: Sequence[Host] = (), mca: Sequence[Sequence[str]] = ()
-) -> Any:
+def _run(scenario: Scenario, ranks: int, made: Sequence[Host], mca: Sequence[Sequence[str]]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.h5")
         program = [sys.executable, "-m", "mpiadv.study.emulation", scenario_text(scenario)]
         mpirun(
             [*program, str(output), "0"],
             ranks=ranks,
-            options=[word for pair in mca for word in ("--mca", *pair)]
-            + (mpirun_options(made, ranks // len(made)) if made else []),
-            prefix=made[0].inside([]) if made else (),
+            options=[
+                *mpirun_options(made, ranks // len(made)),
+                *(word for pair in mca for word in ("--mca", *pair)),
+            ],
+            prefix=made[0].inside([]),
             env=agent_environment(made),
         )
         return read_measurements(output)[0]
