@@ -20,6 +20,7 @@ from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
 from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
+from mpiadv.engine.speed_report import speed_lines
 from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
 from mpiadv.engine.trainer import Stop, Trainer
 from mpiadv.errors import NonFiniteLossError, SilentRankError, StorageError, UserError
@@ -142,7 +143,8 @@ class Lead:
             self._safekeeping.settle(step, trainer.pump)
             self._safekeeping.require_saved(step)
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
-        self._recorder.log_farewells(step, trainer.shut_down(reason))
+        self._farewells = trainer.shut_down(reason)
+        self._recorder.log_farewells(step, self._farewells)
         self._train_seconds = time.perf_counter() - began
         self._display.close()
         if reason is Stop.INTERRUPTED:
@@ -265,7 +267,12 @@ class Lead:
             "hash": fingerprint(self.model),
         }
         width = max(map(len, rows))
-        return [f"{name:<{width}}  {value}" for name, value in rows.items()]
+        speeds = self._recorder.speed.speeds(self._setup.world.roster, self._farewells)
+        table = speed_lines(speeds)
+        return [
+            *([*table, ""] if table else []),
+            *(f"{name:<{width}}  {value}" for name, value in rows.items()),
+        ]
 
 
 def new_learner(setup: Setup) -> TorchLearner:

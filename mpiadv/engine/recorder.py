@@ -17,6 +17,7 @@ from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.safekeeping import Safekeeping, Snapshot
+from mpiadv.engine.speed_report import SpeedBook
 from mpiadv.engine.state import training_state
 from mpiadv.engine.trainer import Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
@@ -38,11 +39,13 @@ class Recorder:
     threads: int
     clock: Callable[[], float] = time.perf_counter
     trainer: Trainer[Batch] | None = None
+    speed: SpeedBook = field(default_factory=SpeedBook)
     _copies: HostCopies = field(default_factory=HostCopies)
 
     def on_step(self, record: StepRecord) -> None:
         """Log a training step and do what is due after it."""
         self.log.train(train_row(record))
+        self.speed.add(record)
         self.safekeeping.after_step(record.step + 1)
         self.display.step(record)
         done, config = record.step + 1, self.config

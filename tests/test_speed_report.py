@@ -1,0 +1,103 @@
+"""The table of ranks at the end of a run."""
+
+from dataclasses import replace
+
+import pytest
+
+from mpiadv.comm.links import Farewell
+from mpiadv.comm.roster import Absence, Roster
+from mpiadv.engine.records import Provenance, StepRecord
+from mpiadv.engine.speed_report import MOST_RANKS, RankSpeed, SpeedBook, speed_lines
+from mpiadv.engine.work import Outcome
+
+
+def step_record(
+    step: int, *, rank: int, craft_seconds: float, wait: float, total: float
+) -> StepRecord:
+    origin = Provenance(
+        rank=rank,
+        first_version=0,
+        last_version=0,
+        num_steps=8,
+        epsilon=0.3,
+        craft_seconds=craft_seconds,
+        parameter_wait_seconds=0.0,
+        trainer_wait_seconds=0.0,
+        grant_wait_seconds=0.0,
+        gradient_magnitude=1.0,
+        natural_accuracy=0.9,
+    )
+    return StepRecord(
+        step=step,
+        ticket=step,
+        origin=origin,
+        outcome=Outcome(loss=1.0, accuracy=0.5, learning_rate=0.1),
+        own_craft_seconds=0.0,
+        wait_seconds=wait,
+        train_seconds=0.1,
+        publish_seconds=0.0,
+        total_seconds=total,
+    )
+
+
+def farewell(*, craft: float, idle: float) -> Farewell:
+    return Farewell(
+        batches_sent=0,
+        tickets_dropped=0,
+        craft_seconds=craft,
+        parameter_wait_seconds=idle / 4,
+        trainer_wait_seconds=idle / 4,
+        grant_wait_seconds=idle / 2,
+        probe_ticket=-1,
+        probe_accuracy=0.0,
+        probe_loss=0.0,
+        probe_seconds=0.0,
+        host="",
+    )
+
+
+def test_ranks_are_told_by_what_training_took_from_them_and_what_they_said_at_the_end() -> None:
+    roster = Roster(size=4, hosts=["n1", "n1", "n2", "n2"])
+    roster.lose(3, Absence.DIED)
+    book = SpeedBook()
+    for step, (rank, seconds) in enumerate([(1, 0.2), (2, 0.4), (1, 0.1), (3, 0.5), (0, 0.3)]):
+        book.add(step_record(step, rank=rank, craft_seconds=seconds, wait=0.05, total=0.5))
+    farewells = {1: farewell(craft=3.0, idle=1.0), 2: farewell(craft=1.0, idle=0.0)}
+    assert speed_lines(book.speeds(roster, farewells)) == [
+        "rank  host  tickets  s per ticket    idle",
+        "0     n1          1           0.3  10.0 %",
+        "1     n1          2          0.15  25.0 %",
+        "2     n2          1           0.4   0.0 %",
+        "3     n2          1           0.5    lost",
+    ]
+
+
+def test_rank_that_crafted_nothing_has_no_seconds_per_ticket() -> None:
+    roster = Roster(size=2, hosts=["n1", "n1"])
+    lines = speed_lines(SpeedBook().speeds(roster, {1: farewell(craft=0.0, idle=2.0)}))
+    assert lines[2].split() == ["1", "n1", "0", "-", "100.0", "%"]
+
+
+def test_rank_that_is_alone_has_no_table() -> None:
+    assert speed_lines(SpeedBook().speeds(Roster(size=1, hosts=["n1"]), {})) == []
+
+
+def test_many_ranks_are_told_by_host() -> None:
+    trainer = RankSpeed(rank=0, host="n0", tickets=2, craft_seconds=1.0, idle=0.01)
+    one = RankSpeed(rank=1, host="n0", tickets=10, craft_seconds=5.0, idle=0.1)
+    others = [
+        replace(one, rank=rank, host="n1", craft_seconds=float(rank), idle=None)
+        for rank in range(2, MOST_RANKS + 1)
+    ]
+    assert speed_lines([trainer, one, *others]) == [
+        "host     ranks  tickets      s per ticket    idle",
+        "trainer  n0           2               0.5   1.0 %",
+        "n0       1           10  0.5 (0.5 to 0.5)  10.0 %",
+        "n1       15         150  0.9 (0.2 to 1.6)    lost",
+    ]
+
+
+@pytest.mark.parametrize("size", [2, MOST_RANKS, MOST_RANKS + 1])
+def test_every_rank_counts_once(size: int) -> None:
+    speeds = [RankSpeed(rank=r, host=f"n{r}", tickets=1, idle=0.0) for r in range(size)]
+    assert len(speed_lines(speeds)) == 1 + size
