@@ -12,7 +12,7 @@ from random import Random
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 
 from mpiadv.comm.links import Farewell, Order, ParameterSlot
-from mpiadv.comm.memory import MemoryNetwork, MemoryTrainerLink
+from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
@@ -43,6 +43,9 @@ class JobShape:
     """At which training step an attacker dies."""
     stops: Mapping[int, int] = field(default_factory=dict)
     """At which training step an attacker stops, for good or until it is dismissed."""
+    stops_parting: frozenset[int] = frozenset()
+    """Attackers that stop when all that is left is to say farewell."""
+    survives_losses: bool = True
     overdue_seconds: float | None = None
     hang_share: float = 0.0
     """Share of an attacker's turns after which it hangs for up to 20 s."""
@@ -87,6 +90,17 @@ class CountingLink(MemoryTrainerLink):
         self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[attacker])
 
 
+class _StoppedError(Exception):
+    """An attacker stops here."""
+
+
+class StoppingLink(MemoryAttackerLink):
+    """Stops its attacker when it would say farewell."""
+
+    def bid_farewell(self, farewell: Farewell) -> None:
+        raise _StoppedError
+
+
 class Job:
     """One job; `run` takes it from start, or from `saved`, to its end."""
 
@@ -103,13 +117,15 @@ class Job:
         self.fewest_free_slots = 1
         self.finals: dict[int, tuple[Stop, bytes]] = {}
         self._hung_until: dict[int, float] = {}
-        self._stopped_at: dict[int, float] = {}
+        self._stopped: set[int] = set()
         self.dismissed: list[int] = []
         self._at_work: set[int] = set()
         self.network = MemoryNetwork(
             shape.num_attackers,
             fake_shape(shape.rule, shape.outstanding, probes=shape.fresh_every > 0),
             delay=lambda: self.random.random() < 0.3,
+            clock=self.clock,
+            survives_losses=shape.survives_losses,
         )
         self.link = CountingLink(self.network)
         self.learner = FakeLearner(
@@ -143,12 +159,9 @@ class Job:
                 network.kill(rank)
                 del self.attackers[rank]
         for rank, at in self.shape.stops.items():
-            if step >= at and rank in self.attackers and rank not in network.roster.absent:
-                self._stopped_at.setdefault(rank, self.now)
-        for rank, since in list(self._stopped_at.items()):
-            network.silent_seconds[rank] = self.now - since
-            if rank in network.roster.absent:
-                del self._stopped_at[rank]
+            if step >= at and rank in self.attackers:
+                self._stopped.add(rank)
+        self._stopped -= network.roster.absent.keys()
 
     def clock(self) -> float:
         return self.now
@@ -183,15 +196,16 @@ class Job:
     def _take_turn(self, rank: int) -> None:
         attacker = self.attackers[rank]
         try:
-            is_over = attacker.turn()
+            if attacker.turn():
+                reason, final = attacker.run()
+                self.finals[rank] = reason, final.values.tobytes()
+        except _StoppedError:
+            self._stopped.add(rank)
         except DismissedError:
             self.dismissed.append(rank)
             del self.attackers[rank]
             return
-        if is_over:
-            reason, final = attacker.run()
-            self.finals[rank] = reason, final.values.tobytes()
-        elif attacker._stop is Stop.NO:
+        if attacker._stop is Stop.NO:
             free = len(attacker._link._parameter_slots)  # type: ignore[attr-defined]
             self.fewest_free_slots = min(free, self.fewest_free_slots)
         size = len(attacker._ring)
@@ -199,7 +213,7 @@ class Job:
 
     def _may_work(self, rank: int) -> bool:
         is_out = rank in self.finals or rank in self._at_work or rank in self.shape.silent
-        is_out |= rank in self._stopped_at
+        is_out |= rank in self._stopped
         return not is_out and self._hung_until.get(rank, 0.0) <= self.now
 
     def _save(self) -> None:
@@ -245,10 +259,11 @@ class Job:
         )
 
     def _new_attacker(self, rank: int) -> Attacker[FakeBatch]:
+        stops = rank in self.shape.stops_parting
         return Attacker(
             rule=self.shape.rule,
             mode=self.shape.mode,
-            link=self.network.attacker_link(rank),
+            link=(StoppingLink if stops else MemoryAttackerLink)(self.network, rank),
             crafter=self.crafters[rank],
             host=f"host-{rank}",
             deadline_seconds=self.shape.deadline_seconds,

@@ -17,7 +17,7 @@ from in_memory_job import Job, JobShape
 
 from mpiadv.comm.links import BatchSlot, Order
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
-from mpiadv.dispatch import StalenessMode, TicketState
+from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed, prober_of
 from mpiadv.engine.trainer import Stop
@@ -269,15 +269,22 @@ def test_attackers_that_die_cost_their_tickets_and_no_bits(
         assert left_over(job) == 0
 
 
+STOPS = {
+    "training": ({2: 7}, frozenset[int]()),
+    "at_the_start": ({2: 0}, frozenset[int]()),
+    "at_the_end": ({2: 40}, frozenset[int]()),
+    "parting": ({}, frozenset({2})),
+}
+
+
+@pytest.mark.parametrize(("stops", "parting"), STOPS.values(), ids=STOPS)
 @each_shape
 def test_attacker_that_does_not_answer_is_given_up_and_leaves_when_it_is_back(
-    shape: JobShape,
+    shape: JobShape, stops: dict[int, int], parting: frozenset[int]
 ) -> None:
     for seed in SEEDS[:3]:
-        stopping = replace(
-            disturbed(shape, 3, seed), hang_share=0.0, stops={2: 7}, deadline_seconds=4.0
-        )
-        job = Job(stopping).run()
+        calm = replace(disturbed(shape, 3, seed), hang_share=0.0, deadline_seconds=4.0)
+        job = Job(replace(calm, stops=stops, stops_parting=parting)).run()
         assert job.learner.value == expected(shape)
         if 2 not in job.farewells:
             (text,) = [text for kind, text in job.events if kind == "lost"]
@@ -288,10 +295,11 @@ def test_attacker_that_does_not_answer_is_given_up_and_leaves_when_it_is_back(
 def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:
     shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, deadline_seconds=4.0)
     job = Job(shape)
-    job.network.silent_seconds = {1: 1000.0, 2: 1000.0}
+    job.trainer.publish_due()
+    job.trainer.pump()
     job.now += 1000.0
+    assert min(job.link.silent_seconds(attacker) for attacker in (1, 2)) >= 1000.0
     job.trainer.supervision.look_after()
-    job.network.silent_seconds = {}
     assert job.run().learner.value == expected(shape)
     assert "lost" not in [kind for kind, _ in job.events]
 
@@ -310,19 +318,21 @@ def test_late_attacker_is_named_once_with_its_ticket_and_its_last_sign_of_life()
     )
 
 
+@pytest.mark.parametrize(("stops", "parting"), STOPS.values(), ids=STOPS)
 def test_attacker_that_does_not_answer_ends_the_job_that_cannot_do_without_it(
-    monkeypatch: pytest.MonkeyPatch,
+    stops: dict[int, int], parting: frozenset[int]
 ) -> None:
-    monkeypatch.setattr(MemoryTrainerLink, "survives_losses", False)
-    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, stops={2: 9}, deadline_seconds=4.0)
-    job = Job(shape)
+    shape = JobShape(
+        rule=rule(8, 8, 4), num_attackers=2, survives_losses=False, deadline_seconds=4.0
+    )
+    job = Job(replace(shape, stops=stops, stops_parting=parting))
     with pytest.raises(
         SilentRankError, match=r"rank 2 on memory-2 with .* has not answered for 4 s"
     ):
         job.run()
     # Between two steps: a checkpoint of this moment goes on with the same bits.
     job._save()
-    assert Job(replace(shape, stops={}), job.saved).run().learner.value == expected(shape)
+    assert Job(shape, job.saved).run().learner.value == expected(shape)
 
 
 def test_version_goes_first_to_whoever_needs_it_for_the_next_ticket() -> None:
@@ -380,19 +390,39 @@ def test_nan_loss_names_step_and_ticket() -> None:
 
 def test_silent_attacker_is_named_with_its_host_and_tickets() -> None:
     shape = JobShape(
-        rule=rule(4, 2, 1), num_attackers=1, silent=frozenset({1}), deadline_seconds=30.0
+        rule=rule(4, 2, 1),
+        num_attackers=1,
+        silent=frozenset({1}),
+        deadline_seconds=30.0,
+        survives_losses=False,
     )
-    words = r"waited 30 s for rank 1 on memory-1 with tickets 0, 1: the other side is dead"
-    with pytest.raises(DeadlineError, match=words):
+    words = r"rank 1 on memory-1 with tickets 0, 1 has not answered for 30 s: go on with --resume"
+    with pytest.raises(SilentRankError, match=words):
         Job(shape).run()
 
 
-def test_attacker_that_takes_up_no_parameters_is_named_with_its_tickets() -> None:
+def test_attacker_that_answers_but_takes_longer_than_the_deadline_is_not_given_up() -> None:
     shape = JobShape(
-        rule=rule(4, 2, 1), num_attackers=2, silent=frozenset({2}), deadline_seconds=30.0
+        rule=rule(4, 2, 1),
+        num_attackers=1,
+        num_tickets=6,
+        num_steps=12,
+        trainer_crafts=False,
+        hang_share=1.0,
+        deadline_seconds=60.0,
+        survives_losses=False,
     )
-    words = "waited 30 s for .*rank 2 on memory-2 with tickets"
-    with pytest.raises(DeadlineError, match=words):
+    for seed in SEEDS[:3]:
+        job = Job(replace(shape, seed=seed)).run()
+        assert job.learner.value == expected(shape)
+        assert "re-crafted" in [kind for kind, _ in job.events]
+
+
+def test_snapshot_that_never_completes_ends_the_wait_for_it() -> None:
+    shape = JobShape(
+        rule=rule(4, 2, 1), num_attackers=1, deadline_seconds=5.0, snapshot_polls=10**9
+    )
+    with pytest.raises(DeadlineError, match="waited 10 s for "):
         Job(shape).run()
 
 
@@ -485,8 +515,8 @@ def test_grant_that_comes_in_while_another_is_dropped_is_answered_too() -> None:
 
 def test_largest_job_is_granted_no_more_than_the_window_at_the_start() -> None:
     shape = JobShape(rule=rule(3, 3, 1), num_attackers=7, outstanding=4)
-    job = Job(replace(shape, silent=frozenset(range(1, 8)), deadline_seconds=5.0))
-    with pytest.raises(DeadlineError):
+    silent = replace(shape, silent=frozenset(range(1, 8)), deadline_seconds=5.0)
+    job = Job(replace(silent, survives_losses=False))
+    with pytest.raises(SilentRankError):
         job.run()
     assert job.link.num_grants == 4
-    assert job.trainer.dispatcher.state(0) is TicketState.GRANTED

@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from kill_attackers import kill_attackers
 from launching import hash_of, launch, launched, words_of
-from mpi_runner import finished, pids_of
+from mpi_runner import finished, pids_of, started
 
 from mpiadv.runlog import read_table
 
@@ -108,3 +109,25 @@ def test_job_that_lost_its_trainer_says_so_once_and_asks_to_be_resumed(tmp_path:
 def test_killed_attackers_cost_no_bits(tmp_path: Path) -> None:
     losses = kill_attackers(num_kills=3, ranks=3, seed=5, folder=tmp_path)
     assert losses.num_kills >= 3
+
+
+HANGS_PARTING = """\
+import sys
+from mpiadv.engine.trainer import Trainer
+from mpiadv.errors import SilentRankError
+from mpiadv.run import main
+def shut_down(trainer, reason):
+    raise SilentRankError("rank 1 has not answered")
+Trainer.shut_down = shut_down
+sys.exit(main())
+"""
+
+
+def test_attacker_that_hangs_while_parting_costs_no_training(tmp_path: Path) -> None:
+    words = words_of(tmp_path / "run", checkpoint__every_steps=0)
+    line = [sys.executable, "-c", HANGS_PARTING, *words]
+    with started(line, cwd=Path(__file__).parent) as process:
+        completed = finished(process, timeout=120)
+    assert completed.returncode == 75
+    assert completed.stderr == "mpiadv: error on rank 0: rank 1 has not answered\n"
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint-000000060.pt").exists()

@@ -32,10 +32,18 @@ class MemoryNetwork:
     """The wires between one trainer (rank 0) and `num_attackers` attackers."""
 
     def __init__(
-        self, num_attackers: int, shape: LinkShape, *, delay: Delay = lambda: False
+        self,
+        num_attackers: int,
+        shape: LinkShape,
+        *,
+        delay: Delay = lambda: False,
+        clock: Callable[[], float] = lambda: 0.0,
+        survives_losses: bool = True,
     ) -> None:
         self.shape = shape
         self.delay = delay
+        self.clock = clock
+        self.survives_losses = survives_losses
         ranks = range(1, num_attackers + 1)
         self.outbox = Outbox[ParameterSlot]()
         self.parameters: dict[int, deque[Dispatch[ParameterSlot]]] = {
@@ -46,7 +54,9 @@ class MemoryNetwork:
         self.farewells: dict[int, Farewell] = {}
         self.roster = Roster(size=num_attackers + 1, hosts=[f"memory-{r}" for r in (0, *ranks)])
         self.lost: list[int] = []
-        self.silent_seconds: dict[int, float] = {}
+        self.last_sign = {rank: clock() for rank in ranks}
+        self.had_all = {rank: clock() for rank in ranks}
+        """When an attacker took something last, or there was nothing that it had to take."""
 
     def kill(self, attacker: int) -> None:
         """The attacker dies, with all that is on its way to and from it."""
@@ -55,6 +65,10 @@ class MemoryNetwork:
         for wire in (self.parameters[attacker], self.words[attacker], self.batches[attacker]):
             wire.clear()
         self.outbox.cut_off(attacker, is_dead=True)
+
+    def has_to_take(self, attacker: int) -> bool:
+        """Whether something is on its way to an attacker."""
+        return bool(self.parameters[attacker] or self.words[attacker])
 
     def trainer_link(self) -> "MemoryTrainerLink":
         return MemoryTrainerLink(self)
@@ -81,7 +95,7 @@ class MemoryTrainerLink:
 
     @property
     def survives_losses(self) -> bool:
-        return True
+        return self._network.survives_losses
 
     def free_parameter_slot(self) -> ParameterSlot | None:
         shape, outbox = self._network.shape, self._network.outbox
@@ -111,8 +125,10 @@ class MemoryTrainerLink:
 
     def poll(self) -> list[Delivery]:
         self._send_versions()
-        arrived = []
+        arrived, now = [], self._network.clock()
         for attacker, wire in self._network.batches.items():
+            if not self._network.has_to_take(attacker):
+                self._network.had_all[attacker] = now
             while wire and not self._network.delay():
                 slot = BatchSlot(self._network.shape.batch, plain_memory)
                 sent = wire.popleft()
@@ -120,6 +136,7 @@ class MemoryTrainerLink:
                 slot.buffer[:size] = sent.buffer[:size]
                 if attacker in self._network.roster.absent:
                     continue
+                self._network.last_sign[attacker] = now
                 self._held[attacker].append(slot)
                 arrived.append(Delivery(attacker=attacker, slot=slot))
         return arrived
@@ -146,10 +163,12 @@ class MemoryTrainerLink:
         return lost
 
     def silent_seconds(self, attacker: int) -> float:
-        return self._network.silent_seconds.get(attacker, 0.0)
+        if not self._network.has_to_take(attacker):
+            return 0.0
+        return self._network.clock() - self._network.had_all[attacker]
 
     def since_sign_of_life(self, attacker: int) -> float:
-        return self._network.silent_seconds.get(attacker, 0.0)
+        return self._network.clock() - self._network.last_sign[attacker]
 
     def dismiss(self, attacker: int) -> None:
         self._network.roster.lose(attacker, Absence.DISMISSED)
@@ -210,6 +229,9 @@ class MemoryAttackerLink:
             else:
                 incoming.last_call |= word == "last call"
                 incoming.alive |= word == "alive"
+        if incoming:
+            now = self._network.clock()
+            self._network.last_sign[self._rank] = self._network.had_all[self._rank] = now
         return incoming
 
     def recycle(self, slot: ParameterSlot) -> None:

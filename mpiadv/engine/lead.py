@@ -3,8 +3,8 @@
 import platform
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -123,27 +123,11 @@ class Lead:
         trainer.publish_restored(self._restored)
         self._restored = {}
         trainer.publish_due()
-        try:
+        with self._failures_recorded(trainer):
             reason = trainer.run(interrupted)
-        except NonFiniteLossError as error:
-            self._recorder.on_event("diverged", str(error))
-            raise
-        except SilentRankError as error:
-            step = trainer.dispatcher.step
-            self._recorder.on_event("silent", str(error))
-            self._recorder.save_last(step)
-            self._safekeeping.settle(step, trainer.pump)
-            self._safekeeping.require_saved(step)
-            raise
+            self._save_at_end(trainer, reason)
+            self._farewells = trainer.shut_down(reason)
         step = trainer.dispatcher.step
-        if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
-            # Parting and the evaluation may fail yet: the training is not to be done again then.
-            self._recorder.save_last(step)
-        if reason is Stop.INTERRUPTED:
-            self._safekeeping.settle(step, trainer.pump)
-            self._safekeeping.require_saved(step)
-            self._recorder.on_event("interrupted", f"checkpoint of step {step}")
-        self._farewells = trainer.shut_down(reason)
         self._recorder.log_farewells(step, self._farewells)
         self._train_seconds = time.perf_counter() - began
         self._display.close()
@@ -193,6 +177,32 @@ class Lead:
                 f"{folder.path} could not take the end of the run ({reason_of(error)}), of its "
                 f"checkpoints {newest()}: free space, or whatever it takes, then use --resume"
             ) from error
+
+    @contextmanager
+    def _failures_recorded(self, trainer: Trainer[Batch]) -> Iterator[None]:
+        """Log what ends the training; where it could go on elsewhere, save it first."""
+        try:
+            yield
+        except NonFiniteLossError as error:
+            self._recorder.on_event("diverged", str(error))
+            raise
+        except SilentRankError as error:
+            step = trainer.dispatcher.step
+            self._recorder.on_event("silent", str(error))
+            self._recorder.save_last(step)
+            self._safekeeping.settle(step, trainer.pump)
+            self._safekeeping.require_saved(step)
+            raise
+
+    def _save_at_end(self, trainer: Trainer[Batch], reason: Stop) -> None:
+        step = trainer.dispatcher.step
+        if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
+            # Parting and the evaluation may fail yet: the training is not to be done again then.
+            self._recorder.save_last(step)
+        if reason is Stop.INTERRUPTED:
+            self._safekeeping.settle(step, trainer.pump)
+            self._safekeeping.require_saved(step)
+            self._recorder.on_event("interrupted", f"checkpoint of step {step}")
 
     def _opening(self) -> list[str]:
         setup, config = self._setup, self._setup.config

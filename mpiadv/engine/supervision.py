@@ -12,7 +12,7 @@ from mpiadv.errors import SilentRankError
 
 OVERDUE_FACTOR = 10.0
 """A ticket is overdue after so many times the usual seconds per ticket, and a second, unless the
-configuration says after how many."""
+configuration says after how many; at the latest after the deadline."""
 
 LOOKS_PER_DEADLINE = 20
 WORDS_PER_DEADLINE = 4
@@ -47,6 +47,7 @@ class Supervision:
         self._late: set[int] = set()
         self._silent_seconds: dict[int, float] = {}
         self._last_look = self._last_word = clock()
+        self._parting_since: float | None = None
 
     def granted(self, ticket: int) -> None:
         """A ticket has been granted."""
@@ -83,7 +84,7 @@ class Supervision:
         for attacker in self._link.attackers:
             # Time in which nobody looked may be time in which the whole job was stopped.
             counted = self._silent_seconds.get(attacker, 0.0) + min(elapsed, 2 * interval)
-            silent = min(self._link.silent_seconds(attacker), counted)
+            silent = min(self._unanswered_seconds(attacker), counted)
             self._silent_seconds[attacker] = silent
             if silent > self._deadline_seconds:
                 self._do_without(attacker)
@@ -91,13 +92,18 @@ class Supervision:
     def keep_alive(self) -> None:
         """Attackers wait with a deadline too: say now and then that the trainer is alive."""
         now = self._clock()
-        if now - self._last_word > self._deadline_seconds / WORDS_PER_DEADLINE:
+        is_due = now - self._last_word > self._deadline_seconds / WORDS_PER_DEADLINE
+        if is_due and self._parting_since is None:
             self._last_word = now
             self._link.keep_alive()
 
-    def say_no_more(self) -> None:
-        """Nobody listens any more."""
-        self._last_word = inf
+    def part(self) -> None:
+        """Everybody has been told to part: nobody listens any more, all have to say farewell."""
+        self._parting_since = self._clock()
+
+    def has_parted(self, attacker: int) -> bool:
+        """Whether an attacker has said farewell and owes nothing."""
+        return attacker in self._link.farewells() and not self._dispatcher.owed_by(attacker)
 
     def missing(self) -> str:
         """Who is waited for, and for what."""
@@ -111,11 +117,20 @@ class Supervision:
         ]
         return "; ".join(late or silent) or "the last messages to leave"
 
+    def _unanswered_seconds(self, attacker: int) -> float:
+        """For how long an attacker has not taken what it was sent, or not parted when told to."""
+        silent = self._link.silent_seconds(attacker)
+        if self._parting_since is None or self.has_parted(attacker):
+            return silent
+        told = self._clock() - self._parting_since
+        return max(silent, min(told, self._link.since_sign_of_life(attacker)))
+
     def _allowed_seconds(self) -> float:
-        if self._overdue_seconds is not None:
-            return self._overdue_seconds
         usual = self._dispatcher.pace.craft_seconds or self.own_craft_seconds
-        return 1.0 + OVERDUE_FACTOR * usual if usual else inf
+        allowed = 1.0 + OVERDUE_FACTOR * usual if usual else inf
+        if self._overdue_seconds is not None:
+            allowed = self._overdue_seconds
+        return min(allowed, self._deadline_seconds)
 
     def _tell_late(self, ticket: int, waited: float) -> None:
         """Say once who is late, until it has delivered again."""

@@ -28,6 +28,10 @@ from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
 from mpiadv.errors import NonFiniteLossError
 from mpiadv.tickets import AttackSettings
 
+BACKSTOP = 2.0
+"""The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it
+waits for."""
+
 
 class Stop(IntEnum):
     """Why a run ends, as the last broadcast says it."""
@@ -89,7 +93,7 @@ class Trainer(Generic[BatchT]):
         self._on_step = on_step
         self._on_event = on_event
         self._clock = clock
-        self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
+        self._wait = Wait(BACKSTOP * deadline_seconds, clock=clock, sleep=sleep)
         self.supervision = Supervision(
             dispatcher,
             link,
@@ -164,7 +168,7 @@ class Trainer(Generic[BatchT]):
         self.dispatcher.close()
         self._publish(reason)
         self._link.call_last()
-        self.supervision.say_no_more()
+        self.supervision.part()
         while not self._everything_is_in():
             self.pump()
             self.supervision.look_after()
@@ -377,8 +381,5 @@ class Trainer(Generic[BatchT]):
         return [a for a in self._link.attackers if ticket in self.dispatcher.owed_by(a)]
 
     def _everything_is_in(self) -> bool:
-        attackers = self._link.attackers
-        farewells = self._link.farewells()
-        parted = all(attacker in farewells for attacker in attackers)
-        owed = any(self.dispatcher.owed_by(attacker) for attacker in attackers)
-        return parted and not owed and not self._snapshots and not self._link.pending()
+        have_parted = all(map(self.supervision.has_parted, self._link.attackers))
+        return have_parted and not self._snapshots and not self._link.pending()
