@@ -1,16 +1,18 @@
 """Who crafts which ticket, and what to do next: pure book-keeping, events in, decisions out.
 
 `CraftQueue` is one rank's bench: the tickets it crafts and which attack step it may run next.
-`Dispatcher` is the trainer's book: what is granted, what is ready, when the trainer itself crafts.
-Knows no MPI, no torch and no clock.
+`Dispatcher` is the trainer's book: what is granted, what is ready, when the trainer itself crafts;
+`mpiadv.turns` tells it whose turn it is. Knows no MPI, no torch and no clock.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
-from heapq import heappop, heappush
+from enum import Enum
+from heapq import heapify, heappop, heappush
 
+from mpiadv.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.tickets import AttackSettings, StalenessRule
+from mpiadv.turns import Pace, Turns
 
 Versions = Mapping[int, AttackSettings]
 """The published versions a rank holds, and the attack settings each of them carries."""
@@ -152,40 +154,6 @@ def _num_steps(crafting: Crafting) -> int:
     return crafting.settings.num_steps
 
 
-class TicketState(Enum):
-    """What the trainer knows of a live ticket."""
-
-    GRANTED = auto()
-    RETURNED = auto()
-    """Its attacker was lost: to be granted again, or crafted by the trainer."""
-    OWN = auto()
-    RECRAFTED = auto()
-    READY = auto()
-
-
-class TicketEvent(Enum):
-    """What can happen to a live ticket."""
-
-    ARRIVED = auto()
-    CRAFTED_HERE = auto()
-    OVERDUE = auto()
-    LOST = auto()
-    GRANTED_AGAIN = auto()
-    TAKEN = auto()
-
-
-TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
-    (TicketState.GRANTED, TicketEvent.ARRIVED): TicketState.READY,
-    (TicketState.GRANTED, TicketEvent.OVERDUE): TicketState.RECRAFTED,
-    (TicketState.GRANTED, TicketEvent.LOST): TicketState.RETURNED,
-    (TicketState.RETURNED, TicketEvent.GRANTED_AGAIN): TicketState.GRANTED,
-    (TicketState.RETURNED, TicketEvent.TAKEN): TicketState.OWN,
-    (TicketState.RECRAFTED, TicketEvent.ARRIVED): TicketState.READY,
-    (TicketState.RECRAFTED, TicketEvent.CRAFTED_HERE): TicketState.READY,
-    (TicketState.OWN, TicketEvent.CRAFTED_HERE): TicketState.READY,
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Decision: train on `ticket`, whose batch is ready."""
@@ -202,30 +170,16 @@ class Grant:
     patient: bool
 
 
-@dataclass(kw_only=True)
-class Pace:
-    """Measured seconds to craft a batch on an attacker and to train on one, smoothed."""
-
-    craft_seconds: float = 0.0
-    train_seconds: float = 0.0
-    weight: float = 0.2
-
-    def crafted(self, seconds: float) -> None:
-        self.craft_seconds = self._smoothed(self.craft_seconds, seconds)
-
-    def trained(self, seconds: float) -> None:
-        self.train_seconds = self._smoothed(self.train_seconds, seconds)
-
-    def _smoothed(self, old: float, new: float) -> float:
-        return new if old == 0.0 else old + self.weight * (new - old)
-
-
 class Dispatcher:
     """The trainer's book: grants, ready batches, own crafting.
 
     Held by construction: tickets are consumed exactly once and in order; at most
     `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker, and
     `max_staleness + 1` in all, are granted and not yet both consumed and returned.
+
+    A ticket may be with several ranks, the first copy counts and all are identical: a late
+    attacker's tickets are granted again, and one that is too slow to take part is tried from time
+    to time on a copy of what another crafts.
 
     Without `trainer_crafts` the trainer takes a ticket of its own only where nothing is live and
     no attacker can be granted one: alone, it still crafts everything.
@@ -245,16 +199,25 @@ class Dispatcher:
         self.rule = rule
         self.step = first_ticket
         self.num_tickets = num_tickets
-        self.pace = Pace()
         self.own = CraftQueue(rule, mode)
-        self._outstanding = outstanding
+        self._turns = Turns(
+            attackers,
+            outstanding=outstanding,
+            window=rule.window,
+            trainer_crafts=trainer_crafts,
+        )
         self._trainer_crafts = trainer_crafts
         self._closed = False
         self._next_ticket = first_ticket
         self._states: dict[int, TicketState] = {}
+        self.holders: dict[int, int] = {}
+        """The attacker that a granted ticket is expected from; others may have copies of it."""
         self._returned: list[int] = []
-        self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
-        self._charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+
+    @property
+    def pace(self) -> Pace:
+        """How fast the attackers craft and the trainer trains: to be told by the trainer."""
+        return self._turns.pace
 
     @property
     def finished(self) -> bool:
@@ -269,33 +232,44 @@ class Dispatcher:
 
     def owed_by(self, attacker: int) -> set[int]:
         """Tickets that `attacker` was granted and has not returned."""
-        return self._owed[attacker]
+        return self._turns.owed_by(attacker)
+
+    def charged_to(self, attacker: int) -> set[int]:
+        """Tickets granted to `attacker` and not yet both consumed and returned."""
+        return self._turns.charged_to(attacker)
+
+    def is_late(self, attacker: int) -> bool:
+        """Whether a ticket of its was overdue, and it has returned no batch since."""
+        return self._turns.is_late(attacker)
 
     def next_grant(self) -> Grant | None:
         """The next ticket to give out and the attacker to craft it, None while there is none."""
-        if not self._returned and not self._startable():
-            return None
-        attacker = self._least_burdened()
-        if attacker is None:
-            return None
+        ticket = self._due()
+        attacker = None if ticket is None else self._turns.whose_turn(ticket, self.step)
+        if ticket is None or attacker is None:
+            return self._next_trial()
         if self._returned:
-            ticket = heappop(self._returned)
+            heappop(self._returned)
             self._happened(ticket, TicketEvent.GRANTED_AGAIN)
         else:
-            ticket = self._take(TicketState.GRANTED)
-        self._owed[attacker].add(ticket)
-        self._charged[attacker].add(ticket)
-        return Grant(ticket=ticket, attacker=attacker, patient=self._attackers_have_slack())
+            self._take(TicketState.GRANTED)
+        self.holders[ticket] = attacker
+        self._turns.granted(ticket, attacker)
+        return Grant(ticket=ticket, attacker=attacker, patient=self._turns.has_slack())
 
     def arrived(self, ticket: int, attacker: int) -> bool:
         """Book a batch as received; False when another copy of it came first."""
-        self._owed[attacker].remove(ticket)
-        if self._states.get(ticket) in (None, TicketState.READY):
+        self._turns.delivered(ticket, attacker)
+        state = self._states.get(ticket)
+        if state in (None, TicketState.READY):
             self._release(ticket, attacker)
             return False
         self._happened(ticket, TicketEvent.ARRIVED)
         if ticket in self.own:
             self.own.remove(ticket)
+        if state is TicketState.RETURNED:
+            self._returned.remove(ticket)
+            heapify(self._returned)
         return True
 
     def close(self) -> None:
@@ -306,7 +280,7 @@ class Dispatcher:
         """Book that `attacker` gave up a ticket, consumed without it or not needed any more."""
         if ticket in self._states and not self._closed:
             raise ValueError(f"attacker {attacker} dropped ticket {ticket}, which is live")
-        self._owed[attacker].remove(ticket)
+        self._turns.gave_up(ticket, attacker, self.step)
         self._release(ticket, attacker)
 
     def lost(self, attacker: int) -> list[int]:
@@ -314,18 +288,18 @@ class Dispatcher:
 
         From now on nothing may be booked as coming from it.
         """
-        self._charged.pop(attacker)
-        owed = sorted(self._owed.pop(attacker))
-        anew = [ticket for ticket in owed if self.state(ticket) is TicketState.GRANTED]
-        for ticket in anew:
-            self._happened(ticket, TicketEvent.LOST)
-            heappush(self._returned, ticket)
-        return anew
+        return self._take_back(attacker, self._turns.remove(attacker))
 
     def overdue(self, ticket: int) -> None:
-        """Craft a granted ticket here as well; the first copy wins, both are identical."""
+        """Craft a granted ticket here as well; the first copy wins, both are identical.
+
+        Whoever holds it counts as late, and what else it holds is given out again.
+        """
         self._happened(ticket, TicketEvent.OVERDUE)
         self.own.add(ticket)
+        attacker = self.holders[ticket]
+        self._turns.was_late(attacker)
+        self._take_back(attacker, sorted(self._turns.owed_by(attacker)))
 
     def crafted_here(self, versions: Versions) -> Crafting | None:
         """The next ticket whose crafting by the trainer is complete; it becomes ready."""
@@ -348,14 +322,27 @@ class Dispatcher:
         if self._states.get(self.step) is not TicketState.READY:
             raise ValueError(f"ticket {self.step} is not ready: {self.state(self.step)}")
         del self._states[self.step]
-        for attacker in self._owed:
-            self._release(self.step, attacker)
+        self.holders.pop(self.step, None)
+        self._turns.consumed(self.step)
         self.step += 1
 
     def _release(self, ticket: int, attacker: int) -> None:
         """Give the credit back once the ticket is both consumed and returned."""
-        if ticket not in self._states and ticket not in self._owed[attacker]:
-            self._charged[attacker].discard(ticket)
+        if ticket not in self._states:
+            self._turns.release(ticket, attacker)
+
+    def _take_back(self, attacker: int, owed: list[int]) -> list[int]:
+        """Have others craft what `attacker` was to craft; returns which tickets these are."""
+        anew = [
+            ticket
+            for ticket in owed
+            if self.state(ticket) is TicketState.GRANTED and self.holders[ticket] == attacker
+        ]
+        for ticket in anew:
+            del self.holders[ticket]
+            self._happened(ticket, TicketEvent.LOST)
+            heappush(self._returned, ticket)
+        return anew
 
     def _happened(self, ticket: int, event: TicketEvent) -> None:
         state = self._states.get(ticket)
@@ -374,16 +361,25 @@ class Dispatcher:
         self._states[ticket] = state
         return ticket
 
-    def _least_burdened(self) -> int | None:
-        """The attacker with the fewest tickets to craft among those with credit left."""
-        if sum(map(len, self._charged.values())) >= self.rule.window:
+    def _due(self) -> int | None:
+        """The next ticket to give out, None while there is none."""
+        if self._returned:
+            return self._returned[0]
+        return self._next_ticket if self._startable() else None
+
+    def _next_trial(self) -> Grant | None:
+        """A copy of the newest ticket at work, for an attacker that was too slow so far."""
+        at_work = (TicketState.GRANTED, TicketState.OWN)
+        newest = max((t for t, state in self._states.items() if state in at_work), default=None)
+        attacker = None if newest is None else self._turns.whose_trial(self.step)
+        if newest is None or attacker is None:
             return None
-        free = [a for a in self._charged if len(self._charged[a]) < self._outstanding]
-        return min(free, key=lambda a: (len(self._owed[a]), a), default=None)
+        self._turns.tried(newest, attacker)
+        return Grant(ticket=newest, attacker=attacker, patient=False)
 
     def _take_own(self) -> bool:
         """Take a ticket to craft here; False where there is none, or attackers will do it."""
-        if self._returned:
+        if self._returned and (self._trainer_crafts or self._returned[0] == self.step):
             # No attacker had credit for it, and the trainer would wait for it.
             ticket = heappop(self._returned)
             self._happened(ticket, TicketEvent.TAKEN)
@@ -397,24 +393,5 @@ class Dispatcher:
     def _may_take_new(self) -> bool:
         # With nothing live no attacker has credit left: all of it is on tickets consumed without
         # them, and may be so for long.
-        is_worth_it = self._trainer_crafts and self._attackers_fall_short()
+        is_worth_it = self._trainer_crafts and self._turns.falls_short()
         return self._startable() and (self.num_live == 0 or is_worth_it)
-
-    def _attackers_fall_short(self) -> bool:
-        """Whether all attackers together craft clearly fewer batches than training takes."""
-        return self._supply() < SHORTFALL * self.pace.craft_seconds or self._supply() == 0.0
-
-    def _attackers_have_slack(self) -> bool:
-        """Whether all attackers together could craft more batches than training takes."""
-        return self._supply() > self.pace.craft_seconds
-
-    def _supply(self) -> float:
-        """Seconds of crafting that all attackers do while the trainer trains on one batch."""
-        return len(self._owed) * self.pace.train_seconds
-
-
-SHORTFALL = 0.6
-"""Below this share of the trainer's demand the attackers' supply counts as clearly short.
-
-Between this share and 1 the trainer has so little time left for a ticket of its own that the
-ticket would be overdue before it is crafted, and hold up the attackers' refreshed steps."""

@@ -13,19 +13,20 @@ from random import Random
 from scenario import NEVER, TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
 
 from mpiadv.dispatch import AttackStep, CraftQueue, Dispatcher, Grant, Train
-from mpiadv.dispatch import TicketState as State
 from mpiadv.rhythm import Rhythm
+from mpiadv.ticket_states import TicketState as State
 from mpiadv.tickets import AttackSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A crafted batch: its hash and the attack steps that made it."""
+    """A crafted batch: its hash, the attack steps that made it and the time they took."""
 
     ticket: int
     rank: int
     value: int
     steps: tuple[UsedStep, ...]
+    seconds: float
 
 
 class Bench:
@@ -38,11 +39,13 @@ class Bench:
         self.settings: dict[int, AttackSettings] = {}
         self._values: dict[int, int] = {}
         self._steps: dict[int, list[UsedStep]] = {}
+        self._seconds: dict[int, float] = {}
 
-    def run(self, step: AttackStep) -> None:
+    def run(self, step: AttackStep, seconds: float) -> None:
         ticket, settings = step.ticket, self.queue.settings(step.ticket)
         value = self._values.get(ticket, mixed(ticket, settings))
         self._values[ticket] = mixed(value, step.step, step.version, self.ring[step.version])
+        self._seconds[ticket] = self._seconds.get(ticket, 0.0) + seconds
         self._steps.setdefault(ticket, []).append(
             UsedStep(
                 ticket=ticket,
@@ -60,11 +63,13 @@ class Bench:
         ticket, settings = crafting.ticket, crafting.settings  # type: ignore[attr-defined]
         value = self._values.pop(ticket, mixed(ticket, settings))
         steps = tuple(self._steps.pop(ticket, ()))
-        return Copy(ticket=ticket, rank=self.rank, value=value, steps=steps)
+        seconds = self._seconds.pop(ticket, 0.0)
+        return Copy(ticket=ticket, rank=self.rank, value=value, steps=steps, seconds=seconds)
 
     def forget(self, ticket: int) -> None:
         self._values.pop(ticket, None)
         self._steps.pop(ticket, None)
+        self._seconds.pop(ticket, None)
 
     def take_up(self, version: int, value: int, settings: AttackSettings) -> None:
         self.ring[version], self.settings[version] = value, settings
@@ -179,9 +184,9 @@ class SimulatedAttacker:
         step = self._next_step()
         if step is not None:
             self._is_busy = True
-            self._bench.run(step)
             usual = self._simulation.scenario.attack_step
             self._step_took = self._simulation.took(usual, self._rank)
+            self._bench.run(step, self._step_took)
             self._simulation.after(self._step_took, lambda: self._ran(step))
 
     def _next_step(self) -> AttackStep | None:
@@ -248,9 +253,9 @@ class SimulatedTrainer:
     def arrived(self, copy: Copy) -> None:
         if copy.rank not in self._simulation.attackers:
             return
-        scenario, observed = self._simulation.scenario, self._simulation.observed
+        observed = self._simulation.observed
         observed.returned[copy.rank] = observed.returned.get(copy.rank, 0) + 1
-        self.book.pace.crafted(scenario.attack_step * len(copy.steps))
+        self.book.pace.crafted(copy.seconds, copy.rank)
         observed.won_races += self.book.state(copy.ticket) is State.RECRAFTED
         if self.book.arrived(copy.ticket, copy.rank):
             self._bench.forget(copy.ticket)
@@ -276,7 +281,7 @@ class SimulatedTrainer:
 
     def charges(self) -> list[int]:
         """Tickets granted to each attacker and not yet both consumed and returned."""
-        return [len(tickets) for tickets in self.book._charged.values()]
+        return [len(self.book.charged_to(rank)) for rank in self._simulation.attackers]
 
     def act(self) -> None:
         if self._is_busy or self.is_stopped or self.book.finished:
@@ -332,8 +337,8 @@ class SimulatedTrainer:
     def _begin_attack_step(self, step: AttackStep) -> None:
         if self.book.state(self.book.step) is State.READY:
             self._simulation.observed.kept_waiting += 1
-        self._bench.run(step)
         delay = self._simulation.took(self._simulation.scenario.attack_step, TRAINER)
+        self._bench.run(step, delay)
         self._simulation.after(delay, lambda: self._ran(step))
 
     def _ran(self, step: AttackStep) -> None:
@@ -381,6 +386,7 @@ class SimulatedTrainer:
         """Keep what was crafted here; whether there was anything."""
         copies = list(iter(lambda: self._bench.pop_crafted(self.book.crafted_here), None))
         for copy in copies:
+            self.book.pace.crafted(copy.seconds, TRAINER)
             self._keep(copy)
         return bool(copies)
 

@@ -107,9 +107,8 @@ def test_trainer_that_does_not_craft_ends_with_the_same_bits(
     ]
     assert {job.learner.value for job in jobs} == {expected(shape)}
     if num_attackers:
-        recrafted = sum(kind == "re-crafted" for job in jobs for kind, _ in job.events)
-        by_trainer = sum(r.origin.rank == 0 for job in jobs for r in job.records)
-        assert by_trainer <= recrafted
+        helping = [job for job in jobs if any(r.origin.rank == 0 for r in job.records)]
+        assert all("re-crafted" in [kind for kind, _ in job.events] for job in helping)
 
 
 @each_shape
@@ -336,7 +335,10 @@ def test_attacker_that_does_not_answer_ends_the_job_that_cannot_do_without_it(
 
 
 def test_version_goes_first_to_whoever_needs_it_for_the_next_ticket() -> None:
-    job = Job(JobShape(rule=rule(6, 2, 2), num_attackers=3, outstanding=2)).run()
+    shape = JobShape(rule=rule(6, 2, 2), num_attackers=3, outstanding=2)
+    jobs = (Job(replace(shape, seed=seed)).run() for seed in range(20))
+    # A ticket taken from a late attacker would go to another.
+    job = next(job for job in jobs if not job.events)
     ahead = {version: first for version, first in job.link.sent_first.items() if first}
     crafted_by = {record.ticket: record.origin.rank for record in job.records}
     assert len(ahead) > len(job.records) // 4

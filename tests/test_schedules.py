@@ -130,7 +130,7 @@ def test_late_copies_are_discarded_and_tickets_consumed_elsewhere_dropped() -> N
     )
     runs = [simulate(replace(racing, seed=seed)) for seed in range(20)]
     assert {run.value for run in runs} == {sequential_value(racing)}
-    assert sum(run.recrafted for run in runs) > 100
+    assert sum(run.recrafted for run in runs) > 50
     assert sum(run.lost_races for run in runs) > 10
     assert sum(run.dropped for run in runs) > 10
     assert sum(run.won_races for run in runs) > 10

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from math import inf
 
 from mpiadv.comm.links import TrainerLink
-from mpiadv.dispatch import Dispatcher, TicketState
+from mpiadv.dispatch import Dispatcher
 from mpiadv.errors import SilentRankError
+from mpiadv.ticket_states import TicketState
 
 OVERDUE_FACTOR = 10.0
-"""A ticket is overdue after so many times the usual seconds per ticket, and a second, unless the
-configuration says after how many; at the latest after the deadline."""
+"""A ticket is overdue after so many times the seconds that its holder usually takes for one, and a
+second, unless the configuration says after how many; at the latest after the deadline."""
 
 LOOKS_PER_DEADLINE = 20
 WORDS_PER_DEADLINE = 4
@@ -22,8 +23,7 @@ WORDS_PER_DEADLINE = 4
 class Supervision:
     """Tells through `on_event(kind, text)` who is "late" with a ticket and who is "lost".
 
-    `own_craft_seconds` is what the trainer itself took for a ticket: the measure of lateness until
-    an attacker has delivered one.
+    Until an attacker has delivered a ticket, the fastest rank's time is the measure of lateness.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class Supervision:
         on_event: Callable[[str, str], None],
         clock: Callable[[], float],
     ) -> None:
-        self.own_craft_seconds = 0.0
         self._dispatcher = dispatcher
         self._link = link
         self._deadline_seconds = deadline_seconds
@@ -50,7 +49,7 @@ class Supervision:
         self._parting_since: float | None = None
 
     def granted(self, ticket: int) -> None:
-        """A ticket has been granted."""
+        """A ticket has been granted; a mere copy of one does not count."""
         self._granted_at[ticket] = self._clock()
 
     def returned(self, ticket: int, attacker: int) -> None:
@@ -63,7 +62,7 @@ class Supervision:
         if self._dispatcher.state(ticket) is not TicketState.GRANTED:
             return False
         waited = self._clock() - self._granted_at[ticket]
-        if waited <= self._allowed_seconds():
+        if waited <= self._allowed_seconds(ticket):
             return False
         self._tell_late(ticket, waited)
         return True
@@ -125,25 +124,25 @@ class Supervision:
         told = self._clock() - self._parting_since
         return max(silent, min(told, self._link.since_sign_of_life(attacker)))
 
-    def _allowed_seconds(self) -> float:
-        usual = self._dispatcher.pace.craft_seconds or self.own_craft_seconds
-        allowed = 1.0 + OVERDUE_FACTOR * usual if usual else inf
+    def _allowed_seconds(self, ticket: int) -> float:
+        pace, holder = self._dispatcher.pace, self._dispatcher.holders[ticket]
+        allowed = 1.0 + OVERDUE_FACTOR * pace.craft_seconds(holder) if pace.is_known else inf
         if self._overdue_seconds is not None:
             allowed = self._overdue_seconds
         return min(allowed, self._deadline_seconds)
 
     def _tell_late(self, ticket: int, waited: float) -> None:
         """Say once who is late, until it has delivered again."""
-        for attacker in self._link.attackers:
-            if attacker in self._late or ticket not in self._dispatcher.owed_by(attacker):
-                continue
-            self._late.add(attacker)
-            sign = self._link.since_sign_of_life(attacker)
-            self._on_event(
-                "late",
-                f"{self._link.name(attacker)} has had ticket {ticket} for {waited:.1f} s, its last "
-                f"sign of life was {sign:.1f} s ago: rank 0 crafts the ticket too",
-            )
+        attacker = self._dispatcher.holders[ticket]
+        if attacker in self._late:
+            return
+        self._late.add(attacker)
+        sign = self._link.since_sign_of_life(attacker)
+        self._on_event(
+            "late",
+            f"{self._link.name(attacker)} has had ticket {ticket} for {waited:.1f} s, its last "
+            f"sign of life was {sign:.1f} s ago: rank 0 crafts the ticket too",
+        )
 
     def _do_without(self, attacker: int) -> None:
         silent = f"has not answered for {self._deadline_seconds:g} s"

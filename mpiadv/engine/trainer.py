@@ -197,9 +197,11 @@ class Trainer(Generic[BatchT]):
             return
         self._end_idling()
         if isinstance(decision, AttackStep):
-            if decision.step == 0 and not self._link.attackers:
-                # Alone, the trainer crafts the next ticket too: have its images ready by then.
-                self._bench.prefetch(decision.ticket + 1)
+            following = decision.ticket + 1
+            alone = not self._link.attackers and self.dispatcher.state(following) is None
+            if decision.step == 0 and alone:
+                # The trainer crafts the next ticket too: have its images ready by then.
+                self._bench.prefetch(following)
             self._spent.craft += self._bench.run(decision)
         else:
             self._probe_alone(decision.ticket)
@@ -226,8 +228,8 @@ class Trainer(Generic[BatchT]):
         """Keep a batch that the trainer crafted until it is consumed."""
         crafted = self._bench.hand_over(crafting)
         self._check(crafting.ticket, crafting.first_version, crafting.last_version)
+        self.dispatcher.pace.crafted(crafted.seconds, 0)
         self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
-        self.supervision.own_craft_seconds = crafted.seconds
 
     def _train(self, ticket: int) -> None:
         began = self._clock()
@@ -298,7 +300,8 @@ class Trainer(Generic[BatchT]):
         while (grant := self.dispatcher.next_grant()) is not None:
             order = Order(ticket=grant.ticket, patient=grant.patient)
             self._link.grant(grant.attacker, order)
-            self.supervision.granted(grant.ticket)
+            if self.dispatcher.holders.get(grant.ticket) == grant.attacker:  # else it has a copy
+                self.supervision.granted(grant.ticket)
 
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
@@ -309,7 +312,7 @@ class Trainer(Generic[BatchT]):
             self._link.release(delivery.slot)
             return
         header = delivery.slot.header[0]
-        self.dispatcher.pace.crafted(float(header["craft_seconds"]))
+        self.dispatcher.pace.crafted(float(header["craft_seconds"]), attacker)
         if self.dispatcher.arrived(ticket, attacker):
             self._check(ticket, int(header["first_version"]), int(header["last_version"]))
             self._bench.forget(ticket)
@@ -378,7 +381,8 @@ class Trainer(Generic[BatchT]):
         last = max(0, rule.crafting_steps(settings.num_steps) - 1)
         if rule.version(ticket, last, settings.num_steps) != version:
             return []
-        return [a for a in self._link.attackers if ticket in self.dispatcher.owed_by(a)]
+        holder = self.dispatcher.holders.get(ticket, 0)
+        return [holder] if holder and ticket in self.dispatcher.owed_by(holder) else []
 
     def _everything_is_in(self) -> bool:
         have_parted = all(map(self.supervision.has_parted, self._link.attackers))

@@ -10,11 +10,12 @@ from itertools import count
 from random import Random
 from statistics import fmean
 
-from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, Dispatcher, Grant, TicketState, Train
+from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, Dispatcher, Grant, Train
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
 from mpiadv.outbox import HEAD_START_SECONDS, Dispatch, Outbox
 from mpiadv.rhythm import Rhythm
+from mpiadv.ticket_states import TicketState
 from mpiadv.tickets import AttackSettings
 
 OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
@@ -212,7 +213,7 @@ class _Trainer:
 
     def arrived(self, crafting: Crafting, attacker: int) -> None:
         job = self._simulation.job
-        self.book.pace.crafted(job.craft_seconds * job.slowness.get(attacker, 1.0))
+        self.book.pace.crafted(job.craft_seconds * job.slowness.get(attacker, 1.0), attacker)
         if self.book.arrived(crafting.ticket, attacker):
             self._ready[crafting.ticket] = crafting
         self._act()
@@ -244,7 +245,8 @@ class _Trainer:
 
     def _grant(self) -> None:
         while (grant := self.book.next_grant()) is not None:
-            self._granted_at[grant.ticket] = self._clock.now
+            if self.book.holders.get(grant.ticket) == grant.attacker:  # else it has a copy
+                self._granted_at[grant.ticket] = self._clock.now
             attacker = self._simulation.attackers[grant.attacker]
             arrival = self._simulation.wires.word(self._clock.now, grant.attacker)
             self._clock.at(arrival, partial(attacker.granted, grant))
@@ -253,6 +255,7 @@ class _Trainer:
         """Keep what was crafted here; whether there was anything."""
         kept = False
         while (crafting := self.book.crafted_here(self._versions)) is not None:
+            self.book.pace.crafted(self._simulation.job.craft_seconds, 0)
             self._ready[crafting.ticket] = crafting
             kept = True
         return kept
@@ -329,12 +332,14 @@ class _Trainer:
         last = max(0, job.crafting_steps - 1)
         if not job.leaves_host_free or rule.version(ticket, last, job.num_attack_steps) != version:
             return []
-        return [a for a in self._simulation.attackers if ticket in self.book.owed_by(a)]
+        holder = self.book.holders.get(ticket, 0)
+        return [holder] if holder and ticket in self.book.owed_by(holder) else []
 
     def _craft_again_if_overdue(self) -> None:
-        ticket, now, usual = self.book.step, self._clock.now, self.book.pace.craft_seconds
-        if self.book.state(ticket) is not TicketState.GRANTED or not usual:
+        ticket, now, pace = self.book.step, self._clock.now, self.book.pace
+        if self.book.state(ticket) is not TicketState.GRANTED or not pace.is_known:
             return
+        usual = pace.craft_seconds(self.book.holders[ticket])
         due = self._granted_at[ticket] + OVERDUE_SECONDS + OVERDUE_FACTOR * usual
         if due <= now:
             self.recrafted += 1

@@ -1,0 +1,260 @@
+"""The trainer's book of its attackers: what each owes, how fast it is, whose turn it is.
+
+Tickets are consumed in order, so a batch that comes late holds up all that come after it, and an
+attacker with many tickets in a row is overloaded while others idle. Attackers therefore take turns
+evenly, each as often as its speed allows, and one that would be too late has no turn. Knows no
+MPI, no torch and no clock.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import median
+
+TRAINER = 0
+"""The rank that trains."""
+
+NUM_RECENT = 3
+"""How many of a rank's last batches tell its pace."""
+
+SHORTEST_SECONDS = 1e-6
+"""Least that crafting a batch counts as: batches without attack steps take no time."""
+
+WORTH_WAITING = 1.5
+"""A ticket waits for a busy attacker rather than go to one that takes so many times as long."""
+
+SHORTFALL = 0.6
+"""Below this share of the trainer's demand the attackers' supply counts as clearly short.
+
+Between this share and 1 the trainer has so little time left for a ticket of its own that the
+ticket would be overdue before it is crafted, and hold up the attackers' refreshed steps."""
+
+ROOM_FOR_ATTACKERS = 0.8
+"""Of the attackers' part of the window, how much they may hold while the trainer crafts, too.
+
+In simulations of 2 and 4 ranks with a credit of 8 tickets each, 1 cost 6 % of the speed and 0.8
+next to nothing."""
+
+RETRY_STEPS = 200
+"""Training steps between two trials of an attacker that is too slow."""
+
+
+class Pace:
+    """Measured seconds to craft a batch on each attacker, to train on one, to craft one here.
+
+    The median of a rank's last batches counts: one hiccup says nothing about its speed.
+    """
+
+    def __init__(self, weight: float = 0.2) -> None:
+        self.train_seconds = 0.0
+        self._weight = weight
+        self._recent: dict[int, deque[float]] = {}
+        self._medians: dict[int, float] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any rank's crafting has been measured."""
+        return bool(self._medians)
+
+    def crafted(self, seconds: float, rank: int) -> None:
+        """Book that `rank`, 0 for the trainer, worked so long on a batch, waits not counted."""
+        recent = self._recent.setdefault(rank, deque(maxlen=NUM_RECENT))
+        recent.append(max(seconds, SHORTEST_SECONDS))
+        self._medians[rank] = median(recent)
+
+    def trained(self, seconds: float) -> None:
+        """Book a training step."""
+        old = self.train_seconds
+        self.train_seconds = seconds if old == 0.0 else old + self._weight * (seconds - old)
+
+    def craft_seconds(self, attacker: int) -> float:
+        """Seconds per batch; of an unmeasured rank those of the fastest, of all of them 1."""
+        known = self._medians.get(attacker)
+        return known if known is not None else min(self._medians.values(), default=1.0)
+
+
+class Turns:
+    """The attackers: what each owes, what it is charged for, and how fast it is.
+
+    A ticket is owed until it is returned, and charged until it is both returned and consumed. An
+    attacker is late from when training had to go on without it until it returns a batch.
+    """
+
+    def __init__(
+        self, attackers: Sequence[int], *, outstanding: int, window: int, trainer_crafts: bool
+    ) -> None:
+        self.pace = Pace()
+        self.num_charged = 0
+        self._outstanding = outstanding
+        self._window = window
+        self._trainer_crafts = trainer_crafts
+        self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+        self._charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+        self._newest: dict[int, int] = dict.fromkeys(attackers, -1)
+        self._late: set[int] = set()
+        self._trials: dict[int, int] = {}
+        self._retry_at: dict[int, int] = dict.fromkeys(attackers, 0)
+
+    def __len__(self) -> int:
+        return len(self._owed)
+
+    def owed_by(self, attacker: int) -> set[int]:
+        """Tickets that `attacker` was granted and has not returned."""
+        return self._owed[attacker]
+
+    def charged_to(self, attacker: int) -> set[int]:
+        """Tickets that `attacker` was granted and that are not both returned and consumed."""
+        return self._charged[attacker]
+
+    def is_late(self, attacker: int) -> bool:
+        """Whether training had to go on without a batch of its, and none has come since."""
+        return attacker in self._late
+
+    def granted(self, ticket: int, attacker: int) -> None:
+        """Book a ticket as owed by `attacker` and charged to it."""
+        self._owed[attacker].add(ticket)
+        self._charged[attacker].add(ticket)
+        self._newest[attacker] = max(ticket, self._newest[attacker])
+        self.num_charged += 1
+
+    def tried(self, ticket: int, attacker: int) -> None:
+        """Book that `attacker` is tried on a copy of a ticket."""
+        self.granted(ticket, attacker)
+        self._trials[attacker] = ticket
+
+    def delivered(self, ticket: int, attacker: int) -> None:
+        """Book that `attacker` returned a batch: it works."""
+        self._owed[attacker].remove(ticket)
+        self._late.discard(attacker)
+
+    def gave_up(self, ticket: int, attacker: int, step: int) -> None:
+        """Book that training reached `step` without the batch that `attacker` owed."""
+        self._owed[attacker].remove(ticket)
+        if self._trials.get(attacker) == ticket:
+            self._retry_at[attacker] = step + RETRY_STEPS
+
+    def was_late(self, attacker: int) -> None:
+        """Book that training does not wait for `attacker` any more."""
+        self._late.add(attacker)
+
+    def consumed(self, ticket: int) -> None:
+        """Give the credit for a consumed ticket back to all that have returned it."""
+        for attacker in self._owed:
+            self.release(ticket, attacker)
+
+    def release(self, ticket: int, attacker: int) -> None:
+        """Give the credit for a consumed ticket back if `attacker` has returned it."""
+        if ticket in self._charged[attacker] and ticket not in self._owed[attacker]:
+            self._charged[attacker].remove(ticket)
+            self.num_charged -= 1
+
+    def remove(self, attacker: int) -> list[int]:
+        """Strike an attacker off; returns what it owed, sorted."""
+        self._late.discard(attacker)
+        self._trials.pop(attacker, None)
+        self.num_charged -= len(self._charged.pop(attacker))
+        del self._newest[attacker], self._retry_at[attacker]
+        return sorted(self._owed.pop(attacker))
+
+    def falls_short(self) -> bool:
+        """Whether all that count craft clearly fewer batches than training takes."""
+        return self._falls_short(self._rate())
+
+    def has_slack(self) -> bool:
+        """Whether all that count could craft more batches than training takes."""
+        return self._rate() * self.pace.train_seconds > 1.0
+
+    def team(self) -> list[int]:
+        """Those that training can count on, the fastest first.
+
+        Left out are the late, and whoever takes longer for one ticket than the faster ones and the
+        trainer take for a whole window of them, unless it is nearly as fast as the fastest.
+        """
+        pace = self.pace
+        order = sorted(set(self._owed) - self._late, key=lambda a: (pace.craft_seconds(a), a))
+        ranks = [TRAINER, *order] if self._trainer_crafts else order
+        fastest = min(map(pace.craft_seconds, ranks), default=0.0)
+        rate = 0.0
+        for place, attacker in enumerate(order):
+            seconds = pace.craft_seconds(attacker)
+            longest = self._window * self._seconds_per_ticket(rate)
+            if seconds > max(longest, WORTH_WAITING * fastest):
+                return order[:place]
+            rate += 1 / seconds
+        return order
+
+    def whose_turn(self, ticket: int, step: int) -> int | None:
+        """Who is to craft `ticket` when training is at `step`.
+
+        None where nobody has credit left, or where those that have would be too late and one that
+        has not will be sooner.
+        """
+        if self.num_charged >= self._room():
+            return None
+        per_ticket = self._seconds_per_ticket(self._rate())
+        until = {
+            a: self._seconds_until_crafted(a, step, per_ticket)
+            for a in self.team()
+            if self._can_be_counted_on(a, step) and ticket not in self._owed[a]
+        }
+        needed = (ticket - step) * per_ticket
+        latest = max(needed, WORTH_WAITING * min(until.values(), default=0.0))
+        able = [a for a in until if self._has_credit(a) and until[a] <= latest]
+        turns = {a: self._turn(a, step, per_ticket) for a in able}
+        return min(able, key=lambda a: (turns[a], a), default=None)
+
+    def whose_trial(self, step: int) -> int | None:
+        """An attacker outside the team that is to show whether it is fast enough now."""
+        if self.num_charged >= self._window:
+            return None
+        team = set(self.team())
+        idle = [a for a in self._owed if a not in team and not self._charged[a]]
+        return min((a for a in idle if self._retry_at[a] <= step), default=None)
+
+    def _room(self) -> int:
+        """How many tickets attackers may have: a trainer that crafts, too, needs some for itself.
+
+        With the whole window on the way to it, it would have nothing to craft while it waits.
+        """
+        rate = self._rate()
+        if not rate or not self._trainer_crafts or not self._falls_short(rate):
+            return self._window
+        share = rate * self._seconds_per_ticket(rate)
+        return max(1, int(ROOM_FOR_ATTACKERS * self._window * share))
+
+    def _rate(self) -> float:
+        """Batches per second of the team; 0 before anything was measured."""
+        team = self.team()
+        return sum(1 / self.pace.craft_seconds(a) for a in team) if self.pace.is_known else 0.0
+
+    def _falls_short(self, rate: float) -> bool:
+        if not self._owed or not self.pace.train_seconds:
+            return True
+        return self.pace.is_known and rate * self.pace.train_seconds < SHORTFALL
+
+    def _seconds_per_ticket(self, rate: float) -> float:
+        """What a ticket takes at best where attackers craft so many batches per second."""
+        train, own = self.pace.train_seconds, self.pace.craft_seconds(TRAINER)
+        if self._trainer_crafts and self._falls_short(rate):
+            return (train + own) / (1 + rate * own)
+        return max(train, 1 / rate) if rate else own
+
+    def _can_be_counted_on(self, attacker: int, step: int) -> bool:
+        """Whether it has credit, or gets some when the tickets before the next are consumed."""
+        return self._has_credit(attacker) or max(self._charged[attacker]) >= step
+
+    def _has_credit(self, attacker: int) -> bool:
+        return len(self._charged[attacker]) < self._outstanding
+
+    def _seconds_until_crafted(self, attacker: int, step: int, seconds_per_ticket: float) -> float:
+        """Estimate of when it would have crafted one ticket more, after all that it owes."""
+        one = self.pace.craft_seconds(attacker)
+        free_in = len(self._owed[attacker]) * one
+        if not self._has_credit(attacker):
+            oldest = min(self._charged[attacker])
+            free_in = max(free_in, (oldest - step) * seconds_per_ticket)
+        return free_in + one
+
+    def _turn(self, attacker: int, step: int, seconds_per_ticket: float) -> float:
+        """When it would be done with one ticket more if it crafts each just when it is needed."""
+        ahead = max(0, self._newest[attacker] - step)
+        return ahead * seconds_per_ticket + self.pace.craft_seconds(attacker)
