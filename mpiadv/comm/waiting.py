@@ -11,9 +11,9 @@ SLEPT_SHARE = 0.05
 """A sleep is this share of the wait so far, so what ends a wait is noticed hardly late."""
 
 
-LONGEST_COUNTED_SECONDS = 1.0
-"""Between two pauses a rank only looks at its messages. What takes longer than this was no waiting:
-the rank itself was stopped, and nobody else is to blame."""
+LONGEST_COUNTED_SHARE = 0.1
+"""Between two pauses a rank only looks at its messages. What takes longer than this share of the
+deadline was no waiting: the rank itself was stopped, and nobody else is to blame."""
 
 
 class Wait:
@@ -40,7 +40,8 @@ class Wait:
         """
         now = self._clock()
         if self._paused is not None:
-            self._waited += min(now - self._paused, LONGEST_COUNTED_SECONDS)
+            longest = LONGEST_COUNTED_SHARE * self._deadline_seconds
+            self._waited += min(now - self._paused, longest)
         self._paused = now
         if self._waited > self._deadline_seconds:
             raise DeadlineError(
