@@ -355,7 +355,7 @@ def test_finished_run_tells_its_result_again_and_changed_code_cannot_resume_it(
     told = capsys.readouterr().out
     assert _run([*words, "--resume"]) == 0
     if _is_trainer():
-        result = told[told.index("natural accuracy") :]
+        result = told[told.index("rank  host") :]
         assert capsys.readouterr().out.endswith(f"finished holds a finished run:\n{result}")
         (tmp_path / "finished" / "DONE").unlink()
     monkeypatch.setattr(bad_parts, "small", bad_parts.wide)
