@@ -19,6 +19,7 @@ from mpirun import mpirun
 from real import PRECISIONS, ticket_seconds
 
 from mpiadv.comm.messages import WIRE_ARRAYS
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.errors import UserError
 from mpiadv.study.measurements import read_measurements, scenario_text
 from mpiadv.study.scenario import Scenario
@@ -123,7 +124,9 @@ def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.h5")
         program = [sys.executable, "-m", "mpiadv.study.emulation", scenario_text(scenario)]
-        mpirun([*program, str(output), "0"], ranks=ranks, options=TCP if tcp else ())
+        env = {DISABLE_SHARING: "1"} if tcp else {}
+        options = TCP if tcp else ()
+        mpirun([*program, str(output), "0"], ranks=ranks, options=options, env=env)
         return read_measurements(output)[0]
 
 

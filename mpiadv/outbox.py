@@ -21,18 +21,21 @@ LONGEST_QUEUE = 4
 class Dispatch(Generic[SlotT]):
     """A version and whom it goes to, `first` ahead of the others.
 
-    `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it.
+    `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it. Those in
+    `in_place` are only told of it, and read it where it lies; `readers` of them still may.
     """
 
     slot: SlotT
     first: frozenset[int]
     unsent: set[int]
+    in_place: frozenset[int] = frozenset()
     untaken: set[int] = field(default_factory=set)
+    readers: set[int] = field(default_factory=set)
     began: float = 0.0
 
     @property
     def is_over(self) -> bool:
-        return not self.unsent and not self.untaken
+        return not self.unsent and not self.untaken and not self.readers
 
     def may_go_to(self, attacker: int, now: float) -> bool:
         """Whether nobody who gets it first stands before this attacker."""
@@ -49,13 +52,25 @@ class Outbox(Generic[SlotT]):
         self._dispatches: list[Dispatch[SlotT]] = []
         self._queued: Counter[int] = Counter()
 
-    def add(self, slot: SlotT, attackers: Iterable[int], first: Iterable[int]) -> None:
-        """Let a version go to these attackers."""
+    def add(
+        self,
+        slot: SlotT,
+        attackers: Iterable[int],
+        first: Iterable[int],
+        in_place: Iterable[int] = (),
+    ) -> None:
+        """Let a version go to these attackers; those `in_place` have to release it."""
         to = set(attackers)
         if to:
-            ahead = frozenset(first) & to
-            began = self._clock()
-            self._dispatches.append(Dispatch(slot=slot, first=ahead, unsent=to, began=began))
+            self._dispatches.append(
+                Dispatch(
+                    slot=slot,
+                    first=frozenset(first) & to,
+                    unsent=to,
+                    in_place=frozenset(in_place) & to,
+                    began=self._clock(),
+                )
+            )
 
     def withdraw(self, slot: SlotT) -> None:
         """A version is not needed any more: who was not sent it yet does without."""
@@ -76,6 +91,7 @@ class Outbox(Generic[SlotT]):
                     continue
                 dispatch.unsent.remove(attacker)
                 dispatch.untaken.add(attacker)
+                dispatch.readers |= {attacker} & dispatch.in_place
                 self._queued[attacker] += 1
                 due.append((dispatch, attacker))
         return due
@@ -87,8 +103,19 @@ class Outbox(Generic[SlotT]):
         self._queued[attacker] -= 1
         self._forget_finished()
 
+    def released(self, attacker: int, slot: SlotT | None = None) -> None:
+        """An attacker reads a version where it lies no more; without a slot: none of them."""
+        for dispatch in self._dispatches:
+            if slot is None or dispatch.slot is slot:
+                dispatch.readers.discard(attacker)
+        self._forget_finished()
+
     def cut_off(self, attacker: int, *, is_dead: bool) -> None:
-        """Nothing more goes to an attacker; one that is dead takes nothing that was sent either."""
+        """Nothing more goes to an attacker; one that is dead takes nothing that was sent either.
+
+        What is written where it may still read spoils only batches that nobody takes.
+        """
+        self.released(attacker)
         for dispatch in self._dispatches:
             dispatch.unsent.discard(attacker)
             if is_dead:

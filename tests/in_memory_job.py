@@ -2,7 +2,7 @@
 
 Whoever would wait, for its device or for a message, lets random other ranks take a turn, so that
 every seed is another schedule: messages held back, ranks a hundred times slower, ranks that hang
-for a while. Time is virtual; a turn or a sleep passes some of it.
+for a while. Odd seeds share memory for versions. Time is virtual; a turn or a sleep passes some.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,6 +126,7 @@ class Job:
             delay=lambda: self.random.random() < 0.3,
             clock=self.clock,
             survives_losses=shape.survives_losses,
+            shared=shape.seed % 2 == 1,
         )
         self.link = CountingLink(self.network)
         self.learner = FakeLearner(

@@ -3,7 +3,8 @@
     python tests/kill_attackers.py --kills 100
 
 Every run loses one attacker, two at once, two shortly after each other so that the second dies
-while the first loss is dealt with, or all of them; while they start, train or evaluate. Every run
+while the first loss is dealt with, or all of them; while they start, train or evaluate. In three
+runs of ten versions travel as messages, in the others they are read in shared memory. Every run
 has to end, with the bits of a run that nothing disturbed, and leave no process behind. A rank that
 dies while MPI itself starts takes the job with it; then the run begins anew, and that is counted.
 """
@@ -25,6 +26,8 @@ from pathlib import Path
 import numpy as np
 from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_in_session, pids_of
+
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 
 NUM_STEPS = 300
 DEADLINE_SECONDS = 240.0
@@ -56,6 +59,7 @@ class Losses:
     num_runs: int = 0
     num_missed: int = 0
     num_begun_anew: int = 0
+    num_by_messages: int = 0
     longest_pauses: list[float] = field(default_factory=list)
 
     @property
@@ -91,7 +95,10 @@ def _run_and_kill(
 ) -> int:
     """One run with its kills; returns the exit code."""
     words = [*words_of(run, **SETTINGS), "--fault-tolerant"]
-    with launched(words, ranks=ranks, env={"TMPDIR": str(run.parent)}) as process:
+    by_messages = chance.random() < 0.3
+    losses.num_by_messages += by_messages
+    env = {"TMPDIR": str(run.parent), DISABLE_SHARING: "01"[by_messages]}
+    with launched(words, ranks=ranks, env=env) as process:
         killer = _Killer(process, ranks, chance, usual, losses)
         killer.start()
         completed = finished(process, timeout=DEADLINE_SECONDS)
@@ -184,6 +191,7 @@ def main() -> None:
     print(f"attackers killed: {losses.num_kills} in {losses.num_runs} runs of {given.ranks} ranks")
     print(f"  by way: {', '.join(f'{n} {way}' for way, n in losses.ways.items())}")
     print(f"  by phase: {', '.join(f'{n} in {phase}' for phase, n in losses.phases.items())}")
+    print(f"  runs with versions as messages: {losses.num_by_messages}")
     print(f"  came too late, the run was over: {losses.num_missed}")
     print(f"runs begun anew, since MPI was just starting: {losses.num_begun_anew}")
     pauses = losses.longest_pauses

@@ -28,6 +28,7 @@ from mpi_runner import finished, started, started_mpirun
 from small_models import PAUSES
 from torch.nn import functional
 
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.config import Config, load_config
 from mpiadv.data import load_data
 from mpiadv.models import build_model, fingerprint
@@ -180,7 +181,8 @@ def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few of the runs, over TCP."""
     folder = tmp_path_factory.mktemp("tcp")
     starts = [start for case in TCP_CASES for start in starts_with(case, TCP_RANKS, *CASES[case])]
-    run_all(starts, folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp")
+    env = {DISABLE_SHARING: "1"}
+    run_all(starts, folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp", env=env)
     return folder
 
 

@@ -154,9 +154,9 @@ WORDS = {
         "0 training steps before (final_staleness), published every 1 step",
     ),
     "both": (
-        quick_job(rule(4, 2, 2)), WITHIN_A_HOST,
+        quick_job(rule(4, 1, 2)), WITHIN_A_HOST,
         "the window of 5 tickets (max_staleness + 1) and waiting for fresh parameters "
-        "(final_staleness=2, publish_every=2) are the limit together",
+        "(final_staleness=1, publish_every=2) are the limit together",
     ),
     "slower_than_alone": (quick_job(rule(0, 0, 1)), WITHIN_A_HOST, "slower than one rank"),
 }  # fmt: skip

@@ -18,9 +18,13 @@ from mpiadv.comm.messages import (
     aligned,
     header_of,
 )
+from mpiadv.outbox import LONGEST_QUEUE
 
 Allocate = Callable[[int], Bytes]
 """Gives a zeroed host buffer of so many bytes, 64-byte aligned; pinned where there is a GPU."""
+
+Pin = Callable[[Bytes], None]
+"""Makes memory that ranks share as fast to copy to and from this rank's device as `Allocate`'s."""
 
 SPARE_BROADCASTS = 4
 """How many versions may be on their way beyond those that the ring keeps."""
@@ -41,17 +45,35 @@ class LinkShape:
 
 
 class ParameterSlot:
-    """A buffer for one version of the parameters, header included."""
+    """A buffer for one version of the parameters, header included.
 
-    def __init__(self, parameter_bytes: int, allocate: Allocate) -> None:
+    `place` is its number, from 1 on, in memory that ranks share; 0: it is this rank's alone.
+    """
+
+    def __init__(self, parameter_bytes: int, allocate: Allocate, place: int = 0) -> None:
+        self.place = place
         start = aligned(PARAMETER_HEADER.itemsize)
-        self.buffer = allocate(start + aligned(parameter_bytes))
+        self.buffer = allocate(parameter_slot_bytes(parameter_bytes))
         self.header: npt.NDArray[Any] = header_of(self.buffer, PARAMETER_HEADER)
         self.values: Bytes = self.buffer[start : start + parameter_bytes]
 
     @property
     def version(self) -> int:
         return int(self.header["version"][0])
+
+
+def parameter_slot_bytes(parameter_bytes: int) -> int:
+    """The size of a `ParameterSlot`'s buffer."""
+    return aligned(PARAMETER_HEADER.itemsize) + aligned(parameter_bytes)
+
+
+def most_parameter_slots(shape: LinkShape, num_attackers: int, num_readers: int) -> int:
+    """How many versions the trainer may have to keep, with attackers that stand still.
+
+    To `num_readers` of them its own memory is theirs, too.
+    """
+    usual = shape.num_versions + SPARE_BROADCASTS
+    return usual + LONGEST_QUEUE * num_attackers + (shape.num_versions + 1) * num_readers
 
 
 class BatchSlot:
@@ -215,6 +237,10 @@ class AttackerLink(Protocol):
 
     def free(self) -> None:
         """Release the link; only when nothing is pending."""
+
+
+def no_device(memory: Bytes) -> None:
+    """The `Pin` of a rank that computes in host memory."""
 
 
 def plain_memory(num_bytes: int) -> Bytes:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mpiadv.comm.links import (
-    SPARE_BROADCASTS,
     BatchSlot,
     Delivery,
     Farewell,
@@ -17,19 +16,23 @@ from mpiadv.comm.links import (
     LinkShape,
     Order,
     ParameterSlot,
+    most_parameter_slots,
     plain_memory,
 )
 from mpiadv.comm.messages import BATCH_HEADER
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.errors import DismissedError
-from mpiadv.outbox import LONGEST_QUEUE, Dispatch, Outbox
+from mpiadv.outbox import Dispatch, Outbox
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
 
 
 class MemoryNetwork:
-    """The wires between one trainer (rank 0) and `num_attackers` attackers."""
+    """The wires between one trainer (rank 0) and `num_attackers` attackers.
+
+    With `shared` all of them read versions, but for the last one, where they lie.
+    """
 
     def __init__(
         self,
@@ -39,8 +42,10 @@ class MemoryNetwork:
         delay: Delay = lambda: False,
         clock: Callable[[], float] = lambda: 0.0,
         survives_losses: bool = True,
+        shared: bool = False,
     ) -> None:
         self.shape = shape
+        self.shared = shared
         self.delay = delay
         self.clock = clock
         self.survives_losses = survives_losses
@@ -102,14 +107,18 @@ class MemoryTrainerLink:
         held = [slot for slot in self._recycled if outbox.holds(slot)]
         self._free += [slot for slot in self._recycled if slot not in held]
         self._recycled = held
-        most = shape.num_versions + SPARE_BROADCASTS + LONGEST_QUEUE * len(self._posted)
+        num_attackers = len(self._posted)
+        num_readers = num_attackers if self._network.shared else 0
+        most = most_parameter_slots(shape, num_attackers, num_readers)
         if not self._free and self.num_parameter_slots < most:
             self.num_parameter_slots += 1
             self._free.append(ParameterSlot(shape.parameter_bytes, plain_memory))
         return self._free.pop() if self._free else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        self._network.outbox.add(slot, self.attackers, first)
+        in_place = self._network.shared and not slot.header["stop"][0]
+        readers = self.attackers if in_place else ()
+        self._network.outbox.add(slot, self.attackers, first, readers)
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
@@ -205,6 +214,7 @@ class MemoryAttackerLink:
             ParameterSlot(shape.parameter_bytes, plain_memory)
             for _ in range(shape.num_versions + 1)
         ]
+        self._own_slots = list(self._parameter_slots)
         self._batch_slots = [BatchSlot(shape.batch, plain_memory) for _ in range(shape.outstanding)]
 
     @property
@@ -215,10 +225,9 @@ class MemoryAttackerLink:
         incoming = Incoming()
         wire = self._network.parameters[self._rank]
         while wire and self._parameter_slots and not self._network.delay():
-            slot, dispatch = self._parameter_slots.pop(), wire.popleft()
-            np.copyto(slot.buffer, dispatch.slot.buffer)
+            dispatch = wire.popleft()
+            incoming.parameters.append(self._taken_up(dispatch))
             self._network.outbox.taken(dispatch, self._rank)
-            incoming.parameters.append(slot)
         words = self._network.words[self._rank]
         while words and not self._network.delay():
             word = words.popleft()
@@ -235,7 +244,10 @@ class MemoryAttackerLink:
         return incoming
 
     def recycle(self, slot: ParameterSlot) -> None:
-        self._parameter_slots.append(slot)
+        if any(slot is own for own in self._own_slots):
+            self._parameter_slots.append(slot)
+        else:
+            self._network.outbox.released(self._rank, slot)
 
     def free_batch_slot(self) -> BatchSlot | None:
         sent = self._network.batches[self._rank]
@@ -245,10 +257,18 @@ class MemoryAttackerLink:
         self._network.batches[self._rank].append(slot)
 
     def bid_farewell(self, farewell: Farewell) -> None:
+        self._network.outbox.released(self._rank)
         self._network.farewells[self._rank] = farewell
 
     def pending(self) -> int:
         return len(self._network.batches[self._rank])
+
+    def _taken_up(self, dispatch: Dispatch[ParameterSlot]) -> ParameterSlot:
+        if self._rank in dispatch.in_place:
+            return dispatch.slot
+        slot = self._parameter_slots.pop()
+        np.copyto(slot.buffer, dispatch.slot.buffer)
+        return slot
 
     def free(self) -> None:
         if self.pending():

@@ -35,7 +35,7 @@ PARAMETER_HEADER = np.dtype(
         ("stop", np.int64),
         ("published_at", np.float64),
         ("prober", np.int64),
-        ("padding", np.int64),
+        ("place", np.int64),
     ]
 )
 

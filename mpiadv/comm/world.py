@@ -14,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
-from mpiadv.comm.links import Allocate, LinkShape
+from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
 from mpiadv.comm.messages import Bytes
-from mpiadv.comm.mpi import TRAINER, MpiAttackerLink, MpiTrainerLink
+from mpiadv.comm.mpi_attacker import MpiAttackerLink
+from mpiadv.comm.mpi_trainer import MpiTrainerLink
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
+from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
+from mpiadv.comm.wire import TRAINER
 from mpiadv.errors import DeadlineError, DismissedError, TrainerLostError
 
 DEFAULT_DEADLINE_SECONDS = 600.0
@@ -129,13 +132,40 @@ class World:
         packed = json.dumps(np.asarray(total).ravel().tolist()) if self.is_trainer else ""
         return np.array(json.loads(self.share(packed))).reshape(values.shape)
 
-    def trainer_link(self, shape: LinkShape, allocate: Allocate) -> MpiTrainerLink:
-        """Rank 0's end."""
-        return MpiTrainerLink(self._comm, self.roster, self.watchdog, shape, allocate)
+    def trainer_link(
+        self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
+    ) -> MpiTrainerLink:
+        """Rank 0's end; every rank has to ask for its own end then."""
+        memory = self._memory_for(shape)
+        self.share(memory.address if memory else "")
+        readers = [rank for rank, answer in enumerate(self.gather("")) if answer]
+        shared = SharedSlots(memory.content, shape.parameter_bytes, pin) if memory else None
+        if memory:
+            memory.close()
+        return MpiTrainerLink(
+            self._comm, self.roster, self.watchdog, shape, allocate, shared, readers
+        )
 
-    def attacker_link(self, shape: LinkShape, allocate: Allocate) -> MpiAttackerLink:
+    def attacker_link(
+        self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
+    ) -> MpiAttackerLink:
         """An attacker's end."""
-        return MpiAttackerLink(self._comm, self.watchdog, shape, allocate)
+        address = self.share("")
+        memory = attach(address) if address else None
+        self.gather("reads along" if memory is not None else "")
+        shared = None if memory is None else SharedSlots(memory, shape.parameter_bytes, pin)
+        return MpiAttackerLink(self._comm, self.watchdog, shape, allocate, shared)
+
+    def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
+        """Memory for versions that the ranks of this host can share; None where there is none."""
+        num_attackers = len(self.roster.attackers)
+        if num_attackers == 0 or os.environ.get(DISABLE_SHARING) == "1":
+            return None
+        num_slots = most_parameter_slots(shape, num_attackers, num_attackers)
+        try:
+            return SharedMemory(SharedSlots.room_for(num_slots, shape.parameter_bytes))
+        except OSError:
+            return None
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""

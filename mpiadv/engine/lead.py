@@ -231,7 +231,9 @@ class Lead:
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
         link = setup.world.trainer_link(
-            setup.link_shape(self._learner.parameter_bytes), setup.device.allocate
+            setup.link_shape(self._learner.parameter_bytes),
+            setup.device.allocate,
+            setup.device.pin,
         )
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(

@@ -58,7 +58,12 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     ranks = sorted(set(where.ranks or usual_ranks(job)))
     network = _network(measured, where, per_host)
     shape = setup.link_shape(job.version_bytes)
-    held = buffers(shape, window=job.rule.window, attackers=ranks[-1] - 1)
+    held = buffers(
+        shape,
+        window=job.rule.window,
+        attackers=ranks[-1] - 1,
+        hosts=network.num_hosts(ranks[-1]),
+    )
     during, final = _evaluation_seconds(setup, job)
     return Plan(
         what=_described(setup.config),

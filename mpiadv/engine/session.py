@@ -135,16 +135,19 @@ def craft(setup: Setup) -> tuple[Stop, nn.Module]:
     model = setup.new_model()
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
     state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
+    device = setup.device
     attacker = Attacker(
         rule=setup.plan.rule,
         mode=StalenessMode(setup.config.staleness.mode),
-        link=setup.world.attacker_link(setup.link_shape(state.num_bytes), setup.device.allocate),
+        link=setup.world.attacker_link(
+            setup.link_shape(state.num_bytes), device.allocate, device.pin
+        ),
         crafter=crafter,
         host=setup.world.host,
         deadline_seconds=setup.config.deadline_seconds,
     )
     reason, final = attacker.run()
-    state.unpack(torch.from_numpy(final.values).to(setup.device.torch))
+    state.unpack(torch.from_numpy(final.values).to(device.torch))
     return reason, model
 
 

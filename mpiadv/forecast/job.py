@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """How ranks reach each other: copies within a host, one link of the trainer's host beyond.
+    """How ranks reach each other: memory within a host, one link of the trainer's host beyond.
 
     Ranks fill one host after the other. The link is as fast in both directions at once.
     """
@@ -86,7 +86,7 @@ class Network:
     latency_seconds: float = 0.0
     """One way, between hosts."""
     copied_bytes_per_second: float = inf
-    """Within a host."""
+    """Of batches, within a host."""
 
     def is_remote(self, rank: int) -> bool:
         """Whether messages between the trainer and this rank take the link."""

@@ -1,4 +1,4 @@
-"""When messages arrive: pure arithmetic over one shared link and copies within the host."""
+"""When messages arrive: pure arithmetic over one shared link and memory within the host."""
 
 from collections.abc import Collection
 
@@ -28,10 +28,11 @@ class Wires:
     def version(self, now: float, num_bytes: int, attackers: Collection[int]) -> dict[int, float]:
         """When a version sent to all these attackers now arrives at each.
 
-        Each gets its own copy. Copies to other hosts share the link, so all arrive together.
+        Within the host it is read where it lies. Copies to other hosts share the link, so all
+        arrive together.
         """
         remote = [attacker for attacker in attackers if self._network.is_remote(attacker)]
-        arrivals = dict.fromkeys(attackers, now + self._copy_seconds(num_bytes))
+        arrivals = dict.fromkeys(attackers, now)
         if remote:
             total = len(remote) * num_bytes
             self.sent_bytes += total
@@ -44,14 +45,11 @@ class Wires:
     def batch(self, now: float, num_bytes: int, attacker: int) -> float:
         """When a batch that an attacker sends now arrives at the trainer."""
         if not self._network.is_remote(attacker):
-            return now + self._copy_seconds(num_bytes)
+            return now + num_bytes / self._network.copied_bytes_per_second
         self.received_bytes += num_bytes
         start = max(now + self._handshake_seconds(num_bytes), self._in_busy_until)
         self._in_busy_until = start + num_bytes / self._network.bytes_per_second
         return self._in_busy_until + self._network.latency_seconds
-
-    def _copy_seconds(self, num_bytes: int) -> float:
-        return num_bytes / self._network.copied_bytes_per_second
 
     def _handshake_seconds(self, num_bytes: int) -> float:
         return HANDSHAKE * self._network.latency_seconds if num_bytes > EAGER_BYTES else 0.0

@@ -1,8 +1,7 @@
-"""The links over MPI: parameters, grants and batches, all nonblocking, moved on by `poll`."""
+"""The trainer's end of the links over MPI: all is nonblocking, and moved on by `poll`."""
 
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,52 +13,52 @@ from mpiadv.comm.links import (
     BatchSlot,
     Delivery,
     Farewell,
-    Incoming,
     LinkShape,
     Order,
     ParameterSlot,
+    most_parameter_slots,
 )
 from mpiadv.comm.messages import (
-    ALIGNMENT,
-    BATCH_HEADER,
     FAREWELL_MESSAGE,
     GRANT_MESSAGE,
+    PARAMETER_HEADER,
     Bytes,
+    header_of,
 )
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
+from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.errors import DismissedError, TrainerLostError
-from mpiadv.outbox import LONGEST_QUEUE, Dispatch, Outbox
+from mpiadv.comm.wire import (
+    ALIVE,
+    ALL_PLACES,
+    GRANT,
+    LAST_CALL,
+    LEAVE,
+    TAG_BATCH,
+    TAG_FAREWELL,
+    TAG_GRANT,
+    TAG_RELEASE,
+    TAG_VERSION,
+    Wire,
+)
+from mpiadv.outbox import Dispatch, Outbox
 
-TRAINER = 0
-TAG_GRANT, TAG_BATCH, TAG_FAREWELL, TAG_VERSION = 1, 2, 3, 4
-GRANT, LAST_CALL, ALIVE, LEAVE = 0, 1, 2, 3
 
-
-class _Wire:
-    """A communicator and the datatype that counts in 64-byte blocks.
-
-    MPI counts elements in 31 bits: blocks carry messages of up to 128 GiB.
-    """
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm = comm
-        self._block = MPI.BYTE.Create_contiguous(ALIGNMENT).Commit()
-
-    def spec(self, buffer: Bytes) -> tuple[Bytes, int, MPI.Datatype]:
-        return buffer, buffer.size // ALIGNMENT, self._block
-
-    def free(self) -> None:
-        self._block.Free()
+def _announcement(slot: ParameterSlot) -> Bytes:
+    """The header of a version in shared memory, with its place there."""
+    message = slot.buffer[: PARAMETER_HEADER.itemsize].copy()
+    header_of(message, PARAMETER_HEADER)["place"] = slot.place
+    return message
 
 
 class MpiTrainerLink:
     """The trainer's end, on rank 0; every other rank of `roster` is an attacker.
 
-    A version is sent to each attacker by itself. `Ibcast` cannot say who needs it most: attackers
-    that share a machine copy it all at once, and each has it only when all have. And one that is
-    lost would be everybody's loss.
+    A version is sent to each attacker by itself. `Ibcast` cannot say who needs it most, and one
+    that is lost would be everybody's loss. Its `readers` have it in memory that they share with the
+    trainer: they are sent its place there, and say when they read it no more. The last version goes
+    to all as a whole, as it outlives the link.
     """
 
     def __init__(
@@ -69,17 +68,22 @@ class MpiTrainerLink:
         watchdog: Watchdog,
         shape: LinkShape,
         allocate: Allocate,
+        shared: SharedSlots | None = None,
+        readers: Collection[int] = (),
     ) -> None:
-        self._wire = _Wire(comm)
+        self._wire = Wire(comm)
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
         self._sends = Requests(watchdog)
         self._receives = Requests(watchdog)
         self._outbox = Outbox[ParameterSlot]()
-        self._num_slots = shape.num_versions + SPARE_BROADCASTS
-        self._most_slots = self._num_slots + LONGEST_QUEUE * len(roster.attackers)
-        self._free_parameters = [self._new_parameter_slot() for _ in range(self._num_slots)]
+        self._shared = shared if readers else None
+        self._readers = readers
+        self._num_slots = 0
+        self._most_slots = most_parameter_slots(shape, len(roster.attackers), len(readers))
+        usual = shape.num_versions + SPARE_BROADCASTS
+        self._free_parameters = [self._new_parameter_slot() for _ in range(usual)]
         self._recycled: list[ParameterSlot] = []
         self._free_batches: list[BatchSlot] = []
         self._arrived: list[Delivery] = []
@@ -88,6 +92,8 @@ class MpiTrainerLink:
         self._began = time.perf_counter()
         for attacker in self.attackers:
             self._expect_farewell(attacker)
+        for reader in readers:
+            self._expect_release(reader)
 
     @property
     def attackers(self) -> list[int]:
@@ -100,12 +106,12 @@ class MpiTrainerLink:
     def free_parameter_slot(self) -> ParameterSlot | None:
         if not self._free_parameters and self._num_slots < self._most_slots:
             # Attackers that do not take what they were sent keep buffers from being used again.
-            self._num_slots += 1
             return self._new_parameter_slot()
         return self._free_parameters.pop() if self._free_parameters else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        self._outbox.add(slot, self.attackers, first)
+        is_last = bool(slot.header["stop"][0])
+        self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self._readers)
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
@@ -181,14 +187,16 @@ class MpiTrainerLink:
 
     def _send_versions(self) -> None:
         for dispatch, attacker in self._outbox.due():
-            message = self._wire.spec(dispatch.slot.buffer)
+            in_place = attacker in dispatch.in_place
+            message = _announcement(dispatch.slot) if in_place else dispatch.slot.buffer
             self._sends.start(
                 attacker,
-                partial(self._wire.comm.Issend, message, attacker, TAG_VERSION),
-                partial(self._taken, dispatch, attacker),
+                partial(self._wire.comm.Issend, self._wire.spec(message), attacker, TAG_VERSION),
+                partial(self._taken, dispatch, attacker, message),
             )
 
-    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int) -> None:
+    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int, message: Bytes) -> None:
+        """An attacker has a version, or knows its place: `message` was needed until now."""
         self._outbox.taken(dispatch, attacker)
         self._free_recycled()
 
@@ -213,7 +221,12 @@ class MpiTrainerLink:
             self._lost.append(attacker)
 
     def _new_parameter_slot(self) -> ParameterSlot:
-        return ParameterSlot(self._shape.parameter_bytes, self._allocate)
+        self._num_slots += 1
+        if self._shared is None:
+            return ParameterSlot(self._shape.parameter_bytes, self._allocate)
+        slot = self._shared[self._num_slots]
+        slot.buffer.fill(0)  # touches every page now, as in memory of its own
+        return slot
 
     def _new_batch_slot(self) -> BatchSlot:
         return BatchSlot(self._shape.batch, self._allocate)
@@ -236,111 +249,24 @@ class MpiTrainerLink:
             lambda: self._part_from(attacker, message),
         )
 
+    def _expect_release(self, reader: int) -> None:
+        message = np.zeros(1, np.int64)
+        self._receives.start(
+            reader,
+            lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, TAG_RELEASE),
+            lambda: self._released(reader, int(message[0])),
+        )
+
+    def _released(self, reader: int, place: int) -> None:
+        if place == ALL_PLACES:
+            self._outbox.released(reader)
+        else:
+            assert self._shared is not None
+            self._outbox.released(reader, self._shared[place])
+            self._expect_release(reader)
+        self._free_recycled()
+
     def _part_from(self, attacker: int, message: np.ndarray) -> None:
         said = {name: message[name][0].item() for name in FAREWELL_MESSAGE.names or ()}
         said["host"] = said["host"].decode(errors="replace")
         self._farewells[attacker] = Farewell(**said)
-
-
-class MpiAttackerLink:
-    """An attacker's end."""
-
-    def __init__(
-        self, comm: MPI.Comm, watchdog: Watchdog, shape: LinkShape, allocate: Allocate
-    ) -> None:
-        self._wire = _Wire(comm)
-        self._receives = Requests(watchdog)
-        self._sends = Requests(watchdog)
-        self._rank = comm.rank
-        self._stopped = False
-        self._incoming = Incoming()
-        self._free_parameters = deque(
-            ParameterSlot(shape.parameter_bytes, allocate) for _ in range(shape.num_versions + 1)
-        )
-        self._free_batches = [BatchSlot(shape.batch, allocate) for _ in range(shape.outstanding)]
-        self._word = np.zeros(1, GRANT_MESSAGE)
-        self._awaiting_parameters = False
-        self._await_parameters()
-        self._await_word()
-
-    @property
-    def rank(self) -> int:
-        return self._rank
-
-    def poll(self) -> Incoming:
-        if self._receives.poll() | self._sends.poll():
-            raise TrainerLostError("the trainer (rank 0) is gone")
-        incoming, self._incoming = self._incoming, Incoming()
-        return incoming
-
-    def recycle(self, slot: ParameterSlot) -> None:
-        self._free_parameters.append(slot)
-        self._await_parameters()
-
-    def free_batch_slot(self) -> BatchSlot | None:
-        return self._free_batches.pop() if self._free_batches else None
-
-    def send(self, slot: BatchSlot) -> None:
-        dropped = slot.header["dropped"][0]
-        message = slot.buffer[: BATCH_HEADER.itemsize] if dropped else slot.buffer
-        self._sends.start(
-            TRAINER,
-            lambda: self._wire.comm.Issend(self._wire.spec(message), TRAINER, TAG_BATCH),
-            lambda: self._free_batches.append(slot),
-        )
-
-    def bid_farewell(self, farewell: Farewell) -> None:
-        message = np.zeros(1, FAREWELL_MESSAGE)
-        for name in FAREWELL_MESSAGE.names or ():
-            value = getattr(farewell, name)
-            message[name] = value.encode()[:64] if isinstance(value, str) else value
-        self._sends.start(
-            TRAINER,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_FAREWELL),
-            lambda message=message: None,  # type: ignore[misc]
-        )
-
-    def pending(self) -> int:
-        return len(self._sends)
-
-    def free(self) -> None:
-        if self.pending() or len(self._receives):
-            raise RuntimeError(
-                f"{self.pending()} batches and {len(self._receives)} receives are on their way"
-            )
-        self._wire.free()
-
-    def _await_parameters(self) -> None:
-        if self._awaiting_parameters or self._stopped or not self._free_parameters:
-            return
-        slot = self._free_parameters.popleft()
-        self._awaiting_parameters = True
-        self._receives.start(
-            TRAINER,
-            lambda: self._wire.comm.Irecv(self._wire.spec(slot.buffer), TRAINER, TAG_VERSION),
-            lambda: self._received(slot),
-        )
-
-    def _received(self, slot: ParameterSlot) -> None:
-        self._awaiting_parameters = False
-        self._stopped = bool(slot.header["stop"][0])
-        self._incoming.parameters.append(slot)
-        self._await_parameters()
-
-    def _await_word(self) -> None:
-        self._receives.start(
-            TRAINER,
-            lambda: self._wire.comm.Irecv([self._word, MPI.BYTE], TRAINER, TAG_GRANT),
-            self._heard,
-        )
-
-    def _heard(self) -> None:
-        kind, ticket, patient = self._word[0].item()
-        if kind == LEAVE:
-            raise DismissedError("the trainer (rank 0) has given this rank up")
-        if kind == GRANT:
-            self._incoming.orders.append(Order(ticket=ticket, patient=bool(patient)))
-        self._incoming.last_call |= kind == LAST_CALL
-        self._incoming.alive |= kind == ALIVE
-        if kind != LAST_CALL:
-            self._await_word()
