@@ -30,7 +30,7 @@ trained in a minute.
   mpiadv study power ...      rerun a study of the paper, from its runs to its figures
   mpiadv submit CONFIG ...    train in a Slurm job, which goes on until the run is done
   key.subkey=value            change a setting, for example training.num_steps=500
-  --fault-tolerant            after launch -n 8: go on without attackers that die or hang
+  --fault-tolerant            after launch -n 8, or submit: go on without lost attackers
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
 

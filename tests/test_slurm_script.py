@@ -208,6 +208,19 @@ def test_run_starts_on_all_tasks_and_goes_on_with_what_is_there() -> None:
     assert list(work.command) == [sys.executable, "-m", "mpiadv.cli", *launch]
 
 
+@pytest.mark.parametrize("words", [["--fault-tolerant", "seed=1"], ["seed=1", "--fault-tolerant"]])
+def test_job_may_go_on_without_lost_attackers(
+    in_job: InJob, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    def told(words: list[str], environ: dict[str, str]) -> job.Work:
+        raise UserError(" ".join(work_of(words, {"SLURM_TASKS_PER_NODE": "2"}).command[3:]))
+
+    monkeypatch.setattr(job, "work_of", told)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with pytest.raises(UserError, match=r"^launch -n 2 seed=1 --fault-tolerant --resume$"):
+        job.main(words)
+
+
 TASKS = {"one_node": ("4", 4), "alike": ("2(x3)", 6), "unlike": ("4(x2),3,1(x2)", 13)}
 
 

@@ -71,6 +71,12 @@ LINES = {
     "requeue": (["--ranks=1"], "#SBATCH --open-mode=append --requeue\n"),
     "chain": (["--ranks=1", "--chain"], "#SBATCH --open-mode=append --no-requeue\n"),
     "log_of_a_chain": (["--ranks=1", "--chain", "--name=x"], "--job-name=x --output=x.log\n"),
+    "fault_tolerant": (
+        ["seed=1", "--ranks=2", "--fault-tolerant"], "exec mpiadv job --fault-tolerant seed=1\n"
+    ),
+    "fault_tolerant_chain": (
+        ["--ranks=2", "--chain", "--fault-tolerant"], 'job --chain "$0" --fault-tolerant\n'
+    ),
     "words_are_quoted": (["model.arguments={a: 1}", "--ranks=1"], "job 'model.arguments={a: 1}'\n"),
     "this_python": (["--ranks=1"], f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:"),
 }  # fmt: skip

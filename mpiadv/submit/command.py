@@ -114,6 +114,10 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "action": "store_true",
         "help": "for clusters whose jobs may not requeue: each start submits the next one",
     },
+    "--fault-tolerant": {
+        "action": "store_true",
+        "help": "go on without attackers that die or hang, instead of starting once more",
+    },
     "--dry-run": {"action": "store_true", "help": "print the batch script, and submit nothing"},
 }
 
@@ -171,6 +175,7 @@ def _job(arguments: argparse.Namespace, output: Path) -> Job:
         options=(*(f"{key}={value}" for key, value in named.items() if value), *arguments.sbatch),
         warning_seconds=arguments.warning,
         is_chain=arguments.chain,
+        is_fault_tolerant=arguments.fault_tolerant,
     )
 
 

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     described = _Parser(
         prog="mpiadv job",
         allow_abbrev=False,
-        usage="mpiadv job [--chain SCRIPT] [CONFIG] [KEY=VALUE ...]\n"
+        usage="mpiadv job [--chain SCRIPT] [--fault-tolerant] [CONFIG] [KEY=VALUE ...]\n"
         "       mpiadv job study NAME ...",
         description="For the last line of a batch script, after `exec`: train on all tasks of the "
         "Slurm job around it, or do a study, going on with what is there; and if it is not done "
@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         "--chain", metavar="SCRIPT", help="do not requeue: submit SCRIPT, which is to be the job's "
         'own, "$0", to begin when this job has ended',
     )  # fmt: skip
+    described.add_argument(
+        "--fault-tolerant", action="store_true", help="train on without attackers that are lost"
+    )
     described.add_argument("words", nargs=argparse.REMAINDER, help="as after mpiadv")
     return described
 
@@ -151,7 +154,8 @@ def main(argv: Sequence[str]) -> int:
     attempt.listen()
     arguments = parser().parse_args(argv)
     job = job_of(os.environ)
-    work = work_of(arguments.words, os.environ)
+    option = ["--fault-tolerant"] if arguments.fault_tolerant else []
+    work = work_of([*arguments.words, *option], os.environ)
     if work.folder and work.is_done(None):
         _say(job, f"{work.folder} holds a finished run: nothing to do")
         return EXIT_DONE

@@ -69,6 +69,7 @@ class Job:
         options: further options of sbatch, each with its dashes.
         warning_seconds: before the limit, for the last checkpoint.
         is_chain: whether each start submits the next one, instead of being requeued.
+        is_fault_tolerant: whether a start goes on without attackers that it loses.
     """
 
     words: tuple[str, ...]
@@ -81,6 +82,7 @@ class Job:
     options: tuple[str, ...] = ()
     warning_seconds: int = WARNING_SECONDS
     is_chain: bool = False
+    is_fault_tolerant: bool = False
 
     def log(self, number: str) -> str:
         """Name of the log of the job with this number."""
@@ -90,7 +92,12 @@ class Job:
 
 def render(job: Job, environment: Sequence[str]) -> str:
     """The batch script; `environment` are the lines of shell that put mpiadv on PATH."""
-    quoted = [shlex.quote(word) for word in job.words]
+    words = [
+        "job",
+        *(["--chain", '"$0"'] if job.is_chain else []),
+        *(["--fault-tolerant"] if job.is_fault_tolerant else []),
+        *map(shlex.quote, job.words),
+    ]
     return _TEMPLATE.format(
         head=_CHAINED.format(name=job.name) if job.is_chain else _REQUEUED,
         nodes=job.nodes,
@@ -104,5 +111,5 @@ def render(job: Job, environment: Sequence[str]) -> str:
         requeue="--no-requeue" if job.is_chain else "--requeue",
         warning=job.warning_seconds,
         environment="\n".join(environment),
-        words=" ".join(["job", *(["--chain", '"$0"'] if job.is_chain else []), *quoted]),
+        words=" ".join(words),
     )
