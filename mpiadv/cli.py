@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mpiadv.errors import UserError
-from mpiadv.launch import launch
+from mpiadv.interruption import Requests
 
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
@@ -71,7 +71,11 @@ def _launch(arguments: Sequence[str]) -> int:
         raise UserError("launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG")
     fault_tolerant = "--fault-tolerant" in arguments
     words = [word for word in arguments[2:] if word != "--fault-tolerant"]
-    return launch(int(arguments[1]), words, fault_tolerant=fault_tolerant)
+    with Requests().heard() as requests:
+        # Only now: a request to end may come while it is loaded.
+        from mpiadv.launch import launch
+
+        return launch(int(arguments[1]), words, requests, fault_tolerant=fault_tolerant)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:

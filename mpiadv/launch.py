@@ -12,15 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_RESUME_ME, OUTCOME
+from mpiadv.interruption import Requests
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
@@ -115,14 +114,16 @@ class Launcher:
         return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
 
 
-def launch(ranks: int, arguments: Sequence[str], *, fault_tolerant: bool = False) -> int:
+def launch(
+    ranks: int, arguments: Sequence[str], requests: Requests, *, fault_tolerant: bool = False
+) -> int:
     """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
 
     If the first argument is one of `PROGRAMS`, that one is run with the others. A job that is
     `fault_tolerant` goes on without the attackers that it loses.
 
-    Ctrl-C, SIGTERM and SIGUSR1 reach the ranks as SIGUSR1, the request to write a checkpoint and
-    end.
+    The `requests` reach the ranks, which then write a checkpoint and end; once there is one, no
+    ranks are started.
 
     Raises:
         UserError: `ranks` is not positive, or there is no `mpirun`, or none that can be
@@ -136,7 +137,8 @@ def launch(ranks: int, arguments: Sequence[str], *, fault_tolerant: bool = False
     words = arguments[1:] if module else arguments
     program = [sys.executable, "-m", module or "mpiadv.run", *words]
     command = launcher.command(program, ranks=ranks, environ=environ, fault_tolerant=fault_tolerant)
-    return _run_to_its_end(command, environ) if fault_tolerant else _run(command, environ)
+    run = _run_to_its_end if fault_tolerant else _run
+    return run(command, environ, requests)
 
 
 def find_launcher() -> Launcher:
@@ -169,11 +171,11 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
 
 
-def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str]) -> int:
+def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], requests: Requests) -> int:
     """Run a job whose `mpirun` returns 0 although ranks died; the code is rank 0's own then."""
     with tempfile.TemporaryDirectory(prefix="mpiadv-") as folder:
         outcome = Path(folder) / "outcome"
-        code = _run(command, {**environ, OUTCOME: str(outcome)})
+        code = _run(command, {**environ, OUTCOME: str(outcome)}, requests)
         if code != 0 or outcome.exists():
             return code
     print(
@@ -183,39 +185,24 @@ def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str]) -> int:
     return EXIT_RESUME_ME
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+def _run(command: Sequence[str], environ: Mapping[str, str], requests: Requests) -> int:
+    if requests.received:
+        print("interrupted before any rank was started", flush=True)
+        return EXIT_RESUME_ME
     # A process group of its own: Ctrl-C then reaches mpirun once, through us. A background group
     # must not read the terminal, hence no standard input.
     with subprocess.Popen(
         command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
     ) as process:
         assert process.stderr is not None
-        with _forwarded_signals(process):
-            for text in without_repetition(_pieces(process.stderr)):
-                sys.stderr.buffer.write(text)
-                sys.stderr.buffer.flush()
-            code = process.wait()
-    return code if code >= 0 else 128 - code
-
-
-@contextmanager
-def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to `mpirun`; SIGINT and SIGTERM first as SIGUSR1: on them `mpirun` kills."""
-    received: set[int] = set()
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        is_first = number not in received
-        received.add(number)
-        asks = number != signal.SIGUSR1 and is_first
-        process.send_signal(signal.SIGUSR1 if asks else number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, forward) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        requests.reach(process.send_signal)
+        for text in without_repetition(_pieces(process.stderr)):
+            sys.stderr.buffer.write(text)
+            sys.stderr.buffer.flush()
+        code = process.wait()
+    code = code if code >= 0 else 128 - code
+    # A rank, or mpirun itself, that was only being loaded did not listen yet, and died of it.
+    return EXIT_RESUME_ME if requests.received and code == 128 + signal.SIGUSR1 else code
 
 
 def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:

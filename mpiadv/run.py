@@ -1,146 +1,20 @@
 """`python -m mpiadv.run`: one run, alone or on every rank that mpirun started. No logic."""
 
-import argparse
-import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
-from mpiadv.comm.world import World
-from mpiadv.config import Config, dump_config, load_config, parse_config
-from mpiadv.engine.entry import CommandLine, on_all_ranks
-from mpiadv.engine.lead import Desk, Lead, open_desk
-from mpiadv.engine.session import (
-    AgreedError,
-    Setup,
-    agree,
-    craft,
-    evaluate_together,
-    prepare,
-)
-from mpiadv.engine.trainer import Stop
-from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME
-
-
-class Interruption:
-    """Whether Ctrl-C, SIGTERM or SIGUSR1 has asked the run to stop after the next step."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        # Who presses Ctrl-C once more does not want to wait.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    described = CommandLine(
-        prog="mpiadv",
-        description="Train a robust classifier. Rank 0 trains, all other ranks craft attacks.",
-        epilog="Exit codes: 0 done, 2 bad input, 75 interrupted after a checkpoint (go on with "
-        "--resume), 1 failed.",
-    )
-    described.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="YAML file; without one, the digits defaults"
-    )
-    described.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as section.key=value"
-    )
-    described.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
-    )
-    described.add_argument(
-        "--print-config", action="store_true", help="print the resolved configuration and end"
-    )
-    return described
+from mpiadv.interruption import Interruption
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run on this rank; returns the exit code."""
     interruption = Interruption()
+    # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
+    from mpiadv.engine.command import run
+    from mpiadv.engine.entry import on_all_ranks
+
     words = sys.argv[1:] if argv is None else argv
     return on_all_ranks(lambda world: run(world, words, interruption))
-
-
-def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
-    """One run on the ranks of `world`; returns this rank's exit code."""
-    request = _request(world, argv)
-    if request is None:
-        return EXIT_DONE
-    config, resume = request
-    desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
-    if world.share(_tell_if_done(desk)):
-        return EXIT_DONE
-    with _closed_if_refused(desk):
-        setup = prepare(config, world)
-        lead = agree(world, lambda: Lead(setup, desk) if desk else None)
-    reason = _craft(setup) if lead is None else _lead(setup, lead, interruption)
-    return EXIT_DONE if reason is Stop.FINISHED else EXIT_RESUME_ME
-
-
-@contextmanager
-def _closed_if_refused(desk: Desk | None) -> Iterator[None]:
-    try:
-        yield
-    except AgreedError:
-        if desk is not None:
-            desk.folder.close()
-        raise
-
-
-def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
-    with lead:
-        reason = lead.train(lambda: interruption.requested)
-        if reason is Stop.FINISHED:
-            lead.finish(lambda: evaluate_together(setup, lead.model))
-    return reason
-
-
-def _craft(setup: Setup) -> Stop:
-    reason, model = craft(setup)
-    if reason is Stop.FINISHED:
-        evaluate_together(setup, model)
-    return reason
-
-
-def _tell_if_done(desk: Desk | None) -> str:
-    """Say how a finished run ended; empty where there is something to do."""
-    if desk is None or not desk.folder.is_done:
-        return ""
-    text = desk.folder.done.read_text(encoding="utf-8")
-    print(f"{desk.folder.path} holds a finished run:\n{text}", end="", flush=True)
-    desk.folder.close()
-    return "done"
-
-
-def _request(world: World, argv: Sequence[str]) -> tuple[Config, bool] | None:
-    """What the command line asks for, read by rank 0; None when it is answered already."""
-    answer = agree(world, lambda: _read(argv) if world.is_trainer else "")
-    text = world.share(answer)
-    if not text:
-        return None
-    request = json.loads(text)
-    return parse_config(request["config"]), request["resume"]
-
-
-def _read(argv: Sequence[str]) -> str:
-    try:
-        arguments = parser().parse_intermixed_args(argv)
-    except SystemExit:
-        return ""
-    words = [word for word in (arguments.config, *arguments.overrides) if word]
-    path = words.pop(0) if words and "=" not in words[0] else None
-    config = load_config(path, words)
-    if arguments.print_config:
-        print(dump_config(config), end="", flush=True)
-        return ""
-    return json.dumps({"config": config.model_dump(mode="json"), "resume": arguments.resume})
 
 
 if __name__ == "__main__":

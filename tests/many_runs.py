@@ -16,8 +16,8 @@ from small_models import PAUSES
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.world import World
+from mpiadv.engine.command import run
 from mpiadv.engine.recorder import Recorder
-from mpiadv.run import run
 
 
 def main(plan: Path) -> None:
@@ -56,7 +56,7 @@ def _run(world: World, start: Start, parent: str) -> int:
 
 @contextmanager
 def _interruption(after: int | None) -> Iterator[Any]:
-    """What `mpiadv.run.Interruption` is to a run, but requested by a number of steps done."""
+    """What an `Interruption` is to a run, but requested by a number of steps done."""
     interruption = SimpleNamespace(requested=False)
     on_step = Recorder.on_step
 

@@ -9,6 +9,7 @@ import pytest
 
 from mpiadv import cli
 from mpiadv.errors import UserError
+from mpiadv.interruption import Requests
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         seen.append(("run", list(argv)))
         return 75
 
-    def launch(ranks: int, arguments: Sequence[str], *, fault_tolerant: bool) -> int:
+    def launch(
+        ranks: int, arguments: Sequence[str], requests: Requests, *, fault_tolerant: bool
+    ) -> int:
         seen.append(("launch", (ranks, list(arguments), fault_tolerant)))
         return 75
 
@@ -30,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
 
     monkeypatch.setitem(sys.modules, "mpiadv.run", SimpleNamespace(main=run))
     monkeypatch.setitem(sys.modules, "mpiadv.evaluate", SimpleNamespace(main=evaluate))
-    monkeypatch.setattr(cli, "launch", launch)
+    monkeypatch.setitem(sys.modules, "mpiadv.launch", SimpleNamespace(launch=launch))
     return seen
 
 

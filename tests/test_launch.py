@@ -16,6 +16,7 @@ import pytest
 from mpi_runner import finished, started
 
 from mpiadv.errors import UserError
+from mpiadv.interruption import Requests
 from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
 
 OPEN_MPI = Launcher(path="/bin/mpirun", is_open_mpi=True)
@@ -113,7 +114,7 @@ def test_mpirun_that_does_not_run_is_refused(two_folders: tuple[Path, Path]) -> 
 @pytest.mark.parametrize("ranks", [0, -1])
 def test_no_rank_at_all_is_refused(ranks: int) -> None:
     with pytest.raises(UserError, match=f"-n {ranks}: expected at least 1 rank"):
-        launch(ranks, [])
+        launch(ranks, [], Requests())
 
 
 RULER = "-" * 74 + "\n"
@@ -196,8 +197,10 @@ def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
 LAUNCH = """
 import sys
 from mpiadv import launch
+from mpiadv.interruption import Requests
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
-sys.exit(launch.launch(2, sys.argv[2:]))
+with Requests().heard() as requests:
+    sys.exit(launch.launch(2, sys.argv[2:], requests))
 """
 
 
@@ -232,6 +235,31 @@ def test_mpirun_killed_by_a_signal_gives_the_shells_code(tmp_path: Path) -> None
     process = _launch_with(_program(tmp_path, "kill -9 $$"))
     process.communicate(timeout=30)
     assert process.returncode == 128 + 9
+
+
+def test_request_before_mpirun_listens_is_no_failure(tmp_path: Path) -> None:
+    process = _launch_with(_program(tmp_path, "echo began >&2; exec sleep 60"))
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+
+
+def test_request_before_mpirun_is_found_keeps_it_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = _program(tmp_path, f"touch {tmp_path / 'started'}")
+
+    def find() -> Launcher:
+        signal.raise_signal(signal.SIGUSR1)
+        return Launcher(path=str(program), is_open_mpi=True)
+
+    monkeypatch.setattr("mpiadv.launch.find_launcher", find)
+    with Requests().heard() as requests:
+        assert launch(2, ["some.yaml"], requests) == 75
+    assert capsys.readouterr().out == "interrupted before any rank was started\n"
+    assert not (tmp_path / "started").exists()
 
 
 SIGNALS = {
