@@ -143,6 +143,14 @@ def slow(*, num_classes: int, image_shape: tuple[int, int, int], milliseconds: f
     return Slow(inner, milliseconds=milliseconds)
 
 
+def uneven(
+    *, num_classes: int, image_shape: tuple[int, int, int], milliseconds: list[float]
+) -> nn.Module:
+    """Like `slow`, each rank as slow as `milliseconds` says, in rank order."""
+    mine = milliseconds[MPI.COMM_WORLD.rank]
+    return slow(num_classes=num_classes, image_shape=image_shape, milliseconds=mine)
+
+
 def _nothing(logits: Tensor) -> Tensor:
     return logits
 
