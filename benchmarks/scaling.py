@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tcp", action="store_true", help="messages over TCP instead of shared memory")
     add("--train-ms", type=float, default=20.0, help="emulated training step")
     add("--craft-ms", type=float, default=148.0, help="emulated crafting of a batch")
+    add("--slowness", type=_factors, default="1", help="1,1,4: every third takes 4 times as long")
     add("--attack-steps", type=int, default=8, help="emulated attack steps of a batch")
     add("--parameters", type=int, default=3_300_000, help="values of a version")
     add("--batch-size", type=int, default=128, help="images of a batch")
@@ -69,11 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _factors(given: str) -> tuple[float, ...]:
+    return tuple(float(factor) for factor in given.split(","))
+
+
 def _measure_emulated(options: argparse.Namespace) -> None:
     scenario = _scenario(options)
     print(
         f"emulated: {options.train_ms:g} ms to train on a batch, {options.craft_ms:g} ms to craft "
-        f"one, on {len(os.sched_getaffinity(0))} cores; "
+        f"one, times {', '.join(f'{factor:g}' for factor in options.slowness)} on attackers in "
+        f"turn, on {len(os.sched_getaffinity(0))} cores; "
         f"messages in {options.wire_dtype} over {'TCP' if options.tcp else 'shared memory'}; "
         f"{options.repeats} runs of each row"
     )
@@ -108,6 +114,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         measured_steps=options.steps,
         poll_seconds=options.poll_ms / 1000,
         wire_dtype=options.wire_dtype,
+        slowness=options.slowness,
     )
 
 
@@ -133,7 +140,7 @@ def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
 def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:
     """Speed-up over the fewest ranks there are, usually one."""
     fewest = min(runs)
-    alone = fewest * median(run["ticket_seconds"] for run in runs[fewest])
+    alone = scenario.ideal(fewest) * median(run["ticket_seconds"] for run in runs[fewest])
 
     def speed_ups(measured: Sequence[Any]) -> list[float]:
         return [alone / run["ticket_seconds"] for run in measured]

@@ -8,7 +8,9 @@ from mpi_runner import REPOSITORY, launcher_or_skip
 
 def test_benchmark_prints_a_row_per_number_of_ranks_within_the_staleness_bounds() -> None:
     launcher_or_skip()
-    words = "--ranks 2 --repeats 1 --steps 8 --train-ms 1 --craft-ms 8 --parameters 1000"
+    words = (
+        "--ranks 2 --repeats 1 --steps 8 --train-ms 1 --craft-ms 8 --parameters 1000 --slowness 4"
+    )
     completed = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "scaling.py"), *words.split()],
         capture_output=True,
@@ -20,4 +22,5 @@ def test_benchmark_prints_a_row_per_number_of_ranks_within_the_staleness_bounds(
     assert len(rows) == 6, completed.stdout
     constant, refreshed = rows[0], rows[2]
     assert constant[-2] == "(16)"
+    assert constant[5] == "1.25", "the second rank is a quarter as fast"
     assert refreshed[-2] == "(4)"

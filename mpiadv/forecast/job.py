@@ -125,12 +125,13 @@ class Forecast:
 
 
 def ideal_speed_up(
-    ranks: int, train_seconds: float, craft_seconds: float, *, trainer_crafts: bool = True
+    ranks: float, train_seconds: float, craft_seconds: float, *, trainer_crafts: bool = True
 ) -> float:
     """Largest possible speed-up over one rank, which crafts and trains in turn.
 
     The trainer has to train on every batch, which limits many ranks. Few are limited by their
-    number where the trainer crafts, too, and by that of the attackers where it does not.
+    number where the trainer crafts, too, and by that of the attackers where it does not. A slower
+    attacker counts as a part of a rank.
     """
     alone = craft_seconds + train_seconds
     most = alone / train_seconds

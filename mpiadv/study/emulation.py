@@ -104,8 +104,9 @@ class EmulatedDevice:
 class EmulatedCrafter:
     """Waits in place of attack steps; its batches are always the same images."""
 
-    def __init__(self, scenario: Scenario, device: EmulatedDevice) -> None:
-        self._step_seconds = scenario.craft_seconds / scenario.num_attack_steps
+    def __init__(self, scenario: Scenario, device: EmulatedDevice, rank: int) -> None:
+        craft_seconds = scenario.craft_seconds * scenario.slowness_of(rank)
+        self._step_seconds = craft_seconds / scenario.num_attack_steps
         self._images = BatchSlot(_shape(scenario).batch, plain_memory).images
         self._device = device
         self.busy = device.busy
@@ -281,7 +282,7 @@ def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Win
         dispatcher=dispatcher,
         link=link,
         learner=EmulatedLearner(scenario, device),
-        crafter=EmulatedCrafter(scenario, device),
+        crafter=EmulatedCrafter(scenario, device, world.rank),
         mode=StalenessMode.FIXED,
         settings_at=lambda step: settings,
         on_step=window.on_step,
@@ -298,7 +299,7 @@ def _attack(scenario: Scenario, world: World, device: EmulatedDevice) -> None:
         rule=scenario.rule,
         mode=StalenessMode.FIXED,
         link=world.attacker_link(_shape(scenario), plain_memory),
-        crafter=EmulatedCrafter(scenario, device),
+        crafter=EmulatedCrafter(scenario, device, world.rank),
         host=world.host,
         deadline_seconds=DEADLINE_SECONDS,
     ).run()

@@ -1,5 +1,6 @@
 """An emulated machine and job, and how fast it can be at best. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -37,6 +38,8 @@ class Scenario:
     """Whether the trainer crafts while the attackers cannot feed it; alone it always does."""
     wire_dtype: WireDtype = "float32"
     """Type of the values of versions and images in messages."""
+    slowness: Sequence[float] = (1.0,)
+    """How many times `craft_seconds` the attackers take, in turn; the trainer takes it once."""
 
     @property
     def rule(self) -> StalenessRule:
@@ -61,8 +64,13 @@ class Scenario:
         warmup = self.warmup_steps + WARMUP_STEPS_OF_A_RANK * ranks
         return replace(self, measured_steps=steps, warmup_steps=warmup)
 
+    def slowness_of(self, rank: int) -> float:
+        """How many times `craft_seconds` a rank takes."""
+        return 1.0 if rank == 0 else self.slowness[(rank - 1) % len(self.slowness)]
+
     def ideal(self, ranks: int) -> float:
         """Largest possible speed-up over one rank; see `ideal_speed_up`."""
+        as_good_as = sum(1 / self.slowness_of(rank) for rank in range(ranks))
         return ideal_speed_up(
-            ranks, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
+            as_good_as, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
         )
