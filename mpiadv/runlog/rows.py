@@ -73,7 +73,10 @@ class EvaluationRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreshRow:
-    """A training batch attacked again, all of the attack on the parameters of its own step."""
+    """A training batch attacked again, all of the attack on the parameters of its own step.
+
+    There is none for a batch that came due while its rank was busy with another, or was lost.
+    """
 
     step: int = column("i8", "training steps done before the one that trains on the batch")
     rank: int = column("i4", "rank that measured")
