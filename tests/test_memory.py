@@ -1,22 +1,31 @@
 """Memory has bounds that follow from the configuration, and does not grow with the steps."""
 
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from fake_work import FakeCrafter, FakeLearner, fake_shape
 from mpi_runner import REPOSITORY
+from torch import Tensor, nn
 
-from mpiadv.comm.links import SPARE_BROADCASTS, LinkShape, plain_memory
+from mpiadv.comm.links import SPARE_BROADCASTS, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import Bytes
-from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.config import AttackConfig, DataConfig
+from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
+from mpiadv.engine.craft import CraftPlan, TorchCrafter
+from mpiadv.engine.device import Device
 from mpiadv.engine.trainer import Trainer
-from mpiadv.tickets import AttackSettings, StalenessRule
+from mpiadv.models import FlatState
+from mpiadv.tickets import AttackSettings, SampleOrder, StalenessRule
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World
@@ -24,6 +33,8 @@ if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mp
 RULE = StalenessRule(max_staleness=40, final_staleness=4, publish_every=3)
 OUTSTANDING = 20
 NUM_TICKETS = 400
+BATCH_SIZE = 4
+SETTINGS = AttackSettings(num_steps=2, epsilon=0.1)
 
 
 @dataclass
@@ -64,6 +75,75 @@ def test_buffers_stay_within_the_window_and_the_ring_of_versions(
     else:
         assert num_batches <= OUTSTANDING
         assert num_versions <= RULE.num_versions + 1 + is_shared * SPARE_BROADCASTS
+
+
+class Followed:
+    """A data set of noise that knows which of its batches are still in memory."""
+
+    num_samples = 16
+
+    def __init__(self) -> None:
+        self._batches: list[weakref.ref[Tensor]] = []
+
+    def prefetch(self, indices: Tensor) -> None:
+        pass
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images = torch.rand(len(indices), 1, 2, 2)
+        self._batches.append(weakref.ref(images))
+        return images, torch.as_tensor(indices) % 2
+
+    def in_memory(self) -> list[int]:
+        return [number for number, batch in enumerate(self._batches) if batch() is not None]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def finish(crafter: TorchCrafter, slot: ParameterSlot) -> None:
+    crafter.start(0, SETTINGS)
+    for step in range(SETTINGS.num_steps):
+        crafter.run(AttackStep(ticket=0, step=step, version=0), slot)
+    crafter.finish(0)
+
+
+def drop(crafter: TorchCrafter, slot: ParameterSlot) -> None:
+    crafter.start(0, SETTINGS)
+    crafter.run(AttackStep(ticket=0, step=0, version=0), slot)
+    crafter.drop(0)
+
+
+def probe(crafter: TorchCrafter, slot: ParameterSlot) -> None:
+    assert list(crafter.probe(0, SETTINGS, slot))[-1] is not None
+
+
+@pytest.mark.parametrize("craft", [finish, drop, probe])
+def test_batch_leaves_memory_without_the_collector(
+    craft: Callable[[TorchCrafter, ParameterSlot], None], no_collector: None
+) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    plan = CraftPlan(
+        seed=0,
+        rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
+        order=SampleOrder(seed=0, num_samples=16, batch_size=BATCH_SIZE),
+        data=DataConfig(),
+        attack=AttackConfig(),
+        precision="float32",
+        num_clean=1,
+        natural_every=1,
+        keep_natural=False,
+        wire_dtype="float32",
+    )
+    slot = ParameterSlot(FlatState(model).num_bytes, plain_memory)
+    FlatState(model).pack(torch.from_numpy(slot.values))
+    source = Followed()
+    crafter = TorchCrafter(plan, model, source, Device(torch.device("cpu")))
+    craft(crafter, slot)
+    assert source.in_memory() == []
 
 
 def test_resident_size_does_not_grow_with_the_steps(needs_mpirun: None) -> None:

@@ -1,7 +1,8 @@
 """Crafts batches with torch, one attack step at a time. Knows no messages but their slots."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from math import nan
 
 import torch
@@ -39,6 +40,18 @@ class CraftPlan:
 
 
 @dataclass(kw_only=True)
+class _Climb:
+    """What the steps of a job hold of it: the labels of the attacked images, and what they measure.
+
+    If they held the job, which holds them, its tensors would stay until Python's collector came
+    upon the two: dozens of batches on the device, and holes all over the host's heap.
+    """
+
+    labels: Tensor
+    gradient_magnitude: Tensor | None = None
+
+
+@dataclass(kw_only=True)
 class _Job:
     """A ticket being crafted: images float32 [N, C, H, W], the first `num_clean` stay natural."""
 
@@ -46,8 +59,8 @@ class _Job:
     natural: Tensor
     labels: Tensor
     adversarial: Tensor
-    steps: Iterator[Tensor] = field(default_factory=lambda: iter(()))
-    gradient_magnitude: Tensor | None = None
+    climb: _Climb
+    steps: Iterator[Tensor]
     natural_accuracy: Tensor | None = None
 
 
@@ -93,7 +106,7 @@ class TorchCrafter:
             natural=self._rounded(job.natural) if self._plan.keep_natural else None,
         )
         report = CraftReport(
-            gradient_magnitude=_number(job.gradient_magnitude),
+            gradient_magnitude=_number(job.climb.gradient_magnitude),
             natural_accuracy=_number(job.natural_accuracy),
         )
         return batch, report
@@ -121,20 +134,20 @@ class TorchCrafter:
         """The ticket's images and random start, and its attack up to step `last`."""
         images, labels = self._source.batch(self._plan.order.indices(ticket))
         natural = self._augmented(ticket, images.to(self._device.torch))
-        attack = make_attack(self._plan.attack, settings)
-        job = _Job(
+        labels = labels.to(self._device.torch)
+        attack, clean = make_attack(self._plan.attack, settings), self._plan.num_clean
+        adversarial = self._random_start(ticket, attack, natural)
+        climb = _Climb(labels=labels[clean:])
+        return _Job(
             ticket=ticket,
             natural=natural,
-            labels=labels.to(self._device.torch),
-            adversarial=self._random_start(ticket, attack, natural),
+            labels=labels,
+            adversarial=adversarial,
+            climb=climb,
+            steps=attack.steps(
+                partial(self._gradient, climb), natural[clean:], adversarial[clean:], last=last
+            ),
         )
-        job.steps = attack.steps(
-            lambda images: self._gradient(job, images),
-            natural[self._plan.num_clean :],
-            job.adversarial[self._plan.num_clean :],
-            last=last,
-        )
-        return job
 
     def _attack(self, job: _Job, step: int) -> None:
         """Run attack step `step` on the parameters that are loaded."""
@@ -203,10 +216,10 @@ class TorchCrafter:
         self._state.unpack(torch.from_numpy(parameters.values).to(self._device.torch))
         self._loaded = version
 
-    def _gradient(self, job: _Job, images: Tensor) -> Tensor:
-        labels = job.labels[self._plan.num_clean :]
-        gradient, _ = input_gradient(self._model, images, labels, precision=self._plan.precision)
-        job.gradient_magnitude = gradient.abs().sum(dim=(1, 2, 3)).mean()
+    def _gradient(self, climb: _Climb, images: Tensor) -> Tensor:
+        precision = self._plan.precision
+        gradient, _ = input_gradient(self._model, images, climb.labels, precision=precision)
+        climb.gradient_magnitude = gradient.abs().sum(dim=(1, 2, 3)).mean()
         return gradient
 
     def _measure_natural_accuracy(self, job: _Job) -> None:
