@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mpiadv.exit_codes import EXIT_DONE
 from mpiadv.launch import find_launcher
 
 HERE = Path(__file__).resolve().parent
@@ -19,15 +20,18 @@ def mpirun(
     cwd: Path | None = None,
     prefix: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    ends_with: int = EXIT_DONE,
 ) -> None:
     """Run `python -m MODULE ...` on `ranks` ranks, one thread each; `options` are of `mpirun`.
 
-    The words of `prefix` go before `mpirun`, `env` is added to its environment.
+    The words of `prefix` go before `mpirun`, `env` is added to its environment. `ends_with` is the
+    exit code of a program that did what it should.
 
     Raises:
         UserError: there is no `mpirun`.
         RuntimeError: the program failed; what it said is on standard error.
-        subprocess.TimeoutExpired: it took longer than ten minutes.
+        subprocess.TimeoutExpired: it took longer than `timeout_seconds`.
     """
     launcher = find_launcher()
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
@@ -42,7 +46,7 @@ def mpirun(
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        timeout=TIMEOUT_SECONDS,
+        timeout=timeout_seconds,
     )
-    if completed.returncode != 0:
+    if completed.returncode != ends_with:
         raise RuntimeError(f"{program[2]} failed on {ranks} ranks: exit {completed.returncode}")
