@@ -10,6 +10,7 @@ import pytest
 from launching import HERE, hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, launcher_or_skip, mpirun
 
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.runlog import read_table
 
 pytestmark = pytest.mark.usefixtures("needs_mpirun")
@@ -51,12 +52,14 @@ def test_attackers_10_and_100_times_slower_get_few_tickets_and_change_no_bits(
 def test_messages_without_cross_memory_attach_change_no_bits(tmp_path: Path) -> None:
     if not launcher_or_skip().is_open_mpi:
         pytest.skip("only Open MPI has this setting")
-    # Digits: batches of 16 KiB and versions of 150 KiB, which otherwise go through CMA.
+    # Digits: batches of 16 KiB and versions of 150 KiB, which otherwise go through CMA, or are read
+    # in memory that ranks share.
     words = ["training.num_steps=40", "training.threads=1", "evaluation.num_steps=1"]
     line = ["python", "-m", "mpiadv.run", *words, "staleness.trainer_crafts=false"]
+    env = {DISABLE_SHARING: "1"}
     for ranks, mca in [(1, {}), (2, {"smsc": "^cma"})]:
         output = f"output={tmp_path / str(ranks)}"
-        completed = mpirun([*line, output], ranks=ranks, mca=mca, timeout=120, cwd=HERE)
+        completed = mpirun([*line, output], ranks=ranks, mca=mca, env=env, timeout=120, cwd=HERE)
         assert completed.returncode == 0, completed.stderr
     assert hash_of(tmp_path / "1") == hash_of(tmp_path / "2")
     assert 1 in train_rows(tmp_path / "2")["rank"]
