@@ -14,7 +14,8 @@ HEAD_START_SECONDS = 0.05
 its own holds up nobody."""
 
 LONGEST_QUEUE = 4
-"""Versions on their way to one attacker: one that takes none keeps no more buffers than these."""
+"""Versions on their way to one attacker: one that takes none keeps no more buffers than these, and
+those that it reads in place."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,7 +23,7 @@ class Dispatch(Generic[SlotT]):
     """A version and whom it goes to, `first` ahead of the others.
 
     `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it. Those in
-    `in_place` are only told of it, and read it where it lies; `readers` of them still may.
+    `in_place` are only told of it, and read it where it lies: `readers` until they release it.
     """
 
     slot: SlotT
@@ -123,7 +124,7 @@ class Outbox(Generic[SlotT]):
         self._forget_finished()
 
     def holds(self, slot: SlotT) -> bool:
-        """Whether somebody has yet to get the version in this slot."""
+        """Whether somebody has yet to get the version in this slot, or may still read it there."""
         return any(dispatch.slot is slot for dispatch in self._dispatches)
 
     def num_due(self, attackers: Iterable[int]) -> int:

@@ -2,7 +2,8 @@
 
 Whoever would wait, for its device or for a message, lets random other ranks take a turn, so that
 every seed is another schedule: messages held back, ranks a hundred times slower, ranks that hang
-for a while. Odd seeds share memory for versions. Time is virtual; a turn or a sleep passes some.
+for a while. All, some or none of them read versions where they lie. Time is virtual; a turn or a
+sleep passes some of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,7 @@ class Job:
             delay=lambda: self.random.random() < 0.3,
             clock=self.clock,
             survives_losses=shape.survives_losses,
-            shared=shape.seed % 2 == 1,
+            readers=self._readers(),
         )
         self.link = CountingLink(self.network)
         self.learner = FakeLearner(
@@ -139,6 +140,11 @@ class Job:
         self.crafters = {rank: FakeCrafter(self.rest) for rank in [0, *self.link.attackers]}
         self.trainer = self._new_trainer()
         self.attackers = {rank: self._new_attacker(rank) for rank in self.link.attackers}
+
+    def _readers(self) -> list[int]:
+        """Who reads versions where they lie: all, every second one or none, by the seed."""
+        ranks, seed = range(1, self.shape.num_attackers + 1), self.shape.seed
+        return [list(ranks), list(ranks[::2]), []][(seed + seed // 3) % 3]
 
     def run(self) -> "Job":
         trainer = self.trainer

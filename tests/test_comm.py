@@ -173,6 +173,44 @@ def test_the_others_wait_for_those_that_are_first_and_not_for_ever() -> None:
     assert [attacker for _, attacker in outbox.due()] == [1, 2]
 
 
+READ = ["taken, then released", "released before it is known to be taken"]
+
+
+@pytest.mark.parametrize("order", READ)
+def test_version_read_in_place_is_held_until_it_is_taken_and_released(order: str) -> None:
+    outbox = Outbox[str]()
+    outbox.add("v0", [1, 2], first=[], in_place=[2])
+    (near, _), (far, _) = sorted(outbox.due(), key=lambda due: -due[1])
+    ends = [lambda: outbox.taken(near, 2), lambda: outbox.released(2, "v0")]
+    outbox.taken(far, 1)
+    for end in ends if order == READ[0] else reversed(ends):
+        assert outbox.holds("v0")
+        end()
+    assert not outbox.holds("v0")
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_attacker_that_is_gone_reads_nothing_more(is_dead: bool) -> None:
+    outbox = Outbox[str]()
+    for version in ("v0", "v1"):
+        outbox.add(version, [1], first=[], in_place=[1])
+    for dispatch, attacker in outbox.due():
+        outbox.taken(dispatch, attacker)
+    assert outbox.holds("v0") and outbox.holds("v1")
+    outbox.cut_off(1, is_dead=is_dead)
+    assert not outbox.holds("v0") and not outbox.holds("v1")
+
+
+def test_withdrawn_version_has_only_readers_that_were_told_of_it() -> None:
+    outbox = Outbox[int]()
+    for version in range(LONGEST_QUEUE + 1):
+        outbox.add(version, [1], first=[], in_place=[1])
+    assert len(outbox.due()) == LONGEST_QUEUE
+    for version in range(LONGEST_QUEUE + 1):
+        outbox.withdraw(version)
+    assert [outbox.holds(version) for version in range(LONGEST_QUEUE + 1)] == [True] * 4 + [False]
+
+
 @pytest.mark.parametrize("is_dead", [True, False], ids=["dead", "silent"])
 def test_only_a_dead_attacker_gives_back_what_is_on_its_way(is_dead: bool) -> None:
     outbox = Outbox()

@@ -62,11 +62,20 @@ def until(condition: Callable[[], bool], what: str) -> None:
         wait.pause(lambda: what)
 
 
-@pytest.fixture(params=["in_place", "as_messages"])
+@pytest.fixture(params=["in_place", "some_in_place", "out_of_reach", "as_messages", "no_memfd"])
 def num_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many attackers read versions where they lie: both, or none."""
-    monkeypatch.setenv("MPIADV_SHM_DISABLE", "0" if request.param == "in_place" else "1")
-    return 2 if request.param == "in_place" else 0
+    """How many attackers read versions where they lie: both, rank 1, or none."""
+    from mpiadv.comm import world
+    from mpiadv.comm.library import MPI
+
+    if request.param == "as_messages":
+        monkeypatch.setenv("MPIADV_SHM_DISABLE", "1")
+    if request.param == "no_memfd":
+        monkeypatch.delattr("os.memfd_create")
+    is_far = request.param == "some_in_place" and MPI.COMM_WORLD.rank == 2
+    if is_far or request.param == "out_of_reach":
+        monkeypatch.setattr(world, "attach", lambda address: None)
+    return {"in_place": 2, "some_in_place": 1}.get(request.param, 0)
 
 
 class TrainerEnd:
@@ -222,6 +231,7 @@ def test_versions_arrive_whole_and_in_order_though_slots_are_recycled_at_once(
         assert attacker.versions == sorted(set(attacker.versions))
         return
     end, used = TrainerEnd(world), set()
+    assert len(end.link.readers) == num_readers
     for version in range(NUM_VERSIONS - 1):
         slot = end.broadcast(version, is_last=False, first=AHEAD[version % len(AHEAD)])
         end.link.recycle(slot)

@@ -1,6 +1,8 @@
 """Claims about devices, as far as a CPU can tell: one that finishes late stands in for a GPU."""
 
 import os
+import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +115,27 @@ def test_messages_move_on_while_the_device_is_busy(late_learner: TorchLearner) -
     train_once(late_learner)
     settle(late_learner, lambda: pumped.append(1))
     assert len(pumped) == 5
+
+
+@pytest.mark.parametrize("answer", ["success", "refused"])
+def test_shared_memory_is_pinned_for_good_and_a_refusal_is_no_error(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[tuple[int, int, int]] = []
+
+    def register(*where: int) -> str:
+        pinned.append(where)
+        return answer
+
+    driver = SimpleNamespace(cudaError=SimpleNamespace(success="success"))
+    driver.cudaHostRegister = register
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: driver)
+    memory = plain_memory(4096)
+    device, address, kept = LateDevice(), memory.ctypes.data, weakref.ref(memory)
+    device.pin(memory)
+    del memory
+    assert pinned == [(address, 4096, 0)]
+    assert kept() is not None
 
 
 def test_wanting_a_gpu_where_there_is_none_says_what_to_do(

@@ -16,7 +16,13 @@ from fake_work import FakeCrafter, FakeLearner, fake_shape
 from mpi_runner import REPOSITORY
 from torch import Tensor, nn
 
-from mpiadv.comm.links import SPARE_BROADCASTS, LinkShape, ParameterSlot, plain_memory
+from mpiadv.comm.links import (
+    SPARE_BROADCASTS,
+    LinkShape,
+    ParameterSlot,
+    most_parameter_slots,
+    plain_memory,
+)
 from mpiadv.comm.messages import Bytes
 from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
@@ -70,11 +76,13 @@ def test_buffers_stay_within_the_window_and_the_ring_of_versions(
     (num_versions,) = allocate.sizes.values()
     if world.is_trainer:
         assert world.size < num_batches <= RULE.max_staleness + 1
-        # Readers may be a little behind the trainer in letting go of a version.
-        assert num_versions <= RULE.num_versions + SPARE_BROADCASTS * (1 + is_shared)
+        # What readers have not released yet cannot be used again.
+        usual = RULE.num_versions + SPARE_BROADCASTS
+        most = most_parameter_slots(shape, world.size - 1, world.size - 1)
+        assert num_versions <= (most if is_shared else usual)
     else:
         assert num_batches <= OUTSTANDING
-        assert num_versions <= RULE.num_versions + 1 + is_shared * SPARE_BROADCASTS
+        assert is_shared or num_versions <= RULE.num_versions + 1
 
 
 class Followed:

@@ -58,8 +58,8 @@ def test_other_process_sees_what_is_written_after_it_came() -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
     ) as reader:
         assert reader.stdout is not None
-        assert reader.stdout.readline() == "there\n"
-        memory.close()
+        with memory:
+            assert reader.stdout.readline() == "there\n"
         for place in (1, 2, 3):
             slots[place].values[:] = place
         slots[2].header["version"] = 7
@@ -69,16 +69,16 @@ def test_other_process_sees_what_is_written_after_it_came() -> None:
 
 @pytest.mark.parametrize("change", ELSEWHERE.values(), ids=ELSEWHERE)
 def test_memory_that_is_not_there_is_not_found(change: Callable[[str], str]) -> None:
-    memory = SharedMemory(ROOM)
-    assert attach(memory.address) is not None
-    assert attach(change(memory.address)) is None
-    memory.close()
+    with SharedMemory(ROOM) as memory:
+        assert attach(memory.address) is not None
+        assert attach(change(memory.address)) is None
     assert attach(memory.address) is None
 
 
 def test_slots_share_no_byte_and_begin_with_a_page_of_their_own() -> None:
     pinned: list[int] = []
-    memory = SharedMemory(ROOM)
+    with SharedMemory(ROOM) as memory:
+        pass
     slots = SharedSlots(memory.content, PARAMETER_BYTES, lambda part: pinned.append(part.size))
     for place in range(1, NUM_SLOTS + 1):
         slots[place].buffer[:] = place
@@ -86,18 +86,19 @@ def test_slots_share_no_byte_and_begin_with_a_page_of_their_own() -> None:
         assert slots[place].place == place
     assert all((slots[place].buffer == place).all() for place in range(1, NUM_SLOTS + 1))
     assert pinned == [slots[1].buffer.size] * NUM_SLOTS
-    memory.close()
 
 
 def test_nothing_is_left_once_nobody_has_the_memory() -> None:
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
+    def held() -> tuple[int, int]:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+        return len(list(Path("/proc/self/fd").iterdir())), maps.count("memfd:mpiadv")
 
-    before = open_files()
+    before = held()
     for _ in range(20):
-        memory = SharedMemory(ROOM)
-        found = attach(memory.address)
+        with SharedMemory(ROOM) as memory:
+            found = attach(memory.address)
         assert found is not None and found.size == memory.content.size
-        memory.close()
         del memory, found
-    assert open_files() == before
+    with pytest.raises(OSError):
+        SharedMemory(2**62)  # more than a process can map
+    assert held() == before

@@ -70,7 +70,7 @@ def parameter_slot_bytes(parameter_bytes: int) -> int:
 def most_parameter_slots(shape: LinkShape, num_attackers: int, num_readers: int) -> int:
     """How many versions the trainer may have to keep, with attackers that stand still.
 
-    To `num_readers` of them its own memory is theirs, too.
+    `num_readers` of them hold what they read in the trainer's own slots.
     """
     usual = shape.num_versions + SPARE_BROADCASTS
     return usual + LONGEST_QUEUE * num_attackers + (shape.num_versions + 1) * num_readers

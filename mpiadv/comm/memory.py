@@ -4,7 +4,7 @@ A message is delivered when the receiver polls; a test may hold messages back th
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -31,7 +31,7 @@ Delay = Callable[[], bool]
 class MemoryNetwork:
     """The wires between one trainer (rank 0) and `num_attackers` attackers.
 
-    With `shared` all of them read versions, but for the last one, where they lie.
+    `readers` of them read versions, but for the last one, where they lie.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class MemoryNetwork:
         delay: Delay = lambda: False,
         clock: Callable[[], float] = lambda: 0.0,
         survives_losses: bool = True,
-        shared: bool = False,
+        readers: Collection[int] = (),
     ) -> None:
         self.shape = shape
-        self.shared = shared
+        self.readers = frozenset(readers)
+        self.releases: deque[tuple[int, ParameterSlot]] = deque()
         self.delay = delay
         self.clock = clock
         self.survives_losses = survives_losses
@@ -107,18 +108,16 @@ class MemoryTrainerLink:
         held = [slot for slot in self._recycled if outbox.holds(slot)]
         self._free += [slot for slot in self._recycled if slot not in held]
         self._recycled = held
-        num_attackers = len(self._posted)
-        num_readers = num_attackers if self._network.shared else 0
-        most = most_parameter_slots(shape, num_attackers, num_readers)
+        most = most_parameter_slots(shape, len(self._posted), len(self._network.readers))
         if not self._free and self.num_parameter_slots < most:
             self.num_parameter_slots += 1
-            self._free.append(ParameterSlot(shape.parameter_bytes, plain_memory))
+            place = self.num_parameter_slots if self._network.readers else 0
+            self._free.append(ParameterSlot(shape.parameter_bytes, plain_memory, place))
         return self._free.pop() if self._free else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        in_place = self._network.shared and not slot.header["stop"][0]
-        readers = self.attackers if in_place else ()
-        self._network.outbox.add(slot, self.attackers, first, readers)
+        in_place = () if slot.header["stop"][0] else self._network.readers
+        self._network.outbox.add(slot, self.attackers, first, in_place)
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
@@ -133,6 +132,9 @@ class MemoryTrainerLink:
         self._network.words[attacker].append(order)
 
     def poll(self) -> list[Delivery]:
+        releases = self._network.releases
+        while releases and not self._network.delay():
+            self._network.outbox.released(*releases.popleft())
         self._send_versions()
         arrived, now = [], self._network.clock()
         for attacker, wire in self._network.batches.items():
@@ -214,7 +216,6 @@ class MemoryAttackerLink:
             ParameterSlot(shape.parameter_bytes, plain_memory)
             for _ in range(shape.num_versions + 1)
         ]
-        self._own_slots = list(self._parameter_slots)
         self._batch_slots = [BatchSlot(shape.batch, plain_memory) for _ in range(shape.outstanding)]
 
     @property
@@ -244,10 +245,10 @@ class MemoryAttackerLink:
         return incoming
 
     def recycle(self, slot: ParameterSlot) -> None:
-        if any(slot is own for own in self._own_slots):
-            self._parameter_slots.append(slot)
+        if slot.place:
+            self._network.releases.append((self._rank, slot))
         else:
-            self._network.outbox.released(self._rank, slot)
+            self._parameter_slots.append(slot)
 
     def free_batch_slot(self) -> BatchSlot | None:
         sent = self._network.batches[self._rank]

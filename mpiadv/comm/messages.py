@@ -1,4 +1,4 @@
-"""What is on the wire: byte layouts of the four messages. Knows no MPI and no torch.
+"""What is on the wire: byte layouts of the messages. Knows no MPI and no torch.
 
 Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
 multiple of 64 bytes.
@@ -64,6 +64,8 @@ BATCH_HEADER = np.dtype(
 )
 
 GRANT_MESSAGE = np.dtype([("kind", np.int64), ("ticket", np.int64), ("patient", np.int64)])
+
+RELEASE_MESSAGE = np.dtype([("place", np.int64)])
 
 FAREWELL_MESSAGE = np.dtype(
     [

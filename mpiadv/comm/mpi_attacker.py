@@ -14,7 +14,7 @@ from mpiadv.comm.links import (
     Order,
     ParameterSlot,
 )
-from mpiadv.comm.messages import BATCH_HEADER, FAREWELL_MESSAGE, GRANT_MESSAGE
+from mpiadv.comm.messages import BATCH_HEADER, FAREWELL_MESSAGE, GRANT_MESSAGE, RELEASE_MESSAGE
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
@@ -102,7 +102,7 @@ class MpiAttackerLink:
         self._sends.start(
             TRAINER,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_FAREWELL),
-            lambda message=message: None,  # type: ignore[misc]
+            keeps=message,
         )
 
     def pending(self) -> int:
@@ -111,7 +111,7 @@ class MpiAttackerLink:
     def free(self) -> None:
         if self.pending() or len(self._receives):
             raise RuntimeError(
-                f"{self.pending()} batches and {len(self._receives)} receives are on their way"
+                f"{self.pending()} sends and {len(self._receives)} receives are on their way"
             )
         self._wire.free()
 
@@ -132,7 +132,7 @@ class MpiAttackerLink:
         if place:
             assert self._shared is not None
             self._free_parameters.append(slot)
-            # Its header as of the announcement: one that was given up would see it change.
+            # Its header as announced: the trainer may refill the place of a rank it has given up.
             header, slot = slot.header.copy(), self._shared[place]
             slot.header = header
         self._stopped = bool(slot.header["stop"][0])
@@ -140,12 +140,11 @@ class MpiAttackerLink:
         self._await_parameters()
 
     def _release(self, place: int) -> None:
-        message = np.array([place], np.int64)
+        message = np.array([(place,)], RELEASE_MESSAGE)
         self._sends.start(
             TRAINER,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_RELEASE),
-            # Keeps the message until it is sent.
-            lambda message=message: None,  # type: ignore[misc]
+            keeps=message,
         )
 
     def _await_word(self) -> None:

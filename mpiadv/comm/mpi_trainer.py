@@ -22,6 +22,7 @@ from mpiadv.comm.messages import (
     FAREWELL_MESSAGE,
     GRANT_MESSAGE,
     PARAMETER_HEADER,
+    RELEASE_MESSAGE,
     Bytes,
     header_of,
 )
@@ -78,7 +79,7 @@ class MpiTrainerLink:
         self._sends = Requests(watchdog)
         self._receives = Requests(watchdog)
         self._outbox = Outbox[ParameterSlot]()
-        self._shared = shared if readers else None
+        self._shared = shared
         self._readers = readers
         self._num_slots = 0
         self._most_slots = most_parameter_slots(shape, len(roster.attackers), len(readers))
@@ -94,10 +95,17 @@ class MpiTrainerLink:
             self._expect_farewell(attacker)
         for reader in readers:
             self._expect_release(reader)
+        for rank in roster.dismissed:
+            self._say(rank, LEAVE)  # it may have built its link before it could hear
 
     @property
     def attackers(self) -> list[int]:
         return self._roster.attackers
+
+    @property
+    def readers(self) -> list[int]:
+        """The attackers that began to read versions where they lie."""
+        return list(self._readers)
 
     @property
     def survives_losses(self) -> bool:
@@ -105,7 +113,7 @@ class MpiTrainerLink:
 
     def free_parameter_slot(self) -> ParameterSlot | None:
         if not self._free_parameters and self._num_slots < self._most_slots:
-            # Attackers that do not take what they were sent keep buffers from being used again.
+            # Attackers that do not take what they were sent, or go on reading it, keep slots.
             return self._new_parameter_slot()
         return self._free_parameters.pop() if self._free_parameters else None
 
@@ -192,16 +200,16 @@ class MpiTrainerLink:
             self._sends.start(
                 attacker,
                 partial(self._wire.comm.Issend, self._wire.spec(message), attacker, TAG_VERSION),
-                partial(self._taken, dispatch, attacker, message),
+                partial(self._taken, dispatch, attacker),
+                keeps=message,
             )
 
-    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int, message: Bytes) -> None:
-        """An attacker has a version, or knows its place: `message` was needed until now."""
+    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int) -> None:
         self._outbox.taken(dispatch, attacker)
         self._free_recycled()
 
     def _free_recycled(self) -> None:
-        """Slots that nobody has yet to get may be filled again."""
+        """Slots that nobody has yet to get, or may still read, may be filled again."""
         held = [slot for slot in self._recycled if self._outbox.holds(slot)]
         self._free_parameters += [slot for slot in self._recycled if slot not in held]
         self._recycled = held
@@ -237,8 +245,7 @@ class MpiTrainerLink:
         self._sends.start(
             attacker,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], attacker, TAG_GRANT),
-            # Keeps the message until it is sent.
-            lambda message=message: None,  # type: ignore[misc]
+            keeps=message,
         )
 
     def _expect_farewell(self, attacker: int) -> None:
@@ -250,11 +257,11 @@ class MpiTrainerLink:
         )
 
     def _expect_release(self, reader: int) -> None:
-        message = np.zeros(1, np.int64)
+        message = np.zeros(1, RELEASE_MESSAGE)
         self._receives.start(
             reader,
             lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, TAG_RELEASE),
-            lambda: self._released(reader, int(message[0])),
+            lambda: self._released(reader, int(message["place"][0])),
         )
 
     def _released(self, reader: int, place: int) -> None:

@@ -15,6 +15,7 @@ class _Underway:
     peer: int
     began: float
     action: Callable[[], None]
+    keeps: object
 
 
 class Requests:
@@ -40,8 +41,10 @@ class Requests:
         peer: int,
         begin: Callable[[], MPI.Request],
         action: Callable[[], None] = lambda: None,
+        *,
+        keeps: object = None,
     ) -> None:
-        """Begin a request; `action` is kept until it is complete, and called then."""
+        """Begin a request; when it is complete, call `action` and let go of what it `keeps`."""
         try:
             request = begin()
         except MPI.Exception as error:
@@ -49,7 +52,8 @@ class Requests:
             self._lost.add(peer)
             return
         self._requests.append(request)
-        self._underway.append(_Underway(peer=peer, began=time.perf_counter(), action=action))
+        began = time.perf_counter()
+        self._underway.append(_Underway(peer=peer, began=began, action=action, keeps=keeps))
         self._statuses.append(MPI.Status())
 
     def poll(self) -> set[int]:

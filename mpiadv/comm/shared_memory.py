@@ -17,23 +17,30 @@ from mpiadv.comm.messages import Bytes
 DISABLE_SHARING = "MPIADV_SHM_DISABLE"
 """Set to 1 for rank 0: versions travel as messages within a host, too."""
 
+_NAME = "mpiadv"
 _TOKEN_BYTES = 16
 
 
 class SharedMemory:
     """`content`, zeroed at first and page-aligned; pages take room only once they are used.
 
-    `address` tells another process of the host where it is, until `close`.
+    Within `with`, another process of the host finds it by `address`; who has found it keeps it.
 
     Raises:
-        OSError: the system has no such memory.
+        OSError: this Python or this system has no such memory.
     """
 
     def __init__(self, num_bytes: int) -> None:
-        self._descriptor = os.memfd_create("mpiadv")
-        size = num_bytes + _TOKEN_BYTES
-        os.ftruncate(self._descriptor, size)
-        mapped = _mapped(self._descriptor, size)
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this Python was built without memfd_create")
+        self._descriptor = os.memfd_create(_NAME)
+        try:
+            size = num_bytes + _TOKEN_BYTES
+            os.ftruncate(self._descriptor, size)
+            mapped = _mapped(self._descriptor, size)
+        except OSError:
+            os.close(self._descriptor)
+            raise
         # Tells this memory from that of a process of the same number in another container.
         token = secrets.token_bytes(_TOKEN_BYTES)
         mapped[num_bytes:] = np.frombuffer(token, np.uint8)
@@ -41,8 +48,10 @@ class SharedMemory:
         place = f"{os.getpid()} {self._descriptor} {size}"
         self.address = f"{place} {token.hex()} {platform.node()}"
 
-    def close(self) -> None:
-        """Be found by nobody else; who has found the memory keeps it."""
+    def __enter__(self) -> "SharedMemory":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         os.close(self._descriptor)
 
 
@@ -52,17 +61,22 @@ def attach(address: str) -> Bytes | None:
     if host != platform.node():
         return None
     try:
-        found = os.open(f"/proc/{pid}/fd/{descriptor}", os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        mapped = _mapped(found, int(size))
+        mapped = _opened(f"/proc/{pid}/fd/{descriptor}", int(size))
     except (OSError, ValueError):
         return None
-    finally:
-        os.close(found)
     is_it = mapped[-_TOKEN_BYTES:].tobytes().hex() == token
     return mapped[:-_TOKEN_BYTES] if is_it else None
+
+
+def _opened(path: str, size: int) -> Bytes:
+    # Looked at first: a process of the same number elsewhere may have anything there.
+    if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
+        raise OSError(f"{path} is no such memory")
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return _mapped(descriptor, size)
+    finally:
+        os.close(descriptor)
 
 
 def _mapped(descriptor: int, size: int) -> Bytes:

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -135,13 +136,14 @@ class World:
     def trainer_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> MpiTrainerLink:
-        """Rank 0's end; every rank has to ask for its own end then."""
+        """Rank 0's end; it meets the other ranks, which ask for theirs then."""
         memory = self._memory_for(shape)
-        self.share(memory.address if memory else "")
-        readers = [rank for rank, answer in enumerate(self.gather("")) if answer]
-        shared = SharedSlots(memory.content, shape.parameter_bytes, pin) if memory else None
-        if memory:
-            memory.close()
+        with memory or nullcontext():
+            self.share(memory.address if memory else "")
+            readers = [rank for rank, answer in enumerate(self.gather("")) if answer]
+        shared = None
+        if memory and readers:
+            shared = SharedSlots(memory.content, shape.parameter_bytes, pin)
         return MpiTrainerLink(
             self._comm, self.roster, self.watchdog, shape, allocate, shared, readers
         )
@@ -149,7 +151,7 @@ class World:
     def attacker_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> MpiAttackerLink:
-        """An attacker's end."""
+        """An attacker's end; it meets rank 0, which asks for its own then."""
         address = self.share("")
         memory = attach(address) if address else None
         self.gather("reads along" if memory is not None else "")
@@ -158,10 +160,11 @@ class World:
 
     def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
         """Memory for versions that the ranks of this host can share; None where there is none."""
-        num_attackers = len(self.roster.attackers)
-        if num_attackers == 0 or os.environ.get(DISABLE_SHARING) == "1":
+        hosts = self.hosts or [self.host] * self.size  # not told: all may be here
+        num_readers = hosts[1:].count(self.host)
+        if num_readers == 0 or os.environ.get(DISABLE_SHARING) == "1":
             return None
-        num_slots = most_parameter_slots(shape, num_attackers, num_attackers)
+        num_slots = most_parameter_slots(shape, self.size - 1, num_readers)
         try:
             return SharedMemory(SharedSlots.room_for(num_slots, shape.parameter_bytes))
         except OSError:
@@ -193,7 +196,7 @@ class World:
             rank,
             # What was merely sent would be lost with a sender that leaves at once.
             lambda: self._comm.Issend([message, MPI.BYTE], rank, tag),
-            lambda message=message: None,  # type: ignore[misc]
+            keeps=message,
         )
 
     def _receive_all(self) -> list[bytes | None]:

@@ -1,6 +1,7 @@
 """The device of a rank: which one, its host buffers, and whether it is still busy."""
 
 import os
+from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -29,10 +30,19 @@ class Device:
         return tensor.numpy()
 
     def pin(self, memory: Bytes) -> None:
-        """Pin memory of a link that several ranks share, for good, where the device is a GPU."""
-        if self.is_cuda:
-            # Where the driver refuses, copies are slower and just as right.
-            torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.size, 0)
+        """Pin memory that several ranks share, for good, where the device is a GPU.
+
+        Where the driver refuses, copies are slower and just as right.
+        """
+        if not self.is_cuda:
+            return
+        self._pinned.append(torch.from_numpy(memory))  # unmapped, its address would stay pinned
+        cudart = torch.cuda.cudart()
+        refused = cudart.cudaHostRegister(memory.ctypes.data, memory.size, 0)
+        if refused != cudart.cudaError.success:
+            # The next kernel would fail of it: let that be this one.
+            with suppress(RuntimeError):
+                torch.zeros(1, device=self.torch)
 
     def mark(self) -> None:
         """Remember the work queued so far: `busy` asks about it."""

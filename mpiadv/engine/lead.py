@@ -235,6 +235,11 @@ class Lead:
             setup.device.allocate,
             setup.device.pin,
         )
+        if link.attackers:
+            told = (
+                f"{len(link.readers)} of {len(link.attackers)} attackers share memory with rank 0"
+            )
+            self._log.event("sharing", told, self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
             setup.plan.rule,

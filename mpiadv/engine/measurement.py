@@ -90,7 +90,7 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
 
 
 def buffers(shape: LinkShape, *, window: int, attackers: int, hosts: int) -> Buffers:
-    """What the links of the trainer and of an attacker hold; on its host they share versions."""
+    """What the links usually hold at most; attackers on the trainer's host have one version."""
     num_batches = min(window, shape.outstanding * attackers)
     versions = shape.num_versions + SPARE_BROADCASTS
     own_versions = shape.num_versions + 1 if hosts > 1 else 1
