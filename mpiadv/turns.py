@@ -157,11 +157,11 @@ class Turns:
 
     def falls_short(self) -> bool:
         """Whether all that count craft clearly fewer batches than training takes."""
-        return self._falls_short(self._rate())
+        return self._falls_short(self._rate(self.team()))
 
     def has_slack(self) -> bool:
         """Whether all that count could craft more batches than training takes."""
-        return self._rate() * self.pace.train_seconds > 1.0
+        return self._rate(self.team()) * self.pace.train_seconds > 1.0
 
     def team(self) -> list[int]:
         """Those that training can count on, the fastest first.
@@ -169,18 +169,17 @@ class Turns:
         Left out are the late, and whoever takes longer for one ticket than the faster ones and the
         trainer take for a whole window of them, unless it is nearly as fast as the fastest.
         """
-        pace = self.pace
-        order = sorted(set(self._owed) - self._late, key=lambda a: (pace.craft_seconds(a), a))
-        ranks = [TRAINER, *order] if self._trainer_crafts else order
-        fastest = min(map(pace.craft_seconds, ranks), default=0.0)
-        rate = 0.0
-        for place, attacker in enumerate(order):
-            seconds = pace.craft_seconds(attacker)
-            longest = self._window * self._seconds_per_ticket(rate)
-            if seconds > max(longest, WORTH_WAITING * fastest):
-                return order[:place]
+        order = sorted((self.pace.craft_seconds(a), a) for a in self._owed if a not in self._late)
+        ranks = [attacker for _, attacker in order[:1]] + [TRAINER] * self._trainer_crafts
+        worth_waiting = WORTH_WAITING * min(map(self.pace.craft_seconds, ranks), default=0.0)
+        team, rate = list[int](), 0.0
+        for seconds, attacker in order:
+            too_long = seconds > worth_waiting
+            if too_long and seconds > self._window * self._seconds_per_ticket(rate):
+                break
+            team.append(attacker)
             rate += 1 / seconds
-        return order
+        return team
 
     def whose_turn(self, ticket: int, step: int) -> int | None:
         """Who is to craft `ticket` when training is at `step`.
@@ -188,12 +187,16 @@ class Turns:
         None where nobody has credit left, or where those that have would be too late and one that
         has not will be sooner.
         """
-        if self.num_charged >= self._room():
+        if self.num_charged >= self._window:
             return None
-        per_ticket = self._seconds_per_ticket(self._rate())
+        team = self.team()
+        rate = self._rate(team)
+        if self.num_charged >= self._room(rate):
+            return None
+        per_ticket = self._seconds_per_ticket(rate)
         until = {
             a: self._seconds_until_crafted(a, step, per_ticket)
-            for a in self.team()
+            for a in team
             if self._can_be_counted_on(a, step) and ticket not in self._owed[a]
         }
         needed = (ticket - step) * per_ticket
@@ -206,24 +209,21 @@ class Turns:
         """An attacker outside the team that is to show whether it is fast enough now."""
         if self.num_charged >= self._window:
             return None
-        team = set(self.team())
-        idle = [a for a in self._owed if a not in team and not self._charged[a]]
-        return min((a for a in idle if self._retry_at[a] <= step), default=None)
+        idle = {a for a in self._owed if not self._charged[a] and self._retry_at[a] <= step}
+        return min(idle.difference(self.team()), default=None) if idle else None
 
-    def _room(self) -> int:
+    def _room(self, rate: float) -> int:
         """How many tickets attackers may have: a trainer that crafts, too, needs some for itself.
 
         With the whole window on the way to it, it would have nothing to craft while it waits.
         """
-        rate = self._rate()
         if not rate or not self._trainer_crafts or not self._falls_short(rate):
             return self._window
         share = rate * self._seconds_per_ticket(rate)
         return max(1, int(ROOM_FOR_ATTACKERS * self._window * share))
 
-    def _rate(self) -> float:
-        """Batches per second of the team; 0 before anything was measured."""
-        team = self.team()
+    def _rate(self, team: Sequence[int]) -> float:
+        """Batches per second of `team`; 0 before anything was measured."""
         return sum(1 / self.pace.craft_seconds(a) for a in team) if self.pace.is_known else 0.0
 
     def _falls_short(self, rate: float) -> bool:
