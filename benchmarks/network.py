@@ -28,7 +28,7 @@ from mpiadv.study.scenario import Scenario
 
 def main() -> int:
     """Measure what the command line asks for and print it."""
-    options = _parser().parse_args()
+    options = _dilated(_parser().parse_args())
     try:
         _measure(options)
     except (NoHostsError, UserError, RuntimeError, subprocess.TimeoutExpired) as error:
@@ -59,8 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=1000, help="measured training steps")
     add("--repeats", type=int, default=3, help="runs of each row")
     add("--poll-ms", type=float, default=1.0, help="pause between polls while a device is busy")
+    add("--dilate", type=float, default=1.0, help="times, latency and bandwidth that much slower")
     add("--mca", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="Open MPI's")
     return parser
+
+
+def _dilated(options: argparse.Namespace) -> argparse.Namespace:
+    """The same job and network in slow motion: its speed-up is that of ranks with more cores.
+
+    Dilated four times, eight ranks on two cores have the time that each would have on its own core.
+    """
+    for name in ("delay_ms", "train_ms", "craft_ms", "poll_ms"):
+        setattr(options, name, options.dilate * getattr(options, name))
+    options.mbits /= options.dilate
+    return options
 
 
 def _measure(options: argparse.Namespace) -> None:
