@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=300, help="measured training steps; fewer below 4 ranks")
     add("--ranks", type=int, nargs="+", default=[1, 2, 4, 8, 9], help="emulated ranks")
     add("--wire-dtype", choices=WIRE_ARRAYS, default="float32", help="type of all that is sent")
-    add("--tcp", action="store_true", help="messages over TCP instead of shared memory")
+    add("--tcp", action="store_true", help="everything as messages over TCP, versions too")
     add("--train-ms", type=float, default=20.0, help="emulated training step")
     add("--craft-ms", type=float, default=148.0, help="emulated crafting of a batch")
     add("--slowness", type=_factors, default="1", help="1,1,4: every third takes 4 times as long")
