@@ -68,6 +68,7 @@ def _dilated(options: argparse.Namespace) -> argparse.Namespace:
     """The same job and network in slow motion: its speed-up is that of ranks with more cores.
 
     Dilated four times, eight ranks on two cores have the time that each would have on its own core.
+    mpiadv's own pauses, of a millisecond at most, stay as they are.
     """
     for name in ("delay_ms", "train_ms", "craft_ms", "poll_ms"):
         setattr(options, name, options.dilate * getattr(options, name))
@@ -80,7 +81,8 @@ def _measure(options: argparse.Namespace) -> None:
         f"{options.ranks} ranks on {options.hosts} hosts, {options.delay_ms:g} ms one way, "
         f"{options.mbits:g} Mbit/s; emulated: {options.train_ms:g} ms to train on a batch, "
         f"{options.craft_ms:g} ms to craft one; staleness {options.staleness}, on "
-        f"{len(os.sched_getaffinity(0))} cores; {options.repeats} runs of each row\n"
+        f"{len(os.sched_getaffinity(0))} cores; dilated {options.dilate:g} times; "
+        f"{options.repeats} runs of each row\n"
     )
     print(f"| {' | '.join(COLUMNS)} |\n|{' ---: |' * len(COLUMNS)}", flush=True)
     for parameters in options.parameters:

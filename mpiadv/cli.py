@@ -34,7 +34,7 @@ trained in a minute.
   --resume                    go on from the last checkpoint in the run's folder
   --print-config              print every setting with its value, and stop
 
-exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted after a checkpoint: --resume goes on
+exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
 """
 
 

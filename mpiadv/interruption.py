@@ -1,4 +1,4 @@
-"""Whether a run was asked to end. Knows nothing but signals: it is imported before all else."""
+"""Requests to end, of a run or the job around it. Knows only signals: it is imported first."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C and what asks a run to end."""
+"""What asks a run to end."""
 
 
 class Interruption:

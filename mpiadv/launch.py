@@ -132,13 +132,20 @@ def launch(
     if ranks < 1:
         raise UserError(f"-n {ranks}: expected at least 1 rank")
     launcher = find_launcher()
+    if requests.received:
+        # Ctrl-C has ended the mpirun, too, that was asked for its version.
+        print("interrupted before any rank was started", flush=True)
+        return EXIT_RESUME_ME
     environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
     module = PROGRAMS.get(arguments[0]) if arguments else None
     words = arguments[1:] if module else arguments
     program = [sys.executable, "-m", module or "mpiadv.run", *words]
     command = launcher.command(program, ranks=ranks, environ=environ, fault_tolerant=fault_tolerant)
     run = _run_to_its_end if fault_tolerant else _run
-    return run(command, environ, requests)
+    code = run(command, environ, requests)
+    # Runs listen: a rank of one, or mpirun itself, that dies of a request was only being loaded.
+    died_of_it = bool(requests.received) and code == 128 + signal.SIGUSR1
+    return EXIT_RESUME_ME if died_of_it and module is None else code
 
 
 def find_launcher() -> Launcher:
@@ -186,9 +193,6 @@ def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], requests
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], requests: Requests) -> int:
-    if requests.received:
-        print("interrupted before any rank was started", flush=True)
-        return EXIT_RESUME_ME
     # A process group of its own: Ctrl-C then reaches mpirun once, through us. A background group
     # must not read the terminal, hence no standard input.
     with subprocess.Popen(
@@ -200,9 +204,7 @@ def _run(command: Sequence[str], environ: Mapping[str, str], requests: Requests)
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
         code = process.wait()
-    code = code if code >= 0 else 128 - code
-    # A rank, or mpirun itself, that was only being loaded did not listen yet, and died of it.
-    return EXIT_RESUME_ME if requests.received and code == 128 + signal.SIGUSR1 else code
+    return code if code >= 0 else 128 - code
 
 
 def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:

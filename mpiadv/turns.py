@@ -170,8 +170,10 @@ class Turns:
         trainer take for a whole window of them, unless it is nearly as fast as the fastest.
         """
         order = sorted((self.pace.craft_seconds(a), a) for a in self._owed if a not in self._late)
-        ranks = [attacker for _, attacker in order[:1]] + [TRAINER] * self._trainer_crafts
-        worth_waiting = WORTH_WAITING * min(map(self.pace.craft_seconds, ranks), default=0.0)
+        paces = [seconds for seconds, _ in order[:1]]
+        if self._trainer_crafts:
+            paces.append(self.pace.craft_seconds(TRAINER))
+        worth_waiting = WORTH_WAITING * min(paces, default=0.0)
         team, rate = list[int](), 0.0
         for seconds, attacker in order:
             too_long = seconds > worth_waiting
@@ -188,7 +190,7 @@ class Turns:
         has not will be sooner.
         """
         if self.num_charged >= self._window:
-            return None
+            return None  # most looks end here, before the team's
         team = self.team()
         rate = self._rate(team)
         if self.num_charged >= self._room(rate):

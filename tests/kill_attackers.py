@@ -97,7 +97,7 @@ def _run_and_kill(
     words = [*words_of(run, **SETTINGS), "--fault-tolerant"]
     by_messages = chance.random() < 0.3
     losses.num_by_messages += by_messages
-    env = {"TMPDIR": str(run.parent), DISABLE_SHARING: "01"[by_messages]}
+    env = {"TMPDIR": str(run.parent), DISABLE_SHARING: str(int(by_messages))}
     with launched(words, ranks=ranks, env=env) as process:
         killer = _Killer(process, ranks, chance, usual, losses)
         killer.start()

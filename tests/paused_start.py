@@ -23,7 +23,7 @@ class Pause:
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name == self._module:
-            sys.meta_path.remove(self)
+            self._module = ""
             print("paused", flush=True)
             select.select([self._heard], [], [])
         return None

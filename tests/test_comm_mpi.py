@@ -23,6 +23,7 @@ from mpiadv.comm.links import (
     plain_memory,
 )
 from mpiadv.comm.messages import BATCH_HEADER, BatchShape
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
@@ -69,9 +70,9 @@ def num_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     from mpiadv.comm.library import MPI
 
     if request.param == "as_messages":
-        monkeypatch.setenv("MPIADV_SHM_DISABLE", "1")
+        monkeypatch.setenv(DISABLE_SHARING, "1")
     if request.param == "no_memfd":
-        monkeypatch.delattr("os.memfd_create")
+        monkeypatch.delattr("os.memfd_create", raising=False)
     is_far = request.param == "some_in_place" and MPI.COMM_WORLD.rank == 2
     if is_far or request.param == "out_of_reach":
         monkeypatch.setattr(world, "attach", lambda address: None)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from launching import HERE, hash_of, launch, words_of
@@ -19,8 +20,11 @@ def _interrupted(
 ) -> subprocess.CompletedProcess[str]:
     """What becomes of ranks that are asked to end once each of them has paused."""
     assert process.stdout is not None
+    deadline = Timer(120, process.kill)
+    deadline.start()
     for _ in range(ranks):
         assert process.stdout.readline() == "paused\n"
+    deadline.cancel()
     process.send_signal(number)
     return finished(process, timeout=60)
 

@@ -173,6 +173,7 @@ def test_word_to_another_host_waits_for_the_version_before_it() -> None:
     assert wires.word(0.5, 4) == pytest.approx(1.03)
     assert wires.word(1.1, 4) == pytest.approx(1.11)
     assert wires.word(0.5, 1) == 0.5
+    assert wires.answer(0.5, 4) == pytest.approx(0.51)
 
 
 def test_batches_from_other_hosts_come_one_after_the_other() -> None:

@@ -46,7 +46,7 @@ def test_attackers_10_and_100_times_slower_get_few_tickets_and_change_no_bits(
     assert hash_of(tmp_path / "run") == alone
     tickets = Counter(train_rows(tmp_path / "run")["rank"].tolist())
     assert tickets[1] > tickets[2]
-    assert tickets[3] < NUM_STEPS / 10
+    assert tickets[1] > 5 * tickets[3]
 
 
 def test_messages_without_cross_memory_attach_change_no_bits(tmp_path: Path) -> None:
@@ -68,7 +68,8 @@ def test_messages_without_cross_memory_attach_change_no_bits(tmp_path: Path) -> 
 def test_reader_beside_a_run_never_fails_and_sees_rows_grow(tmp_path: Path, alone: str) -> None:
     run, seen = tmp_path / "run", [0]
     with launched(words_of(run, **_uneven(5, 5)), ranks=2) as process:
-        while process.poll() is None:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
             if (run / "log.h5").exists():
                 with h5py.File(run / "log.h5", "r") as log:
                     seen.append(len(log["train"][:]))

@@ -246,18 +246,23 @@ def test_request_before_mpirun_listens_is_no_failure(tmp_path: Path) -> None:
     assert process.returncode == 75
 
 
+@pytest.mark.parametrize("fault_tolerant", [False, True])
 def test_request_before_mpirun_is_found_keeps_it_from_starting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault_tolerant: bool,
 ) -> None:
     program = _program(tmp_path, f"touch {tmp_path / 'started'}")
 
     def find() -> Launcher:
-        signal.raise_signal(signal.SIGUSR1)
-        return Launcher(path=str(program), is_open_mpi=True)
+        signal.raise_signal(signal.SIGINT)
+        # As after Ctrl-C, which ends the mpirun that was asked for its version.
+        return Launcher(path=str(program), is_open_mpi=False)
 
     monkeypatch.setattr("mpiadv.launch.find_launcher", find)
     with Requests().heard() as requests:
-        assert launch(2, ["some.yaml"], requests) == 75
+        assert launch(2, ["some.yaml"], requests, fault_tolerant=fault_tolerant) == 75
     assert capsys.readouterr().out == "interrupted before any rank was started\n"
     assert not (tmp_path / "started").exists()
 

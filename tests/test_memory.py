@@ -24,6 +24,7 @@ from mpiadv.comm.links import (
     plain_memory,
 )
 from mpiadv.comm.messages import Bytes
+from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
@@ -65,7 +66,7 @@ def test_buffers_stay_within_the_window_and_the_ring_of_versions(
 ) -> None:
     from mpiadv.comm.world import World
 
-    monkeypatch.setenv("MPIADV_SHM_DISABLE", "0" if is_shared else "1")
+    monkeypatch.setenv(DISABLE_SHARING, "0" if is_shared else "1")
     world, allocate = World(), Counting()
     shape = fake_shape(RULE, OUTSTANDING)
     if world.is_trainer:
@@ -74,15 +75,15 @@ def test_buffers_stay_within_the_window_and_the_ring_of_versions(
         _craft(world, shape, allocate)
     num_batches = allocate.sizes.pop(shape.batch.num_bytes)
     (num_versions,) = allocate.sizes.values()
+    most = most_parameter_slots(shape, world.size - 1, world.size - 1)
     if world.is_trainer:
         assert world.size < num_batches <= RULE.max_staleness + 1
         # What readers have not released yet cannot be used again.
         usual = RULE.num_versions + SPARE_BROADCASTS
-        most = most_parameter_slots(shape, world.size - 1, world.size - 1)
         assert num_versions <= (most if is_shared else usual)
     else:
         assert num_batches <= OUTSTANDING
-        assert is_shared or num_versions <= RULE.num_versions + 1
+        assert num_versions <= (1 + most if is_shared else RULE.num_versions + 1)
 
 
 class Followed:
@@ -100,6 +101,10 @@ class Followed:
         images = torch.rand(len(indices), 1, 2, 2)
         self._batches.append(weakref.ref(images))
         return images, torch.as_tensor(indices) % 2
+
+    @property
+    def num_given(self) -> int:
+        return len(self._batches)
 
     def in_memory(self) -> list[int]:
         return [number for number, batch in enumerate(self._batches) if batch() is not None]
@@ -151,6 +156,7 @@ def test_batch_leaves_memory_without_the_collector(
     source = Followed()
     crafter = TorchCrafter(plan, model, source, Device(torch.device("cpu")))
     craft(crafter, slot)
+    assert source.num_given == 1
     assert source.in_memory() == []
 
 

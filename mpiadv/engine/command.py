@@ -27,8 +27,8 @@ def parser() -> argparse.ArgumentParser:
     described = CommandLine(
         prog="mpiadv",
         description="Train a robust classifier. Rank 0 trains, all other ranks craft attacks.",
-        epilog="Exit codes: 0 done, 2 bad input, 75 interrupted after a checkpoint (go on with "
-        "--resume), 1 failed.",
+        epilog="Exit codes: 0 done, 2 bad input, 75 interrupted (--resume goes on from the "
+        "last checkpoint), 1 failed.",
     )
     described.add_argument(
         "config", nargs="?", metavar="CONFIG", help="YAML file; without one, the digits defaults"

@@ -135,7 +135,8 @@ class TorchCrafter:
         images, labels = self._source.batch(self._plan.order.indices(ticket))
         natural = self._augmented(ticket, images.to(self._device.torch))
         labels = labels.to(self._device.torch)
-        attack, clean = make_attack(self._plan.attack, settings), self._plan.num_clean
+        attack = make_attack(self._plan.attack, settings)
+        clean = self._plan.num_clean
         adversarial = self._random_start(ticket, attack, natural)
         climb = _Climb(labels=labels[clean:])
         return _Job(

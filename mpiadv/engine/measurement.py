@@ -90,7 +90,7 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
 
 
 def buffers(shape: LinkShape, *, window: int, attackers: int, hosts: int) -> Buffers:
-    """What the links usually hold at most; attackers on the trainer's host have one version."""
+    """What the links hold where attackers keep up; on the trainer's host those have one version."""
     num_batches = min(window, shape.outstanding * attackers)
     versions = shape.num_versions + SPARE_BROADCASTS
     own_versions = shape.num_versions + 1 if hosts > 1 else 1

@@ -315,7 +315,7 @@ class _Trainer:
             arrivals = simulation.wires.version(now, simulation.job.version_bytes, attackers)
             for attacker, arrival in arrivals.items():
                 self._clock.at(arrival, partial(self._arrive, dispatch.slot, attacker))
-                is_known = arrival + simulation.wires.word(0.0, attacker)
+                is_known = simulation.wires.answer(arrival, attacker)
                 self._clock.at(is_known, partial(self._taken, dispatch, attacker))
 
     def _arrive(self, version: int, attacker: int) -> None:

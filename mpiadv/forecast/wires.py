@@ -11,8 +11,8 @@ EAGER_BYTES = 65536
 HANDSHAKE = 2
 """Latencies that the announcement and the answer take."""
 
-NUM_VERSIONS = 8
-"""Of the versions on their way, those that a word sent now may have to let go first, at most."""
+REMEMBERED_SENDINGS = 8
+"""How many of the last sendings of a version a word may have to wait behind."""
 
 
 class Wires:
@@ -22,7 +22,7 @@ class Wires:
         self._network = network
         self._out_busy_until = 0.0
         self._in_busy_until = 0.0
-        self._versions: deque[tuple[float, float]] = deque(maxlen=NUM_VERSIONS)
+        self._sendings: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_SENDINGS)
         self.sent_bytes = 0
         self.received_bytes = 0
 
@@ -30,9 +30,13 @@ class Wires:
         """When a few bytes sent to an attacker now arrive: after the version that is on its way."""
         if not self._network.is_remote(attacker):
             return now
-        for start, end in self._versions:
+        for start, end in self._sendings:
             now = end if start <= now < end else now
         return now + self._network.latency_seconds
+
+    def answer(self, now: float, attacker: int) -> float:
+        """When a few bytes that an attacker sends now arrive at the trainer."""
+        return now + self._network.latency_seconds if self._network.is_remote(attacker) else now
 
     def version(self, now: float, num_bytes: int, attackers: Collection[int]) -> dict[int, float]:
         """When a version sent to all these attackers now arrives at each.
@@ -47,7 +51,7 @@ class Wires:
             self.sent_bytes += total
             start = max(now + self._handshake_seconds(num_bytes), self._out_busy_until)
             self._out_busy_until = start + total / self._network.bytes_per_second
-            self._versions.append((start, self._out_busy_until))
+            self._sendings.append((start, self._out_busy_until))
             arrival = self._out_busy_until + self._network.latency_seconds
             arrivals.update(dict.fromkeys(remote, arrival))
         return arrivals
