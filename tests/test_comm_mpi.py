@@ -63,7 +63,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
         wait.pause(lambda: what)
 
 
-@pytest.fixture(params=["in_place", "some_in_place", "out_of_reach", "as_messages", "no_memfd"])
+WAYS = ["in_place", "as_messages", "some_in_place", "out_of_reach", "no_memfd"]
+"""In which versions come to attackers."""
+
+
+@pytest.fixture
 def num_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many attackers read versions where they lie: both, rank 1, or none."""
     from mpiadv.comm import world
@@ -218,6 +222,7 @@ def exchange(end: TrainerEnd) -> dict[int, list[int]]:
     return answered
 
 
+@pytest.mark.parametrize("num_readers", WAYS[:3], indirect=True)
 @pytest.mark.mpi(min_size=3)
 def test_versions_arrive_whole_and_in_order_though_slots_are_recycled_at_once(
     num_readers: int,
@@ -267,6 +272,7 @@ def test_version_reaches_those_named_first_ahead_of_the_others(
     assert begun_by_first < taken_by_other
 
 
+@pytest.mark.parametrize("num_readers", WAYS[:2], indirect=True)
 @pytest.mark.mpi(min_size=3)
 def test_attacker_that_takes_no_version_holds_up_nobody(num_readers: int) -> None:
     from mpiadv.comm.world import World
@@ -368,6 +374,7 @@ def craft_over_mpi(world: "World") -> tuple[Stop, bytes]:
     return reason, final.values.tobytes()
 
 
+@pytest.mark.parametrize("num_readers", WAYS, indirect=True)
 @pytest.mark.mpi(min_size=3)
 def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definition(
     num_readers: int,

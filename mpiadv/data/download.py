@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 from mpiadv.config import DataConfig
 from mpiadv.errors import UserError
@@ -11,6 +12,9 @@ from mpiadv.errors import UserError
 DEFAULT_ROOT = "data"
 
 NETWORK_TIMEOUT_SECONDS = 30.0
+
+LONGEST_REASON = 250
+"""Characters of what a failed download says: some name every place that they tried."""
 
 
 def root_of(config: DataConfig) -> Path:
@@ -35,10 +39,10 @@ def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> N
         with _network_timeout():
             fetch()
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON, placeholder=" ...")
         raise UserError(
-            f"{missing}, and cannot be downloaded ({reason}): copy its files there, or set "
-            f"data.root to {tree} (now {root_of(config)})"
+            f"{missing}: copy its files there, or set data.root to {tree} (now "
+            f"{root_of(config)}), as it cannot be downloaded ({reason})"
         ) from error
 
 
