@@ -285,6 +285,17 @@ def test_resumed_log_goes_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 5000))
 
 
+def test_run_that_told_its_end_and_goes_on_tells_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.h5"
+    with begin(path) as log:
+        write_steps(log, 0, 10)
+        log.event("end", "hash killed before it was marked as done", 10)
+    with RunLog.resume(path, step=10, attributes={}) as log:
+        log.event("end", "hash of the second time", 10)
+    ends = [row["text"] for row in read_table(path, "events") if row["kind"] == b"end"]
+    assert ends == [b"hash of the second time"]
+
+
 def test_log_from_before_a_table_was_added_goes_on_with_it(tmp_path: Path) -> None:
     path = tmp_path / "log.h5"
     with begin(path) as log:
