@@ -44,8 +44,9 @@ PHASES = {"start": (0.3, ""), "training": (0.5, "step "), "evaluation": (0.2, "e
 VICTIMS = {"the whole job": 0.5, "the trainer": 0.25, "the fault-tolerant trainer": 0.25}
 """What is killed, how often."""
 
-END_SECONDS = 20.0
-"""From the end of the trainer to that of the job."""
+END_SECONDS = 150.0
+"""From the end of the trainer to that of the job: others may be loading torch still, or be held up
+in MPI's own start for two minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
