@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mpiadv.errors import UserError
-from mpiadv.interruption import Requests
+from mpiadv.interruption import SignalRelay
 
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
@@ -71,11 +71,11 @@ def _launch(arguments: Sequence[str]) -> int:
         raise UserError("launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG")
     fault_tolerant = "--fault-tolerant" in arguments
     words = [word for word in arguments[2:] if word != "--fault-tolerant"]
-    with Requests().heard() as requests:
+    with SignalRelay().listening() as relay:
         # Only now: a request to end may come while it is loaded.
         from mpiadv.launch import launch
 
-        return launch(int(arguments[1]), words, requests, fault_tolerant=fault_tolerant)
+        return launch(int(arguments[1]), words, relay, fault_tolerant=fault_tolerant)
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
@@ -115,9 +115,14 @@ def _submit(arguments: Sequence[str]) -> int:
 
 
 def _job(arguments: Sequence[str]) -> int:
+    from mpiadv.submit.attempt import Attempt
+
+    attempt = Attempt()
+    attempt.listen()
+    # Only now: Slurm may warn of the job's end while it is loaded.
     from mpiadv.submit.job import main as job
 
-    return job(arguments)
+    return job(arguments, attempt)
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {

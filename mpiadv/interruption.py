@@ -3,30 +3,41 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
+from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to end."""
 
 
+@dataclass(kw_only=True)
 class Interruption:
-    """Whether Ctrl-C, SIGTERM or SIGUSR1 has asked the run to stop after the next step.
+    """Whether Ctrl-C, SIGTERM or SIGUSR1 has asked for an end."""
 
-    It listens from when it is made, in place of the signals' handlers: for a program alone to make.
-    """
+    requested: bool = False
 
-    def __init__(self) -> None:
-        self.requested = False
+    def listen(self) -> None:
+        """Note requests from now on, the first Ctrl-C only; for a whole program alone to ask."""
         for number in SIGNALS:
-            signal.signal(number, self._note)
+            signal.signal(number, self._note_once)
+
+    @contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Within this, signals are noted, and do nothing else however often they come."""
+        with _handled_by(self._note):
+            yield self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def _note_once(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         # Who presses Ctrl-C once more does not want to wait.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Requests:
+class SignalRelay:
     """The signals that have asked a job to end, passed on to its `mpirun` once that is there."""
 
     def __init__(self) -> None:
@@ -34,14 +45,10 @@ class Requests:
         self._pass_on: Callable[[int], object] = lambda number: None
 
     @contextmanager
-    def heard(self) -> Iterator["Requests"]:
-        """Within this, Ctrl-C, SIGTERM and SIGUSR1 are requests, and not the end of us."""
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        try:
+    def listening(self) -> Iterator[Self]:
+        """Within this, Ctrl-C, SIGTERM and SIGUSR1 are passed on, and not the end of us."""
+        with _handled_by(self._note):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def reach(self, pass_on: Callable[[int], object]) -> None:
         """From now on pass them on, also those that came while `mpirun` was started."""
@@ -54,3 +61,13 @@ class Requests:
         asks = number not in self.received
         self.received.add(number)
         self._pass_on(signal.SIGUSR1 if asks else number)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

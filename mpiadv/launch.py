@@ -19,7 +19,7 @@ from typing import IO
 from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_RESUME_ME, OUTCOME
-from mpiadv.interruption import Requests
+from mpiadv.interruption import SignalRelay
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
@@ -115,15 +115,15 @@ class Launcher:
 
 
 def launch(
-    ranks: int, arguments: Sequence[str], requests: Requests, *, fault_tolerant: bool = False
+    ranks: int, arguments: Sequence[str], relay: SignalRelay, *, fault_tolerant: bool = False
 ) -> int:
     """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
 
     If the first argument is one of `PROGRAMS`, that one is run with the others. A job that is
     `fault_tolerant` goes on without the attackers that it loses.
 
-    The `requests` reach the ranks, which then write a checkpoint and end; once there is one, no
-    ranks are started.
+    A signal that `relay` receives reaches the ranks, which then write a checkpoint and end; once
+    there is one, no ranks are started.
 
     Raises:
         UserError: `ranks` is not positive, or there is no `mpirun`, or none that can be
@@ -132,7 +132,7 @@ def launch(
     if ranks < 1:
         raise UserError(f"-n {ranks}: expected at least 1 rank")
     launcher = find_launcher()
-    if requests.received:
+    if relay.received:
         # Ctrl-C has ended the mpirun, too, that was asked for its version.
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
@@ -142,9 +142,9 @@ def launch(
     program = [sys.executable, "-m", module or "mpiadv.run", *words]
     command = launcher.command(program, ranks=ranks, environ=environ, fault_tolerant=fault_tolerant)
     run = _run_to_its_end if fault_tolerant else _run
-    code = run(command, environ, requests)
+    code = run(command, environ, relay)
     # Runs listen: a rank of one, or mpirun itself, that dies of a request was only being loaded.
-    died_of_it = bool(requests.received) and code == 128 + signal.SIGUSR1
+    died_of_it = bool(relay.received) and code == 128 + signal.SIGUSR1
     return EXIT_RESUME_ME if died_of_it and module is None else code
 
 
@@ -178,11 +178,11 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
 
 
-def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], requests: Requests) -> int:
+def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:
     """Run a job whose `mpirun` returns 0 although ranks died; the code is rank 0's own then."""
     with tempfile.TemporaryDirectory(prefix="mpiadv-") as folder:
         outcome = Path(folder) / "outcome"
-        code = _run(command, {**environ, OUTCOME: str(outcome)}, requests)
+        code = _run(command, {**environ, OUTCOME: str(outcome)}, relay)
         if code != 0 or outcome.exists():
             return code
     print(
@@ -192,14 +192,14 @@ def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], requests
     return EXIT_RESUME_ME
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str], requests: Requests) -> int:
+def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:
     # A process group of its own: Ctrl-C then reaches mpirun once, through us. A background group
     # must not read the terminal, hence no standard input.
     with subprocess.Popen(
         command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
     ) as process:
         assert process.stderr is not None
-        requests.reach(process.send_signal)
+        relay.reach(process.send_signal)
         for text in without_repetition(_pieces(process.stderr)):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()

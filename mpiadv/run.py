@@ -9,6 +9,7 @@ from mpiadv.interruption import Interruption
 def main(argv: Sequence[str] | None = None) -> int:
     """Run on this rank; returns the exit code."""
     interruption = Interruption()
+    interruption.listen()
     # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
     from mpiadv.engine.command import run
     from mpiadv.engine.entry import on_all_ranks

@@ -1,6 +1,7 @@
-"""`python -m paused_start MODULE WORDS...`: a run that pauses before it imports `MODULE`.
+"""`python -m paused_start MODULE PROGRAM ...`: `python -m PROGRAM ...`, paused before `MODULE`.
 
-It says so, and goes on when a signal that is listened to has come.
+It pauses before it imports `MODULE`, says so, and goes on when a signal that is listened to has
+come.
 """
 
 import os
@@ -31,4 +32,4 @@ class Pause:
 
 if __name__ == "__main__":
     sys.meta_path.insert(0, Pause(sys.argv.pop(1)))
-    runpy.run_module("mpiadv.run", run_name="__main__", alter_sys=True)
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)

@@ -40,7 +40,7 @@ MOMENTS = {
 def test_request_while_a_run_is_imported_ends_it_at_its_first_step(
     tmp_path: Path, module: str, number: signal.Signals
 ) -> None:
-    line = [sys.executable, "-m", "paused_start", module, *words_of(tmp_path / "run")]
+    line = [sys.executable, "-m", "paused_start", module, "mpiadv.run", *words_of(tmp_path / "run")]
     with started(line, cwd=HERE) as process:
         completed = _interrupted(process, number, ranks=1)
     assert (completed.returncode, completed.stderr) == (75, "")
@@ -50,7 +50,7 @@ def test_request_while_a_run_is_imported_ends_it_at_its_first_step(
 
 def test_request_before_mpi_starts_reaches_all_ranks_and_costs_no_bits(tmp_path: Path) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
-    line = ["python", "-m", "paused_start", "mpi4py.MPI", *words_of(run)]
+    line = ["python", "-m", "paused_start", "mpi4py.MPI", "mpiadv.run", *words_of(run)]
     with started_mpirun(line, ranks=2, cwd=HERE) as process:
         completed = _interrupted(process, signal.SIGUSR1, ranks=2)
     assert completed.returncode == 75

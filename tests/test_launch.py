@@ -16,7 +16,7 @@ import pytest
 from mpi_runner import finished, started
 
 from mpiadv.errors import UserError
-from mpiadv.interruption import Requests
+from mpiadv.interruption import SignalRelay
 from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
 
 OPEN_MPI = Launcher(path="/bin/mpirun", is_open_mpi=True)
@@ -114,7 +114,7 @@ def test_mpirun_that_does_not_run_is_refused(two_folders: tuple[Path, Path]) -> 
 @pytest.mark.parametrize("ranks", [0, -1])
 def test_no_rank_at_all_is_refused(ranks: int) -> None:
     with pytest.raises(UserError, match=f"-n {ranks}: expected at least 1 rank"):
-        launch(ranks, [], Requests())
+        launch(ranks, [], SignalRelay())
 
 
 RULER = "-" * 74 + "\n"
@@ -197,9 +197,9 @@ def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
 LAUNCH = """
 import sys
 from mpiadv import launch
-from mpiadv.interruption import Requests
+from mpiadv.interruption import SignalRelay
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
-with Requests().heard() as requests:
+with SignalRelay().listening() as requests:
     sys.exit(launch.launch(2, sys.argv[2:], requests))
 """
 
@@ -261,7 +261,7 @@ def test_request_before_mpirun_is_found_keeps_it_from_starting(
         return Launcher(path=str(program), is_open_mpi=False)
 
     monkeypatch.setattr("mpiadv.launch.find_launcher", find)
-    with Requests().heard() as requests:
+    with SignalRelay().listening() as requests:
         assert launch(2, ["some.yaml"], requests, fault_tolerant=fault_tolerant) == 75
     assert capsys.readouterr().out == "interrupted before any rank was started\n"
     assert not (tmp_path / "started").exists()

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mpi_runner import REPOSITORY
+from launching import HERE
+from mpi_runner import REPOSITORY, finished, started
 
 from mpiadv.errors import UserError
 from mpiadv.submit import job
+from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
 from mpiadv.submit.script import ACTIVATE, Job, render
 from mpiadv.submit.slurm import job_of, num_tasks, without_job
@@ -48,7 +50,9 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
             monkeypatch.setenv(name, text)
         work = job.Work(command=("bash", "-c", body), folder=folder)
         monkeypatch.setattr(job, "work_of", lambda words, environ: work)
-        return job.main(options)
+        attempt = Attempt()
+        attempt.listen()
+        return job.main(options, attempt)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     yield run
@@ -160,6 +164,21 @@ def test_rank_that_dies_of_the_warning_while_it_starts_is_no_failure(tmp_path: P
     assert _asked(tmp_path) == ["scontrol requeue 17"]
 
 
+def test_warning_while_the_job_is_imported_starts_nothing_and_requeues(tmp_path: Path) -> None:
+    _stand_in(tmp_path)
+    paused = ["paused_start", "mpiadv.submit.job", "mpiadv.cli"]
+    line = [sys.executable, "-m", *paused, "job", "seed=1"]
+    tasks = {"SLURM_TASKS_PER_NODE": "1", "PYTHONPATH": f"{REPOSITORY}:{HERE}"}
+    with started(line, cwd=tmp_path, env={**_environ(tmp_path), **tasks}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "paused\n"
+        process.send_signal(signal.SIGUSR1)
+        completed = finished(process, timeout=60)
+    assert (completed.returncode, completed.stderr) == (75, "")
+    assert _asked(tmp_path) == ["scontrol requeue 17"]
+    assert not list(tmp_path.rglob("log.h5"))
+
+
 def test_finished_run_is_not_started_again(tmp_path: Path, in_job: InJob) -> None:
     (tmp_path / "run" / "DONE").touch()
     assert in_job("touch started", "--chain", "script") == 0
@@ -218,7 +237,7 @@ def test_job_may_go_on_without_lost_attackers(
     monkeypatch.setattr(job, "work_of", told)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with pytest.raises(UserError, match=r"^launch -n 2 seed=1 --fault-tolerant --resume$"):
-        job.main(words)
+        job.main(words, Attempt())
 
 
 TASKS = {"one_node": ("4", 4), "alike": ("2(x3)", 6), "unlike": ("4(x2),3,1(x2)", 13)}
@@ -250,10 +269,11 @@ def test_next_job_finds_the_cluster_and_nothing_of_this_job() -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
+from mpiadv import cli
 from mpiadv.submit import job
 work = job.Work(command=("bash", "-c", sys.argv[1]), folder=Path("run"))
 job.work_of = lambda words, environ: work
-sys.exit(job.main([]))
+sys.exit(cli.main(["job"]))
 """
 
 

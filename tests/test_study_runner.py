@@ -11,10 +11,11 @@ from made_up_staleness import MadeUp, write_run
 from made_up_study import finish_runs, open_study
 
 from mpiadv.errors import UserError
+from mpiadv.interruption import Interruption
 from mpiadv.study import runner
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Run
-from mpiadv.study.processes import Interruption, Job, interruptible, run_jobs
+from mpiadv.study.processes import Job, run_jobs
 from mpiadv.study.runner import Means, train
 from mpiadv.study.staleness_runs import State
 
@@ -68,7 +69,7 @@ def test_signal_asks_what_runs_to_stop_and_starts_nothing_more(
         "time.sleep(30)"
     )
     codes: dict[str, int] = {}
-    with interruptible() as interruption:
+    with Interruption().listening() as interruption:
         run_jobs(
             [job("waits", waits), job("never", "")], slots=1, interruption=interruption,
             on_end=lambda job, code, seconds: codes.update({job.name: code}),

@@ -7,13 +7,14 @@ from typing import Any, NoReturn
 
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
+from mpiadv.interruption import Interruption
 from mpiadv.registry import find_registered
 from mpiadv.report.drawing import style
 from mpiadv.study.definition import Study
 from mpiadv.study.folder import StudyFolder, open_folder, reuse
 from mpiadv.study.plan import OF_STUDY, request_of
 from mpiadv.study.presets import PRESETS
-from mpiadv.study.processes import available_cores, interruptible
+from mpiadv.study.processes import available_cores
 from mpiadv.study.results import write_results
 from mpiadv.study.runner import Means, measure, score, train
 from mpiadv.study.studies import STUDIES
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     study = find_registered("study", arguments.name, STUDIES)
     slots, share = _jobs(arguments.jobs), _share(arguments.share)
     folder = _folder(study, arguments)
-    with interruptible() as interruption:
+    with Interruption().listening() as interruption:
         means = Means(
             slots=slots,
             share=share,

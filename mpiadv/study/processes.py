@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+
+from mpiadv.interruption import Interruption
 
 POLL_SECONDS = 0.05
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +29,6 @@ class Job:
     command: tuple[str, ...]
     slots: int = 1
     output: Path | None = None
-
-
-@dataclass(kw_only=True)
-class Interruption:
-    """Whether a signal has asked for an end."""
-
-    requested: bool = False
-
-
-@contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Within this, Ctrl-C, SIGTERM and SIGUSR1 only set `requested`."""
-    interruption = Interruption()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        interruption.requested = True
-
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Running:

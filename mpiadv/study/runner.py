@@ -11,11 +11,12 @@ from typing import TypeVar
 from mpiadv.config import dump_config
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
+from mpiadv.interruption import Interruption
 from mpiadv.report.reading import text
 from mpiadv.report.series import final_evaluation
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Run
-from mpiadv.study.processes import Interruption, Job, run_jobs
+from mpiadv.study.processes import Job, run_jobs
 from mpiadv.study.scores import Scoring
 from mpiadv.whole_files import write_text
 

@@ -7,8 +7,6 @@ requeueing the job or by leaving it to the next one of a chain.
 import argparse
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from mpiadv.config import load_config
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
+from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.slurm import (
     SlurmError,
     cancel,
@@ -98,42 +96,6 @@ class Work:
         return max(filter(_CHECKPOINT.fullmatch, names), default="")
 
 
-@dataclass(kw_only=True)
-class Attempt:
-    """One start of the work: what Slurm has asked of it meanwhile, and how it ended.
-
-    Attributes:
-        is_warned: SIGUSR1 came: the time limit or preemption is near.
-        is_ended: SIGTERM came: Slurm ends the job, and decides itself what becomes of it.
-        code: the exit code; None before its end.
-    """
-
-    is_warned: bool = False
-    is_ended: bool = False
-    code: int | None = None
-    _process: subprocess.Popen[bytes] | None = None
-
-    def listen(self) -> None:
-        """From now on signals are noted and passed on."""
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def run(self, command: Sequence[str]) -> int:
-        """Start `command`, wait for its end, and return its exit code as a shell would."""
-        if self.is_warned or self.is_ended:
-            return EXIT_RESUME_ME
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        code = self._process.wait()
-        self.code = code if code >= 0 else 128 - code
-        return self.code
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.is_warned |= number == signal.SIGUSR1
-        self.is_ended |= number == signal.SIGTERM
-        if self._process is not None:
-            self._process.send_signal(number)
-
-
 class Verdict(Enum):
     """What a start's end means."""
 
@@ -144,14 +106,12 @@ class Verdict(Enum):
     GO_ON = "not done yet"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Work in the Slurm job around us; returns the exit code.
+def main(argv: Sequence[str], attempt: Attempt) -> int:
+    """Work in the Slurm job around us, as an attempt that listens; returns the exit code.
 
     Raises:
         UserError: bad input, or there is no job.
     """
-    attempt = Attempt()
-    attempt.listen()
     arguments = parser().parse_args(argv)
     job = job_of(os.environ)
     option = ["--fault-tolerant"] if arguments.fault_tolerant else []

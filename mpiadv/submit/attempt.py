@@ -1,0 +1,45 @@
+"""One start of a job's work. Imports next to nothing: it listens before the rest is loaded."""
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from mpiadv.exit_codes import EXIT_RESUME_ME
+
+
+@dataclass(kw_only=True)
+class Attempt:
+    """One start of the work: what Slurm has asked of it meanwhile, and how it ended.
+
+    Attributes:
+        is_warned: SIGUSR1 came: the time limit or preemption is near.
+        is_ended: SIGTERM came: Slurm ends the job, and decides itself what becomes of it.
+        code: the exit code; None before its end.
+    """
+
+    is_warned: bool = False
+    is_ended: bool = False
+    code: int | None = None
+    _process: subprocess.Popen[bytes] | None = None
+
+    def listen(self) -> None:
+        """From now on signals are noted and passed on."""
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def run(self, command: Sequence[str]) -> int:
+        """Start `command`, wait for its end, and return its exit code as a shell would."""
+        if self.is_warned or self.is_ended:
+            return EXIT_RESUME_ME
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        code = self._process.wait()
+        self.code = code if code >= 0 else 128 - code
+        return self.code
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_warned |= number == signal.SIGUSR1
+        self.is_ended |= number == signal.SIGTERM
+        if self._process is not None:
+            self._process.send_signal(number)
