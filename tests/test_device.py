@@ -6,19 +6,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from craft_plans import craft_plan
 from torch import Tensor, nn
 
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
-from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.engine.bench import settle
-from mpiadv.engine.craft import CraftPlan
 from mpiadv.engine.device import CopyInFlight, Device, choose_device, choose_threads
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.errors import UserError
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
-from mpiadv.tickets import AttackSettings, SampleOrder, StalenessRule
+from mpiadv.tickets import AttackSettings
 
 
 class LateCopy(CopyInFlight):
@@ -58,18 +57,7 @@ class LateDevice(Device):
 def late_learner() -> TorchLearner:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    plan = CraftPlan(
-        seed=0,
-        rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
-        order=SampleOrder(seed=0, num_samples=8, batch_size=8),
-        data=DataConfig(),
-        attack=AttackConfig(),
-        precision="float32",
-        num_clean=0,
-        natural_every=0,
-        keep_natural=False,
-        wire_dtype="float32",
-    )
+    plan = craft_plan(num_samples=8, batch_size=8)
     objective = Objective(function=adversarial_cross_entropy, needs_natural=False)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return TorchLearner(plan, model, objective, optimizer, schedule, LateDevice())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from craft_plans import craft_plan
 from fake_work import FakeCrafter, FakeLearner, fake_shape
 from mpi_runner import REPOSITORY
 from torch import Tensor, nn
@@ -25,14 +26,13 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
-from mpiadv.engine.craft import CraftPlan, TorchCrafter
+from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.device import Device
 from mpiadv.engine.trainer import Trainer
 from mpiadv.models import FlatState
-from mpiadv.tickets import AttackSettings, SampleOrder, StalenessRule
+from mpiadv.tickets import AttackSettings, StalenessRule
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World
@@ -139,18 +139,7 @@ def test_batch_leaves_memory_without_the_collector(
     craft: Callable[[TorchCrafter, ParameterSlot], None], no_collector: None
 ) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    plan = CraftPlan(
-        seed=0,
-        rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
-        order=SampleOrder(seed=0, num_samples=16, batch_size=BATCH_SIZE),
-        data=DataConfig(),
-        attack=AttackConfig(),
-        precision="float32",
-        num_clean=1,
-        natural_every=1,
-        keep_natural=False,
-        wire_dtype="float32",
-    )
+    plan = craft_plan(num_samples=16, batch_size=BATCH_SIZE, num_clean=1, natural_every=1)
     slot = ParameterSlot(FlatState(model).num_bytes, plain_memory)
     FlatState(model).pack(torch.from_numpy(slot.values))
     source = Followed()

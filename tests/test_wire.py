@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from craft_plans import craft_plan
 from torch import Tensor, nn
 
 from mpiadv.checkpoint import Checkpoint
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
-from mpiadv.config import AttackConfig, Config, DataConfig, load_config
+from mpiadv.config import Config, load_config
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device
@@ -20,7 +21,7 @@ from mpiadv.engine.state import FORMAT, require_same_run
 from mpiadv.engine.wire import WIRE_TENSORS, rounded
 from mpiadv.errors import UserError
 from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
-from mpiadv.tickets import AttackSettings, SampleOrder, StalenessRule
+from mpiadv.tickets import AttackSettings
 
 BATCH_SIZE = 8
 SETTINGS = AttackSettings(num_steps=2, epsilon=0.1)
@@ -41,17 +42,8 @@ class Pictures:
 
 
 def plan(wire_dtype: WireDtype) -> CraftPlan:
-    return CraftPlan(
-        seed=0,
-        rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
-        order=SampleOrder(seed=0, num_samples=16, batch_size=BATCH_SIZE),
-        data=DataConfig(),
-        attack=AttackConfig(),
-        precision="float32",
-        num_clean=2,
-        natural_every=0,
-        keep_natural=True,
-        wire_dtype=wire_dtype,
+    return craft_plan(
+        num_samples=16, batch_size=BATCH_SIZE, num_clean=2, keep_natural=True, wire_dtype=wire_dtype
     )
 
 

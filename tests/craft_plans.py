@@ -1,0 +1,24 @@
+"""What is to be crafted, for tests of single parts of the engine."""
+
+from typing import Any
+
+from mpiadv.config import AttackConfig, DataConfig
+from mpiadv.engine.craft import CraftPlan
+from mpiadv.tickets import SampleOrder, StalenessRule
+
+
+def craft_plan(*, num_samples: int, batch_size: int, **changes: Any) -> CraftPlan:
+    """Batches of the default attack, without staleness; `changes` are attributes of the plan."""
+    plan = {
+        "seed": 0,
+        "rule": StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
+        "order": SampleOrder(seed=0, num_samples=num_samples, batch_size=batch_size),
+        "data": DataConfig(),
+        "attack": AttackConfig(),
+        "precision": "float32",
+        "num_clean": 0,
+        "natural_every": 0,
+        "keep_natural": False,
+        "wire_dtype": "float32",
+    }
+    return CraftPlan(**{**plan, **changes})
