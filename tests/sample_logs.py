@@ -104,7 +104,7 @@ def resumed_run(folder: Path) -> Path:
         log.event("interrupted", "checkpoint of step 25", 25)
     later = BEGAN + 3600
     with RunLog.resume(
-        folder / "log.h5", step=25, attributes={"ranks": 2}, clock=lambda: later
+        folder / "log.h5", step=25, num_steps=40, attributes={"ranks": 2}, clock=lambda: later
     ) as log:
         write_steps(log, 25, 40, num_ranks=2, began=later - 25 * STEP_SECONDS)
     sign(folder, os.getpid())

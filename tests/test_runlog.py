@@ -75,6 +75,10 @@ def begin(path: Path, **options: Any) -> RunLog:
     return RunLog.create(path, attributes={"config": "a: 1\n", "seed": 3}, **options)
 
 
+def resume(path: Path, step: int, **options: Any) -> RunLog:
+    return RunLog.resume(path, step=step, **{"num_steps": 10000, "attributes": {}, **options})
+
+
 def test_rows_are_read_back_as_written(tmp_path: Path) -> None:
     path = tmp_path / "log.h5"
     images = np.random.default_rng(0).random((2, 1, 4, 4), dtype=np.float32)
@@ -230,7 +234,7 @@ def test_killed_writer_loses_no_flushed_row(tmp_path: Path, delay: float) -> Non
     rows = read_table(path, "train")
     assert len(rows) >= flushed
     np.testing.assert_array_equal(rows, train_rows(0, len(rows)))
-    RunLog.resume(path, step=5, attributes={}).close()
+    resume(path, 5).close()
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 5))
 
 
@@ -246,7 +250,7 @@ def test_resume_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
             log.event("kind", "text", step + 500)
             log.snapshot(step + 500, np.zeros(shape, np.float32))
     for count in (1, 2):  # twice is the same as once
-        RunLog.resume(path, step=1000, attributes={"seed": 9, "ranks": 4}).close()
+        resume(path, 1000, attributes={"seed": 9, "ranks": 4}).close()
         np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 1000))
         for table in ("evaluation", "attackers", "snapshots"):
             assert list(read_table(path, table)["step"]) == [500, 1000]
@@ -270,7 +274,7 @@ def test_originals_of_snapshots_are_kept_once_and_cut_with_the_first(tmp_path: P
             log.flush()
     (kept,) = read_table(path, "snapshot_originals")
     assert kept["step"] == 10 and np.all(kept["images"] == 0.25)
-    with RunLog.resume(path, step=5, attributes={}, snapshot_shape=images.shape) as log:
+    with resume(path, 5, snapshot_shape=images.shape) as log:
         assert len(read_table(path, "snapshot_originals")) == 0
         log.snapshot(6, images, originals=images / 2)
     assert read_table(path, "snapshot_originals")["step"].tolist() == [6]
@@ -280,7 +284,7 @@ def test_resumed_log_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "log.h5"
     with begin(path) as log:
         write_steps(log, 0, 1500)
-    with RunLog.resume(path, step=1200, attributes={}) as log:
+    with resume(path, 1200) as log:
         write_steps(log, 1200, 5000)
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 5000))
 
@@ -289,8 +293,11 @@ def test_run_that_told_its_end_and_goes_on_tells_it_once(tmp_path: Path) -> None
     path = tmp_path / "log.h5"
     with begin(path) as log:
         write_steps(log, 0, 10)
+        log.evaluation(evaluation_row(5))
+        log.evaluation(evaluation_row(10))
         log.event("end", "hash killed before it was marked as done", 10)
-    with RunLog.resume(path, step=10, attributes={}) as log:
+    with resume(path, 10, num_steps=10) as log:
+        assert list(read_table(path, "evaluation")["step"]) == [5]
         log.event("end", "hash of the second time", 10)
     ends = [row["text"] for row in read_table(path, "events") if row["kind"] == b"end"]
     assert ends == [b"hash of the second time"]
@@ -302,7 +309,7 @@ def test_log_from_before_a_table_was_added_goes_on_with_it(tmp_path: Path) -> No
         write_steps(log, 0, 10)
     with h5py.File(path, "r+") as file:
         del file["fresh"]
-    with RunLog.resume(path, step=8, attributes={}) as log:
+    with resume(path, 8) as log:
         log.fresh(fresh_row(8))
     assert list(read_table(path, "fresh")["step"]) == [8]
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 8))
@@ -312,7 +319,7 @@ def test_resume_from_the_start_keeps_no_step(tmp_path: Path) -> None:
     path = tmp_path / "log.h5"
     with begin(path) as log:
         write_steps(log, 0, 10)
-    RunLog.resume(path, step=0, attributes={}).close()
+    resume(path, 0).close()
     assert len(read_table(path, "train")) == 0
 
 
@@ -333,19 +340,19 @@ def foreign(path: Path) -> None:
 def test_unreadable_log_is_moved_aside(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "log.h5"
     for number in (1, 2):
-        with RunLog.resume(path, step=0, attributes={}) if path.exists() else begin(path) as log:
+        with resume(path, 0) if path.exists() else begin(path) as log:
             write_steps(log, 0, 100)
         damage(path)
         damaged = path.read_bytes()
         with pytest.warns(UserWarning, match=f"moved to log.h5.damaged-{number}, a new log"):
-            RunLog.resume(path, step=100, attributes={}).close()
+            resume(path, 100).close()
         assert (tmp_path / f"log.h5.damaged-{number}").read_bytes() == damaged
         assert list(read_table(path, "events")["kind"]) == [b"resume"]
 
 
 def test_missing_log_is_begun_anew_with_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="missing: a new log is begun"):
-        RunLog.resume(tmp_path / "log.h5", step=100, attributes={"seed": 3}).close()
+        resume(tmp_path / "log.h5", 100, attributes={"seed": 3}).close()
     assert read_attributes(tmp_path / "log.h5")["seed"] == 3
 
 
@@ -353,14 +360,14 @@ def test_good_log_is_resumed_without_a_warning(tmp_path: Path) -> None:
     begin(tmp_path / "log.h5").close()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        RunLog.resume(tmp_path / "log.h5", step=0, attributes={}).close()
+        resume(tmp_path / "log.h5", 0).close()
 
 
 def test_resume_tells_how_many_rows_were_lost(tmp_path: Path) -> None:
     with begin(tmp_path / "log.h5") as log:
         write_steps(log, 0, 10)
     with pytest.warns(UserWarning, match="lacks 5 of the rows of /train before step 15"):
-        RunLog.resume(tmp_path / "log.h5", step=15, attributes={}).close()
+        resume(tmp_path / "log.h5", 15).close()
 
 
 def test_resume_with_other_snapshots_is_a_clear_error(tmp_path: Path) -> None:
@@ -368,7 +375,7 @@ def test_resume_with_other_snapshots_is_a_clear_error(tmp_path: Path) -> None:
     begin(path, snapshot_shape=(1, 1, 2, 2)).close()
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"holds snapshots of shape \(1, 1, 2, 2\), not"):
-        RunLog.resume(path, step=0, attributes={}, snapshot_shape=(2, 1, 2, 2))
+        resume(path, 0, snapshot_shape=(2, 1, 2, 2))
     assert path.read_bytes() == before
 
 

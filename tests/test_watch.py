@@ -158,7 +158,7 @@ def test_cut_back_log_is_shown_as_it_is_now(tmp_path: Path) -> None:
     folder = begun_run(tmp_path / "run", 30)
 
     def resume(seconds: float) -> None:
-        RunLog.resume(folder / "log.h5", step=20, attributes={}).close()
+        RunLog.resume(folder / "log.h5", step=20, num_steps=30, attributes={}).close()
         (folder / "DONE").touch()
 
     assert [log.num_steps for log, _ in looks(str(folder), 1.0, sleep=resume)] == [30, 20]

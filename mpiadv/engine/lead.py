@@ -319,6 +319,7 @@ def _open_log(setup: Setup, desk: Desk) -> RunLog:
         log = RunLog.resume(
             desk.folder.log,
             step=desk.first_step,
+            num_steps=config.training.num_steps,
             attributes=attributes,
             snapshot_shape=shape,
             flush_seconds=seconds,

@@ -113,6 +113,7 @@ class RunLog:
         path: str | Path,
         *,
         step: int,
+        num_steps: int,
         attributes: Attributes,
         snapshot_shape: tuple[int, ...] | None = None,
         flush_seconds: float = 5.0,
@@ -120,8 +121,9 @@ class RunLog:
     ) -> Self:
         """Go on with a log from a checkpoint with `step` training steps behind it.
 
-        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped. The
-        file's attributes stay those of the first start; `attributes` go into `/resumes`. An event
+        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped; so is
+        what the run told at its end, after `num_steps`, for it has to end once more. The file's
+        attributes stay those of the first start; `attributes` go into `/resumes`. An event
         `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
         begun; so is one whose file is missing.
 
@@ -134,7 +136,7 @@ class RunLog:
             warnings.warn(begun_anew, stacklevel=2)
             log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
         else:
-            tables = _cut_back(path, step, snapshot_shape, attributes)
+            tables = _cut_back(path, step, num_steps, snapshot_shape, attributes)
             log = cls(path, tables, flush_seconds=flush_seconds, clock=clock)
         num_rows = len(log._open["train"])
         if not begun_anew and num_rows < step:
@@ -362,14 +364,19 @@ def _move_aside_damaged(path: Path) -> str | None:
 
 
 def _cut_back(
-    path: Path, step: int, snapshot_shape: tuple[int, ...] | None, attributes: Attributes
+    path: Path,
+    step: int,
+    num_steps: int,
+    snapshot_shape: tuple[int, ...] | None,
+    attributes: Attributes,
 ) -> dict[str, Table]:
     """Drop what the checkpoint does not know; the tables of the log."""
 
     def keep(name: str, rows: Rows) -> Rows:
         if name == "events":
-            # One that was killed just before it was marked as done has told its end already.
             rows = rows[rows["kind"] != b"end"]
+        elif name == "evaluation":
+            rows = rows[rows["step"] != num_steps]
         return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]
 
     held = _held_snapshot_shape(path)
