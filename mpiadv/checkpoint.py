@@ -18,7 +18,8 @@ from typing import IO, Any
 import torch
 
 from mpiadv.errors import UserError
-from mpiadv.whole_files import TEMPORARY_SUFFIX, sync, whole_file, write_text
+from mpiadv.uncached_files import UncachedFile
+from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text
 
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
@@ -48,7 +49,6 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: i
     replaced = _digests(path) if path.exists() else []
     with whole_file(path) as temporary:
         digest = _save(payload, temporary)
-        sync(temporary)
         _write_digests(path, [*replaced, digest])
     if replaced:
         _write_digests(path, [digest])
@@ -116,7 +116,7 @@ class _HashingWriter:
     tell that the disk is full.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: UncachedFile) -> None:
         self.digest = hashlib.sha256()
         self.failure: OSError | None = None
         self._file = file
@@ -130,12 +130,12 @@ class _HashingWriter:
             raise
 
     def flush(self) -> None:
-        self._file.flush()
+        """What torch asks for at its end; the file has yet to be finished."""
 
 
 def _save(contents: dict[str, Any], path: Path) -> str:
-    """Write a file; its SHA-256."""
-    with path.open("wb") as file:
+    """Write a file and bring it to disk; its SHA-256."""
+    with UncachedFile(path) as file:
         writer = _HashingWriter(file)
         try:
             torch.save(contents, writer)  # type: ignore[arg-type]
@@ -143,6 +143,7 @@ def _save(contents: dict[str, Any], path: Path) -> str:
             if writer.failure is None:
                 raise
             raise writer.failure from None
+        file.finish()
     return writer.digest.hexdigest()
 
 

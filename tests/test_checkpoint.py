@@ -206,12 +206,12 @@ def test_kill_at_any_time_leaves_the_newest_loadable(tmp_path: Path) -> None:
     assert int(outcome.stdout.removeprefix("saved")) >= 1
 
 
-@pytest.mark.parametrize("kept", [0, 1000, 100_000], ids=lambda kept: f"after {kept} bytes")
+@pytest.mark.parametrize("kept", [0, 1000, 9_000_000], ids=lambda kept: f"after {kept} bytes")
 def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path, kept: int) -> None:
     save_checkpoint(tmp_path, 500, payload_of(500), keep=1)
     before = names(tmp_path)
     with largest_file(kept), pytest.raises(OSError, match="File too large"):
-        save_checkpoint(tmp_path, 1000, {"weights": torch.ones(100_000)}, keep=1)
+        save_checkpoint(tmp_path, 1000, {"weights": torch.ones(3_000_000)}, keep=1)
     assert names(tmp_path) == before
     newest = load_newest(tmp_path)
     assert newest is not None and newest.payload["step"] == 500
