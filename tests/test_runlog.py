@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,23 @@ def test_resume_from_the_start_keeps_no_step(tmp_path: Path) -> None:
         write_steps(log, 0, 10)
     resume(path, 0).close()
     assert len(read_table(path, "train")) == 0
+
+
+def test_long_log_is_moved_in_little_memory(tmp_path: Path) -> None:
+    num_rows = 2**17
+    with begin(tmp_path / "log.h5") as log:
+        write_steps(log, 0, num_rows)
+        log.flush()
+        with h5py.File(tmp_path / "log.h5", "r", locking=False) as file:
+            assert file["train"].chunks == (num_rows,)  # one row more, and it has to move
+        write_steps(log, num_rows, num_rows + 1)
+        tracemalloc.start()
+        log.flush()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    moved = read_table(tmp_path / "log.h5", "train")
+    assert len(moved) == num_rows + 1
+    assert peak < moved.nbytes / 4
 
 
 def truncated(path: Path) -> None:

@@ -18,7 +18,8 @@ WriteAt = Callable[[int, bytes], None]
 WRITER_OPTIONS = {"libver": "earliest", "rdcc_nbytes": 0}
 """Plain readers can open the earliest format at any time. A chunk cache would hold rows that
 are written past it."""
-_COPIED_AT_ONCE = 2**26
+_COPIED_AT_ONCE = 2**20
+"""Bytes. The allocator would keep much larger blocks for itself once they are free."""
 _LARGEST_CHUNK = 2**30
 """Bytes; HDF5 itself allows 2^32. A larger table goes on in further chunks, as HDF5 makes them."""
 
