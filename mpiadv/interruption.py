@@ -1,14 +1,17 @@
 """Requests to end, of a run or the job around it. Knows only signals: it is imported first."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to end."""
+
+_HEARD = b"mpiadv: asked to end: the ranks do as soon as they can; asked once more, at once\n"
 
 
 @dataclass(kw_only=True)
@@ -38,7 +41,10 @@ class Interruption:
 
 
 class SignalRelay:
-    """The signals that have asked a job to end, passed on to its `mpirun` once that is there."""
+    """The signals that have asked a job to end, passed on to its `mpirun` once that is there.
+
+    It says so at once: ranks that still load torch take their time to answer.
+    """
 
     def __init__(self) -> None:
         self.received: set[int] = set()
@@ -57,6 +63,9 @@ class SignalRelay:
             pass_on(signal.SIGUSR1)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.received:
+            with suppress(OSError):
+                os.write(2, _HEARD)  # the stream itself may be in the midst of a line
         # SIGINT and SIGTERM go on as SIGUSR1 the first time: on them `mpirun` kills.
         asks = number not in self.received
         self.received.add(number)

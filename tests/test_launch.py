@@ -199,8 +199,8 @@ import sys
 from mpiadv import launch
 from mpiadv.interruption import SignalRelay
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
-with SignalRelay().listening() as requests:
-    sys.exit(launch.launch(2, sys.argv[2:], requests))
+with SignalRelay().listening() as relay:
+    sys.exit(launch.launch(2, sys.argv[2:], relay))
 """
 
 
@@ -261,8 +261,8 @@ def test_request_before_mpirun_is_found_keeps_it_from_starting(
         return Launcher(path=str(program), is_open_mpi=False)
 
     monkeypatch.setattr("mpiadv.launch.find_launcher", find)
-    with SignalRelay().listening() as requests:
-        assert launch(2, ["some.yaml"], requests, fault_tolerant=fault_tolerant) == 75
+    with SignalRelay().listening() as relay:
+        assert launch(2, ["some.yaml"], relay, fault_tolerant=fault_tolerant) == 75
     assert capsys.readouterr().out == "interrupted before any rank was started\n"
     assert not (tmp_path / "started").exists()
 
@@ -293,7 +293,7 @@ def test_signal_reaches_mpirun(tmp_path: Path, signals: list[signal.Signals], se
         process.send_signal(number)
         _wait_for(record, expected[:count])
     end.touch()
-    process.communicate(timeout=30)
+    assert process.communicate(timeout=30)[1].startswith("mpiadv: asked to end: ")
     assert record.read_text() == seen
 
 

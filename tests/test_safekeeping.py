@@ -1,6 +1,5 @@
 """Log and checkpoints beside training: never in its way, whatever the disk does."""
 
-import copy
 import os
 import re
 import shutil
@@ -8,28 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from disk_faults import fill, largest_file, read_only, replaced_by_a_file, tiny_disk
 from test_runlog import begin, train_row, train_rows
-from torch import nn
 
-from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint
-from mpiadv.config import Config, ScheduleConfig
+from mpiadv.checkpoint import load_newest, save_checkpoint
 from mpiadv.engine import safekeeping
-from mpiadv.engine.host_copies import HostCopies
 from mpiadv.engine.safekeeping import Safekeeping, Snapshot
-from mpiadv.engine.state import restore, training_state
-from mpiadv.engine.trainer import Published
 from mpiadv.errors import StorageError
-from mpiadv.optimizers import make_schedule
 from mpiadv.run_folder import RunFolder
 from mpiadv.runlog import read_table
-from mpiadv.tickets import AttackSettings
 
 
 class Bench:
@@ -368,60 +358,3 @@ def test_real_full_disk_costs_nothing_once_there_is_room(tmp_path: Path) -> None
         assert bench.saved() == 3021
         assert bench.rows() == 3021
         bench.close()
-
-
-def a_learner() -> Any:
-    """What a checkpoint holds of a learner: layers with buffers, and moments of Adam."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    optimizer = torch.optim.Adam(model.parameters())
-    schedule = make_schedule(ScheduleConfig(), optimizer, num_steps=10)
-    learner = SimpleNamespace(
-        model=model, optimizer=optimizer, schedule=schedule, device_type="cpu"
-    )
-    train_once(learner)
-    return learner
-
-
-def train_once(learner: Any) -> None:
-    learner.model(torch.rand(4, 1, 5, 5)).sum().backward()
-    learner.optimizer.step()
-    learner.schedule.step()
-
-
-def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) -> None:
-    learner, config, copies = a_learner(), Config(), HostCopies()
-    settings = AttackSettings(num_steps=8, epsilon=0.5)
-    values = np.arange(8, dtype=np.uint8)
-    published = {3: Published(settings=settings, values=values)}
-    expected = copy.deepcopy(learner)
-    for _ in range(2):
-        copies.begin()
-        state = training_state(config, learner, published, 1, copies.copy)
-        train_once(learner)
-        values += 1
-        restored = a_learner()
-        checkpoint = load_checkpoint(save_checkpoint(tmp_path, 5, state, keep=1))
-        versions = restore(restored, checkpoint)
-        for part in ("model", "optimizer"):
-            ours, theirs = (getattr(one, part).state_dict() for one in (restored, expected))
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-        assert restored.schedule.state_dict() == expected.schedule.state_dict()
-        assert checkpoint.payload["model"]._metadata == expected.model.state_dict()._metadata
-        assert (versions[3].values == values - 1).all()
-        assert versions[3].settings == settings
-        expected = copy.deepcopy(learner)
-
-
-def test_copies_are_of_their_moment_and_their_memory_is_used_again() -> None:
-    copies, source = HostCopies(), torch.arange(6.0).reshape(2, 3).t()
-    copies.begin()
-    first = copies.copy(source)
-    again = copies.copy(source)
-    source += 1
-    copies.completion()()
-    torch.testing.assert_close(first, source - 1, rtol=0, atol=0)
-    copies.begin()
-    kept = {copies.copy(source).data_ptr() for _ in range(2)}
-    assert kept == {first.data_ptr(), again.data_ptr()}
-    assert copies.copy(source).data_ptr() not in kept

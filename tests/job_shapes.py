@@ -1,0 +1,55 @@
+"""Jobs in memory of every kind, with what they are to end with, for tests."""
+
+from dataclasses import replace
+
+import pytest
+from fake_work import sequential_value
+from in_memory_job import Job, JobShape
+
+from mpiadv.tickets import StalenessRule
+
+
+def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> StalenessRule:
+    return StalenessRule(
+        max_staleness=largest,
+        final_staleness=final,
+        publish_every=every,
+        trainer_steps=trainer_steps,
+    )
+
+
+SHAPES = {
+    "synchronous": JobShape(rule=rule(0, 0, 1), num_attackers=0),
+    "constant": JobShape(rule=rule(8, 8, 4), num_attackers=0, outstanding=3),
+    "refreshed": JobShape(rule=rule(16, 4, 4), num_attackers=0),
+    "fresh": JobShape(rule=rule(5, 1, 1), num_attackers=0, outstanding=1),
+    "old": JobShape(rule=rule(24, 6, 7), num_attackers=0, outstanding=4),
+    "trainer_steps": JobShape(rule=rule(12, 3, 2, 2), num_attackers=0),
+    "all_steps_on_the_trainer": JobShape(rule=rule(4, 2, 3, 5), num_attackers=0),
+    "one_attack_step": JobShape(rule=rule(6, 2, 3), num_attackers=0, num_steps=1),
+    "no_attack": JobShape(rule=rule(6, 6, 1), num_attackers=0, num_steps=0),
+}
+SEEDS = range(6)
+TROUBLES = {
+    "steady": {},
+    "one_slow": {"slow": frozenset({2})},
+    "hanging": {"hang_share": 0.03, "slow": frozenset({1, 3})},
+}
+each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def disturbed(shape: JobShape, num_attackers: int, seed: int) -> JobShape:
+    """`shape` with attackers, and the trouble that belongs to the seed."""
+    trouble = list(TROUBLES.values())[seed % len(TROUBLES)]
+    return replace(shape, num_attackers=num_attackers, seed=seed, **trouble)  # type: ignore[arg-type]
+
+
+def expected(shape: JobShape) -> int:
+    return sequential_value(shape.rule, shape.num_tickets, shape.settings_at)
+
+
+def left_over(job: Job) -> int:
+    """Messages in any queue of the network."""
+    network = job.network
+    queues = (network.parameters, network.words, network.batches)
+    return sum(len(wire) for wires in queues for wire in wires.values())
