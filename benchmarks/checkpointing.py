@@ -9,9 +9,11 @@ take than the other steps of the same run.
 import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,7 @@ class Outcome:
 
     step_seconds: float
     printed: str
-    checkpoint_seconds: float = float("nan")
+    checkpoint_seconds: tuple[float, ...] = ()
 
 
 def run(*, ranks: int, steps: int, every: int) -> Outcome:
@@ -59,22 +61,30 @@ def run(*, ranks: int, steps: int, every: int) -> Outcome:
     return Outcome(
         step_seconds=float(measured[-1] - measured[0]) / (len(measured) - 1),
         printed=printed.removeprefix("log, checkpoints").strip(),
-        checkpoint_seconds=_seconds_after_checkpoints(ends, every, steps) if every else 0.0,
+        checkpoint_seconds=_seconds_after_checkpoints(ends, every, steps) if every else (),
     )
 
 
-def _seconds_after_checkpoints(ends: npt.NDArray[np.float64], every: int, steps: int) -> float:
-    """How much longer the steps after a checkpoint take than as many before it, in the median.
+def _seconds_after_checkpoints(
+    ends: npt.NDArray[np.float64], every: int, steps: int
+) -> tuple[float, ...]:
+    """How much longer the steps after each checkpoint take than as many before it.
 
     A step's end is noted before its checkpoint is begun, which so counts to the steps after it.
     """
     length = min(AFTER_STEPS, every // 2)
-    longer = [
-        ends[step - 1 + length] - 2 * ends[step - 1] + ends[step - 1 - length]
+    return tuple(
+        float(ends[step - 1 + length] - 2 * ends[step - 1] + ends[step - 1 - length])
         for step in range(every, steps - LAST_STEPS - length, every)
         if step > WARMUP_STEPS + length
-    ]
-    return float(np.median(longer))
+    )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Between which two of the values the median of all there could be lies, at 95 %."""
+    ordered = sorted(values)
+    count = max(0, int(len(ordered) / 2 - sqrt(len(ordered))))
+    return ordered[count], ordered[-1 - count]
 
 
 def main() -> None:
@@ -93,12 +103,14 @@ def main() -> None:
     print("|---|---|---|---|---|")
     pairs = [_pair(options, number) for number in range(options.pairs)]
     ratio = median(having.step_seconds / without.step_seconds for without, having in pairs)
-    cost = fmean(having.checkpoint_seconds for _, having in pairs)
+    costs = [cost for _, having in pairs for cost in having.checkpoint_seconds]
     step = median(outcome.step_seconds for pair in pairs for outcome in pair)
     print(f"ratio of whole runs, median: {ratio:.4f}")
+    least, most = (100 * bound / step / options.every for bound in median_interval(costs))
     print(
-        f"by the steps after one, a checkpoint costs the time of {cost / step:.2f} training steps: "
-        f"{100 * cost / step / options.every:.2f} % of the time"
+        f"by the steps after {len(costs)} checkpoints they cost "
+        f"{100 * median(costs) / step / options.every:.2f} % of the time, median, within "
+        f"{least:.2f} and {most:.2f} % at 95 %"
     )
 
 
@@ -111,7 +123,7 @@ def _pair(options: argparse.Namespace, number: int) -> tuple[Outcome, Outcome]:
     print(
         f"| {without.step_seconds:.4f} | {having.step_seconds:.4f} | "
         f"{having.step_seconds / without.step_seconds:.4f} | {having.printed} | "
-        f"{1000 * having.checkpoint_seconds:.0f} |",
+        f"{1000 * median(having.checkpoint_seconds):.0f} |",
         flush=True,
     )
     return without, having
