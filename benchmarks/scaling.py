@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--parameters", type=int, default=3_300_000, help="values of a version")
     add("--batch-size", type=int, default=128, help="images of a batch")
     add("--image-values", type=int, default=784, help="values of an image")
-    add("--outstanding", type=int, default=2, help="tickets granted to an attacker at once")
+    add("--outstanding", type=int, help="tickets granted to an attacker at once, else by its speed")
     add("--poll-ms", type=float, default=0.5, help="pause between polls while a device is busy")
     return parser
 

@@ -146,8 +146,9 @@ class StalenessConfig(Section):
     """Training steps from one broadcast of the parameters to the next."""
     trainer_steps: Count = 0
     """How many of the last attack steps the trainer runs on its current parameters."""
-    outstanding: AtLeastOne = 2
-    """Tickets granted to one attacker and not yet consumed; does not change the result."""
+    outstanding: AtLeastOne | Literal["auto"] = "auto"
+    """Tickets granted to one attacker and not yet consumed, at most; auto: 2 for the slowest, and
+    for a faster one as many more as it is faster. Does not change the result."""
     trainer_crafts: bool = True
     """Whether the trainer crafts batches of its own while the attackers cannot feed it. Where no
     attacker can craft one, as on a single rank, it always does; does not change the result."""
@@ -159,6 +160,11 @@ class StalenessConfig(Section):
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
+
+    @property
+    def credit(self) -> int | None:
+        """Most tickets of an attacker; None: by its speed."""
+        return None if self.outstanding == "auto" else self.outstanding
 
     def rule(self) -> StalenessRule:
         """The staleness rule of this section."""

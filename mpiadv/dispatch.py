@@ -174,8 +174,8 @@ class Dispatcher:
     """The trainer's book: grants, ready batches, own crafting.
 
     Held by construction: tickets are consumed exactly once and in order; at most
-    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker, and
-    `max_staleness + 1` in all, are granted and not yet both consumed and returned.
+    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker (None: by its
+    speed), and `max_staleness + 1` in all, are granted and not yet both consumed and returned.
 
     A ticket may be with several ranks, the first copy counts and all are identical: a late
     attacker's tickets are granted again, and one that is too slow to take part is tried from time
@@ -190,7 +190,7 @@ class Dispatcher:
         rule: StalenessRule,
         *,
         attackers: list[int],
-        outstanding: int,
+        outstanding: int | None,
         num_tickets: int,
         first_ticket: int = 0,
         mode: StalenessMode = StalenessMode.FIXED,

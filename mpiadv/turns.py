@@ -34,6 +34,9 @@ ROOM_FOR_ATTACKERS = 0.8
 In simulations of 2 and 4 ranks with a credit of 8 tickets each, 1 cost 6 % of the speed and 0.8
 next to nothing."""
 
+USUAL_CREDIT = 2
+"""Tickets that an attacker as slow as the slowest may have: one in work, and the next."""
+
 RETRY_STEPS = 200
 """Training steps between two trials of an attacker that is too slow."""
 
@@ -77,10 +80,18 @@ class Turns:
 
     A ticket is owed until it is returned, and charged until it is both returned and consumed. An
     attacker is late from when training had to go on without it until it returns a batch.
+
+    None is charged more than `outstanding` tickets. Where that is None the credit goes by speed:
+    while the slowest crafts one ticket the others craft several, none of which is consumed before.
     """
 
     def __init__(
-        self, attackers: Sequence[int], *, outstanding: int, window: int, trainer_crafts: bool
+        self,
+        attackers: Sequence[int],
+        *,
+        outstanding: int | None,
+        window: int,
+        trainer_crafts: bool,
     ) -> None:
         self.pace = Pace()
         self.num_charged = 0
@@ -196,14 +207,16 @@ class Turns:
         if self.num_charged >= self._room(rate):
             return None
         per_ticket = self._seconds_per_ticket(rate)
+        has_credit = self._with_credit(team)
         until = {
-            a: self._seconds_until_crafted(a, step, per_ticket)
+            a: self._seconds_until_crafted(a, step, per_ticket, a in has_credit)
             for a in team
-            if self._can_be_counted_on(a, step) and ticket not in self._owed[a]
+            # Or it gets some when the tickets before the next are consumed.
+            if (a in has_credit or max(self._charged[a]) >= step) and ticket not in self._owed[a]
         }
         needed = (ticket - step) * per_ticket
         latest = max(needed, WORTH_WAITING * min(until.values(), default=0.0))
-        able = [a for a in until if self._has_credit(a) and until[a] <= latest]
+        able = [a for a in until if a in has_credit and until[a] <= latest]
         turns = {a: self._turn(a, step, per_ticket) for a in able}
         return min(able, key=lambda a: (turns[a], a), default=None)
 
@@ -240,18 +253,21 @@ class Turns:
             return (train + own) / (1 + rate * own)
         return max(train, 1 / rate) if rate else own
 
-    def _can_be_counted_on(self, attacker: int, step: int) -> bool:
-        """Whether it has credit, or gets some when the tickets before the next are consumed."""
-        return self._has_credit(attacker) or max(self._charged[attacker]) >= step
+    def _with_credit(self, team: Sequence[int]) -> set[int]:
+        """Those of a team, the fastest first, that may be charged with one more ticket."""
+        if self._outstanding is not None:
+            return {a for a in team if len(self._charged[a]) < self._outstanding}
+        seconds = {a: self.pace.craft_seconds(a) for a in team}
+        longest = USUAL_CREDIT * max(seconds.values(), default=0.0)
+        return {a for a in team if len(self._charged[a]) < round(longest / seconds[a])}
 
-    def _has_credit(self, attacker: int) -> bool:
-        return len(self._charged[attacker]) < self._outstanding
-
-    def _seconds_until_crafted(self, attacker: int, step: int, seconds_per_ticket: float) -> float:
+    def _seconds_until_crafted(
+        self, attacker: int, step: int, seconds_per_ticket: float, has_credit: bool
+    ) -> float:
         """Estimate of when it would have crafted one ticket more, after all that it owes."""
         one = self.pace.craft_seconds(attacker)
         free_in = len(self._owed[attacker]) * one
-        if not self._has_credit(attacker):
+        if not has_credit:
             oldest = min(self._charged[attacker])
             free_in = max(free_in, (oldest - step) * seconds_per_ticket)
         return free_in + one

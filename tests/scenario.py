@@ -33,7 +33,7 @@ class Scenario:
     rule: StalenessRule
     num_attackers: int
     num_tickets: int = 60
-    outstanding: int = 2
+    outstanding: int | None = 2
     mode: StalenessMode = StalenessMode.FIXED
     trainer_crafts: bool = True
     num_steps: int = 8

@@ -65,7 +65,7 @@ def scenarios(
         rule=draw(rules(largest_trainer_steps=min(4, num_steps))),
         num_attackers=num_attackers,
         num_tickets=draw(st.integers(1, 60)),
-        outstanding=draw(st.integers(1, 4)),
+        outstanding=draw(st.none() | st.integers(1, 4)),
         mode=draw(modes),
         trainer_crafts=draw(st.booleans()),
         num_steps=num_steps,

@@ -28,11 +28,10 @@ def scenario(rule: StalenessRule, slowness: dict[int, float], **others: object) 
         num_attackers=len(slowness),
         slowness=slowness,
         num_tickets=400,
-        outstanding=8,
         jitter=0.05,
         broadcast=(0.5, 3.0),
         overdue=2500.0,
-        **others,  # type: ignore[arg-type]
+        **{"outstanding": 8, **others},  # type: ignore[arg-type]
     )
 
 
@@ -49,9 +48,13 @@ def shares(observed: Observed) -> dict[int, float]:
 
 
 @each_rule
-def test_tickets_are_shared_by_speed_and_no_speed_is_lost(rule: StalenessRule) -> None:
+@pytest.mark.parametrize("outstanding", [8, None])
+def test_tickets_are_shared_by_speed_and_no_speed_is_lost(
+    rule: StalenessRule, outstanding: int | None
+) -> None:
     slowness = {rank: 4 / speed for rank, speed in SPEEDS.items()}
-    observed = simulate(scenario(rule, slowness, attack_step=9.0, train=16.0, trainer_crafts=False))
+    work = {"attack_step": 9.0, "train": 16.0, "trainer_crafts": False}
+    observed = simulate(scenario(rule, slowness, outstanding=outstanding, **work))
     at_best = 8 * 9.0 * 4 / sum(SPEEDS.values())
     assert at_best / ticket_time(observed) >= 0.9
     shared = shares(observed)
@@ -73,10 +76,10 @@ def test_attacker_that_is_far_slower_costs_next_to_nothing(
 
 
 @each_rule
-@pytest.mark.parametrize("outstanding", [2, 3, 8])
+@pytest.mark.parametrize("outstanding", [2, 3, 8, None])
 @pytest.mark.parametrize("ranks", [2, 4, 8, 9])
 def test_more_credit_costs_equal_attackers_no_speed(
-    rule: StalenessRule, outstanding: int, ranks: int
+    rule: StalenessRule, outstanding: int | None, ranks: int
 ) -> None:
     equal = scenario(rule, {rank: 1.0 for rank in range(1, ranks)})
     at_best = min(ranks, 1 + 8 * equal.attack_step / equal.train)
@@ -106,7 +109,7 @@ def test_attacker_that_was_slow_for_a_while_takes_part_again(others: int) -> Non
     assert last[1] > 0.2 * last.total()
 
 
-def book(*attackers: int, outstanding: int = 8) -> Dispatcher:
+def book(*attackers: int, outstanding: int | None = 8) -> Dispatcher:
     """Of attackers that take 8 s for a batch, where training on one takes 1 s."""
     dispatcher = Dispatcher(
         RULES["constant"],
@@ -137,6 +140,17 @@ def make_slow(dispatcher: Dispatcher, attacker: int, seconds: float) -> None:
 def test_equal_attackers_take_turns_through_the_whole_window() -> None:
     given = grants(book(1, 2, 3, 4))
     assert given == {a: list(range(a - 1, 17, 4)) for a in (1, 2, 3, 4)}
+
+
+def test_credit_by_speed_spans_the_same_time_for_all() -> None:
+    dispatcher = book(1, 2, 3, outstanding=None)
+    make_slow(dispatcher, 2, 24.0)
+    given = grants(dispatcher)
+    assert {attacker: len(tickets) for attacker, tickets in given.items()} == {1: 6, 2: 2, 3: 6}
+
+
+def test_equal_attackers_get_two_tickets_each_where_credit_goes_by_speed() -> None:
+    assert grants(book(1, 2, 3, outstanding=None)) == {1: [0, 3], 2: [1, 4], 3: [2, 5]}
 
 
 def test_attacker_too_slow_for_the_window_gets_only_a_copy_of_what_another_crafts() -> None:

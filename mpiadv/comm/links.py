@@ -35,7 +35,7 @@ class LinkShape:
     """Sizes of the buffers on both ends of a link.
 
     `parameter_bytes` counts the flat parameters and buffers of the model, `num_versions` how many
-    published versions a rank may hold, `outstanding` how many batches an attacker may owe.
+    published versions a rank may hold, `outstanding` how many batches an attacker may owe at most.
     """
 
     batch: BatchShape

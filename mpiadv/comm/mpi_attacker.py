@@ -57,7 +57,10 @@ class MpiAttackerLink:
         self._free_parameters = deque(
             ParameterSlot(shape.parameter_bytes, allocate) for _ in range(num_own)
         )
-        self._free_batches = [BatchSlot(shape.batch, allocate) for _ in range(shape.outstanding)]
+        self._shape = shape
+        self._allocate = allocate
+        self._num_batches = 0
+        self._free_batches: list[BatchSlot] = []
         self._word = np.zeros(1, GRANT_MESSAGE)
         self._awaiting_parameters = False
         self._await_parameters()
@@ -81,6 +84,10 @@ class MpiAttackerLink:
         self._await_parameters()
 
     def free_batch_slot(self) -> BatchSlot | None:
+        if not self._free_batches and self._num_batches < self._shape.outstanding:
+            # One or two are enough, unless the trainer is far away.
+            self._num_batches += 1
+            return BatchSlot(self._shape.batch, self._allocate)
         return self._free_batches.pop() if self._free_batches else None
 
     def send(self, slot: BatchSlot) -> None:

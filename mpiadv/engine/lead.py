@@ -244,7 +244,7 @@ class Lead:
         dispatcher = Dispatcher(
             setup.plan.rule,
             attackers=link.attackers,
-            outstanding=setup.config.staleness.outstanding,
+            outstanding=setup.config.staleness.credit,
             num_tickets=setup.config.training.num_steps,
             first_ticket=self._desk.first_step,
             mode=mode,

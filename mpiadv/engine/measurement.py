@@ -89,14 +89,14 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
     )
 
 
-def buffers(shape: LinkShape, *, window: int, attackers: int, hosts: int) -> Buffers:
+def buffers(shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int) -> Buffers:
     """What the links hold where attackers keep up; on the trainer's host those have one version."""
-    num_batches = min(window, shape.outstanding * attackers)
+    num_batches = min(window, credit * attackers)
     versions = shape.num_versions + SPARE_BROADCASTS
     own_versions = shape.num_versions + 1 if hosts > 1 else 1
     return Buffers(
         trainer=versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
-        attacker=own_versions * shape.parameter_bytes + shape.outstanding * shape.batch.num_bytes,
+        attacker=own_versions * shape.parameter_bytes + credit * shape.batch.num_bytes,
     )
 
 

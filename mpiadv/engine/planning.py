@@ -17,6 +17,7 @@ from mpiadv.forecast.limits import Choice
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
 from mpiadv.models import FlatState
+from mpiadv.turns import USUAL_CREDIT
 
 OVERHEAD_SECONDS = 0.0003
 """The trainer's own time per step, for messages, decisions and the log: see benchmarks."""
@@ -61,6 +62,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     held = buffers(
         shape,
         window=job.rule.window,
+        credit=job.outstanding or USUAL_CREDIT,
         attackers=ranks[-1] - 1,
         hosts=network.num_hosts(ranks[-1]),
     )
@@ -108,7 +110,7 @@ def _job(setup: Setup, measured: Measured, where: Where) -> Job:
         craft_seconds=where.craft_seconds or measured.craft_seconds,
         train_seconds=where.train_seconds or measured.train_seconds,
         num_steps=setup.config.training.num_steps,
-        outstanding=staleness.outstanding,
+        outstanding=staleness.credit,
         mode=StalenessMode(staleness.mode),
         trainer_crafts=staleness.trainer_crafts,
         version_bytes=measured.version_bytes,

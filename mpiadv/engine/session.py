@@ -68,7 +68,7 @@ class Setup:
             parameter_bytes=parameter_bytes,
             # A probe may hold the version of its ticket after the ring has let it go.
             num_versions=self.plan.rule.num_versions + (self.config.log.fresh_every > 0),
-            outstanding=self.config.staleness.outstanding,
+            outstanding=self.config.staleness.credit or self.plan.rule.window,
         )
 
     def settings_at(self, step: int) -> AttackSettings:

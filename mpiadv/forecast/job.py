@@ -20,7 +20,8 @@ class Job:
     train_seconds: float
     """The trainer's time for a batch: its own attack steps and the training step."""
     num_steps: int
-    outstanding: int
+    outstanding: int | None
+    """Tickets that an attacker may have; None: by its speed."""
     mode: StalenessMode = StalenessMode.FIXED
     trainer_crafts: bool = True
     version_bytes: int = 0

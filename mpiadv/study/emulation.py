@@ -316,7 +316,7 @@ def _shape(scenario: Scenario) -> LinkShape:
         ),
         parameter_bytes=scenario.value_bytes * scenario.num_parameters,
         num_versions=rule.num_versions,
-        outstanding=scenario.outstanding,
+        outstanding=scenario.outstanding or rule.window,
     )
 
 

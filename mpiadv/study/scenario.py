@@ -28,7 +28,8 @@ class Scenario:
     max_staleness: int
     final_staleness: int
     publish_every: int
-    outstanding: int
+    outstanding: int | None
+    """Most tickets of an attacker; None: by its speed."""
     warmup_steps: int
     """Training steps before the measured ones."""
     measured_steps: int
