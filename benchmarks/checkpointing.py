@@ -3,7 +3,7 @@
 The program as users run it, with `configs/mnist.yaml` on random images, one thread per rank. Tells
 the ratio of the seconds per step, what the run itself prints, and, finer than what other programs
 on the machine let a ratio of whole runs be, how much longer the steps right after a checkpoint
-take than the other steps of the same run.
+take than as many right before it.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _seconds_after_checkpoints(
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Between which two of the values the median of all there could be lies, at 95 %."""
+    """Two of the values between which the true median lies, at about 95 % from ten values on."""
     ordered = sorted(values)
     count = max(0, int(len(ordered) / 2 - sqrt(len(ordered))))
     return ordered[count], ordered[-1 - count]
@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--pairs", type=int, default=2, help="runs with, and runs without")
     options = parser.parse_args()
+    if options.steps < 3 * options.every + LAST_STEPS:
+        parser.error(f"--steps {options.steps}: expected a few times --every {options.every}")
     print(f"checkpoints every {options.every} steps, {options.ranks} ranks, {options.steps} steps")
     print("| without, s per step | with | ratio | with, as the run prints it | a checkpoint, ms |")
     print("|---|---|---|---|---|")
@@ -110,7 +112,7 @@ def main() -> None:
     print(
         f"by the steps after {len(costs)} checkpoints they cost "
         f"{100 * median(costs) / step / options.every:.2f} % of the time, median, within "
-        f"{least:.2f} and {most:.2f} % at 95 %"
+        f"{least:.2f} and {most:.2f} % at about 95 %"
     )
 
 

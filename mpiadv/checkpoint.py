@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: i
     path = folder / f"checkpoint-{step:09d}.pt"
     replaced = _digests(path) if path.exists() else []
     with whole_file(path) as temporary:
-        digest = _save(payload, temporary)
+        digest = _save(payload, temporary)  # on disk, as it has to be before its checksum
         _write_digests(path, [*replaced, digest])
     if replaced:
         _write_digests(path, [digest])
@@ -121,7 +121,7 @@ class _HashingWriter:
         self.failure: OSError | None = None
         self._file = file
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.digest.update(data)
         try:
             return self._file.write(data)

@@ -148,7 +148,7 @@ class StalenessConfig(Section):
     """How many of the last attack steps the trainer runs on its current parameters."""
     outstanding: AtLeastOne | Literal["auto"] = "auto"
     """Tickets granted to one attacker and not yet consumed, at most; auto: 2 for the slowest, and
-    for a faster one as many more as it is faster. Does not change the result."""
+    2 n for one that is n times as fast. Does not change the result."""
     trainer_crafts: bool = True
     """Whether the trainer crafts batches of its own while the attackers cannot feed it. Where no
     attacker can craft one, as on a single rank, it always does; does not change the result."""
@@ -392,6 +392,9 @@ def _first_line(error: ValidationError) -> str:
         return what
     if first["type"] == "model_type":
         what = "expected a section of settings, not one value"
+    for other in error.errors()[1:]:
+        if other["type"] == "literal_error" and other["loc"][:2] == first["loc"][:2]:
+            what += f", or {other['ctx']['expected']}"
     suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
     return f"{key}={first['input']!r}: {what[0].lower()}{what[1:]}{suffix}"
 

@@ -11,7 +11,7 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """What asks a run to end."""
 
-_HEARD = b"mpiadv: asked to end: the ranks do as soon as they can; asked once more, at once\n"
+_HEARD = b"mpiadv: asked to end: the ranks do so in order; a second Ctrl-C ends them at once\n"
 
 
 @dataclass(kw_only=True)
@@ -21,9 +21,9 @@ class Interruption:
     requested: bool = False
 
     def listen(self) -> None:
-        """Note requests from now on, the first Ctrl-C only; for a whole program alone to ask."""
+        """Note requests for the rest of the process; after the first one Ctrl-C ends it at once."""
         for number in SIGNALS:
-            signal.signal(number, self._note_once)
+            signal.signal(number, self._note_first)
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
@@ -34,7 +34,7 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
 
-    def _note_once(self, number: int, frame: FrameType | None) -> None:
+    def _note_first(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         # Who presses Ctrl-C once more does not want to wait.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -63,13 +63,13 @@ class SignalRelay:
             pass_on(signal.SIGUSR1)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.received:
-            with suppress(OSError):
-                os.write(2, _HEARD)  # the stream itself may be in the midst of a line
         # SIGINT and SIGTERM go on as SIGUSR1 the first time: on them `mpirun` kills.
-        asks = number not in self.received
+        is_first, asks = not self.received, number not in self.received
         self.received.add(number)
         self._pass_on(signal.SIGUSR1 if asks else number)
+        if is_first:
+            with suppress(OSError):
+                os.write(2, _HEARD)  # the stream itself may be in the midst of a line
 
 
 @contextmanager

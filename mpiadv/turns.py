@@ -69,6 +69,10 @@ class Pace:
         old = self.train_seconds
         self.train_seconds = seconds if old == 0.0 else old + self._weight * (seconds - old)
 
+    def is_settled(self, rank: int) -> bool:
+        """Whether as many of a rank's batches have been measured as count: the first are slower."""
+        return len(self._recent.get(rank, ())) == NUM_RECENT
+
     def craft_seconds(self, attacker: int) -> float:
         """Seconds per batch; of an unmeasured rank those of the fastest, of all of them 1."""
         known = self._medians.get(attacker)
@@ -81,8 +85,9 @@ class Turns:
     A ticket is owed until it is returned, and charged until it is both returned and consumed. An
     attacker is late from when training had to go on without it until it returns a batch.
 
-    None is charged more than `outstanding` tickets. Where that is None the credit goes by speed:
-    while the slowest crafts one ticket the others craft several, none of which is consumed before.
+    No attacker is charged more than `outstanding` tickets. Where that is None the credit goes by
+    speed: while the slowest crafts one ticket a faster one crafts several, none of which is
+    consumed before the slow one's.
     """
 
     def __init__(
@@ -254,12 +259,13 @@ class Turns:
         return max(train, 1 / rate) if rate else own
 
     def _with_credit(self, team: Sequence[int]) -> set[int]:
-        """Those of a team, the fastest first, that may be charged with one more ticket."""
-        if self._outstanding is not None:
-            return {a for a in team if len(self._charged[a]) < self._outstanding}
-        seconds = {a: self.pace.craft_seconds(a) for a in team}
-        longest = USUAL_CREDIT * max(seconds.values(), default=0.0)
-        return {a for a in team if len(self._charged[a]) < round(longest / seconds[a])}
+        """Those of a team that may be charged with one more ticket."""
+        credit = dict.fromkeys(team, self._outstanding or USUAL_CREDIT)
+        if self._outstanding is None:
+            settled = {a: self.pace.craft_seconds(a) for a in team if self.pace.is_settled(a)}
+            longest = USUAL_CREDIT * max(settled.values(), default=0.0)
+            credit |= {a: round(longest / seconds) for a, seconds in settled.items()}
+        return {a for a in team if len(self._charged[a]) < credit[a]}
 
     def _seconds_until_crafted(
         self, attacker: int, step: int, seconds_per_ticket: float, has_credit: bool

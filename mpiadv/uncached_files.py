@@ -17,21 +17,23 @@ PIECE_BYTES = 2**22
 """What is written at a time: disks take whole blocks, from the start of a page of memory."""
 
 _DIRECT = getattr(os, "O_DIRECT", 0)
+_REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class UncachedFile:
     """A file being written from its start, in place of what was at `path`.
 
-    Its last piece goes through the page cache, and all of it where the file system will have it so.
+    Its last piece goes through the page cache, and all of it where the file system cannot do
+    otherwise. One that could not be written to is not to be written to again.
 
     Raises:
         OSError: no file can be made there.
     """
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = _open(path)
         self._piece = mmap.mmap(-1, PIECE_BYTES)
         self._filled = 0
+        self._descriptor = _open(path)
 
     def write(self, data: bytes | memoryview) -> int:
         """Write bytes, part of them later; returns how many they are.
@@ -84,7 +86,7 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, flags | _DIRECT, 0o666)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in _REFUSALS:
             raise
         return os.open(path, flags, 0o666)
 
@@ -93,8 +95,9 @@ def _write(descriptor: int, data: memoryview) -> int:
     try:
         return os.write(descriptor, data)
     except OSError as error:
-        # Said of larger blocks than a page, and of what is left when part of a piece was written.
-        if error.errno != errno.EINVAL:
+        # A disk of larger blocks than a page refuses a piece, every disk the rest of a partly
+        # written one.
+        if error.errno not in _REFUSALS:
             raise
         _use_cache(descriptor)
         return os.write(descriptor, data)

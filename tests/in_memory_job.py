@@ -31,7 +31,7 @@ class JobShape:
     num_attackers: int
     seed: int = 0
     num_tickets: int = 40
-    outstanding: int = 2
+    outstanding: int | None = 2
     mode: StalenessMode = StalenessMode.FIXED
     trainer_crafts: bool = True
     num_steps: int = 4
@@ -123,7 +123,9 @@ class Job:
         self._at_work: set[int] = set()
         self.network = MemoryNetwork(
             shape.num_attackers,
-            fake_shape(shape.rule, shape.outstanding, probes=shape.fresh_every > 0),
+            fake_shape(
+                shape.rule, shape.outstanding or shape.rule.window, probes=shape.fresh_every > 0
+            ),
             delay=lambda: self.random.random() < 0.3,
             clock=self.clock,
             survives_losses=shape.survives_losses,

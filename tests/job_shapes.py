@@ -21,7 +21,7 @@ def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> Stalen
 SHAPES = {
     "synchronous": JobShape(rule=rule(0, 0, 1), num_attackers=0),
     "constant": JobShape(rule=rule(8, 8, 4), num_attackers=0, outstanding=3),
-    "refreshed": JobShape(rule=rule(16, 4, 4), num_attackers=0),
+    "refreshed": JobShape(rule=rule(16, 4, 4), num_attackers=0, outstanding=None),
     "fresh": JobShape(rule=rule(5, 1, 1), num_attackers=0, outstanding=1),
     "old": JobShape(rule=rule(24, 6, 7), num_attackers=0, outstanding=4),
     "trainer_steps": JobShape(rule=rule(12, 3, 2, 2), num_attackers=0),

@@ -22,7 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         return 75
 
     def launch(
-        ranks: int, arguments: Sequence[str], requests: SignalRelay, *, fault_tolerant: bool
+        ranks: int, arguments: Sequence[str], relay: SignalRelay, *, fault_tolerant: bool
     ) -> int:
         seen.append(("launch", (ranks, list(arguments), fault_tolerant)))
         return 75

@@ -204,6 +204,12 @@ CAUSES = {
     "too_few_ranks": (quick_job(rule(16, 4, 2)), 4, WITHIN_A_HOST, Cause.RANKS),
     "all_that_feed": (quick_job(rule(16, 16, 4)), 8, WITHIN_A_HOST, Cause.TRAINER),
     "small_window": (quick_job(rule(4, 4, 2)), 8, WITHIN_A_HOST, Cause.WINDOW),
+    "credit_by_speed": (
+        quick_job(rule(4, 4, 2), outstanding=None),
+        8,
+        WITHIN_A_HOST,
+        Cause.WINDOW,
+    ),
     "synchronous": (quick_job(rule(0, 0, 1)), 4, WITHIN_A_HOST, Cause.WINDOW),
     "fresh_at_the_end": (quick_job(rule(16, 0, 1)), 8, WITHIN_A_HOST, Cause.FRESHNESS),
     "small_and_fresh": (quick_job(rule(4, 1, 2)), 8, WITHIN_A_HOST, Cause.STALENESS),

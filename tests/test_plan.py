@@ -148,6 +148,10 @@ WORDS = {
         "the window is the limit, 5 tickets in all (max_staleness + 1) and 2 per attacker "
         "(outstanding) for 7 attackers",
     ),
+    "window_and_credit_by_speed": (
+        quick_job(rule(4, 4, 2), outstanding=None), WITHIN_A_HOST,
+        "and 2 per attacker (outstanding=auto, equal ones) for 7 attackers",
+    ),
     "freshness": (
         quick_job(rule(16, 0, 1)), WITHIN_A_HOST,
         "waiting for fresh parameters is the limit, the last attack step takes those of at most "

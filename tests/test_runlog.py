@@ -160,7 +160,7 @@ WRITER = """
 import itertools, os, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from test_runlog import begin, train_row
+from plain_logs import begin, train_row
 log = begin(Path(sys.argv[2]))
 for step in itertools.count():
     log.train(train_row(step))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from disk_faults import fill, largest_file, read_only, replaced_by_a_file, tiny_disk
-from test_runlog import begin, train_row, train_rows
+from plain_logs import begin, train_row, train_rows
 
 from mpiadv.checkpoint import load_newest, save_checkpoint
 from mpiadv.engine import safekeeping

@@ -1,6 +1,7 @@
 """Files written past the page cache: the same bytes, wherever that cannot be, and errors told."""
 
 import errno
+import fcntl
 import os
 import random
 from collections.abc import Callable
@@ -35,6 +36,25 @@ def test_what_is_written_is_there(tmp_path: Path, length: int, most_at_once: int
     assert (tmp_path / "file").read_bytes() == data
 
 
+def test_all_but_the_last_piece_goes_past_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        os.close(os.open(tmp_path / "probe", os.O_WRONLY | os.O_CREAT | os.O_DIRECT))
+    except OSError as error:
+        pytest.skip(f"the file system of {tmp_path} caches all files: {error}")
+    really_write, past = os.write, list[bool]()
+
+    def watched(descriptor: int, data: Any) -> int:
+        past.append(bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT))
+        return really_write(descriptor, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", watched)
+        write(tmp_path / "file", bytes(2 * PIECE_BYTES + 5), most_at_once=PIECE_BYTES)
+    assert past == [True, True, False]
+
+
 def test_longer_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old and long")
     write(tmp_path / "file", b"new", most_at_once=3)
@@ -66,7 +86,8 @@ def refuses_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def writes_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     really_write = os.write
-    monkeypatch.setattr(os, "write", lambda file, data: really_write(file, data[:1_000_001]))
+    # Whole blocks of the disk, but no whole pages.
+    monkeypatch.setattr(os, "write", lambda file, data: really_write(file, data[:1_000_448]))
 
 
 @pytest.mark.parametrize("behaves", [refuses_to_open, refuses_to_write, writes_parts])

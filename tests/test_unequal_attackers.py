@@ -9,7 +9,7 @@ from simulation import Simulation, simulate
 
 from mpiadv.dispatch import Dispatcher, Grant
 from mpiadv.tickets import StalenessRule
-from mpiadv.turns import RETRY_STEPS, Pace
+from mpiadv.turns import NUM_RECENT, RETRY_STEPS, TRAINER, Pace
 
 RULES = {
     "constant": StalenessRule(max_staleness=16, final_staleness=16, publish_every=4),
@@ -120,7 +120,7 @@ def book(*attackers: int, outstanding: int | None = 8) -> Dispatcher:
     )
     dispatcher.pace.trained(1.0)
     for attacker in attackers:
-        dispatcher.pace.crafted(8.0, attacker)
+        make_slow(dispatcher, attacker, 8.0)
     return dispatcher
 
 
@@ -133,7 +133,7 @@ def grants(dispatcher: Dispatcher) -> dict[int, list[int]]:
 
 
 def make_slow(dispatcher: Dispatcher, attacker: int, seconds: float) -> None:
-    for _ in range(3):
+    for _ in range(NUM_RECENT):
         dispatcher.pace.crafted(seconds, attacker)
 
 
@@ -151,6 +151,19 @@ def test_credit_by_speed_spans_the_same_time_for_all() -> None:
 
 def test_equal_attackers_get_two_tickets_each_where_credit_goes_by_speed() -> None:
     assert grants(book(1, 2, 3, outstanding=None)) == {1: [0, 3], 2: [1, 4], 3: [2, 5]}
+
+
+@pytest.mark.parametrize("num_batches", [1, NUM_RECENT - 1])
+def test_first_batches_say_nothing_about_credit(num_batches: int) -> None:
+    dispatcher = Dispatcher(
+        RULES["constant"], attackers=[1, 2, 3], outstanding=None, num_tickets=2000
+    )
+    for rank, seconds in ((TRAINER, 2.0), (1, 8.0), (2, 24.0)):
+        for _ in range(num_batches):
+            dispatcher.pace.crafted(seconds, rank)
+    dispatcher.pace.trained(1.0)
+    grants(dispatcher)
+    assert max(len(dispatcher.charged_to(attacker)) for attacker in (1, 2, 3)) == 2
 
 
 def test_attacker_too_slow_for_the_window_gets_only_a_copy_of_what_another_crafts() -> None:

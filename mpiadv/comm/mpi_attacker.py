@@ -85,7 +85,7 @@ class MpiAttackerLink:
 
     def free_batch_slot(self) -> BatchSlot | None:
         if not self._free_batches and self._num_batches < self._shape.outstanding:
-            # One or two are enough, unless the trainer is far away.
+            # One or two are enough while the trainer takes them.
             self._num_batches += 1
             return BatchSlot(self._shape.batch, self._allocate)
         return self._free_batches.pop() if self._free_batches else None

@@ -90,7 +90,10 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
 
 
 def buffers(shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int) -> Buffers:
-    """What the links hold where attackers keep up; on the trainer's host those have one version."""
+    """What the links hold where attackers are equally fast, and keep up as the trainer does.
+
+    On the trainer's host attackers have one version each.
+    """
     num_batches = min(window, credit * attackers)
     versions = shape.num_versions + SPARE_BROADCASTS
     own_versions = shape.num_versions + 1 if hosts > 1 else 1

@@ -224,9 +224,10 @@ def _network_limit(limit: Limit, plan: Plan) -> str:
 
 
 def _window_limit(limit: Limit, plan: Plan) -> str:
+    by_speed = "" if plan.job.outstanding else "=auto, equal ones"
     return (
         f"the window is the limit, {plan.job.rule.window} tickets in all (max_staleness + 1) and "
-        f"{plan.job.outstanding or USUAL_CREDIT} per attacker (outstanding) for "
+        f"{plan.job.outstanding or USUAL_CREDIT} per attacker (outstanding{by_speed}) for "
         f"{_count(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
     )
 

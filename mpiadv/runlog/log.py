@@ -121,9 +121,9 @@ class RunLog:
     ) -> Self:
         """Go on with a log from a checkpoint with `step` training steps behind it.
 
-        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped; so is
-        what the run told at its end, after `num_steps`, for it has to end once more. The file's
-        attributes stay those of the first start; `attributes` go into `/resumes`. An event
+        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped; so are
+        the evaluation after `num_steps` and the event `end`, for the run has to end once more. The
+        file's attributes stay those of the first start; `attributes` go into `/resumes`. An event
         `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
         begun; so is one whose file is missing.
 

@@ -2,8 +2,10 @@
 
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from types import FrameType
 
 from mpiadv.exit_codes import EXIT_RESUME_ME
@@ -23,6 +25,7 @@ class Attempt:
     is_ended: bool = False
     code: int | None = None
     _process: subprocess.Popen[bytes] | None = None
+    _unsent: deque[int] = field(default_factory=deque)
 
     def listen(self) -> None:
         """From now on signals are noted and passed on."""
@@ -34,6 +37,7 @@ class Attempt:
         if self.is_warned or self.is_ended:
             return EXIT_RESUME_ME
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._pass_on()
         code = self._process.wait()
         self.code = code if code >= 0 else 128 - code
         return self.code
@@ -41,5 +45,12 @@ class Attempt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.is_warned |= number == signal.SIGUSR1
         self.is_ended |= number == signal.SIGTERM
+        self._unsent.append(number)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Send each signal once, also those that came while the process was started."""
         if self._process is not None:
-            self._process.send_signal(number)
+            with suppress(IndexError):  # when the last is taken by a signal in between
+                while True:
+                    self._process.send_signal(self._unsent.popleft())
