@@ -48,6 +48,8 @@ class SignalRelay:
 
     def __init__(self) -> None:
         self.received: set[int] = set()
+        self.is_urgent = False
+        """Whether one was asked a second time: `mpirun` then kills the ranks."""
         self._pass_on: Callable[[int], object] = lambda number: None
 
     @contextmanager
@@ -66,6 +68,7 @@ class SignalRelay:
         # SIGINT and SIGTERM go on as SIGUSR1 the first time: on them `mpirun` kills.
         is_first, asks = not self.received, number not in self.received
         self.received.add(number)
+        self.is_urgent |= not asks and number != signal.SIGUSR1
         self._pass_on(signal.SIGUSR1 if asks else number)
         if is_first:
             with suppress(OSError):

@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
-from mpiadv.exit_codes import EXIT_RESUME_ME, OUTCOME
+from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME, OUTCOME
 from mpiadv.interruption import SignalRelay
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
@@ -145,7 +145,11 @@ def launch(
     code = run(command, environ, relay)
     # Runs listen: a rank of one, or mpirun itself, that dies of a request was only being loaded.
     died_of_it = bool(relay.received) and code == 128 + signal.SIGUSR1
-    return EXIT_RESUME_ME if died_of_it and module is None else code
+    ended_at_once = relay.is_urgent and code not in (EXIT_DONE, EXIT_RESUME_ME)
+    if module is not None or not (died_of_it or ended_at_once):
+        return code
+    print("ended at once: --resume goes on from the newest checkpoint, if there is one", flush=True)
+    return EXIT_RESUME_ME
 
 
 def find_launcher() -> Launcher:
@@ -200,17 +204,20 @@ def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay)
     ) as process:
         assert process.stderr is not None
         relay.reach(process.send_signal)
-        for text in without_repetition(_pieces(process.stderr)):
+        for text in without_repetition(_pieces(process.stderr), lambda: bool(relay.received)):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
         code = process.wait()
     return code if code >= 0 else 128 - code
 
 
-def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def without_repetition(
+    pieces: Iterable[bytes], is_asked_to_end: Callable[[], bool] = lambda: False
+) -> Iterator[bytes]:
     """The `pieces` of standard error, less the boxes in which Open MPI repeats the program.
 
-    In place of the one that tells of a rank that was killed there is a line of ours.
+    In place of the one that tells of a rank that was killed there is a line of ours; none for a
+    rank that did not listen yet when the job was asked to end.
     """
     held: list[bytes] = []
     for piece in pieces:
@@ -223,7 +230,7 @@ def without_repetition(pieces: Iterable[bytes]) -> Iterator[bytes]:
             continue
         held.append(piece)
         if any(len(box) == len(held) for box in boxes):
-            yield from _retold(held)
+            yield from _retold(held, is_asked_to_end=is_asked_to_end())
             held = []
     yield from held
 
@@ -236,7 +243,7 @@ def _boxes_beginning(pieces: Sequence[bytes]) -> list[tuple[bytes, ...]]:
     ]
 
 
-def _retold(box: Sequence[bytes]) -> Iterator[bytes]:
+def _retold(box: Sequence[bytes], *, is_asked_to_end: bool) -> Iterator[bytes]:
     """What is left of a whole box: a line of ours where it tells of a loss, else nothing."""
     if not any(re.fullmatch(_LOSS_BOXES[0][1], line) for line in box):
         return
@@ -245,6 +252,8 @@ def _retold(box: Sequence[bytes]) -> Iterator[bytes]:
         yield from box
     else:
         rank, host, number = (part.decode() for part in loss.groups())
+        if is_asked_to_end and number.startswith(f"{signal.SIGUSR1:d} "):
+            return
         yield (
             f"mpiadv: error: rank {rank} on {host} was ended by signal {number}, and the job with "
             "it: go on with --resume; --fault-tolerant does without a lost attacker\n"

@@ -297,6 +297,33 @@ def test_signal_reaches_mpirun(tmp_path: Path, signals: list[signal.Signals], se
     assert record.read_text() == seen
 
 
+WAIT = "while :; do sleep 0.02; done"
+
+
+def test_request_made_twice_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    process = _launch_with(
+        _program(tmp_path, f"trap '' USR1; trap 'exit 1' INT; touch {began}; {WAIT}")
+    )
+    _wait_for(began, [])
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert process.communicate(timeout=30)[0].startswith("ended at once: --resume goes on ")
+    assert process.returncode == 75
+
+
+def test_only_a_rank_that_dies_of_a_request_is_no_news() -> None:
+    def told(box: str, *, is_asked: bool) -> str:
+        lines = box.encode().splitlines(keepends=True)
+        return b"".join(without_repetition(lines, lambda: is_asked)).decode()
+
+    of_request = LOSS_BOX.replace("9 (Killed)", "10 (User defined signal 1)")
+    assert told(of_request, is_asked=True) == ""
+    assert "was ended by signal 10 (User" in told(of_request, is_asked=False)
+    assert told(LOSS_BOX, is_asked=True) == LOSS.format(host="vm")
+
+
 def _wait_for(record: Path, lines: list[str]) -> None:
     deadline = time.monotonic() + 30
     while not record.exists() or record.read_text().splitlines() != lines:
