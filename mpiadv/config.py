@@ -385,7 +385,8 @@ def _section_type(annotation: Any) -> type[Section] | None:
 
 def _first_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part in _all_names())
+    names = {part for known in _known_keys(Config) for part in known.split(".")}
+    key = ".".join(str(part) for part in first["loc"] if part in names)
     more = error.error_count() - 1
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
@@ -397,7 +398,3 @@ def _first_line(error: ValidationError) -> str:
             what += f", or {other['ctx']['expected']}"
     suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
     return f"{key}={first['input']!r}: {what[0].lower()}{what[1:]}{suffix}"
-
-
-def _all_names() -> set[str]:
-    return {part for key in _known_keys(Config) for part in key.split(".")}

@@ -92,7 +92,7 @@ def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(tmp_path: Path
     for number in (signal.SIGTERM, signal.SIGUSR1):
         completed = _interrupt(words_of(run, **SLOW), number)
         assert completed.returncode == 75
-        assert completed.stderr == ""
+        assert re.fullmatch(r"mpiadv: asked to end: .*\n", completed.stderr)
         assert re.search(
             r"interrupted at step \d+, checkpoint saved: go on with --resume\n$", completed.stdout
         )
@@ -137,6 +137,7 @@ def test_interruption_on_a_full_disk_says_that_its_checkpoint_is_missing(tmp_pat
         completed = finished(process, timeout=60)
     assert completed.returncode == 1
     assert re.fullmatch(
+        r"mpiadv: asked to end: .*\n"
         r"mpiadv: error on rank 0: interrupted at step \d+, and its checkpoint could not be "
         r"written \(File too large\): there is no checkpoint; free space, or whatever it takes, "
         r"then go on with --resume\n",
