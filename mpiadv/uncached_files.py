@@ -10,7 +10,6 @@ import fcntl
 import mmap
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 PIECE_BYTES = 2**22
@@ -65,12 +64,7 @@ class UncachedFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         os.close(self._descriptor)
 
     def _write_piece(self) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from job_shapes import rule
 
 from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.supervision import OVERDUE_FACTOR
@@ -27,15 +28,6 @@ BETWEEN_TWO_HOSTS = Network(
     latency_seconds=0.010,
     copied_bytes_per_second=9e9,
 )
-
-
-def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> StalenessRule:
-    return StalenessRule(
-        max_staleness=largest,
-        final_staleness=final,
-        publish_every=every,
-        trainer_steps=trainer_steps,
-    )
 
 
 def job_of(staleness: StalenessRule, **changes: Any) -> Job:

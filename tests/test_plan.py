@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from job_shapes import rule
 from launching import HERE
 from mpi_runner import finished, started
-from test_forecast import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job, rule
+from test_forecast import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
 
 from mpiadv import plan as command
 from mpiadv.forecast.job import Job, Network

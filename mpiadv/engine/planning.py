@@ -17,7 +17,6 @@ from mpiadv.forecast.limits import Choice
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
 from mpiadv.models import FlatState
-from mpiadv.turns import USUAL_CREDIT
 
 OVERHEAD_SECONDS = 0.0003
 """The trainer's own time per step, for messages, decisions and the log: see benchmarks."""
@@ -62,7 +61,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     held = buffers(
         shape,
         window=job.rule.window,
-        credit=job.outstanding or USUAL_CREDIT,
+        credit=job.credit,
         attackers=ranks[-1] - 1,
         hosts=network.num_hosts(ranks[-1]),
     )

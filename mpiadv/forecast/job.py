@@ -6,6 +6,7 @@ from math import ceil, inf
 
 from mpiadv.dispatch import StalenessMode
 from mpiadv.tickets import StalenessRule
+from mpiadv.turns import USUAL_CREDIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,11 @@ class Job:
     slowness: Mapping[int, float] = field(default_factory=dict)
     """Rank to how many times the usual its attack steps take; ranks left out take once."""
     seed: int = 0
+
+    @property
+    def credit(self) -> int:
+        """Most tickets of an attacker where all are equally fast."""
+        return self.outstanding or USUAL_CREDIT
 
     @property
     def crafting_steps(self) -> int:

@@ -10,7 +10,6 @@ from enum import Enum
 from mpiadv.dispatch import StalenessMode
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
-from mpiadv.turns import USUAL_CREDIT
 
 FALLS_SHORT = 0.95
 """Below this share of the ideal speed-up a job is looked into."""
@@ -171,8 +170,7 @@ def _as_fresh(job: Job) -> Iterator[Changed]:
     """More tickets per attacker; other steps at which versions are published."""
     rule = job.rule
     final, every = rule.final_staleness, rule.publish_every
-    credit = job.outstanding or USUAL_CREDIT
-    for number in range(credit + 1, min(rule.window, 2 * credit + 2) + 1):
+    for number in range(job.credit + 1, min(rule.window, 2 * job.credit + 2) + 1):
         yield {"staleness.outstanding": number}, replace(job, outstanding=number)
     for number in sorted({every // 2, 1} - {0, every}, reverse=True):
         yield _with(job, publish_every=number)
@@ -211,7 +209,7 @@ def _with_room(job: Job, ranks: int) -> Job:
     rule = job.rule
     largest = rule.max_staleness + 4 * ranks
     final = largest if rule.final_staleness == rule.max_staleness else rule.final_staleness
-    outstanding = max(job.outstanding or USUAL_CREDIT, 4)
+    outstanding = max(job.credit, 4)
     wide = replace(rule, max_staleness=largest, final_staleness=final)
     return replace(job, rule=wide, outstanding=outstanding)
 

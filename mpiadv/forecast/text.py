@@ -7,7 +7,6 @@ from typing import Any
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Limit
 from mpiadv.forecast.outlook import Prospect, worth_a_warning
-from mpiadv.turns import USUAL_CREDIT
 
 FORMAT = 1
 """Of the values that `values_of` gives."""
@@ -227,7 +226,7 @@ def _window_limit(limit: Limit, plan: Plan) -> str:
     by_speed = "" if plan.job.outstanding else "=auto, equal ones"
     return (
         f"the window is the limit, {plan.job.rule.window} tickets in all (max_staleness + 1) and "
-        f"{plan.job.outstanding or USUAL_CREDIT} per attacker (outstanding{by_speed}) for "
+        f"{plan.job.credit} per attacker (outstanding{by_speed}) for "
         f"{_count(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
     )
 
