@@ -30,7 +30,7 @@ from mpiadv.evaluation.crafting import gradient_attack
 from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
-from mpiadv.tickets import Purpose, seed_for
+from mpiadv.tickets import Purpose, choose_samples, seed_for
 
 POINTS = 0.3
 BATCH_SIZE = 500
@@ -38,7 +38,7 @@ L2_EPSILON = 2.0
 
 
 class Network:
-    """A trained network, its configuration, and the first test images [N, C, H, W] with labels."""
+    """A trained network, its configuration, and test images [N, C, H, W] with labels."""
 
     def __init__(self, folder: Path, overrides: Sequence[str], num_images: int) -> None:
         subject = read_subject(folder, overrides)
@@ -48,15 +48,20 @@ class Network:
             self.config.model, num_classes=data.num_classes, image_shape=data.image_shape, seed=0
         )
         load_into(self.model, subject)
-        self.images, self.labels = data.test.batch(np.arange(num_images))
+        self.test = data.test
+        self.images, self.labels = self.chosen(num_images)
         self.image_batches = self.images.split(BATCH_SIZE)
         self.label_batches = self.labels.split(BATCH_SIZE)
 
-    def accuracy(self, images: Tensor) -> float:
+    def chosen(self, num_images: int) -> tuple[Tensor, Tensor]:
+        """The images and labels that `mpiadv evaluate --samples` takes."""
+        return self.test.batch(choose_samples(self.test.num_samples, num_images))
+
+    def accuracy(self, images: Tensor, labels: Tensor) -> float:
         """Percent of the images that are classified as labelled."""
         with torch.no_grad():
             seen = torch.cat([self.model(part).argmax(dim=1) for part in images.split(BATCH_SIZE)])
-        return 100 * float((seen == self.labels[: len(images)]).double().mean())
+        return 100 * float((seen == labels).double().mean())
 
     def starts(self, attack: str, norm: str, epsilon: float) -> Iterator[Tensor]:
         """Where `mpiadv evaluate` begins this attack, batch by batch."""
@@ -129,7 +134,7 @@ def _compare_pgd(
         attack(classifier, images, labels, epsilons=epsilon)[1]
         for images, labels in zip(network.image_batches, network.label_batches, strict=True)
     ]
-    there = network.accuracy(torch.cat(crafted))
+    there = network.accuracy(torch.cat(crafted), network.labels)
     agrees = abs(here.accuracy - there) <= POINTS
     _tell(f"PGD-{options.steps}, {norm} {epsilon:g}; foolbox", options.images, here, there, agrees)
     return agrees
@@ -144,11 +149,13 @@ def _auto_attack(network: Network, options: argparse.Namespace) -> bool:
     planned = plan_attacks(["autoattack"], norm="linf", epsilon=epsilon, each_alone=False)
     seed = seed_for(network.config.seed, Purpose.EVALUATION, 0, planned[0].seed_key, 0)
     direct = AutoAttack(network.model, norm="Linf", eps=epsilon, seed=seed, device="cpu")
-    images, labels = network.images[:count], network.labels[:count]
+    images, labels = network.chosen(count)
+    chosen = choose_samples(network.test.num_samples, count).tolist()
+    rows = {index: row for row, index in enumerate(chosen)}
     crafted, _ = direct.run_standard_evaluation(images, labels, batch_size=count)
-    there = network.accuracy(crafted)
+    there = network.accuracy(crafted, labels)
     agrees = math.isclose(here.accuracy, there) and all(
-        np.array_equal(image, crafted[index].numpy()) for index, image in here.broken.items()
+        np.array_equal(image, crafted[rows[index]].numpy()) for index, image in here.broken.items()
     )
     _tell(f"AutoAttack, linf {epsilon:g}; pyautoattack, same bits", count, here, there, agrees)
     return agrees

@@ -41,7 +41,7 @@ class DataConfig(Section):
     batch_size: AtLeastOne = 64
     """Samples per ticket."""
     train_samples: AtLeastOne | None = None
-    """Use only the first so many training samples; null: all."""
+    """Use only so many training samples, the same ones every time; null: all."""
     crop_padding: Count = 0
     """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
     flip: bool = False
@@ -200,7 +200,7 @@ class EvaluationConfig(Section):
     every_steps: Count = 100
     """Training steps between evaluations; 0: only at the end."""
     num_samples: AtLeastOne = 500
-    """Test images of an evaluation during the run."""
+    """Test images of an evaluation during the run; fewer than all are the same ones every time."""
     final_samples: AtLeastOne | None = None
     """Test images of the evaluation at the end; null: all."""
     num_steps: AtLeastOne = 40

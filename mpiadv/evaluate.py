@@ -53,7 +53,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--each-alone": {
         **_FLAG, "help": "start each attack from all images, not from what others left standing",
     },
-    "--samples": {"type": int, "metavar": "N", "help": "only the first N test images"},
+    "--samples": {"type": int, "metavar": "N", "help": "only N test images, the same N always"},
     "--transfer-from": {
         **_REPEATED,
         "metavar": "CHECKPOINT",

@@ -68,6 +68,24 @@ def _permutation(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int6
     return rng.permutation(num_samples)
 
 
+def choose_samples(num_samples: int, wanted: int | None) -> npt.NDArray[np.int64]:
+    """Indices of the samples that stand for all `num_samples` where only `wanted` are taken.
+
+    The first of one frozen permutation, as data sets may be sorted by class: which they are depends
+    on `num_samples` alone, and those of a smaller choice come first in a larger one. None, or
+    `wanted` beyond the end, means all, in their own order.
+    """
+    if wanted is None or wanted >= num_samples:
+        return np.arange(num_samples, dtype=np.int64)
+    return _frozen_permutation(num_samples)[:wanted]
+
+
+@lru_cache(maxsize=4)
+def _frozen_permutation(num_samples: int) -> npt.NDArray[np.int64]:
+    # RandomState: its stream is frozen, that of numpy's newer generators may change.
+    return np.random.RandomState(1).permutation(num_samples).astype(np.int64)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
     """What the trainer decides when it publishes a version, carried in the same message.

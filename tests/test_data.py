@@ -14,6 +14,7 @@ from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, Source, load_data
 from mpiadv.data.lazy import MAX_PREFETCHED, LazySource
 from mpiadv.errors import UserError
+from mpiadv.tickets import choose_samples
 
 
 def everything(source: Source) -> tuple[Tensor, Tensor]:
@@ -62,11 +63,11 @@ def test_source_on_a_device_gives_batches_there() -> None:
     assert (images.device.type, labels.device.type) == ("meta", "meta")
 
 
-def test_train_samples_keeps_the_first_of_the_training_split_only() -> None:
+def test_train_samples_keeps_some_of_the_training_split_only() -> None:
     whole, part = digits(), digits(train_samples=100)
     assert (part.train.num_samples, part.test.num_samples) == (100, 360)
-    rows = np.arange(100)
-    assert torch.equal(part.train.batch(rows)[0], whole.train.batch(rows)[0])
+    chosen = whole.train.batch(choose_samples(1437, 100))
+    assert torch.equal(part.train.batch(np.arange(100))[0], chosen[0])
 
 
 REFUSED = [

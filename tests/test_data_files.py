@@ -17,6 +17,7 @@ from PIL import Image
 from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, load_data
 from mpiadv.errors import UserError
+from mpiadv.tickets import choose_samples
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -51,8 +52,8 @@ def write_mnist(root: Path, name: str = "MNIST") -> Path:
 def test_mnist_is_complete_and_in_its_files_order() -> None:
     if not (SHARED_DATA / "MNIST").is_dir():
         pytest.skip(f"no MNIST in {SHARED_DATA}")
-    data = load("mnist", SHARED_DATA, train_samples=1000)
-    assert (data.train.num_samples, data.test.num_samples) == (1000, 10_000)
+    data = load("mnist", SHARED_DATA)
+    assert (data.train.num_samples, data.test.num_samples) == (60_000, 10_000)
     assert data.train.batch(np.arange(8))[1].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     theirs = torchvision.datasets.MNIST(str(SHARED_DATA), train=False)
     images, labels = data.test.batch(np.arange(10_000))
@@ -224,10 +225,17 @@ def test_image_folder_gives_every_picture_with_its_label(pictures: Path) -> None
     assert [int(level > 90) for level in red] == labels.tolist()
 
 
-def test_first_samples_of_an_image_folder_hold_several_classes(pictures: Path) -> None:
-    data = load("image_folder", pictures, train_samples=4)
-    assert data.train.num_samples == 4
-    assert set(data.train.batch(np.arange(4))[1].tolist()) == {0, 1}
+@pytest.mark.parametrize("name", ["image_folder", "mnist", "cifar10"])
+def test_some_training_samples_are_the_chosen_ones(
+    name: str, pictures: Path, cifar: Path, tmp_path: Path
+) -> None:
+    write_mnist(tmp_path)
+    root, wanted = cifar.parent if name == "cifar10" else tmp_path, 1 if name == "cifar10" else 3
+    whole, part = load(name, root).train, load(name, root, train_samples=wanted).train
+    assert part.num_samples == wanted
+    expected = whole.batch(choose_samples(whole.num_samples, wanted))
+    for ours, theirs in zip(part.batch(np.arange(wanted)), expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_image_size_cuts_a_square_out_of_the_middle(pictures: Path) -> None:

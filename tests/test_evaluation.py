@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.config import AttackConfig
 from mpiadv.evaluation import AttackedImages, Counts, attack_images, evaluate
-from mpiadv.tickets import AttackSettings, Purpose, seed_for
+from mpiadv.tickets import AttackSettings, Purpose, choose_samples, seed_for
 
 
 class _Source:
@@ -88,7 +88,8 @@ def test_losses_are_means_over_the_images() -> None:
     model, source = _model().eval(), _Source()
     counts = _evaluate(model, attack=_attack(num_steps=0, random_start=False))
     with torch.no_grad():
-        expected = F.cross_entropy(model(source.images[:45]), source.labels[:45])
+        chosen = choose_samples(50, 45)
+        expected = F.cross_entropy(model(source.images[chosen]), source.labels[chosen])
     assert counts.natural_loss == pytest.approx(expected.item(), rel=1e-5)
     assert counts.adversarial_loss == counts.natural_loss
     assert counts.adversarial_accuracy == counts.natural_accuracy
@@ -111,8 +112,9 @@ def test_random_start_follows_the_seed() -> None:
 
 def test_batches_draw_different_starts() -> None:
     model, source = _model(), _Source()
-    source.images[10:20] = source.images[:10]
-    source.labels[10:20] = source.labels[:10]
+    first, second = choose_samples(50, 20).reshape(2, 10)
+    source.images[second] = source.images[first]
+    source.labels[second] = source.labels[first]
     counts = evaluate(
         model, source, _attack(), seed=0, num_samples=20, batch_size=10, precision="float32"
     )
@@ -219,9 +221,10 @@ def test_snapshots_differ_by_the_model_alone() -> None:
 
 def test_start_of_a_batch_is_drawn_from_its_published_seed() -> None:
     attack, source = _attack(num_steps=0), _Source()
+    images, labels = source.batch(choose_samples(50, 45)[10:20])
     generator = torch.Generator().manual_seed(seed_for(7, Purpose.EVALUATION, 1))
-    start = attack.start(source.images[10:20], generator)
+    start = attack.start(images, generator)
     with torch.no_grad():
         logits = _model().eval()(start)
-    expected = F.cross_entropy(logits, source.labels[10:20], reduction="none").double().sum()
+    expected = F.cross_entropy(logits, labels, reduction="none").double().sum()
     assert _evaluate(attack=attack).rows[1, 4] == expected.item()

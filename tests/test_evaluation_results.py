@@ -13,7 +13,7 @@ from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.report import show
 from mpiadv.evaluation.results import Findings, Share
-from mpiadv.evaluation.survivors import Assault, attack_share
+from mpiadv.evaluation.survivors import NUM_PLAIN, Assault, attack_share
 from mpiadv.evaluation.verdict import (
     is_weaker,
     large_epsilon,
@@ -46,8 +46,8 @@ def _findings(attacks: list[PlannedAttack], *fates: str) -> Findings:
     A fate that starts with `w` is an image that is wrong without any attack.
     """
     rows = []
-    for fate in fates:
-        row = [1.0, 0.0 if fate[0] == "w" else 1.0]
+    for index, fate in enumerate(fates):
+        row = [float(index), 1.0, 0.0 if fate[0] == "w" else 1.0]
         for letter in fate.removeprefix("w"):
             row += [float(letter in "bs"), float(letter == "b"), 10.0 * (letter != "-")]
         rows.append(row)
@@ -175,7 +175,7 @@ def test_model_that_hides_its_gradient_is_found_out(norm: str, is_masked: bool) 
     )  # fmt: skip
     values = attack_share(assault, _Images()).values
     signs = signs_of_masking(
-        Findings(attacks=(), values=values[:, :2]), Findings(attacks=attacks, values=values)
+        Findings(attacks=(), values=values[:, :NUM_PLAIN]), Findings(attacks=attacks, values=values)
     )
     assert bool(signs) == is_masked
     assert all("a large radius is not enough: " in sign for sign in signs)

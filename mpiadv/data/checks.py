@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.config import DataConfig
+from mpiadv.data.source import Indices
 from mpiadv.errors import UserError
 
 
@@ -20,12 +21,13 @@ def require_arguments(config: DataConfig, known: Collection[str] = ()) -> None:
         )
 
 
-def require_labels(labels: Tensor, num_classes: int, place: str) -> None:
-    """Refuse labels: int64 [N] outside 0..num_classes - 1."""
+def require_labels(labels: Tensor, num_classes: int, place: str, indices: Indices) -> None:
+    """Refuse labels: int64 [N] outside 0..num_classes - 1; `indices` are theirs in the data set."""
     wrong = torch.nonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
-        index = int(wrong[0, 0])
-        raise UserError(label_line(int(labels[index]), num_classes, f"{place}, index {index}"))
+        row = int(wrong[0, 0])
+        here = f"{place}, index {indices[row]}"
+        raise UserError(label_line(int(labels[row]), num_classes, here))
 
 
 def label_line(label: int, num_classes: int, place: str) -> str:

@@ -48,5 +48,4 @@ def _read_split(
         ) from error
     images = torch.from_numpy(np.ascontiguousarray(samples.data.transpose(0, 3, 1, 2)))
     labels = torch.tensor(samples.targets, dtype=torch.int64)
-    source = MemorySource(images[:num_samples], labels[:num_samples])
-    return source, tuple(samples.classes)
+    return MemorySource(images, labels).only(num_samples), tuple(samples.classes)

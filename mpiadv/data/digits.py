@@ -21,9 +21,9 @@ def load_digits(config: DataConfig) -> DataSet:
     """
     require_arguments(config)
     images, labels = _shuffled()
-    end = min(NUM_TRAIN, config.train_samples or NUM_TRAIN)
+    train = MemorySource(images[:NUM_TRAIN], labels[:NUM_TRAIN])
     return DataSet(
-        train=MemorySource(images[:end], labels[:end]),
+        train=train.only(config.train_samples),
         test=MemorySource(images[NUM_TRAIN:], labels[NUM_TRAIN:]),
         num_classes=10,
         image_shape=(1, 8, 8),

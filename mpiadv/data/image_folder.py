@@ -13,6 +13,7 @@ from mpiadv.data.download import root_of
 from mpiadv.data.lazy import LazySource
 from mpiadv.data.source import DataSet
 from mpiadv.errors import UserError
+from mpiadv.tickets import choose_samples
 
 Files = list[tuple[str, int]]
 
@@ -21,8 +22,7 @@ def load_image_folder(config: DataConfig) -> DataSet:
     """`root/train/CLASS/*` and `root/test/CLASS/*` as RGB, decoded by threads ahead of time.
 
     With `arguments: {image_size: S}` the shorter side is resized to S pixels and the middle SxS is
-    cut out; without, all images must have the same size. The files are in one shuffled order, so
-    that the first so many of them hold all classes.
+    cut out; without, all images must have the same size. The files are in one shuffled order.
 
     Raises:
         UserError: a folder is missing or empty, the two splits have different classes, or an image
@@ -34,6 +34,7 @@ def load_image_folder(config: DataConfig) -> DataSet:
     train_files, class_names = _list_files(root / "train")
     test_files, test_names = _list_files(root / "test")
     _require_same_classes(root, class_names, test_names)
+    chosen = choose_samples(len(train_files), config.train_samples)
     image_shape = _read(train_files[0][0], image_size).shape
     channels, height, width = image_shape
 
@@ -42,7 +43,7 @@ def load_image_folder(config: DataConfig) -> DataSet:
         return LazySource(decode, num_samples=len(files), num_workers=config.num_workers)
 
     return DataSet(
-        train=source(train_files[: config.train_samples]),
+        train=source([train_files[row] for row in chosen]),
         test=source(test_files),
         num_classes=len(class_names),
         image_shape=(channels, height, width),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.data.source import Indices, to_unit_range
+from mpiadv.tickets import choose_samples
 
 
 class MemorySource:
@@ -17,6 +18,13 @@ class MemorySource:
     def num_samples(self) -> int:
         """How many samples there are."""
         return len(self._labels)
+
+    def only(self, wanted: int | None) -> "MemorySource":
+        """So many of these samples, by `choose_samples`; None: all."""
+        if wanted is None or wanted >= self.num_samples:
+            return self
+        rows = torch.from_numpy(choose_samples(self.num_samples, wanted))
+        return MemorySource(self._images[rows], self._labels[rows])
 
     def prefetch(self, indices: Indices) -> None:
         """Nothing: all samples are decoded."""

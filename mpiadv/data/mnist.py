@@ -74,7 +74,7 @@ def _read_split(folder: Path, split: str, num_samples: int | None) -> MemorySour
             f"0..{NUM_CLASSES - 1}: {_CURE}"
         )
     pixels = torch.from_numpy(images).unsqueeze(1)
-    return MemorySource(pixels[:num_samples], labels[:num_samples])
+    return MemorySource(pixels, labels).only(num_samples)
 
 
 def _read_idx(path: Path, sample_shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

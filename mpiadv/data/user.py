@@ -16,10 +16,11 @@ from mpiadv.config import DataConfig
 from mpiadv.data.checks import label_line, require_labels, shape_text
 from mpiadv.data.lazy import LazySource
 from mpiadv.data.memory import MemorySource
-from mpiadv.data.source import DataSet, Source
+from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user_samples import read_pair, read_sample, tensor_text
 from mpiadv.errors import UserError, origin_of
 from mpiadv.registry import import_dotted
+from mpiadv.tickets import choose_samples
 
 MAX_MEMORY_BYTES = 2**30
 """Larger sets are not loaded: their samples are read when needed, by several threads."""
@@ -27,11 +28,14 @@ MAX_MEMORY_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """One split as the user's function gave it; `images` and `labels` if they are in memory."""
+    """One split as the user's function gave it; `images` and `labels` if they are in memory.
+
+    `chosen` are the data set's indices of the samples that are used.
+    """
 
     place: str
     dataset: Any
-    num_samples: int
+    chosen: Indices
     image_shape: tuple[int, int, int]
     images: Tensor | None = None
     labels: Tensor | None = None
@@ -79,7 +83,10 @@ def _load_split(
         raise UserError(f"{place}: {origin_of(error)}") from error
     if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], Tensor):
         images, labels = read_pair(result[0], result[1], place)
-        return _in_memory(place, result, images[:limit], labels[:limit])
+        chosen = choose_samples(len(labels), limit)
+        if len(chosen) < len(labels):
+            images, labels = images[chosen], labels[chosen]
+        return _in_memory(place, result, chosen, images, labels)
     return _read_map_style(result, place, limit)
 
 
@@ -97,27 +104,27 @@ def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
             f"{place}: the function returned {type(dataset).__name__}, expected a data set with "
             f"__len__ and __getitem__, or a pair of tensors (images, labels)"
         )
-    num_samples = min(len(dataset), limit or len(dataset))
-    if num_samples == 0:
+    chosen = choose_samples(len(dataset), limit)
+    if len(chosen) == 0:
         raise UserError(f"{place}: has no samples, expected at least one")
     first, _ = read_sample(dataset, 0, place)
     channels, height, width = first.shape
     shape = (channels, height, width)
-    if first.nbytes * num_samples >= MAX_MEMORY_BYTES:
-        return _Split(place=place, dataset=dataset, num_samples=num_samples, image_shape=shape)
-    images = torch.empty(num_samples, *shape, dtype=first.dtype)
-    labels = torch.empty(num_samples, dtype=torch.int64)
-    for index in range(num_samples):
-        images[index], labels[index] = _read_alike(dataset, index, place, first)
-    return _in_memory(place, dataset, images, labels)
+    if first.nbytes * len(chosen) >= MAX_MEMORY_BYTES:
+        return _Split(place=place, dataset=dataset, chosen=chosen, image_shape=shape)
+    images = torch.empty(len(chosen), *shape, dtype=first.dtype)
+    labels = torch.empty(len(chosen), dtype=torch.int64)
+    for row, index in enumerate(chosen.tolist()):
+        images[row], labels[row] = _read_alike(dataset, index, place, first)
+    return _in_memory(place, dataset, chosen, images, labels)
 
 
-def _in_memory(place: str, dataset: Any, images: Tensor, labels: Tensor) -> _Split:
-    num_samples, channels, height, width = images.shape
+def _in_memory(place: str, dataset: Any, chosen: Indices, images: Tensor, labels: Tensor) -> _Split:
+    _, channels, height, width = images.shape
     return _Split(
         place=place,
         dataset=dataset,
-        num_samples=num_samples,
+        chosen=chosen,
         image_shape=(channels, height, width),
         images=images,
         labels=labels,
@@ -169,14 +176,15 @@ def _class_names(train: _Split, num_classes: int) -> tuple[str, ...] | None:
 
 def _source(split: _Split, num_classes: int, num_workers: int) -> Source:
     if split.images is not None and split.labels is not None:
-        require_labels(split.labels, num_classes, split.place)
+        require_labels(split.labels, num_classes, split.place, split.chosen)
         return MemorySource(split.images, split.labels)
     first, _ = read_sample(split.dataset, 0, split.place)
 
-    def decode(index: int) -> tuple[Tensor, int]:
+    def decode(row: int) -> tuple[Tensor, int]:
+        index = int(split.chosen[row])
         image, label = _read_alike(split.dataset, index, split.place, first)
         if not 0 <= label < num_classes:
             raise UserError(label_line(label, num_classes, f"{split.place}, index {index}"))
         return image, label
 
-    return LazySource(decode, num_samples=split.num_samples, num_workers=num_workers)
+    return LazySource(decode, num_samples=len(split.chosen), num_workers=num_workers)

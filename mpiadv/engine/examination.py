@@ -51,7 +51,7 @@ class Wanted:
         overrides: settings as `key.subkey=value`.
         attacks: words for `plan_attacks`; none: PGD as the configuration's `evaluation` has it.
         each_alone: whether each attack starts from all images, not from the survivors.
-        num_samples: the first so many test images; None: all.
+        num_samples: so many test images, by `choose_samples`; None: all.
         transfer_from: networks to craft images on.
         output: a folder for the results; None: beside the network.
         probe: whether to attack a few images more, in search of gradient masking.
@@ -269,7 +269,7 @@ def _probe(bench: Bench) -> Assault | None:
 
 def _gather(world: World, findings: Findings, found: Found) -> list[Example]:
     """The kept images of all ranks, in the order of the images, a batch of them at a time."""
-    indices = np.flatnonzero(findings.first_breaker >= 0)
+    indices = findings.indices[findings.first_breaker >= 0]
     own = {example.index: example for example in found.examples}
     shapes = world.gather(",".join(map(str, next(iter(own.values())).image.shape)) if own else "")
     shape = tuple(int(size) for size in next(filter(None, shapes), "0").split(","))

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.comm.links import Farewell
 from mpiadv.config import AttackConfig, Config
@@ -23,7 +21,7 @@ from mpiadv.engine.trainer import Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.objectives import Batch
 from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
-from mpiadv.tickets import AttackSettings
+from mpiadv.tickets import AttackSettings, choose_samples
 
 
 @dataclass(kw_only=True)
@@ -110,7 +108,7 @@ class Recorder:
 
     def take_snapshot(self, step: int) -> None:
         """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
-        indices = np.arange(snapshot_shape(self.config, self.test)[0])
+        indices = choose_samples(self.test.num_samples, self.config.log.snapshot_images)
         attacked = attack_images(
             self.learner.model,
             self.test,
@@ -193,8 +191,8 @@ def describe(config: Config, counts: Counts) -> str:
 
 def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:
     """Shape of a snapshot's images: [N, C, H, W]."""
-    images, _ = test.batch(np.arange(min(config.log.snapshot_images, test.num_samples)))
-    num_images, channels, height, width = images.shape
+    indices = choose_samples(test.num_samples, config.log.snapshot_images)
+    num_images, channels, height, width = test.batch(indices)[0].shape
     return num_images, channels, height, width
 
 

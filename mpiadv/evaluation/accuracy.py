@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, Precision, forward, input_gradient
-from mpiadv.tickets import Purpose, seed_for
+from mpiadv.tickets import Purpose, choose_samples, seed_for
 
 COLUMNS = (
     "num_samples",
@@ -110,10 +110,10 @@ def evaluate(
     share: tuple[int, int] = (0, 1),
     between_steps: Callable[[], None] = _do_nothing,
 ) -> Counts:
-    """One rank's share of the accuracy and loss on the first `num_samples` images of `source`.
+    """One rank's share of the accuracy and loss on `num_samples` images of `source`.
 
-    The model is attacked in evaluation mode and left as it was. `num_samples` beyond the end of
-    `source` means all of it.
+    Which they are is up to `choose_samples`. The model is attacked in evaluation mode and left as
+    it was.
 
     Args:
         share: (rank, size); rank takes the batches rank, rank + size, ...
@@ -123,7 +123,7 @@ def evaluate(
         Counts with the rows of this rank's batches; add those of the other ranks before reading.
     """
     rank, size = share
-    batches = numbered_batches(min(num_samples, source.num_samples), batch_size)
+    batches = numbered_batches(source, num_samples, batch_size)
     rows = np.zeros((len(batches), len(COLUMNS)))
     with frozen(model):
         for number in range(rank, len(batches), size):
@@ -153,7 +153,7 @@ def evaluate_transfer(
     Images, seeds and counts are those of `evaluate`, so that a model that judges its own examples
     gets the figures of `evaluate`. All models are on one device, and left as they were.
     """
-    batches = numbered_batches(min(num_samples, source.num_samples), batch_size)
+    batches = numbered_batches(source, num_samples, batch_size)
     rows = np.zeros((len(judges), len(batches), len(COLUMNS)))
     with ExitStack() as stack:
         for model in (crafting, *judges):
@@ -213,10 +213,12 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(had_gradient)
 
 
-def numbered_batches(num_samples: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
-    """The indices of the first `num_samples` images, batch by batch: int64 [N] each."""
-    indices = np.arange(num_samples, dtype=np.int64)
-    return [indices[start : start + batch_size] for start in range(0, num_samples, batch_size)]
+def numbered_batches(
+    source: ImageSource, num_samples: int, batch_size: int
+) -> list[npt.NDArray[np.int64]]:
+    """The indices of `num_samples` images that stand for all, batch by batch: int64 [N] each."""
+    indices = choose_samples(source.num_samples, num_samples)
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def load_batch(

@@ -49,14 +49,19 @@ class Findings:
         return len(self.values)
 
     @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """Which of the test images these are: int64 [num_samples]."""
+        return self.values[:, 0].astype(np.int64)
+
+    @property
     def labels(self) -> npt.NDArray[np.int64]:
         """The labels: int64 [num_samples]."""
-        return self.values[:, 0].astype(np.int64)
+        return self.values[:, 1].astype(np.int64)
 
     @property
     def natural_predictions(self) -> npt.NDArray[np.int64]:
         """The classes seen in the natural images: int64 [num_samples], -1 for none."""
-        return self.values[:, 1].astype(np.int64)
+        return self.values[:, 2].astype(np.int64)
 
     @property
     def is_right(self) -> npt.NDArray[np.bool_]:

@@ -72,7 +72,7 @@ def _settings_in(path: Path) -> Any:
 
 def _write_samples(file: h5py.File, findings: Findings) -> None:
     columns = {
-        "index": np.arange(findings.num_samples),
+        "index": findings.indices,
         "label": findings.labels,
         "natural_prediction": findings.natural_predictions,
         "first_breaker": findings.first_breaker,

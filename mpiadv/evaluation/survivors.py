@@ -17,8 +17,9 @@ from mpiadv.evaluation.crafting import Classifier, Try, craft, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.tickets import Purpose, seed_for
 
-NUM_PLAIN = 2
-"""The first columns of `Found.values`: the label, and the class seen in the natural image."""
+NUM_PLAIN = 3
+"""The first columns of `Found.values`: the image's index among the test images, the label, and the
+class seen in the natural image."""
 
 PER_ATTACK = 3
 """Further columns for each attack: whether the image was attacked, whether it was broken, and the
@@ -50,7 +51,8 @@ class Example:
 class Found:
     """What a rank found out: float64 [num_samples, NUM_PLAIN + PER_ATTACK * num_attacks].
 
-    Rows of other ranks' images are zero, so adding the values of all ranks is exact.
+    Rows are in the order of the choice of images. Those of other ranks' images are zero, so adding
+    the values of all ranks is exact.
     """
 
     values: npt.NDArray[np.float64]
@@ -66,7 +68,7 @@ class Assault:
         sources: classifiers by name, for attacks crafted on another one.
         attacks: in the order in which they run.
         seed: of everything random.
-        num_samples: the first so many images.
+        num_samples: so many images, by `choose_samples`.
         batch_size: images per batch; another size draws other random starts.
         keep_examples: whether to keep the image by which each broken one was broken first.
     """
@@ -96,7 +98,7 @@ def attack_share(
     The models have to be frozen and in evaluation mode.
     """
     rank, size = share
-    batches = numbered_batches(min(assault.num_samples, images.num_samples), assault.batch_size)
+    batches = numbered_batches(images, assault.num_samples, assault.batch_size)
     width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
     found = Found(values=np.zeros((sum(map(len, batches)), width)))
     own = range(rank, len(batches), size)
@@ -105,7 +107,9 @@ def attack_share(
         battle = _Battle(assault, number, pixels, labels)
         for attack in range(len(assault.attacks)):
             battle.run(attack, _teller(on_progress, done, len(own)))
-        found.values[batches[number]] = battle.values.cpu().numpy()
+        rows = slice(number * assault.batch_size, (number + 1) * assault.batch_size)
+        found.values[rows] = battle.values.cpu().numpy()
+        found.values[rows, 0] = batches[number]
         found.examples.extend(battle.examples(batches[number]))
     return found
 
@@ -140,7 +144,7 @@ class _Battle:
         self._kept: dict[int, tuple[int, int, Tensor]] = {}
         width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
         self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
-        self.values[:, 0], self.values[:, 1] = labels.double(), natural.double()
+        self.values[:, 1], self.values[:, 2] = labels.double(), natural.double()
 
     def run(self, number: int, on_try: Callable[[str, int, int], None]) -> None:
         """Run an attack, try after try, on the images that its chain left standing."""

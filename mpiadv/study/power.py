@@ -262,7 +262,7 @@ def _table(split: str, curves: Curves) -> Table:
     ]
     return Table(
         title=f"Accuracy by training and attack, {SPLITS[split]} images",
-        caption=f"Percent of the first {count} {SPLITS[split]} images; rows: the attack steps in "
+        caption=f"Percent of {count} {SPLITS[split]} images; rows: the attack steps in "
         "training, columns: those of the attack; in brackets: the network's own training attack. "
         f"{_RULE}",
         headings=["trained with", "natural", *(f"PGD-{k}" for k in steps), "gradients"],

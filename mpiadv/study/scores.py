@@ -27,7 +27,7 @@ class Scoring:
         targets: names of the runs whose networks classify them; `source` itself for a white box.
         split: "test" or "train".
         attack_steps: steps of PGD, each of the configuration's relative step size.
-        num_images: the first so many images; more than there are means all.
+        num_images: so many images, by `choose_samples`; more than there are means all.
     """
 
     source: str
@@ -48,7 +48,7 @@ class ScoreRow:
     norm: str = column("S8", "norm of the attack's ball")
     epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
     step_size: float = column("f8", "step size of the attack, pixels of [0, 1]")
-    images_wanted: int = column("i8", "the first so many images were asked for")
+    images_wanted: int = column("i8", "images asked for; fewer than all are the same ones always")
     num_images: int = column("i8", "images that were attacked")
     natural_accuracy: float = column("f8", "of the target on natural images, 0 to 1")
     adversarial_accuracy: float = column("f8", "of the target on the examples, 0 to 1")

@@ -162,7 +162,7 @@ def _table(grid: Grid, title: str, how: str) -> Table:
     return Table(
         title=title,
         caption=f"Accuracy in percent of the target (rows, by its attack steps k in training) on "
-        f"the first {count} test images, attacked on the source (columns), {how}. In brackets: "
+        f"{count} test images, attacked on the source (columns), {how}. In brackets: "
         f"white box. {_RULE}",
         headings=["target", "natural", *(f"source k = {source}" for source in sources)],
         rows=rows,
