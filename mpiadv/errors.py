@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+_LONGEST_SHOWN = 100
 
 
 class UserError(Exception):
@@ -35,6 +36,12 @@ class NonFiniteLossError(RuntimeError):
 
 class StorageError(RuntimeError):
     """What a run has to leave on disk could not be written; the text says what is there instead."""
+
+
+def shown(value: object) -> str:
+    """What was given, as it would stand in a program, cut where the line would grow too long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def origin_of(error: BaseException) -> str:

@@ -28,6 +28,11 @@ TINY = (
 """Overrides for a run on digits that takes a fraction of a second."""
 
 
+def settled(words: Sequence[str]) -> list[str]:
+    """The words of a command line; of those that set the same, the last one alone."""
+    return list({word.partition("=")[0]: word for word in words}.values())
+
+
 def staleness(largest: int, final: int, every: int, trainer_steps: int = 0) -> tuple[str, ...]:
     """Overrides for a staleness rule."""
     return (

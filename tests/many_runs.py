@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from end_to_end import Start
+from end_to_end import Start, settled
 from small_models import PAUSES
 
 from mpiadv.comm.library import MPI
@@ -51,7 +51,7 @@ def _run(world: World, start: Start, parent: str) -> int:
     is_slow = {"straggler": world.rank == 1, "attacks": True}.get(start.pauses, world.rank > 0)
     os.environ[PAUSES] = start.pauses if is_slow else ""
     with _interruption(start.stop_after) as interruption:
-        return run(world, [*start.argv, f"output={parent}/{start.folder}"], interruption)
+        return run(world, [*settled(start.argv), f"output={parent}/{start.folder}"], interruption)
 
 
 @contextmanager

@@ -114,17 +114,26 @@ CASES: dict[str, tuple[Words, str]] = {
         "unknown setting training.nmu_steps: the nearest known one is training.num_steps",
     ),
     "section_as_value": (
-        _with(training=3),
+        lambda folder: ["training=3", f"output={folder / 'new'}"],
         "training=3: expected a section of settings, not one value",
     ),
     "wrong_type": (
         _with(training__num_steps="many"),
-        "training.num_steps='many': input should be a valid integer, *",
+        "training.num_steps='many': expected a whole number",
     ),
     "out_of_range": (
         _with(attack__epsilon=-1),
         "attack.epsilon=-1: input should be greater than or equal to 0",
     ),
+    "radius_in_bytes": (
+        _with(attack__epsilon=8),
+        "attack.epsilon=8: pixels are in [[]0, 1]: is 8/255 meant?",
+    ),
+    "radius_of_all_images": (
+        _with(attack__norm="l2", attack__epsilon=4),
+        "attack.epsilon=4 reaches every image from every other: those of 16 pixels in *",
+    ),
+    "setting_given_twice": (_line("seed=1", "seed=2"), "'seed=1' and 'seed=2' set the same: *"),
     "not_a_number": (
         _with(attack__epsilon=".nan"),
         "attack.epsilon=nan: input should be a finite number",
@@ -166,11 +175,11 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "override_of_a_value": (
         _line("seed.x=3"),
-        "seed={'x': 3}: input should be a valid integer*",
+        "seed={'x': 3}: expected a whole number",
     ),
     "override_malformed": (
         _line("seed=[3"),
-        "override 'seed=[3': '[3' is not a valid YAML value",
+        "override 'seed=[3': '[3' is not a valid YAML value: line 1, column 3: *",
     ),
     "unknown_option": (_line("--fast"), "unrecognized arguments: --fast: see --help"),
     "no_gpu": (

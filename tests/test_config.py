@@ -1,5 +1,6 @@
 """The configuration: what is read, refused in one line, written back, and counted as the same."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ REFUSED = {
     ),
     "text_for_a_number": (
         {"training": {"num_steps": "many"}},
-        "training.num_steps='many': input should be a valid integer",
+        "training.num_steps='many': expected a whole number",
     ),
     "zero_steps": (
         {"training": {"num_steps": 0}},
@@ -80,6 +81,20 @@ def test_first_of_several_bad_settings_is_named_and_the_others_counted() -> None
 
 
 BAD_FILES = {
+    "the_same_key_twice": (
+        b"seed: 1\nseed: 2\n",
+        "line 2, column 1: the key 'seed' is there twice",
+    ),
+    "in_a_section": (b"attack:\n  norm: l2\n  norm: linf\n", "the key 'norm' is there twice"),
+    "reference": (b"seed: &s 1\nattack: {num_steps: *s}\n", "references (& and *) are not taken"),
+    "laughs": (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "references (& and *)"),
+    "tab": (b"attack:\n\tnorm: l2\n", "line 2, column 1: found character"),
+    "deep": (b"data: {arguments: {a: " + b"[" * 5000, "more than 32 levels"),
+    "many_digits": (b"seed: " + b"1" * 5000, "is not valid YAML: Exceeds the limit"),
+    "huge": (b"# " + b"x" * 2**19, "it has more than 262,144 bytes"),
+    "nul": (b'output: "a\\0b"\n', "a character that is none"),
+    "half_a_pair": (b'output: "\\ud800"\n', "a character that is none"),
+    "a_set": (b"data: {arguments: {a: !!set {x}}}\n", "could not determine a constructor"),
     "broken_yaml": (b"training: [1, 2", "is not valid YAML"),
     "not_text": (b"\xff\xfe\x00", "is not valid YAML"),
     "a_list": (b"- 1\n- 2\n", "expected a mapping of settings, found list"),
@@ -99,6 +114,15 @@ def test_file_that_holds_no_settings_is_refused_by_name(
         load_config(path)
     assert str(path) in str(caught.value) and line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(UserError, match=r"cannot read configuration .*: it is no plain file"):
+        load_config(path)
 
 
 def test_missing_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -138,8 +162,10 @@ BAD_OVERRIDES = {
     "no_key": ("=3", "expected key.subkey=value"),
     "value_is_no_yaml": ("data.root=[", "is not a valid YAML value"),
     "below_a_value": ("data.root.folder=3", "data.root={'folder': 3}"),
+    "empty_name": ("data..root=3", "expected names between dots"),
+    "too_deep": ("data.arguments" + ".a" * 40 + "=3", "expected names between dots"),
+    "key_twice_in_its_value": ("data.arguments={a: 1, a: 2}", "the key 'a' is there twice"),
     "unknown": ("data.rot=3", "unknown setting data.rot: the nearest known one is data.root"),
-    "fraction_of_numbers": ("attack.epsilon=8/255", "attack.epsilon='8/255'"),
 }
 
 
@@ -150,6 +176,55 @@ def test_bad_override_is_refused(override: str, line: str) -> None:
     with pytest.raises(UserError) as caught:
         load_config(None, [override])
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(["seed=1", "seed=1"], id="the_same"),
+        pytest.param(["attack.epsilon=0.1", "attack={num_steps: 3}"], id="a_section_undoes_it"),
+    ],
+)
+def test_setting_given_twice_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="set the same: give one of them"):
+        load_config(None, overrides)
+    assert load_config(None, ["attack={num_steps: 3}", "attack.epsilon=0.1"]).attack.num_steps == 3
+
+
+PIXELS = ("attack.epsilon", "attack.step_size", "evaluation.step_size")
+
+
+@pytest.mark.parametrize("key", PIXELS)
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("'4 / 255'", 4 / 255), ("1/2", 0.5), ("1", 1.0)]
+)
+def test_pixels_are_taken_as_fractions_and_kept_as_numbers(
+    tmp_path: Path, key: str, text: str, value: float
+) -> None:
+    section, name = key.split(".")
+    (tmp_path / "some.yaml").write_text(f"{section}: {{{name}: {text}}}\n")
+    for config in (load_config(tmp_path / "some.yaml"), load_config(None, [f"{key}={text}"])):
+        assert config.model_dump(mode="json")[section][name] == value
+        assert f"{name}: {value}\n" in dump_config(config)
+
+
+@pytest.mark.parametrize("key", PIXELS)
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("8", "=8: pixels are in [0, 1]: is 8/255 meant?"),
+        ("1.5", "=1.5: pixels are in [0, 1]: is 1.5/255 meant?"),
+        ("1000", "=1000: pixels are in [0, 1]: expected at most 1"),
+        ("8/0", "='8/0': expected a number of pixels in [0, 1], or a fraction such as 8/255"),
+        ("8/2/5", "='8/2/5': expected a number of pixels"),
+        ("-8/255", "='-8/255': input should be greater than"),
+    ],
+)
+def test_lengths_that_are_no_pixels_of_0_to_1_are_refused(key: str, text: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(None, [f"{key}={text}"])
+    assert str(caught.value).startswith(f"{key}{line}")
+    assert "\n" not in str(caught.value)
 
 
 def test_override_below_a_value_of_the_file_is_refused(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from end_to_end import (
     Start,
     first_difference,
     run_all,
+    settled,
     staleness,
 )
 from mpi_runner import finished, started, started_mpirun
@@ -408,7 +409,7 @@ SIGNALS = {
 def really_started(
     argv: Sequence[str], ranks: int, pauses: str
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    line = [sys.executable, "-m", "mpiadv.run", *argv]
+    line = [sys.executable, "-m", "mpiadv.run", *settled(argv)]
     if ranks == 1:
         return started(line, env={PAUSES: pauses}, cwd=HERE)
     return started_mpirun(line, ranks=ranks, env={PAUSES: pauses}, cwd=HERE)

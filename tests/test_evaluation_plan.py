@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from mpiadv.errors import UserError
-from mpiadv.evaluation.plan import PROTOCOLS, PlannedAttack, plan_attacks, protocol_of
+from mpiadv.evaluation.plan import (
+    PROTOCOLS,
+    PlannedAttack,
+    plan_attacks,
+    protocol_of,
+    require_within_box,
+)
 
 
 def _plan(*words: str, **changes: Any) -> tuple[PlannedAttack, ...]:
@@ -51,6 +57,21 @@ REFUSED = {
     "negative_radius": ("pgd:epsilon=-1", "attack 'pgd': epsilon='-1': expected a number of "),
     "no_number": ("pgd:epsilon=nan", "attack 'pgd': epsilon='nan': expected a number of "),
     "divided_by_zero": ("pgd:epsilon=8/0", "attack 'pgd': epsilon='8/0': expected a number of "),
+    "radius_in_bytes": (
+        "pgd:epsilon=8",
+        "attack 'pgd': epsilon=8: pixels are in [0, 1]: is 8/255 ",
+    ),
+    "step_in_bytes": ("pgd:step_size=2", "attack 'pgd': step_size=2: pixels are in [0, 1]: is 2/"),
+    "radius_of_all": ("autoattack:epsilon=1.5", "attack 'apgd-ce': epsilon=1.5: pixels are in "),
+    "radius_beyond_all": ("pgd:norm=l2,epsilon=1e300", "attack 'pgd': epsilon='1e300': expected "),
+    "too_many_steps": ("pgd:steps=1000000", "attack 'pgd': steps='1000000': expected a whole num"),
+    "too_many_digits": (f"pgd:steps={'1' * 5000}", "attack 'pgd': steps='111"),
+    "too_many_restarts": (
+        "pgd:restarts=100000000",
+        "attack 'pgd': restarts='100000000': expect",
+    ),
+    "too_many_shifts": ("grid:shifts=100", "attack 'grid': shifts='100': expected a whole number "),
+    "degrees_of_a_circle": ("grid:degrees=361", "attack 'grid': degrees='361': expected a number "),
     "unknown_norm": ("pgd:norm=l3", "attack 'pgd': norm='l3': expected one of linf, l2, l1"),
     "unknown_loss": ("pgd:loss=cwe", "attack 'pgd': loss='cwe': expected one of ce, margin"),
 }
@@ -64,6 +85,17 @@ def test_word_that_makes_no_sense_is_refused_in_one_line(word: str, line: str) -
         _plan(word)
     assert str(refusal.value).startswith(line)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("norm", "diameter"), [("l2", 4.0), ("l1", 16.0)])
+def test_ball_that_holds_every_image_is_refused_where_their_size_is_known(
+    norm: str, diameter: float
+) -> None:
+    (all_of_it,) = _plan(f"pgd:norm={norm},epsilon={diameter}")
+    (less,) = _plan(f"pgd:norm={norm},epsilon={diameter - 0.1}")
+    require_within_box(less, 16)
+    with pytest.raises(UserError, match=f"reaches every image .* at most {diameter:g} apart in"):
+        require_within_box(all_of_it, 16)
 
 
 def test_radius_has_to_come_from_somewhere() -> None:

@@ -1,5 +1,6 @@
 """The evaluation of one trained network on all ranks: read, attack, add up, judge, write."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from mpiadv.errors import UserError
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.picture import draw_worst
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
+from mpiadv.evaluation.plan import PlannedAttack, plan_attacks, require_within_box
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.store import hdf5_path, json_path, require_free, write_results
@@ -131,6 +132,8 @@ def _set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.devic
         each_alone=wanted.each_alone,
         sources=tuple(sources),
     )
+    for attack in attacks:
+        require_within_box(attack, math.prod(data.image_shape))
     _require_auto_attack(attacks, data.num_classes)
     return Bench(
         subject=subject,

@@ -5,6 +5,7 @@ then all ranks hear of it and leave together.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,7 @@ from mpiadv.errors import UserError
 from mpiadv.evaluation import Counts, evaluate
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.objectives import make_objective, num_clean
+from mpiadv.pixels import require_length
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 
 T = TypeVar("T")
@@ -214,6 +216,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         wire_dtype=config.training.wire_dtype,
     )
     attack_num_steps(config.attack)  # refuses an unknown attack
+    _require_within_box(config, math.prod(data.image_shape))
     return Setup(
         config=config,
         world=world,
@@ -224,6 +227,17 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         ),
         plan=plan,
     )
+
+
+def _require_within_box(config: Config, num_pixels: int) -> None:
+    """Refuse a ball that holds every image, or a step that leaves it, as `require_length` does."""
+    lengths = {
+        "attack.epsilon": config.attack.epsilon,
+        "attack.step_size": config.attack.step_size,
+        "evaluation.step_size": config.evaluation.step_size,
+    }
+    for key, pixels in lengths.items():
+        require_length(key, pixels or 0.0, config.attack.norm, num_pixels)
 
 
 def _check_model(setup: Setup) -> None:

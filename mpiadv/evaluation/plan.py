@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.norms import NORMS
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, shown
+from mpiadv.pixels import read_pixels, require_length
 from mpiadv.registry import find_registered
 
 N = TypeVar("N", int, float)
@@ -188,6 +189,18 @@ def plan_attacks(
     return tuple(a if each_alone else dataclasses.replace(a, chain=0) for a in attacks)
 
 
+def require_within_box(attack: PlannedAttack, num_pixels: int | None = None) -> None:
+    """Refuse a ball, or a step, that reaches every image; `num_pixels` as for `require_length`.
+
+    Raises:
+        UserError: naming the attack.
+    """
+    if "epsilon" in KINDS[attack.kind].takes:
+        name = f"attack {attack.kind!r}"
+        require_length(f"{name}: epsilon", attack.epsilon, attack.norm, num_pixels)
+        require_length(f"{name}: step_size", attack.step_size or 0.0, attack.norm, num_pixels)
+
+
 def protocol_of(name: str) -> Protocol:
     """The protocol of a name.
 
@@ -206,7 +219,10 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[PlannedAtt
     if "epsilon" in kind.takes and settings["epsilon"] is None:
         raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
     names = kind.stands_for or (name,)
-    return [PlannedAttack(kind=each, chain=chain, **settings) for each in names]
+    planned = [PlannedAttack(kind=each, chain=chain, **settings) for each in names]
+    for attack in planned:
+        require_within_box(attack)
+    return planned
 
 
 def _setting(attack: str, item: str, kind: Kind) -> tuple[str, Any]:
@@ -220,28 +236,20 @@ def _setting(attack: str, item: str, kind: Kind) -> tuple[str, Any]:
     read, expected = _VALUES[key]
     try:
         return key, read(text)
-    except (ValueError, KeyError):
-        raise UserError(f"attack {attack!r}: {key}={text!r}: expected {expected}") from None
+    except (ValueError, KeyError, OverflowError):
+        raise UserError(f"attack {attack!r}: {key}={shown(text)}: expected {expected}") from None
 
 
-def _whole(text: str) -> int:
-    return _at_least(int(text), 1)
+def _bounded(
+    read: Callable[[str], N], least: float, most: float, what: str
+) -> tuple[Callable[[str], N], str]:
+    def read_bounded(text: str) -> N:
+        value = read(text)
+        if not least <= value <= most:
+            raise ValueError(value)
+        return value
 
-
-def _fraction(text: str) -> float:
-    """A number, or a fraction such as 8/255."""
-    numerator, _, denominator = text.partition("/")
-    return _at_least(float(numerator) / (float(denominator or "1") or float("nan")), 0)
-
-
-def _positive(text: str) -> float:
-    return _at_least(_fraction(text), 1e-30)
-
-
-def _at_least(value: N, least: float) -> N:
-    if not least <= value < float("inf"):
-        raise ValueError(value)
-    return value
+    return read_bounded, what
 
 
 def _one_of(known: Mapping[str, Any]) -> tuple[Callable[[str], str], str]:
@@ -255,9 +263,12 @@ def _one_of(known: Mapping[str, Any]) -> tuple[Callable[[str], str], str]:
 _VALUES: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "norm": _one_of(NORMS),
     "loss": _one_of(LOSSES),
-    "epsilon": (_fraction, "a number of at least 0, or a fraction such as 8/255"),
-    "step_size": (_positive, "a number above 0, or a fraction such as 2/255"),
-    "degrees": (_fraction, "a number of at least 0"),
-    "pixels": (_fraction, "a number of at least 0"),
-    **dict.fromkeys(("steps", "restarts", "angles", "shifts"), (_whole, "a whole number above 0")),
+    "epsilon": _bounded(read_pixels, 0, 1e6, "a number of at least 0, or a fraction such as 8/255"),
+    "step_size": _bounded(read_pixels, 1e-30, 1e6, "a number above 0, or a fraction such as 2/255"),
+    "degrees": _bounded(float, 0, 360, "a number of at least 0 and at most 360"),
+    "pixels": _bounded(float, 0, 10_000, "a number of at least 0 and at most 10,000"),
+    **{
+        key: _bounded(int, 1, most, f"a whole number above 0, at most {most:,}")
+        for key, most in (("steps", 10**5), ("restarts", 10**5), ("angles", 999), ("shifts", 99))
+    },
 }

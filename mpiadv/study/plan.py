@@ -9,10 +9,14 @@ import yaml
 
 from mpiadv.config import Config, override_config, parse_config
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, shown
+from mpiadv.yaml_files import parse_yaml
 
 OF_STUDY = "study."
 """What the names of a study's own settings begin with on the command line."""
+
+_MOST = {"ranks": 1024, "emulated_ranks": 1024, "repeats": 1000, "long_factor": 1000}
+_MOST_OF_OTHERS = 10**7
 
 _ADDS_RUNS = ("long",)
 """A study's own settings that leave its other runs as they are: its folder may be gone on with."""
@@ -75,7 +79,7 @@ def request_of(study: str, preset_name: str, preset: Preset, words: Sequence[str
     others = [word for word in words if not word.startswith(OF_STUDY)]
     config = override_config(preset.base, others)
     ranges = dict(preset.ranges[study])
-    chosen = dict(_range(study, word, ranges) for word in own)
+    chosen = _chosen(study, own, ranges)
     settings = config.identity()
     keys = _changed_keys(others)
     changed = {
@@ -139,8 +143,18 @@ def _set_by_all(runs: Sequence[Run]) -> set[str]:
 
 def _changed_keys(words: Sequence[str]) -> list[str]:
     """The dotted keys that words such as `attack.epsilon=0.2` or `seed=1` name."""
-    trees = [{key: yaml.safe_load(text)} for key, _, text in (w.partition("=") for w in words)]
+    trees = [{key: parse_yaml(text)} for key, _, text in (w.partition("=") for w in words)]
     return [key for tree in trees for key in flatten(tree)]
+
+
+def _chosen(study: str, words: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {}
+    for word in words:
+        name, value = _range(study, word, known)
+        if name in chosen:
+            raise UserError(f"{OF_STUDY}{name} is given twice: give it once")
+        chosen[name] = value
+    return chosen
 
 
 def _range(study: str, word: str, known: Mapping[str, Any]) -> tuple[str, Any]:
@@ -152,33 +166,38 @@ def _range(study: str, word: str, known: Mapping[str, Any]) -> tuple[str, Any]:
             f"{OF_STUDY}{nearest}"
         )
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         value = None
-    if not _fits(value, known[name]):
-        raise UserError(f"{word}: expected {_kind(known[name])}, such as {known[name]}")
+    most = _MOST.get(name, _MOST_OF_OTHERS)
+    if not _fits(value, known[name], most):
+        kind = _kind(known[name], most)
+        raise UserError(f"{shown(word)}: expected {kind}, such as {known[name]}")
     return name, value
 
 
-def _fits(value: Any, example: Any) -> bool:
+def _fits(value: Any, example: Any, most: int) -> bool:
     """Whether `value` is of the kind of `example`; zero fits only where the example holds one."""
     if isinstance(example, list):
+        of_one = min(example)
         return (
-            isinstance(value, list) and bool(value) and all(_fits(v, min(example)) for v in value)
+            isinstance(value, list) and bool(value) and all(_fits(v, of_one, most) for v in value)
         )
     if isinstance(example, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(example, bool)
     if isinstance(example, int):
-        return isinstance(value, int) and value >= min(example, 1)
+        return isinstance(value, int) and min(example, 1) <= value <= most
     if isinstance(example, float):
-        return isinstance(value, int | float) and (value > 0 or value == example == 0)
+        is_number = isinstance(value, int | float) and value <= most
+        return is_number and (value > 0 or value == example == 0)
     return isinstance(value, type(example))
 
 
-def _kind(example: Any) -> str:
+def _kind(example: Any, most: int) -> str:
     if isinstance(example, list):
-        return f"a list of {_KINDS.get(type(example[0]), 'text')}s"
-    return f"a {_KINDS.get(type(example), 'text')}"
+        return f"a list of {_KINDS.get(type(example[0]), 'text')}s up to {most:,}"
+    up_to = f" up to {most:,}" if type(example) in (int, float) else ""
+    return f"a {_KINDS.get(type(example), 'text')}{up_to}"
 
 
 _KINDS = {bool: "true or false", int: "whole number", float: "number"}

@@ -1,24 +1,31 @@
 """The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
 
-import copy
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mpiadv.config.numbers import (
+    MOST_SAMPLES,
+    MOST_STALENESS,
+    MOST_STEPS,
+    AtLeastOne,
+    Count,
+    Fraction,
+    Number,
+    Positive,
+    Radius,
+    Seconds,
+    StepSize,
+)
 from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
+from mpiadv.pixels import require_length
 from mpiadv.tickets import StalenessRule
-from mpiadv.yaml_files import read_settings
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-AtLeastOne = Annotated[int, Field(ge=1)]
+Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
+StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
+Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
+Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 
 class Section(BaseModel):
@@ -38,15 +45,15 @@ class DataConfig(Section):
     """Whether missing files may be downloaded into `root`."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the data set's function."""
-    batch_size: AtLeastOne = 64
+    batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 64
     """Samples per ticket."""
-    train_samples: AtLeastOne | None = None
+    train_samples: Samples | None = None
     """Use only so many training samples, the same ones every time; null: all."""
-    crop_padding: Count = 0
+    crop_padding: Annotated[Count, Field(le=1024)] = 0
     """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
     flip: bool = False
     """Whether images are mirrored left to right at random."""
-    num_workers: AtLeastOne = 2
+    num_workers: Annotated[AtLeastOne, Field(le=1024)] = 2
     """Threads that decode image files ahead of time, per rank."""
 
 
@@ -57,7 +64,7 @@ class ModelConfig(Section):
     """A registered model, `torchvision:NAME`, or a dotted name (`my_package.module:function`)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the model's function."""
-    mean: list[float] | None = None
+    mean: list[Annotated[Number, Field(ge=-1e6, le=1e6)]] | None = None
     """Mean per channel, subtracted first; null: no normalisation."""
     std: list[Positive] | None = None
     """Standard deviation per channel, divided by second; null: no normalisation."""
@@ -76,11 +83,11 @@ class AttackConfig(Section):
     """A registered attack: pgd, fgsm, ufgsm."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball around each image."""
-    epsilon: NonNegative = 0.15
-    """Radius of the ball, in pixels of [0, 1]."""
-    num_steps: Count = 8
+    epsilon: Radius = 0.15
+    """Radius of the ball, in pixels of [0, 1]; also a fraction, 8/255."""
+    num_steps: Annotated[Count, Field(le=10**5)] = 8
     """Attack steps per ticket (pgd)."""
-    step_size: Positive | None = None
+    step_size: StepSize | None = None
     """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
     relative_step_size: Positive = 2.5
     """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
@@ -88,8 +95,14 @@ class AttackConfig(Section):
     """Whether the attack starts at a random point of the ball (pgd)."""
     batch_norm: Literal["eval", "train"] = "eval"
     """Mode of the whole model while it is attacked; its running statistics never change."""
-    epsilon_warmup_steps: Count = 0
+    epsilon_warmup_steps: StepsOrNever = 0
     """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
+
+    @model_validator(mode="after")
+    def _lengths_lie_in_the_box(self) -> Self:
+        require_length("attack.epsilon", self.epsilon, self.norm)
+        require_length("attack.step_size", self.step_size or 0.0, self.norm)
+        return self
 
 
 class ObjectiveConfig(Section):
@@ -114,7 +127,7 @@ class OptimizerConfig(Section):
     """Nesterov momentum (sgd)."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of the moments (adam, adamw)."""
-    weight_decay: NonNegative = 0.0
+    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = 0.0
     """Weight decay, on all parameters."""
 
 
@@ -124,11 +137,11 @@ class ScheduleConfig(Section):
     name: Literal["constant", "multistep", "cosine", "one_cycle"] = "one_cycle"
     """constant; multistep: drops at `milestones`; cosine: falls to 0 along half a cosine;
     one_cycle: rises to the peak, then falls to almost 0 (Smith and Topin 2018)."""
-    milestones: list[AtLeastOne] = Field(default_factory=list)
+    milestones: list[Steps] = Field(default_factory=list)
     """Training steps after which the rate is multiplied by `gamma` (multistep)."""
     gamma: Positive = 0.1
     """Factor at each milestone (multistep)."""
-    rising_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    rising_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     """Share of the run in which the rate rises (one_cycle)."""
 
 
@@ -138,15 +151,15 @@ class StalenessConfig(Section):
     mode: Literal["fixed", "bounded"] = "fixed"
     """fixed: exactly the versions of the ticket rule, same bits always; bounded: the newest
     parameters at hand within the same bounds, not reproducible."""
-    max_staleness: Count = 16
+    max_staleness: Staleness = 16
     """Bound for the first attack step, in training steps."""
-    final_staleness: Count = 2
+    final_staleness: Staleness = 2
     """Bound for the last attack step, in training steps."""
-    publish_every: AtLeastOne = 2
+    publish_every: Annotated[AtLeastOne, Field(le=MOST_STALENESS + 1)] = 2
     """Training steps from one broadcast of the parameters to the next."""
-    trainer_steps: Count = 0
+    trainer_steps: Annotated[Count, Field(le=10**5)] = 0
     """How many of the last attack steps the trainer runs on its current parameters."""
-    outstanding: AtLeastOne | Literal["auto"] = "auto"
+    outstanding: Annotated[AtLeastOne, Field(le=MOST_STALENESS)] | Literal["auto"] = "auto"
     """Tickets granted to one attacker and not yet consumed, at most; auto: 2 for the slowest, and
     2 n for one that is n times as fast. Does not change the result."""
     trainer_crafts: bool = True
@@ -179,7 +192,7 @@ class StalenessConfig(Section):
 class TrainingConfig(Section):
     """Length and numerics of the run."""
 
-    num_steps: AtLeastOne = 400
+    num_steps: Steps = 400
     """Training steps; each consumes one ticket."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
@@ -189,7 +202,7 @@ class TrainingConfig(Section):
     of ranks. The trained model itself is never rounded."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU of the rank's local number where there is one, else the CPU."""
-    threads: AtLeastOne | Literal["auto"] = 1
+    threads: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = 1
     """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
     need the same number."""
 
@@ -197,43 +210,43 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Natural and PGD accuracy on test images, during the run and at its end."""
 
-    every_steps: Count = 100
+    every_steps: StepsOrNever = 100
     """Training steps between evaluations; 0: only at the end."""
-    num_samples: AtLeastOne = 500
+    num_samples: Samples = 500
     """Test images of an evaluation during the run; fewer than all are the same ones every time."""
-    final_samples: AtLeastOne | None = None
+    final_samples: Samples | None = None
     """Test images of the evaluation at the end; null: all."""
-    num_steps: AtLeastOne = 40
+    num_steps: Annotated[AtLeastOne, Field(le=10**5)] = 40
     """PGD steps."""
-    step_size: Positive | None = 0.01
+    step_size: StepSize | None = 0.01
     """PGD step size in pixels of [0, 1]; null: `2.5 * epsilon / num_steps`."""
-    batch_size: AtLeastOne = 500
+    batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
     """Test images per batch; each batch has its own random start."""
 
 
 class LogConfig(Section):
     """The HDF5 log."""
 
-    flush_seconds: Positive = 5.0
+    flush_seconds: Seconds = 5.0
     """Seconds between flushes to disk."""
-    natural_every: Count = 10
+    natural_every: StepsOrNever = 10
     """Tickets between measurements of natural accuracy on the batch; 0: never."""
-    fresh_every: Count = 0
+    fresh_every: StepsOrNever = 0
     """Training steps between batches that are attacked again, wholly on the parameters of their own
     step; a multiple of `staleness.publish_every`; 0: never."""
-    snapshot_every: Count = 0
+    snapshot_every: StepsOrNever = 0
     """Training steps between snapshots: the same test images attacked again; 0: never."""
-    snapshot_images: AtLeastOne = 8
+    snapshot_images: Annotated[AtLeastOne, Field(le=10**4)] = 8
     """How many test images a snapshot attacks."""
 
 
 class CheckpointConfig(Section):
     """Checkpoints, from which `--resume` goes on."""
 
-    every_steps: Count = 100
+    every_steps: StepsOrNever = 100
     """Training steps between checkpoints, the last one after training; 0: only when interrupted.
     One that comes due while the one before is still being written is left out."""
-    keep: AtLeastOne = 2
+    keep: Annotated[AtLeastOne, Field(le=10**6)] = 2
     """How many of the newest checkpoints stay on disk."""
 
 
@@ -242,12 +255,12 @@ class Config(Section):
 
     output: str = "runs/digits"
     """Folder of the run: log, checkpoints, final model."""
-    seed: Count = 0
+    seed: Annotated[Count, Field(le=10**18)] = 0
     """Seed of everything random."""
-    deadline_seconds: Positive = 600.0
+    deadline_seconds: Seconds = 600.0
     """Longest silence of another rank; then the run goes on without it, or ends with an error.
     Also the longest wait for a checkpoint at the end of the run."""
-    overdue_seconds: Positive | None = None
+    overdue_seconds: Seconds | None = None
     """Longest wait for a granted ticket until rank 0 crafts it too; null: ten times the usual
     crafting time, and a second."""
     data: DataConfig = DataConfig()
@@ -261,6 +274,12 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _evaluation_steps_lie_in_the_box(self) -> Self:
+        step_size = self.evaluation.step_size or 0.0
+        require_length("evaluation.step_size", step_size, self.attack.norm)
+        return self
 
     @model_validator(mode="after")
     def _parameters_of_fresh_batches_are_published(self) -> Self:
@@ -294,107 +313,3 @@ def _is_free_to_change(key: str) -> bool:
     return any(
         key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
     )
-
-
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, or take the defaults, apply `key.subkey=value` overrides, validate.
-
-    Raises:
-        UserError: one line naming the first key that is wrong, and what was expected.
-    """
-    return override_config({} if path is None else read_settings(Path(path)), overrides)
-
-
-def override_config(tree: Mapping[str, Any], overrides: Sequence[str]) -> Config:
-    """Apply `key.subkey=value` overrides to a nested mapping, validate. Raises as `load_config`."""
-    changed = copy.deepcopy(dict(tree))
-    for override in overrides:
-        _apply_override(changed, override)
-    return parse_config(changed)
-
-
-def parse_config(tree: Mapping[str, Any]) -> Config:
-    """Validate a nested mapping. Raises UserError as `load_config` does."""
-    _refuse_unknown_keys(tree)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_first_line(error)) from None
-
-
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(
-            f"override {override!r}: expected key.subkey=value; a configuration file comes first"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: {text!r} is not a valid YAML value") from None
-    *parents, last = key.split(".")
-    node = tree
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise UserError(f"override {override!r}: {parent} is a value, not a section")
-        node = child
-    node[last] = value
-
-
-def _refuse_unknown_keys(tree: Mapping[str, Any]) -> None:
-    known = _known_keys(Config)
-    for key in _keys_of(tree, Config):
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise UserError(f"unknown setting {key}: the nearest known one is {nearest[0]}")
-
-
-def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in section.model_fields.items():
-        keys.append(prefix + name)
-        child = _section_type(field.annotation)
-        if child is not None:
-            keys += _known_keys(child, f"{prefix}{name}.")
-    return keys
-
-
-def _keys_of(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> list[str]:
-    """The keys of `tree`, descending only where `section` has a section of that name."""
-    keys = []
-    for name, value in tree.items():
-        keys.append(f"{prefix}{name}")
-        field = section.model_fields.get(str(name))
-        child = _section_type(field.annotation) if field else None
-        if child is not None and isinstance(value, Mapping):
-            keys += _keys_of(value, child, f"{prefix}{name}.")
-    return keys
-
-
-def _section_type(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return None
-
-
-def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    names = {part for known in _known_keys(Config) for part in known.split(".")}
-    key = ".".join(str(part) for part in first["loc"] if part in names)
-    more = error.error_count() - 1
-    what = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return what
-    if first["type"] == "model_type":
-        what = "expected a section of settings, not one value"
-    for other in error.errors()[1:]:
-        if other["type"] == "literal_error" and other["loc"][:2] == first["loc"][:2]:
-            what += f", or {other['ctx']['expected']}"
-    suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
-    return f"{key}={first['input']!r}: {what[0].lower()}{what[1:]}{suffix}"

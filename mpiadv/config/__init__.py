@@ -1,0 +1,26 @@
+"""The configuration of a run: `sections` has every setting, `reading` makes them of words."""
+
+from mpiadv.config.reading import dump_config, load_config, override_config, parse_config
+from mpiadv.config.sections import (
+    AttackConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+
+__all__ = [
+    "AttackConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "dump_config",
+    "load_config",
+    "override_config",
+    "parse_config",
+]
