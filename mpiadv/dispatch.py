@@ -119,14 +119,15 @@ class CraftQueue:
         return None
 
     def _begun(self, ticket: int, versions: Versions) -> Crafting | None:
-        """The ticket with its settings, which its first version carries; None before that."""
+        """The ticket with its settings, once the version that carries them is there."""
         crafting = self._tickets[ticket]
         if crafting.settings is None:
             first = self._rule.first_version(ticket)
             if first not in versions:
                 return None
             crafting.settings = versions[first]
-            crafting.first_version = crafting.last_version = first
+            # Until a step says otherwise: where none is crafted, no version was used.
+            crafting.first_version = crafting.last_version = ticket
         return crafting
 
     def _is_done(self, crafting: Crafting) -> bool:

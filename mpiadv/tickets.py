@@ -103,8 +103,8 @@ class StalenessRule:
 
     A version is named by the number of training steps behind it. Staleness is
     `ticket - version`; it never exceeds `max_staleness`, and that of the last attack step run by
-    the crafting rank never `final_staleness`. The last `trainer_steps` attack steps run on the
-    trainer with its current parameters, when it consumes the ticket.
+    the crafting rank, be it the only one, never `final_staleness`. The last `trainer_steps` attack
+    steps run on the trainer with its current parameters, when it consumes the ticket.
 
     Raises:
         UserError: the numbers would deadlock or make no sense.
@@ -169,7 +169,7 @@ class StalenessRule:
         if step > last:
             return 0
         if last == 0:
-            return self.max_staleness
+            return self.final_staleness
         return self.max_staleness - (self.max_staleness - self.final_staleness) * step // last
 
     def version(self, ticket: int, step: int, num_steps: int) -> int:
@@ -179,7 +179,10 @@ class StalenessRule:
         return self._round_up(ticket - self.lag(step, num_steps))
 
     def first_version(self, ticket: int) -> int:
-        """The version of the first attack step: it carries the ticket's attack settings."""
+        """The version that carries the ticket's attack settings: the oldest that it may use.
+
+        That of its first attack step, except where only one is crafted, or none.
+        """
         return self._round_up(ticket - self.max_staleness)
 
     def newest_startable(self, step: int) -> int:
@@ -190,17 +193,30 @@ class StalenessRule:
         """Whether the trainer publishes its parameters when it reaches `step`."""
         return step % self.publish_every == 0
 
+    def require_steps_for_trainer(self, num_steps: int) -> None:
+        """Refuse a rule by which the trainer runs more attack steps than a ticket has.
+
+        Raises:
+            UserError: it does.
+        """
+        if self.trainer_steps > num_steps:
+            raise UserError(
+                f"staleness.trainer_steps={self.trainer_steps} is more than the attack's "
+                f"{num_steps} step{'s' * (num_steps != 1)}: use staleness.trainer_steps <= "
+                f"{num_steps}"
+            )
+
     def verify(self, ticket: int, *, first: int, last: int, num_steps: int, exact: bool) -> None:
         """Check the versions that a crafted ticket says it used.
+
+        One of which no step is crafted has used none, and says so by its own number.
 
         Raises:
             AssertionError: they break a bound, or with `exact` differ from the rule. This cannot
                 happen; if it does, the run must not go on.
         """
         last_step = max(0, self.crafting_steps(num_steps) - 1)
-        oldest = self.first_version(ticket), self.version(ticket, last_step, num_steps)
-        if self.crafting_steps(num_steps) == 0:
-            oldest = self.first_version(ticket), self.first_version(ticket)
+        oldest = tuple(self.version(ticket, step, num_steps) for step in (0, last_step))
         within = oldest[0] <= first <= last <= ticket and oldest[1] <= last
         if not within or (exact and (first, last) != oldest):
             raise AssertionError(

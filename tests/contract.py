@@ -15,7 +15,7 @@ def contract_lag(rule: StalenessRule, step: int, k: int) -> int:
     if step >= k_crafted:
         return 0
     if k_crafted == 1:
-        return rule.max_staleness
+        return rule.final_staleness
     fall = Fraction((rule.max_staleness - rule.final_staleness) * step, k_crafted - 1)
     return rule.max_staleness - floor(fall)
 

@@ -58,6 +58,16 @@ REFUSED = {
         {"log": {"fresh_every": 1}},
         "log.fresh_every=1 is no multiple of staleness.publish_every=2: use 2",
     ),
+    "more_steps_by_the_trainer_than_there_are": (
+        {"staleness": {"trainer_steps": 100}},
+        "staleness.trainer_steps=100 is more than the attack's 8 steps: use "
+        "staleness.trainer_steps <= 8",
+    ),
+    "steps_by_the_trainer_of_an_attack_that_has_one": (
+        {"staleness": {"trainer_steps": 2}, "attack": {"num_steps": 1}},
+        "staleness.trainer_steps=2 is more than the attack's 1 step: use "
+        "staleness.trainer_steps <= 1",
+    ),
     "final_above_max": (
         {"staleness": {"max_staleness": 4, "final_staleness": 5}},
         "final_staleness=5 exceeds max_staleness=4",

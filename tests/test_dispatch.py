@@ -113,19 +113,23 @@ def test_ticket_has_the_attack_settings_of_its_first_version() -> None:
     queue = queue_of(5)
     published = {0: TWO_STEPS, 2: AttackSettings(num_steps=1, epsilon=0.1)}
     assert queue.next_step({0: TWO_STEPS}) is None
-    assert queue.next_step(published) == AttackStep(ticket=5, step=0, version=2)
+    assert queue.next_step(published) is None, "the only step is the last: it needs version 4"
     assert queue.settings(5) == AttackSettings(num_steps=1, epsilon=0.1)
-    queue.ran(AttackStep(ticket=5, step=0, version=2))
+    published[4] = TWO_STEPS
+    assert queue.next_step(published) == AttackStep(ticket=5, step=0, version=4)
+    assert queue.settings(5) == AttackSettings(num_steps=1, epsilon=0.1)
+    queue.ran(AttackStep(ticket=5, step=0, version=4))
     crafted = queue.pop_crafted(published)
-    assert crafted is not None and (crafted.first_version, crafted.last_version) == (2, 2)
+    assert crafted is not None and (crafted.first_version, crafted.last_version) == (4, 4)
     assert len(queue) == 0
 
 
-def test_ticket_without_crafting_steps_is_crafted_as_soon_as_its_first_version_is_there() -> None:
+def test_ticket_without_crafting_steps_is_crafted_once_its_settings_are_there() -> None:
     queue = queue_of(5)
     assert queue.pop_crafted(versions(0, num_steps=0)) is None
     crafted = queue.pop_crafted(versions(0, 2, num_steps=0))
-    assert crafted is not None and crafted.ticket == 5 and crafted.last_version == 2
+    assert crafted is not None and crafted.ticket == 5
+    assert (crafted.first_version, crafted.last_version) == (5, 5)
 
 
 @pytest.mark.parametrize("step", [0, 2], ids=["again", "too_early"])

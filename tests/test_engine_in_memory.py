@@ -9,6 +9,7 @@ from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
 from mpiadv.dispatch import StalenessMode
+from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.probe import Probed, prober_of
 from mpiadv.engine.trainer import Stop
 from mpiadv.errors import NonFiniteLossError, SilentRankError
@@ -60,11 +61,17 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
     assert [record.step for record in job.records] == list(range(shape.num_tickets))
     for record in job.records:
         ticket, origin = record.ticket, record.origin
-        first = contract_first_version(shape.rule, ticket)
-        settings = shape.settings_at(first)
+        settings = shape.settings_at(contract_first_version(shape.rule, ticket))
         crafted = max(0, settings.num_steps - shape.rule.trainer_steps)
-        last = contract_version(shape.rule, ticket, crafted - 1, settings.num_steps)
-        assert (origin.first_version, origin.last_version) == (first, last if crafted else first)
+        used = [
+            contract_version(shape.rule, ticket, step, settings.num_steps)
+            for step in range(crafted)
+        ]
+        used = used or [ticket]
+        assert (origin.first_version, origin.last_version) == (used[0], used[-1])
+        row, bounds = train_row(record), shape.rule
+        assert 0 <= row.first_staleness <= (bounds.max_staleness if crafted else 0)
+        assert 0 <= row.last_staleness <= (bounds.final_staleness if crafted else 0)
         assert (origin.num_steps, origin.epsilon) == (settings.num_steps, settings.epsilon)
         assert origin.gradient_magnitude == ticket
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}

@@ -167,6 +167,30 @@ WORDS = {
 }  # fmt: skip
 
 
+STALENESS = {
+    "several": (
+        3, 1, r"at the first attack step at most 16, \d+\.\d on average; at the last at most 2, "
+        r"\d\.\d on average; 1 more step by the trainer",
+    ),
+    "one": (1, 0, r"at the only attack step that is crafted at most 2, [12]\.\d on average"),
+    "one_and_two_of_the_trainer": (
+        3, 2, r"at the only attack step that is crafted at most 2, [12]\.\d on average; 2 more "
+        "steps by the trainer",
+    ),
+    "all_by_the_trainer": (
+        3, 3, "none, as no attack step is crafted on published parameters; 3 steps by the trainer",
+    ),
+    "no_attack": (0, 0, "none, as no attack step is crafted on published parameters"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("k", "own", "said"), STALENESS.values(), ids=STALENESS)
+def test_staleness_is_told_of_the_steps_that_are_crafted(k: int, own: int, said: str) -> None:
+    job = replace(quick_job(rule(16, 2, 2, own)), num_attack_steps=k)
+    (line,) = [line for line in lines_of(plan_of(job, WITHIN_A_HOST, [2])) if "staleness: " in line]
+    assert re.fullmatch(f"staleness: {said}", line)
+
+
 @pytest.mark.parametrize(("job", "network", "said"), WORDS.values(), ids=WORDS.keys())
 def test_warning_says_what_the_limit_is_and_that_older_parameters_have_a_price(
     job: Job, network: Network, said: str

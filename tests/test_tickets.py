@@ -37,13 +37,22 @@ def test_lag_and_version_are_those_of_the_definition(
          [16, 14, 12, 10, 8, 6, 4, 2]),
         (StalenessRule(max_staleness=16, final_staleness=4, publish_every=4), 4, [16, 12, 8, 4]),
         (StalenessRule(max_staleness=8, final_staleness=8, publish_every=1), 3, [8, 8, 8]),
-        (StalenessRule(max_staleness=7, final_staleness=0, publish_every=1), 1, [7]),
+        (StalenessRule(max_staleness=7, final_staleness=0, publish_every=1), 1, [0]),
+        (StalenessRule(max_staleness=16, final_staleness=2, publish_every=2), 1, [2]),
+        (StalenessRule(max_staleness=16, final_staleness=2, publish_every=1, trainer_steps=2), 3,
+         [2, 0, 0]),
         (StalenessRule(max_staleness=9, final_staleness=0, publish_every=1, trainer_steps=2), 4,
          [9, 0, 0, 0]),
+        (StalenessRule(max_staleness=9, final_staleness=3, publish_every=1, trainer_steps=4), 4,
+         [0, 0, 0, 0]),
         (StalenessRule(max_staleness=9, final_staleness=3, publish_every=1, trainer_steps=1), 4,
          [9, 6, 3, 0]),
     ],
-    ids=["refreshed", "every_4", "constant", "one_step", "two_on_the_trainer", "last_on_trainer"],
+    ids=[
+        "refreshed", "every_4", "constant", "one_step", "one_step_of_the_default",
+        "one_step_and_two_on_the_trainer", "two_on_the_trainer", "all_on_the_trainer",
+        "last_on_the_trainer",
+    ],
 )  # fmt: skip
 def test_lags_fall_from_the_largest_to_the_final(
     rule: StalenessRule, k: int, lags: list[int]
@@ -61,7 +70,7 @@ def test_versions_are_published_in_time_and_never_go_back(
     assert all(rule.is_published(version) for version in versions)
     assert all(version <= ticket for version in versions)
     assert all(ticket - version <= rule.max_staleness for version in versions)
-    if len(versions) > 1:
+    if versions:
         assert ticket - versions[-1] <= rule.final_staleness
 
 
@@ -134,6 +143,22 @@ def test_refusal_says_what_was_there_and_what_to_do(
     largest, final, every = numbers
     with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
         StalenessRule(max_staleness=largest, final_staleness=final, publish_every=every)
+
+
+@examples(300)
+@given(rules(), TICKETS, STEPS, st.integers(0, 60), st.integers(0, 60))
+def test_versions_that_pass_verification_keep_the_bounds(
+    rule: StalenessRule, ticket: int, k: int, first_staleness: int, last_staleness: int
+) -> None:
+    num_crafted = max(0, k - rule.trainer_steps)
+    used = ticket - first_staleness, ticket - last_staleness
+    try:
+        rule.verify(ticket, first=used[0], last=used[1], num_steps=k, exact=False)
+    except AssertionError:
+        return
+    assert first_staleness <= (rule.max_staleness if num_crafted else 0)
+    assert last_staleness <= (rule.final_staleness if num_crafted else 0)
+    assert last_staleness <= first_staleness
 
 
 RULE = StalenessRule(max_staleness=16, final_staleness=4, publish_every=4)

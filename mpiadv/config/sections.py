@@ -152,13 +152,13 @@ class StalenessConfig(Section):
     """fixed: exactly the versions of the ticket rule, same bits always; bounded: the newest
     parameters at hand within the same bounds, not reproducible."""
     max_staleness: Staleness = 16
-    """Bound for the first attack step, in training steps."""
+    """Bound for every attack step, and the lag of the first of several, in training steps."""
     final_staleness: Staleness = 2
-    """Bound for the last attack step, in training steps."""
+    """Bound for the last attack step before those of the trainer, in training steps."""
     publish_every: Annotated[AtLeastOne, Field(le=MOST_STALENESS + 1)] = 2
     """Training steps from one broadcast of the parameters to the next."""
     trainer_steps: Annotated[Count, Field(le=10**5)] = 0
-    """How many of the last attack steps the trainer runs on its current parameters."""
+    """How many of the last attack steps the trainer runs on its current parameters; at most all."""
     outstanding: Annotated[AtLeastOne, Field(le=MOST_STALENESS)] | Literal["auto"] = "auto"
     """Tickets granted to one attacker and not yet consumed, at most; auto: 2 for the slowest, and
     2 n for one that is n times as fast. Does not change the result."""
@@ -291,6 +291,15 @@ class Config(Section):
                 f"log.fresh_every={fresh} is no multiple of staleness.publish_every={every}: "
                 f"use {working}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trainer_runs_no_more_steps_than_there_are(self) -> Self:
+        if self.attack.name == "pgd":  # how many others take is known where attacks are
+            try:
+                self.staleness.rule().require_steps_for_trainer(self.attack.num_steps)
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return self
 
     def identity(self) -> dict[str, Any]:

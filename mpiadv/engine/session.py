@@ -215,7 +215,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         keep_natural=needs_natural or rule.trainer_steps > 0,
         wire_dtype=config.training.wire_dtype,
     )
-    attack_num_steps(config.attack)  # refuses an unknown attack
+    rule.require_steps_for_trainer(attack_num_steps(config.attack))
     _require_within_box(config, math.prod(data.image_shape))
     return Setup(
         config=config,

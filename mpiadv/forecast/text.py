@@ -174,13 +174,20 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _staleness(plan: Plan) -> list[str]:
-    rule, forecast = plan.job.rule, plan.prospects[-1].forecast
-    return [
-        f"staleness: at the first attack step at most {rule.max_staleness}, "
-        f"{forecast.first_staleness:.1f} on average; at the last at most {rule.final_staleness}, "
-        f"{forecast.last_staleness:.1f} on average"
-        + (f"; {_count(rule.trainer_steps, 'more step')} by the trainer" * (rule.trainer_steps > 0))
-    ]
+    job, rule, forecast = plan.job, plan.job.rule, plan.prospects[-1].forecast
+    last = f"{rule.final_staleness}, {forecast.last_staleness:.1f} on average"
+    if job.crafting_steps == 0:
+        told = "none, as no attack step is crafted on published parameters"
+    elif job.crafting_steps == 1:
+        told = f"at the only attack step that is crafted at most {last}"
+    else:
+        told = (
+            f"at the first attack step at most {rule.max_staleness}, "
+            f"{forecast.first_staleness:.1f} on average; at the last at most {last}"
+        )
+    own = job.num_attack_steps - job.crafting_steps
+    more = "more " * (job.crafting_steps > 0)
+    return [f"staleness: {told}" + f"; {_count(own, f'{more}step')} by the trainer" * (own > 0)]
 
 
 def _memory(plan: Plan) -> list[str]:

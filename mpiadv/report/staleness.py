@@ -122,4 +122,6 @@ def _trainer_steps(log: Log) -> str:
     count = log.config.get("staleness.trainer_steps", 0)
     if not count:
         return ""
+    if count >= max(log.train["attack_steps"]):
+        return " Here the trainer itself ran all attack steps, on its current parameters."
     return f" After it the trainer itself ran {count} more, on its current parameters."

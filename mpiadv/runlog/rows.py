@@ -28,8 +28,13 @@ class TrainRow:
 
     step: int = column("i8", "training steps done before this one")
     ticket: int = column("i8", "number of the adversarial batch")
-    first_version: int = column("i8", "training steps behind the first attack step's parameters")
-    last_version: int = column("i8", "training steps behind the last attack step's parameters")
+    first_version: int = column(
+        "i8",
+        "training steps behind the first attack step's parameters; the ticket if none is crafted",
+    )
+    last_version: int = column(
+        "i8", "training steps behind those of the last one that was crafted; the ticket if none was"
+    )
     first_staleness: int = column("i4", "training steps: ticket - first_version")
     last_staleness: int = column("i4", "training steps: ticket - last_version")
     rank: int = column("i4", "rank that crafted the batch")
