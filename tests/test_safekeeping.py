@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     gate.set()
     bench.kept.settle(bench.step)
     assert (bench.kept.saved_step, bench.newest()) == (10, 10)
+
+
+class LateToEnd(threading.Thread):
+    """Ends between the second look at it, the first of `Safekeeping.save`, and the third."""
+
+    num_looks = 0
+
+    def is_alive(self) -> bool:
+        self.num_looks += 1
+        return self.num_looks <= 2 or super().is_alive()
+
+
+def test_write_that_ends_between_two_looks_is_taken_for_one_that_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", LateToEnd)
+    for step in (1, 2, 3):
+        bench.train(1)
+        bench.save()
+        while any(thread.name == f"checkpoint-{step}" for thread in threading.enumerate()):
+            time.sleep(0.001)
+    bench.kept.settle(bench.step)
+    assert (bench.kept.num_left_out, bench.newest()) == (1, 3)
 
 
 def test_checkpoint_due_while_another_is_written_is_left_out(

@@ -82,7 +82,7 @@ class Safekeeping:
             self._take_result(step)
             if step in (self.saved_step, self._saver.step):
                 return
-            if self._saver.is_busy:
+            if self._saver.step is not None:
                 self.num_left_out += 1
             elif self._flush(step):
                 self._begin(step, take, self.log.sync())

@@ -31,15 +31,14 @@ class Saver:
 
     @property
     def step(self) -> int | None:
-        """The step whose write has begun and whose result is not taken yet."""
+        """The step whose write has begun and whose result is not taken yet; None: one may begin.
+
+        Not whether the thread lives: it may end between two looks.
+        """
         return self._step if self._thread is not None else None
 
-    @property
-    def is_busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
     def begin(self, step: int, write: Callable[[], object]) -> None:
-        """Begin a write; only when not busy, and the result of the one before is taken."""
+        """Begin a write; only when the result of the one before is taken."""
         assert self._thread is None, "one write at a time"
         self._step = step
         self._thread = threading.Thread(
@@ -49,9 +48,10 @@ class Saver:
 
     def wait(self, seconds: float) -> bool:
         """Wait so long at most; whether there is nothing more to wait for."""
-        if self._thread is not None:
-            self._thread.join(seconds)
-        return not self.is_busy
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def take_result(self) -> Written | None:
         """How the last write went, told once; None while it goes on or when there was none.
