@@ -78,6 +78,12 @@ def test_rank_that_crafted_nothing_has_no_seconds_per_ticket() -> None:
     assert lines[2].split() == ["1", "n1", "0", "-", "100.0", "%"]
 
 
+def test_trainer_that_had_no_step_to_do_is_not_lost() -> None:
+    roster = Roster(size=2, hosts=["n1", "n1"])
+    lines = speed_lines(SpeedBook().speeds(roster, {1: farewell(craft=0.0, idle=2.0)}))
+    assert lines[1].split() == ["0", "n1", "0", "-", "-"]
+
+
 def test_rank_that_is_alone_has_no_table() -> None:
     assert speed_lines(SpeedBook().speeds(Roster(size=1, hosts=["n1"]), {})) == []
 

@@ -14,7 +14,10 @@ MOST_RANKS = 16
 
 @dataclass(kw_only=True)
 class RankSpeed:
-    """What one rank did in a start of the run; `idle` is a share of its time, None: not known."""
+    """What one rank did in a start of the run; `idle` is a share of its time.
+
+    None: not known, of an attacker since it was lost, of the trainer where no step was left to do.
+    """
 
     rank: int
     host: str
@@ -87,8 +90,14 @@ def _rank_row(speed: RankSpeed) -> tuple[str, ...]:
         speed.host,
         str(speed.tickets),
         "-" if seconds is None else f"{seconds:.3g}",
-        "lost" if speed.idle is None else f"{100 * speed.idle:.1f} %",
+        _idle_words(speed),
     )
+
+
+def _idle_words(speed: RankSpeed) -> str:
+    if speed.idle is None:
+        return "-" if speed.rank == 0 else "lost"
+    return f"{100 * speed.idle:.1f} %"
 
 
 def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
