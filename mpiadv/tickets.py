@@ -25,12 +25,18 @@ class Purpose(IntEnum):
     EVALUATION = 5
     ATTACK_DROPOUT = 6
     SNAPSHOT = 7
+    LAYERS = 8
 
 
 def seed_for(seed: int, purpose: Purpose, *index: int) -> int:
     """The 63-bit seed of the stream for `purpose` at `index` (a ticket, an epoch, ...)."""
     state = np.random.SeedSequence([seed, purpose, *index]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
+
+
+def pass_seed(seed: int, number: int) -> int:
+    """Of what a model draws in forward pass `number` of a piece of work that `seed` is of."""
+    return seed_for(seed, Purpose.LAYERS, number)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +54,19 @@ def digits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
 def batch_norm(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """All that depends on a model's mode, and a buffer that no checkpoint of torch would save."""
     return Pausing(_BatchNormAndDropout(num_classes, image_shape))
+
+
+def random_always(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Draws in evaluation mode too, from each of the streams that a model may draw from."""
+    return nn.Sequential(RandomAlways(), digits(num_classes=num_classes, image_shape=image_shape))
+
+
+class RandomAlways(nn.Module):
+    """Adds noise to images, by torch, by numpy and by Python's own `random`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        noise = torch.randn_like(images) * random.uniform(0.05, 0.1)
+        return images + noise + torch.from_numpy(np.random.normal(0, 0.1, 8)).float()
 
 
 class _BatchNormAndDropout(nn.Module):

@@ -43,7 +43,7 @@ def _convolutional() -> nn.Module:
 
 
 def _gradient_of(model: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda images: input_gradient(model, images, labels, precision="float32")[0]
+    return lambda images: input_gradient(model, images, labels, precision="float32", seed=0)[0]
 
 
 def _last(attack: Attack, gradient: Callable[[Tensor], Tensor], natural: Tensor) -> Tensor:
@@ -310,7 +310,9 @@ class _WeightGradients(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_no_gradient_of_a_weight_is_computed(requires_grad: bool) -> None:
     model = _convolutional().requires_grad_(requires_grad)
     with _WeightGradients() as seen:
-        input_gradient(model, _images(), torch.zeros(5, dtype=torch.int64), precision="float32")
+        input_gradient(
+            model, _images(), torch.zeros(5, dtype=torch.int64), precision="float32", seed=0
+        )
     assert seen.masks == [[True, False, False]] * 2
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -320,8 +322,8 @@ def test_gradient_comes_with_its_logits_in_float32(precision: Any) -> None:
     model, labels = _convolutional().requires_grad_(False), torch.tensor([0, 1, 2, 1, 0])
     natural = _images()
     with torch.no_grad():  # the gradient has to come whatever the caller's mode
-        gradient, logits = input_gradient(model, natural, labels, precision=precision)
-    exact = input_gradient(model, natural, labels, precision="float32")
+        gradient, logits = input_gradient(model, natural, labels, precision=precision, seed=0)
+    exact = input_gradient(model, natural, labels, precision="float32", seed=0)
     assert gradient.dtype == logits.dtype == torch.float32
     assert not logits.requires_grad and not natural.requires_grad
     assert torch.allclose(logits, exact[1], atol=2e-2)
@@ -331,15 +333,15 @@ def test_gradient_comes_with_its_logits_in_float32(precision: Any) -> None:
 
 def test_gradient_of_an_image_does_not_depend_on_its_batch() -> None:
     model, images, labels = _convolutional(), _images(), torch.tensor([0, 1, 2, 1, 0])
-    whole, _ = input_gradient(model, images, labels, precision="float32")
-    alone, _ = input_gradient(model, images[2:3], labels[2:3], precision="float32")
+    whole, _ = input_gradient(model, images, labels, precision="float32", seed=0)
+    alone, _ = input_gradient(model, images[2:3], labels[2:3], precision="float32", seed=0)
     assert torch.allclose(whole[2:3], alone, rtol=1e-4, atol=1e-7)
 
 
 def test_own_loss_is_climbed_in_place_of_cross_entropy() -> None:
     model, images = _convolutional(), _images()
     gradient, _ = input_gradient(
-        model, images, torch.zeros(5, dtype=torch.int64), precision="float32",
+        model, images, torch.zeros(5, dtype=torch.int64), precision="float32", seed=0,
         loss=lambda logits, labels: logits[:, 2].sum(),
     )  # fmt: skip
     images.requires_grad_()

@@ -95,6 +95,39 @@ def test_global_random_numbers_are_left_alone(component: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class _Drawing(nn.Module):
+    """A model whose logits are no matter of chance, though it draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _model()
+        self.drawn: list[float] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.drawn.append(float(torch.rand(())))
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("component", ["apgd-ce", "square"])
+def test_attack_draws_its_own_numbers_whatever_the_model_draws(component: str) -> None:
+    found, drawing = [], _Drawing()
+    for model in (_model(), drawing):
+        attacks = plan_attacks([component], norm="linf", epsilon=EPSILON, each_alone=False)
+        assault = Assault(
+            target=Classifier(model=model, precision="float32"), attacks=attacks, seed=3,
+            num_samples=NUM_IMAGES, batch_size=NUM_IMAGES, keep_examples=True,
+        )  # fmt: skip
+        with frozen(model):
+            found.append(attack_share(assault, _Images(_model())))
+    plain, drawn = (torch.tensor(one.values) for one in found)
+    assert torch.equal(plain, drawn)
+    for one, other in zip(*(each.examples for each in found), strict=True):
+        assert np.array_equal(one.image, other.image)
+    assert len(set(drawing.drawn)) == len(drawing.drawn) > 50
+
+
 def test_missing_package_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError) as refusal:

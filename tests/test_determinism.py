@@ -56,6 +56,9 @@ FEATURES = {
         *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
         "attack.batch_norm=train",
     ),
+    "random_in_evaluation": (
+        *RULES["two_trainer_steps"], "model.name=small_models:random_always",
+    ),
     "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
     "sgd_cosine": (
         *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",

@@ -1,5 +1,6 @@
 """Evaluation gives the same numbers for any number of ranks, and leaves the model as it was."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,34 @@ def test_shares_of_any_number_of_ranks_add_up_to_the_same_bits(size: int, norm: 
     assert np.array_equal(together.rows, alone.rows)
     assert together.adversarial_loss == alone.adversarial_loss
     assert together.num_samples == sum(share.rows[:, 0].sum() for share in shares) == 45
+
+
+class _Random(nn.Module):
+    """Draws from every stream that a model may draw from; remembers what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _model().requires_grad_(False)
+        self.drawn: list[float] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        noise = torch.randn_like(images) * random.uniform(0.5, 1) + np.random.normal()
+        self.drawn.append(float(noise.sum()))
+        logits: Tensor = self.inner(images + 0.1 * noise)
+        return logits
+
+
+def test_random_model_has_the_same_figures_on_any_number_of_ranks_and_every_time() -> None:
+    alone = _evaluate(_Random())
+    shares = [_evaluate(_Random(), share=(rank, 3)) for rank in range(3)]
+    assert np.array_equal(sum(share.rows for share in shares), alone.rows)
+    assert torch.equal(_snapshot(_Random()).adversarial, _snapshot(_Random()).adversarial)
+
+
+def test_random_model_draws_anew_on_every_pass() -> None:
+    model = _Random()
+    _evaluate(model)
+    assert len(set(model.drawn)) == len(model.drawn) == 5 * (3 + 2)
 
 
 def test_linear_model_has_the_accuracy_that_its_margins_say() -> None:

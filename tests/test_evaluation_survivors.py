@@ -1,5 +1,6 @@
 """Attacks run on survivors only, and find the same for any number of ranks."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_shares_of_any_number_of_ranks_add_up_to_the_same_bits(size: int) -> Non
         assert np.array_equal(kept[example.index].image, example.image)
 
 
+class _Noisy(_Brighter):
+    """Another function on every pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images + 0.1 * torch.randn_like(images))
+
+
+def test_random_model_is_broken_on_the_same_images_by_any_number_of_ranks() -> None:
+    noisy = Classifier(model=_Noisy(), precision="float32")
+    assault = replace(_assault(), target=noisy)
+    alone = attack_share(assault, _Images())
+    shares = [attack_share(assault, _Images(), share=(rank, 3)) for rank in range(3)]
+    assert np.array_equal(sum(share.values for share in shares), alone.values)
+    assert not np.array_equal(attack_share(_assault(), _Images()).values, alone.values)
+
+
 def test_each_attack_runs_only_on_what_the_ones_before_left_standing() -> None:
     findings = _findings(_assault())
     standing = findings.is_right
@@ -115,7 +132,7 @@ def test_one_try_is_the_plain_attack_from_its_published_seed() -> None:
     plain = gradient_attack(attack)
     start = plain.start(images, torch.Generator().manual_seed(seed))
     *_, adversarial = plain.steps(
-        lambda moved: input_gradient(_Brighter(), moved, labels, precision="float32")[0],
+        lambda moved: input_gradient(_Brighter(), moved, labels, precision="float32", seed=0)[0],
         images,
         start,
     )

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpiadv.attacks.randomness import seed_layers
+
 Precision = Literal["float32", "bfloat16"]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """From logits float32 [N, K] and labels int64 [N] to one number."""
@@ -18,8 +20,12 @@ def mixed_precision(device: torch.device, precision: Precision) -> torch.autocas
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def forward(model: nn.Module, images: Tensor, *, precision: Precision) -> Tensor:
-    """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1]."""
+def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int) -> Tensor:
+    """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1].
+
+    `seed` is of whatever the model draws at random, in evaluation mode too: some models do.
+    """
+    seed_layers(seed, images.device)
     with mixed_precision(images.device, precision):
         logits: Tensor = model(images)
     return logits.float()
@@ -36,6 +42,7 @@ def input_gradient(
     labels: Tensor,
     *,
     precision: Precision,
+    seed: int,
     loss: LossFunction = summed_cross_entropy,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the loss with respect to the images, and the logits that came with it.
@@ -47,6 +54,7 @@ def input_gradient(
         images: float32 [N, C, H, W] in [0, 1].
         labels: int64 [N].
         precision: "bfloat16" runs the model under autocast.
+        seed: of what the model draws at random.
         loss: from logits and labels to one number, a sum over samples.
 
     Returns:
@@ -54,7 +62,7 @@ def input_gradient(
     """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad(), mixed_precision(images.device, "float32"):
-        logits = forward(model, images, precision=precision)
+        logits = forward(model, images, precision=precision, seed=seed)
         total = loss(logits, labels)
     (gradient,) = torch.autograd.grad(total, images)
     return gradient, logits.detach()

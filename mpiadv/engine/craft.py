@@ -41,13 +41,14 @@ class CraftPlan:
 
 @dataclass(kw_only=True)
 class _Climb:
-    """What the steps of a job hold of it: the labels of the attacked images, and what they measure.
+    """What the steps of a job hold of it: labels of the attacked images, seed, what they measure.
 
     If they held the job, which holds them, its tensors would stay until Python's collector came
     upon the two: dozens of batches on the device, and holes all over the host's heap.
     """
 
     labels: Tensor
+    seed: int = 0
     gradient_magnitude: Tensor | None = None
 
 
@@ -69,7 +70,10 @@ class TorchCrafter:
 
     def __init__(self, plan: CraftPlan, model: nn.Module, source: Source, device: Device) -> None:
         self._plan = plan
-        self._model = model.requires_grad_(False).train(plan.attack.batch_norm == "train")
+        self._model = model
+        # One by one: a user's own train() may return nothing.
+        model.requires_grad_(False)
+        model.train(plan.attack.batch_norm == "train")
         self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
         self._source = source
         self._device = device
@@ -152,8 +156,8 @@ class TorchCrafter:
 
     def _attack(self, job: _Job, step: int) -> None:
         """Run attack step `step` on the parameters that are loaded."""
+        job.climb.seed = seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, job.ticket, step)
         if self._model.training:
-            self._device.seed(seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, job.ticket, step))
             # Batch norm moves its statistics in training mode: take them up afresh next time.
             self._loaded = None
         attacked = next(job.steps)
@@ -183,10 +187,10 @@ class TorchCrafter:
         clean, was_training = self._plan.num_clean, self._model.training
         self._model.train()
         self._loaded = None
-        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, job.ticket))
+        seed = seed_for(self._plan.seed, Purpose.DROPOUT, job.ticket)
         with torch.no_grad():
             images = self._rounded(job.adversarial)
-            logits = forward(self._model, images, precision=self._plan.precision)
+            logits = forward(self._model, images, precision=self._plan.precision, seed=seed)
         self._model.train(was_training)
         attacked, labels = logits[clean:], job.labels[clean:]
         correct = (attacked.argmax(dim=1) == labels).float().mean()
@@ -218,8 +222,9 @@ class TorchCrafter:
         self._loaded = version
 
     def _gradient(self, climb: _Climb, images: Tensor) -> Tensor:
-        precision = self._plan.precision
-        gradient, _ = input_gradient(self._model, images, climb.labels, precision=precision)
+        gradient, _ = input_gradient(
+            self._model, images, climb.labels, precision=self._plan.precision, seed=climb.seed
+        )
         climb.gradient_magnitude = gradient.abs().sum(dim=(1, 2, 3)).mean()
         return gradient
 
@@ -229,8 +234,9 @@ class TorchCrafter:
             return
         was_training = self._model.training
         self._model.eval()
+        seed = seed_for(self._plan.seed, Purpose.LAYERS, job.ticket)
         with torch.no_grad():
-            logits = forward(self._model, job.natural, precision=self._plan.precision)
+            logits = forward(self._model, job.natural, precision=self._plan.precision, seed=seed)
         self._model.train(was_training)
         job.natural_accuracy = (logits.argmax(dim=1) == job.labels).float().mean()
 

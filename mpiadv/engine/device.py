@@ -53,13 +53,6 @@ class Device:
         """Whether the work queued before the last `mark` is still running."""
         return self._done is not None and not self._done.query()
 
-    def seed(self, seed: int) -> None:
-        """Seed the global random streams that layers such as dropout draw from."""
-        # torch.manual_seed would do, but takes milliseconds where CUDA is built in and absent.
-        torch.default_generator.manual_seed(seed)
-        if self.is_cuda:
-            torch.cuda.manual_seed(seed)
-
     def generator(self, seed: int) -> torch.Generator:
         """A random stream on this device."""
         return torch.Generator(self.torch).manual_seed(seed)

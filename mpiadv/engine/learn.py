@@ -1,5 +1,6 @@
 """Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.attacks import input_gradient, make_attack, mixed_precision
+from mpiadv.attacks import input_gradient, make_attack, mixed_precision, seed_layers
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.engine.craft import CraftPlan
@@ -98,7 +99,7 @@ class TorchLearner:
         if min(self._plan.rule.trainer_steps, settings.num_steps) > 0:
             batch = self._finish_attack(ticket, batch, settings, pump)
         self.model.train()
-        self._device.seed(seed_for(self._plan.seed, Purpose.DROPOUT, ticket))
+        seed_layers(seed_for(self._plan.seed, Purpose.DROPOUT, ticket), self._device.torch)
         with mixed_precision(self._device.torch, self._plan.precision):
             loss = self._objective(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -135,9 +136,16 @@ class TorchLearner:
         self.model.train(self._plan.attack.batch_norm == "train")
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         first = self._plan.rule.crafting_steps(settings.num_steps)
-        self._device.seed(seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, ticket, first))
+        numbers = itertools.count(first)
+
+        def gradient(images: Tensor) -> Tensor:
+            return input_gradient(
+                self.model, images, labels, precision=self._plan.precision,
+                seed=seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, ticket, next(numbers)),
+            )[0]  # fmt: skip
+
         steps = make_attack(self._plan.attack, settings).steps(
-            lambda x: input_gradient(self.model, x, labels, precision=self._plan.precision)[0],
+            gradient,
             batch.natural[clean:],
             batch.images[clean:],
             first=first,

@@ -4,6 +4,7 @@ Images are shared out in batches, and each batch draws its random start from its
 result is the same for any number of ranks.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Attack, Precision, forward, input_gradient
-from mpiadv.tickets import Purpose, choose_samples, seed_for
+from mpiadv.attacks import Attack, Precision, forward, input_gradient, streams_kept
+from mpiadv.tickets import Purpose, choose_samples, pass_seed, seed_for
 
 COLUMNS = (
     "num_samples",
@@ -26,6 +27,10 @@ COLUMNS = (
     "adversarial_loss_sum",
 )
 """What the columns of `Counts.rows` hold."""
+
+
+_JUDGING = 0, 1
+"""Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
 
 
 class ImageSource(Protocol):
@@ -128,12 +133,15 @@ def evaluate(
     with frozen(model):
         for number in range(rank, len(batches), size):
             images, labels = load_batch(source, batches[number], model)
+            own = seed_for(seed, Purpose.EVALUATION, number)
             adversarial = _run(
                 attack, model, images, labels,
-                seed=seed_for(seed, Purpose.EVALUATION, number),
-                precision=precision, between_steps=between_steps,
+                seed=own, precision=precision, between_steps=between_steps,
             )  # fmt: skip
-            rows[number] = _count(model, images, adversarial, labels, precision)
+            rows[number] = _count(
+                model, images, adversarial, labels,
+                seed=own, precision=precision,
+            )  # fmt: skip
     return Counts(rows=rows)
 
 
@@ -160,13 +168,16 @@ def evaluate_transfer(
             stack.enter_context(frozen(model))
         for number, indices in enumerate(batches):
             images, labels = load_batch(source, indices, crafting)
+            own = seed_for(seed, Purpose.EVALUATION, number)
             adversarial = _run(
                 attack, crafting, images, labels,
-                seed=seed_for(seed, Purpose.EVALUATION, number),
-                precision=precision, between_steps=_do_nothing,
+                seed=own, precision=precision, between_steps=_do_nothing,
             )  # fmt: skip
             for place, judge in enumerate(judges):
-                rows[place, number] = _count(judge, images, adversarial, labels, precision)
+                rows[place, number] = _count(
+                    judge, images, adversarial, labels,
+                    seed=own, precision=precision,
+                )  # fmt: skip
     return [Counts(rows=each) for each in rows]
 
 
@@ -187,12 +198,13 @@ def attack_images(
     """
     with frozen(model):
         images, labels = load_batch(source, indices, model)
+        own = seed_for(seed, Purpose.SNAPSHOT)
         adversarial = _run(
             attack, model, images, labels,
-            seed=seed_for(seed, Purpose.SNAPSHOT),
-            precision=precision, between_steps=between_steps,
+            seed=own, precision=precision, between_steps=between_steps,
         )  # fmt: skip
-        predictions = _logits(model, adversarial, precision).argmax(dim=1)
+        judging = pass_seed(own, _JUDGING[1])
+        predictions = _logits(model, adversarial, precision, judging).argmax(dim=1)
     return AttackedImages(
         adversarial=adversarial.cpu(), predictions=predictions.cpu(), labels=labels.cpu()
     )
@@ -200,12 +212,18 @@ def attack_images(
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, its parameters without gradients; as it was afterwards."""
+    """The model in evaluation mode, its parameters without gradients.
+
+    Afterwards it is as it was, and so are the global random streams.
+    """
     training = {module: module.training for module in model.modules()}
     requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        model.eval().requires_grad_(False)
-        yield
+        # One by one: a user's own train(), which eval() calls, may return nothing.
+        model.eval()
+        model.requires_grad_(False)
+        with streams_kept(device_of(model)):
+            yield
     finally:
         for module, was_training in training.items():
             module.training = was_training
@@ -226,8 +244,14 @@ def load_batch(
 ) -> tuple[Tensor, Tensor]:
     """Images float32 [N, C, H, W] and labels int64 [N] on the device of the model."""
     images, labels = source.batch(indices)
-    first = next(model.parameters(), images)
-    return images.to(first.device), labels.to(first.device)
+    device = device_of(model)
+    return images.to(device), labels.to(device)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _run(
@@ -240,8 +264,11 @@ def _run(
     precision: Precision,
     between_steps: Callable[[], None],
 ) -> Tensor:
+    numbers = itertools.count(len(_JUDGING))
+
     def gradient(adversarial: Tensor) -> Tensor:
-        return input_gradient(model, adversarial, labels, precision=precision)[0]
+        layers = pass_seed(seed, next(numbers))
+        return input_gradient(model, adversarial, labels, precision=precision, seed=layers)[0]
 
     generator = torch.Generator(images.device).manual_seed(seed)
     adversarial = start = attack.start(images, generator)
@@ -252,16 +279,27 @@ def _run(
 
 
 def _count(
-    model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, precision: Precision
+    model: nn.Module,
+    images: Tensor,
+    adversarial: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    precision: Precision,
 ) -> tuple[float, ...]:
-    natural_correct, natural_loss = _score(_logits(model, images, precision), labels)
-    correct, loss = _score(_logits(model, adversarial, precision), labels)
+    """A row of `Counts.rows`."""
+    natural, attacked = (
+        _logits(model, each, precision, pass_seed(seed, number))
+        for number, each in zip(_JUDGING, (images, adversarial), strict=True)
+    )
+    natural_correct, natural_loss = _score(natural, labels)
+    correct, loss = _score(attacked, labels)
     return len(labels), natural_correct, correct, natural_loss, loss
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    return forward(model, images, precision=precision)
+def _logits(model: nn.Module, images: Tensor, precision: Precision, seed: int) -> Tensor:
+    return forward(model, images, precision=precision, seed=seed)
 
 
 def _score(logits: Tensor, labels: Tensor) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """One try of one planned attack on one batch. Knows no other attack and no other rank."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -11,13 +12,18 @@ from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.l1 import drop_blocked
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.norms import NORMS
+from mpiadv.attacks.randomness import torch_streams_kept
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.tickets import pass_seed
 
 RELATIVE_TOLERANCE = 1e-5
 PIXEL_TOLERANCE = 2e-7
 """How far rounding may carry an image out of the ball: in units of epsilon, and each pixel."""
 
+
+JUDGING = 0
+"""Number of the forward pass that judges a try; those of the attack follow."""
 
 _ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
@@ -29,14 +35,17 @@ class Classifier:
     model: nn.Module
     precision: Precision
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1]."""
-        return forward(self.model, images, precision=self.precision)
+    def logits(self, images: Tensor, *, seed: int) -> Tensor:
+        """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1].
+
+        `seed` is of what the model draws at random.
+        """
+        return forward(self.model, images, precision=self.precision, seed=seed)
 
     @torch.no_grad()
-    def predictions(self, images: Tensor) -> Tensor:
+    def predictions(self, images: Tensor, *, seed: int) -> Tensor:
         """Classes int64 [N]; -1 where a logit is not a number, which is never right."""
-        logits = self.logits(images)
+        logits = self.logits(images, seed=seed)
         return logits.argmax(dim=1).masked_fill(logits.isnan().any(dim=1), -1)
 
 
@@ -85,10 +94,12 @@ def _climb(classifier: Classifier, given: Try) -> Tensor:
     adversarial = climb.start(given.images, generator)[given.standing]
     natural, labels = given.images[given.standing], given.labels[given.standing]
 
+    numbers = itertools.count(JUDGING + 1)
+
     def gradient(images: Tensor) -> Tensor:
         climbed, _ = input_gradient(
-            classifier.model, images, labels,
-            precision=classifier.precision, loss=LOSSES[given.attack.loss],
+            classifier.model, images, labels, precision=classifier.precision,
+            seed=pass_seed(given.seed, next(numbers)), loss=LOSSES[given.attack.loss],
         )  # fmt: skip
         return drop_blocked(climbed, images) if given.attack.norm == "l1" else climbed
 
@@ -110,9 +121,16 @@ def gradient_attack(attack: PlannedAttack) -> Attack:
 
 
 def _auto_attack(classifier: Classifier, given: Try) -> Tensor:
+    numbers = itertools.count(JUDGING + 1)
+
+    def logits(images: Tensor) -> Tensor:
+        # The attack draws from the same streams: what the model draws must not be its next numbers.
+        with torch_streams_kept(images.device):
+            return classifier.logits(images, seed=pass_seed(given.seed, next(numbers)))
+
     return run_component(
         given.attack.kind,
-        classifier.logits,
+        logits,
         given.images[given.standing],
         given.labels[given.standing],
         norm=given.attack.norm,

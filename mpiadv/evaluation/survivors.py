@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mpiadv.evaluation.accuracy import ImageSource, load_batch, numbered_batches
-from mpiadv.evaluation.crafting import Classifier, Try, craft, is_admissible
+from mpiadv.evaluation.crafting import JUDGING, Classifier, Try, craft, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack
-from mpiadv.tickets import Purpose, seed_for
+from mpiadv.tickets import Purpose, pass_seed, seed_for
 
 NUM_PLAIN = 3
 """The first columns of `Found.values`: the image's index among the test images, the label, and the
@@ -138,7 +138,8 @@ class _Battle:
         self._assault = assault
         self._number = number
         self._images, self._labels = images, labels
-        natural = assault.target.predictions(images)
+        seed = seed_for(assault.seed, Purpose.LAYERS, number)
+        natural = assault.target.predictions(images, seed=seed)
         self._is_right = natural == labels
         self._fallen: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[int, int, Tensor]] = {}
@@ -188,7 +189,8 @@ class _Battle:
         )  # fmt: skip
         crafter = assault.sources[attack.source] if attack.source else assault.target
         adversarial = craft(crafter, given)
-        predictions = assault.target.predictions(adversarial)
+        judging = pass_seed(given.seed, JUDGING)
+        predictions = assault.target.predictions(adversarial, seed=judging)
         is_broken = (predictions != self._labels[standing]) & is_admissible(
             attack, self._images[standing], adversarial
         )
