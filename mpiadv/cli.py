@@ -32,6 +32,7 @@ trained in a minute.
   key.subkey=value            change a setting, for example training.num_steps=500
   --fault-tolerant            after launch -n 8, or submit: go on without lost attackers
   --resume                    go on from the last checkpoint in the run's folder
+  --trust-code                run the functions that a file names as its model or data set
   --print-config              print every setting with its value, and stop
 
 exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiadv.comm.world import World
+from mpiadv.config import TRUST_HELP, TRUST_OPTION
 from mpiadv.engine.display import console_for
 from mpiadv.engine.entry import CommandLine, on_all_ranks
 from mpiadv.engine.examination import Wanted, examine
@@ -67,6 +68,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": "float32",
         "help": "of the network, under attack and when judged",
     },
+    TRUST_OPTION: {**_FLAG, "help": TRUST_HELP},
     "--no-probe": {**_FLAG, "help": "do not look for gradient masking"},
 }  # fmt: skip
 
@@ -120,6 +122,7 @@ def _wanted(arguments: argparse.Namespace, overrides: Sequence[str]) -> Wanted:
         save_examples=arguments.save_examples,
         precision=arguments.precision,
         probe=not arguments.no_probe,
+        trust_code=arguments.trust_code,
     )
 
 

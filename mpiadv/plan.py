@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from mpiadv.comm.world import World
-from mpiadv.config import Config, load_config
+from mpiadv.config import TRUST_HELP, TRUST_OPTION, Config, load_config
 from mpiadv.engine.entry import CommandLine, on_all_ranks
 from mpiadv.engine.planning import Where, plan_run
 from mpiadv.engine.session import agree, prepare
@@ -83,6 +83,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--train-seconds": {
         "type": _positive, "metavar": "S", "help": "of a batch, instead of the time measured here",
     },
+    TRUST_OPTION: {"action": "store_true", "help": TRUST_HELP},
     "--json": {"action": "store_true", "help": "print the figures for programs"},
 }  # fmt: skip
 
@@ -98,7 +99,7 @@ def run(world: World, argv: Sequence[str]) -> int:
     asked = agree(world, lambda: _asked(world, argv))
     if asked is None:
         return EXIT_DONE
-    config = agree(world, lambda: _config(asked.words))
+    config = agree(world, lambda: _config(asked))
     where = _where(asked)
     plan = agree(world, lambda: plan_run(prepare(config, world), where))
     if asked.json:
@@ -119,9 +120,11 @@ def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:
     return asked
 
 
-def _config(words: Sequence[str]) -> Config:
+def _config(asked: argparse.Namespace) -> Config:
+    words = asked.words
     path = words[0] if words and "=" not in words[0] else None
-    return load_config(path, words if path is None else words[1:])
+    rest = words if path is None else words[1:]
+    return load_config(path, rest, trust_code=asked.trust_code)
 
 
 def _where(asked: argparse.Namespace) -> Where:

@@ -43,7 +43,7 @@ def _run_main(argv: list[str]) -> int:
 def _evaluate(argv: list[str]) -> int:
     from mpiadv.evaluate import main
 
-    return main(argv)
+    return main([*argv, "--trust-code"])
 
 
 def _evaluate_alone(argv: list[str]) -> int:
@@ -54,7 +54,7 @@ def _evaluate_alone(argv: list[str]) -> int:
 
     world = World(MPI.COMM_SELF)
     world.meet()
-    return run(world, argv)
+    return run(world, [*argv, "--trust-code"])
 
 
 def _is_first() -> bool:

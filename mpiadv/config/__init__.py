@@ -1,5 +1,9 @@
-"""The configuration of a run: `sections` has every setting, `reading` makes them of words."""
+"""The configuration of a run: `sections` has every setting, `reading` makes them of words.
 
+`code` sees to it that no file chooses code.
+"""
+
+from mpiadv.config.code import TRUST_HELP, TRUST_OPTION, code_words
 from mpiadv.config.reading import dump_config, load_config, override_config, parse_config
 from mpiadv.config.sections import (
     AttackConfig,
@@ -12,6 +16,8 @@ from mpiadv.config.sections import (
 )
 
 __all__ = [
+    "TRUST_HELP",
+    "TRUST_OPTION",
     "AttackConfig",
     "Config",
     "DataConfig",
@@ -19,6 +25,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "ScheduleConfig",
+    "code_words",
     "dump_config",
     "load_config",
     "override_config",

@@ -2,36 +2,49 @@
 
 import copy
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from mpiadv.config.code import require_chosen
 from mpiadv.config.sections import Config, Section
 from mpiadv.errors import UserError, shown
 from mpiadv.yaml_files import MOST_LEVELS, dump_yaml, parse_yaml, read_settings, where_and_why
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path | None, overrides: Sequence[str] = (), *, trust_code: bool = False
+) -> Config:
     """Read a YAML file, or take the defaults, apply `key.subkey=value` overrides, validate.
 
     Raises:
-        UserError: one line naming the first key that is wrong, and what was expected.
+        UserError: one line naming the first key that is wrong, and what was expected; also where
+            the file names code that no override names, unless `trust_code`.
     """
-    return override_config({} if path is None else read_settings(Path(path)), overrides)
+    tree = {} if path is None else read_settings(Path(path))
+    return override_config(tree, overrides, trusted=None if trust_code else ())
 
 
-def override_config(tree: Mapping[str, Any], overrides: Sequence[str]) -> Config:
-    """Apply `key.subkey=value` overrides to a nested mapping, validate. Raises as `load_config`."""
-    changed = copy.deepcopy(dict(tree))
+def override_config(
+    tree: Mapping[str, Any], overrides: Sequence[str], *, trusted: Collection[str] | None = ()
+) -> Config:
+    """Apply `key.subkey=value` overrides to a nested mapping, validate. Raises as `load_config`.
+
+    Of code, `trusted` is what the command line has named besides; None: all that the tree names.
+    """
+    changed, said = copy.deepcopy(dict(tree)), dict[str, Any]()
     given: dict[str, str] = {}
     for override in overrides:
         key, value = _read_override(override)
         _refuse_second(key, override, given)
-        _apply_override(changed, key, value, override)
-    return parse_config(changed)
+        for each in (changed, said):
+            _apply_override(each, key, value, override)
+    config = parse_config(changed)
+    require_chosen(config, said, trusted)
+    return config
 
 
 def parse_config(tree: Mapping[str, Any]) -> Config:

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mpiadv.comm.world import World
-from mpiadv.config import Config, dump_config, load_config, parse_config
+from mpiadv.config import (
+    TRUST_HELP,
+    TRUST_OPTION,
+    Config,
+    dump_config,
+    load_config,
+    parse_config,
+)
 from mpiadv.engine.entry import CommandLine
 from mpiadv.engine.lead import Desk, Lead, open_desk
 from mpiadv.engine.session import (
@@ -42,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument(
         "--print-config", action="store_true", help="print the resolved configuration and end"
     )
+    described.add_argument(TRUST_OPTION, action="store_true", help=TRUST_HELP)
     return described
 
 
@@ -113,7 +121,7 @@ def _read(argv: Sequence[str]) -> str:
         return ""
     words = [word for word in (arguments.config, *arguments.overrides) if word]
     path = words.pop(0) if words and "=" not in words[0] else None
-    config = load_config(path, words)
+    config = load_config(path, words, trust_code=arguments.trust_code)
     if arguments.print_config:
         print(dump_config(config), end="", flush=True)
         return ""

@@ -56,6 +56,7 @@ class Wanted:
         transfer_from: networks to craft images on.
         output: a folder for the results; None: beside the network.
         probe: whether to attack a few images more, in search of gradient masking.
+        trust_code: whether to run what a network's own settings name as its model or data set.
     """
 
     overrides: tuple[str, ...] = ()
@@ -68,6 +69,12 @@ class Wanted:
     save_examples: bool = False
     precision: Precision = "float32"
     probe: bool = True
+    trust_code: bool = False
+
+    @property
+    def trusted(self) -> Sequence[str] | None:
+        """What code a network's own settings may name; see `override_config`."""
+        return None if self.trust_code else self.overrides
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +98,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
         AgreedError: on all ranks, if the input is bad on any.
     """
     world.deadline_seconds = DEADLINE_SECONDS
-    subject = agree(world, lambda: read_subject(Path(path), wanted.overrides))
+    subject = agree(world, lambda: read_subject(Path(path), wanted.overrides, wanted.trusted))
     config = subject.config
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     make_deterministic(choose_threads(config.training.threads, world.local_size))
@@ -121,7 +128,8 @@ def _set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.devic
     hashes = {"": found}
     sources: dict[str, Classifier] = {}
     for path in wanted.transfer_from:
-        source = read_subject(Path(path), _overrides_for(Path(path), wanted.overrides))
+        words = _overrides_for(Path(path), wanted.overrides)
+        source = read_subject(Path(path), words, wanted.trusted)
         name = _unused_name(source, sources)
         loaded, hashes[name] = _load(source, data, device)
         sources[name] = Classifier(model=loaded, precision=wanted.precision)

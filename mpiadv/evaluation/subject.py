@@ -5,7 +5,7 @@ Knows no attack and no communicator.
 
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from mpiadv.checkpoint import load_checkpoint
-from mpiadv.config import Config, override_config
+from mpiadv.config import Config, override_config, parse_config
 from mpiadv.dotted_keys import nested
 from mpiadv.errors import UserError
 from mpiadv.models import fingerprint
@@ -57,20 +57,24 @@ class Subject:
         return self.path.with_name(f"{self.path.stem}-evaluation")
 
 
-def read_subject(path: Path, overrides: Sequence[str]) -> Subject:
+def read_subject(
+    path: Path, overrides: Sequence[str], trusted: Collection[str] | None = ()
+) -> Subject:
     """Read a run's folder, `checkpoint-NUMBER.pt`, or any other file as a plain state dict.
 
-    A state dict brings no configuration: `overrides` then have to name model and data set.
+    A state dict brings no configuration: `overrides` then have to name model and data set. Code
+    that a configuration names is refused unless `trusted`, or the overrides, name it too: see
+    `override_config`.
 
     Raises:
         UserError: nothing is there, it is damaged, or the configuration is not complete.
     """
     if path.is_dir():
-        return _read_run(path, overrides)
+        return _read_run(path, overrides, trusted)
     if not path.exists():
         raise UserError(f"there is no {path}: expected a run's folder, or a file of weights (.pt)")
     if path.name.startswith("checkpoint-"):
-        return _read_checkpoint(path, overrides)
+        return _read_checkpoint(path, overrides, trusted)
     return _read_weights(path, overrides)
 
 
@@ -101,35 +105,38 @@ def load_into(model: nn.Module, subject: Subject) -> str:
     return found
 
 
-def _read_run(folder: Path, overrides: Sequence[str]) -> Subject:
+def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] | None) -> Subject:
     log = folder / LOG_FILE
     try:
-        tree = yaml.safe_load(read_attributes(log)["config"])
-    except (KeyError, yaml.YAMLError):
+        tree = dict(yaml.safe_load(read_attributes(log)["config"]))
+    except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
     if not (folder / MODEL_FILE).exists():
         raise UserError(
             f"{folder} has no {MODEL_FILE}: the run is not finished: evaluate a file of its "
             "checkpoints/, or finish it with --resume"
         )
+    config = override_config(tree, overrides, trusted=trusted)
     return Subject(
         path=folder,
-        config=override_config(tree, overrides),
+        config=config,
         weights=_load_weights(folder / MODEL_FILE),
-        expected_hash=None if _changes_model(overrides) else _hash_told(log),
+        expected_hash=_hash_told(log) if config.model == parse_config(tree).model else None,
     )
 
 
-def _read_checkpoint(path: Path, overrides: Sequence[str]) -> Subject:
+def _read_checkpoint(
+    path: Path, overrides: Sequence[str], trusted: Collection[str] | None
+) -> Subject:
     payload = load_checkpoint(path).payload
     try:
-        identity = json.loads(payload["identity"])
+        identity = dict(json.loads(payload["identity"]))
         weights, buffers = payload["model"], payload["unsaved_buffers"]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no checkpoint of a training run of mpiadv") from None
     return Subject(
         path=path,
-        config=override_config(nested(identity), overrides),
+        config=override_config(nested(identity), overrides, trusted=trusted),
         weights=weights,
         unsaved_buffers=buffers,
     )
@@ -168,7 +175,3 @@ def _hash_told(log: Path) -> str | None:
     """The hash in the event that ends a finished run; None where there is none."""
     texts = [row["text"].decode() for row in read_table(log, "events") if row["kind"] == b"end"]
     return texts[-1].removeprefix("hash ") if texts else None
-
-
-def _changes_model(overrides: Sequence[str]) -> bool:
-    return any(override.startswith("model.") for override in overrides)

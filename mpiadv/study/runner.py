@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from mpiadv.config import dump_config
+from mpiadv.config import code_words, dump_config
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
 from mpiadv.interruption import Interruption
@@ -190,13 +190,15 @@ def accuracy(folder: StudyFolder, name: str) -> str:
 def _training(folder: StudyFolder, run: Run) -> Job:
     path = folder.folder_of(run.name)
     path.mkdir(parents=True, exist_ok=True)
-    config = path / "config.yaml"
-    write_text(config, dump_config(folder.config_of(run)))
+    config = folder.config_of(run)
+    write_text(path / "config.yaml", dump_config(config))
+    # What the study's command line says, and its runs would not take from a file.
+    chosen = code_words(config)
     # Through the command, not its module: it knows what mpirun needs.
     ranks = ("mpiadv.cli", "launch", "-n", str(run.ranks)) if run.ranks > 1 else ("mpiadv.run",)
     return Job(
         name=run.name,
-        command=(sys.executable, "-m", *ranks, str(config), "--resume"),
+        command=(sys.executable, "-m", *ranks, str(path / "config.yaml"), *chosen, "--resume"),
         slots=_ALONE if run.is_alone else run.ranks,
         output=path.with_name(f"{run.name}.txt"),
     )
@@ -208,6 +210,7 @@ def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
     request = {
         "scores": str(folder.scores_path),
         "networks": {run.name: str(folder.folder_of(run.name)) for run in folder.runs},
+        "trusted": code_words(folder.request.config),
         "wanted": [asdict(scoring) for scoring in part],
     }
     write_text(path, json.dumps(request))

@@ -42,9 +42,11 @@ class Networks:
 
     Attributes:
         folders: of the runs, by name.
+        trusted: what code their settings may name.
     """
 
     folders: Mapping[str, str]
+    trusted: Sequence[str]
     _known: dict[str, Network] = field(default_factory=dict)
     _data: DataSet | None = None
 
@@ -61,7 +63,7 @@ class Networks:
         return self._data
 
     def _read(self, name: str) -> Network:
-        subject = read_subject(Path(self.folders[name]), [])
+        subject = read_subject(Path(self.folders[name]), [], self.trusted)
         config = subject.config
         device = choose_device(config.training.device, 0)
         if self._data is None:
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     (path,) = sys.argv[1:] if argv is None else argv
     request = json.loads(Path(path).read_text(encoding="utf-8"))
-    networks = Networks(folders=request["networks"])
+    networks = Networks(folders=request["networks"], trusted=request["trusted"])
     try:
         for scoring in _wanted(request["wanted"]):
             rows = score(scoring, networks)

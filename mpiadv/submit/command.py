@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpiadv.config import load_config
+from mpiadv.config import TRUST_HELP, TRUST_OPTION, load_config
 from mpiadv.errors import UserError
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.script import WARNING_SECONDS, Job, render
@@ -118,6 +118,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "action": "store_true",
         "help": "go on without attackers that die or hang, instead of starting once more",
     },
+    TRUST_OPTION: {"action": "store_true", "help": TRUST_HELP},
     "--dry-run": {"action": "store_true", "help": "print the batch script, and submit nothing"},
 }
 
@@ -129,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: bad input, or Slurm refuses the job.
     """
     arguments = parser().parse_intermixed_args(argv)
-    output = _output(arguments.words)
+    output = _output(arguments.words, trust_code=arguments.trust_code)
     job = _job(arguments, output)
     script = render(job, _environment())
     if arguments.dry_run:
@@ -146,11 +147,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _output(words: Sequence[str]) -> Path:
+def _output(words: Sequence[str], *, trust_code: bool) -> Path:
     """The folder of the run that `words` configure, which must not be done."""
     settings = list(words)
     path = settings.pop(0) if settings and "=" not in settings[0] else None
-    folder = Path(load_config(path, settings).output)
+    folder = Path(load_config(path, settings, trust_code=trust_code).output)
     if state_of(folder) is RunState.FINISHED:
         raise UserError(f"{folder} holds a finished run: choose another folder with output=FOLDER")
     return folder
@@ -176,6 +177,7 @@ def _job(arguments: argparse.Namespace, output: Path) -> Job:
         warning_seconds=arguments.warning,
         is_chain=arguments.chain,
         is_fault_tolerant=arguments.fault_tolerant,
+        trust_code=arguments.trust_code,
     )
 
 

@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import NoReturn
 
-from mpiadv.config import load_config
+from mpiadv.config import TRUST_HELP, TRUST_OPTION, load_config
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument(
         "--fault-tolerant", action="store_true", help="train on without attackers that are lost"
     )
+    described.add_argument(TRUST_OPTION, action="store_true", help=TRUST_HELP)
     described.add_argument("words", nargs=argparse.REMAINDER, help="as after mpiadv")
     return described
 
@@ -114,8 +115,9 @@ def main(argv: Sequence[str], attempt: Attempt) -> int:
     """
     arguments = parser().parse_args(argv)
     job = job_of(os.environ)
-    option = ["--fault-tolerant"] if arguments.fault_tolerant else []
-    work = work_of([*arguments.words, *option], os.environ)
+    given = {"--fault-tolerant": arguments.fault_tolerant, TRUST_OPTION: arguments.trust_code}
+    options = [option for option, is_given in given.items() if is_given]
+    work = work_of([*arguments.words, *options], os.environ)
     if work.folder and work.is_done(None):
         _say(job, f"{work.folder} holds a finished run: nothing to do")
         return EXIT_DONE
@@ -141,7 +143,7 @@ def work_of(words: Sequence[str], environ: Mapping[str, str]) -> Work:
         return Work(command=(*mpiadv, *words), folder=None)
     settings = [word for word in words if not word.startswith("--")]
     path = settings.pop(0) if settings and "=" not in settings[0] else None
-    folder = Path(load_config(path, settings).output)
+    folder = Path(load_config(path, settings, trust_code=TRUST_OPTION in words).output)
     ranks = str(num_tasks(environ))
     resume = () if "--resume" in words else ("--resume",)
     return Work(command=(*mpiadv, "launch", "-n", ranks, *words, *resume), folder=folder)

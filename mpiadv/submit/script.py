@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mpiadv.config import TRUST_OPTION
+
 WARNING_SECONDS = 120
 """Seconds before the time limit at which a job is told to write a checkpoint and end."""
 
@@ -70,6 +72,7 @@ class Job:
         warning_seconds: before the limit, for the last checkpoint.
         is_chain: whether each start submits the next one, instead of being requeued.
         is_fault_tolerant: whether a start goes on without attackers that it loses.
+        trust_code: whether the configuration's file may name code.
     """
 
     words: tuple[str, ...]
@@ -83,6 +86,7 @@ class Job:
     warning_seconds: int = WARNING_SECONDS
     is_chain: bool = False
     is_fault_tolerant: bool = False
+    trust_code: bool = False
 
     def log(self, number: str) -> str:
         """Name of the log of the job with this number."""
@@ -96,6 +100,7 @@ def render(job: Job, environment: Sequence[str]) -> str:
         "job",
         *(["--chain", '"$0"'] if job.is_chain else []),
         *(["--fault-tolerant"] if job.is_fault_tolerant else []),
+        *([TRUST_OPTION] if job.trust_code else []),
         *map(shlex.quote, job.words),
     ]
     return _TEMPLATE.format(

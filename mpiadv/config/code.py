@@ -1,0 +1,44 @@
+"""Which settings name code, and who chose it. Files never do: only command lines may."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mpiadv.config.sections import Config
+from mpiadv.dotted_keys import flatten
+from mpiadv.errors import UserError
+from mpiadv.registry import is_dotted
+
+TRUST_OPTION = "--trust-code"
+"""Says on a command line that files may choose what code is run."""
+
+TRUST_HELP = "run the functions that files name in model.name and data.name, as module:function"
+
+
+def code_words(config: Config) -> list[str]:
+    """The user's functions that a configuration names, each as `section.name=module:function`."""
+    named = {"model.name": config.model.name, "data.name": config.data.name}
+    return [f"{key}={name}" for key, name in named.items() if is_dotted(name)]
+
+
+def require_chosen(
+    config: Config, said: Mapping[str, Any], trusted: Collection[str] | None
+) -> None:
+    """Refuse code that a file has chosen.
+
+    Args:
+        config: what came of file and command line.
+        said: the settings of the command line alone, nested.
+        trusted: what the command line has said besides, as `code_words`; None: everything.
+
+    Raises:
+        UserError: naming the first setting that only a file says.
+    """
+    if trusted is None:
+        return
+    of_command_line = {f"{key}={value}" for key, value in flatten(said).items()}
+    for word in code_words(config):
+        if word not in of_command_line and word not in trusted:
+            raise UserError(
+                f"{word} comes from a file, and no file may choose code that is run: if you trust "
+                f"it, add {word} or {TRUST_OPTION} to the command line"
+            )
