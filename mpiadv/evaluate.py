@@ -110,10 +110,10 @@ def _read(argv: Sequence[str]) -> str:
 
 def _wanted(arguments: argparse.Namespace, overrides: Sequence[str]) -> Wanted:
     protocols = [protocol_of(name) for name in arguments.protocol]
-    attacks = [attack for protocol in protocols for attack in protocol.attacks]
     return Wanted(
         overrides=tuple(overrides),
-        attacks=(*attacks, *arguments.attack),
+        protocols=tuple(arguments.protocol),
+        attacks=tuple(arguments.attack),
         each_alone=arguments.each_alone or any(p.is_each_alone for p in protocols),
         num_samples=arguments.samples,
         transfer_from=tuple(arguments.transfer_from),

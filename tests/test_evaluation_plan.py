@@ -115,14 +115,27 @@ def test_radius_has_to_come_from_somewhere() -> None:
     ],
 )
 def test_protocols_run_what_their_papers_say(name: str, titles: list[str]) -> None:
-    assert [attack.title for attack in _plan(*protocol_of(name).attacks)] == titles
+    assert [attack.title for attack in _plan(*protocol_of(name).words("linf", 0.3))] == titles
     assert name in PROTOCOLS
 
 
-def test_madrys_steps_are_a_hundredth_and_others_relative() -> None:
-    assert [attack.step_length for attack in _plan(*protocol_of("madry").attacks)] == [0.01, 0.01]
-    (trades,) = _plan(*protocol_of("trades").attacks)
-    assert trades.step_length == pytest.approx(2.5 * 0.3 / 20)
+@pytest.mark.parametrize(
+    ("ball", "lengths"),
+    [
+        (("linf", 0.3), [0.01, 0.01]),
+        (("linf", 0.15), [2.5 * 0.15 / 40, 2.5 * 0.15 / 100]),
+        (("l2", 0.3), [2.5 * 0.3 / 40, 2.5 * 0.3 / 100]),
+    ],
+    ids=["own", "another_radius", "another_norm"],
+)
+def test_madrys_steps_are_a_hundredth_in_his_own_ball_alone(
+    ball: tuple[str, float], lengths: list[float]
+) -> None:
+    madry = protocol_of("madry")
+    attacks = _plan(*madry.words(*ball), norm=ball[0], epsilon=ball[1])
+    assert [attack.step_length for attack in attacks] == pytest.approx(lengths)
+    assert madry.is_at_home(*ball) == (ball == ("linf", 0.3))
+    assert madry.abroad.startswith("its steps of 0.01 were made for linf 0.3: here they are 2.5 ")
 
 
 def test_attacks_that_go_alone_have_chains_of_their_own_but_parts_of_one_share_it() -> None:

@@ -15,7 +15,9 @@ from mpiadv.evaluation.report import show
 from mpiadv.evaluation.results import Findings, Share
 from mpiadv.evaluation.survivors import NUM_PLAIN, Assault, attack_share
 from mpiadv.evaluation.verdict import (
+    Verdict,
     is_weaker,
+    judge,
     large_epsilon,
     probe_attacks,
     signs_of_masking,
@@ -74,11 +76,31 @@ def test_figures_count_what_stands_after_each_attack_and_after_all() -> None:
 def test_table_and_lines_show_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
     findings = _findings([FGSM, _pgd()], "ss", "sb", "b-", "w--")
     for terminal in (True, False):
-        show(Console(force_terminal=terminal, width=120, color_system=None), findings, ["ouch"])
+        verdict = Verdict(signs=("ouch",), doubts=("too good",))
+        show(Console(force_terminal=terminal, width=120, color_system=None), findings, verdict)
         shown = capsys.readouterr().out
         for text in ("natural", "fgsm", "pgd-10", "worst case", "75.00 %", "4.56 to 69.94"):
             assert text in shown
         assert "warning: sign of gradient masking: ouch" in shown
+        assert "warning: too good" in shown
+
+
+VERDICTS = {
+    "nothing": (Verdict(signs=()), True),
+    "sign": (Verdict(signs=("ouch",)), False),
+    "doubt": (Verdict(signs=(), doubts=("ouch",)), False),
+    "not_looked_for": (Verdict(signs=None), False),
+}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_clear"), [pytest.param(*case, id=name) for name, case in VERDICTS.items()]
+)
+def test_figures_are_cleared_only_where_nothing_speaks_against_them(
+    verdict: Verdict, is_clear: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(Console(width=120, color_system=None), _findings([FGSM], "s"), verdict)
+    assert ("no sign of gradient masking" in capsys.readouterr().out) == is_clear
 
 
 WEAKER = {
@@ -137,6 +159,36 @@ def test_weaker_attack_that_loses_as_many_as_it_gains_is_no_sign() -> None:
     assert signs_of_masking(_findings([_pgd(), FGSM], *fates)) == []
 
 
+WEAK, STRONG = _pgd(norm="l2", step_size=0.001), _pgd(norm="l2", steps=20)
+
+FLATTERED = {
+    "much_weaker": ([WEAK], "of 10 images pgd-10 (l2 0.3, step 0.001, ce) left 10 standing, pgd-20 "
+                            "(l2 0.3, step 0.0375, ce) 4"),
+    "one_of_two": ([_pgd(), WEAK], "of 10 images pgd-10 (l2 0.3, step 0.001, ce) left 10 standing"),
+    "another_radius": ([_pgd(norm="l2", epsilon=0.2)], ""),
+    "another_norm": ([_pgd()], ""),
+    "moved_image": ([PlannedAttack(kind="grid", norm="l2", epsilon=0.3)], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attacks", "line"), [pytest.param(*case, id=name) for name, case in FLATTERED.items()]
+)
+def test_attack_that_the_probe_beats_by_far_in_its_ball_is_told(
+    attacks: list[PlannedAttack], line: str
+) -> None:
+    findings = _findings(attacks, *["s" * len(attacks)] * 12)
+    probe = _findings([FGSM, STRONG], *["sb"] * 6, *["ss"] * 4)
+    doubts = judge(findings, probe).doubts
+    assert len(doubts) == bool(line)
+    assert all(doubt.startswith(f"the figures flatter the model: {line}") for doubt in doubts)
+
+
+def test_attack_that_finds_about_as_much_as_the_probe_is_not_doubted() -> None:
+    findings = _findings([WEAK], *["b"] * 4, *["s"] * 8)
+    assert judge(findings, _findings([STRONG], *["b"] * 6, *["s"] * 4)).doubts == ()
+
+
 class _Images:
     """Random images in memory; labels by the side that is brighter."""
 
@@ -168,7 +220,7 @@ class _Brighter(nn.Module):
 @pytest.mark.parametrize("is_masked", [False, True], ids=["sound", "masked"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_model_that_hides_its_gradient_is_found_out(norm: str, is_masked: bool) -> None:
-    attacks = probe_attacks(norm, large_epsilon(norm, 16) / 10, 16)
+    attacks = probe_attacks([(norm, large_epsilon(norm, 16) / 10)], 16)
     assault = Assault(
         target=Classifier(model=_Brighter(is_masked=is_masked), precision="float32"),
         attacks=attacks, seed=0, num_samples=40, batch_size=10,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.attacks.norms import NORMS, Norm, to_box
+from mpiadv.attacks.steps import step_length
 from mpiadv.config import AttackConfig
 from mpiadv.tickets import AttackSettings
 
@@ -82,12 +83,11 @@ def pgd(config: AttackConfig, settings: AttackSettings) -> Attack:
         norm=NORMS[config.norm],
         epsilon=settings.epsilon,
         num_steps=settings.num_steps,
-        step_size=_step_size(config, settings),
+        step_size=step_length(
+            epsilon=settings.epsilon,
+            num_steps=settings.num_steps,
+            given=config.step_size,
+            relative=config.relative_step_size,
+        ),
         random_start=config.random_start,
     )
-
-
-def _step_size(config: AttackConfig, settings: AttackSettings) -> float:
-    if config.step_size is not None:
-        return config.step_size
-    return config.relative_step_size * settings.epsilon / max(1, settings.num_steps)

@@ -218,8 +218,9 @@ class EvaluationConfig(Section):
     """Test images of the evaluation at the end; null: all."""
     num_steps: Annotated[AtLeastOne, Field(le=10**5)] = 40
     """PGD steps."""
-    step_size: StepSize | None = 0.01
-    """PGD step size in pixels of [0, 1]; null: `2.5 * epsilon / num_steps`."""
+    step_size: StepSize | None = None
+    """PGD step size in pixels of [0, 1], made for one norm and one epsilon; null: `2.5 * epsilon /
+    num_steps`, which fits any."""
     batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
     """Test images per batch; each batch has its own random start."""
 

@@ -27,13 +27,18 @@ from mpiadv.errors import UserError
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.picture import draw_worst
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks, require_within_box
+from mpiadv.evaluation.plan import (
+    PlannedAttack,
+    plan_attacks,
+    protocol_of,
+    require_within_box,
+)
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.store import hdf5_path, json_path, require_free, write_results
 from mpiadv.evaluation.subject import Subject, load_into, read_subject
 from mpiadv.evaluation.survivors import Assault, Example, Found, Progress, attack_share
-from mpiadv.evaluation.verdict import probe_attacks, signs_of_masking
+from mpiadv.evaluation.verdict import attacked_balls, judge, probe_attacks
 from mpiadv.models import build_model, check_model
 
 DEADLINE_SECONDS = 7 * 86_400.0
@@ -50,7 +55,9 @@ class Wanted:
 
     Attributes:
         overrides: settings as `key.subkey=value`.
-        attacks: words for `plan_attacks`; none: PGD as the configuration's `evaluation` has it.
+        protocols: names of `PROTOCOLS`, which come first.
+        attacks: words for `plan_attacks`; none of both: PGD as the configuration's `evaluation`
+            has it.
         each_alone: whether each attack starts from all images, not from the survivors.
         num_samples: so many test images, by `choose_samples`; None: all.
         transfer_from: networks to craft images on.
@@ -60,6 +67,7 @@ class Wanted:
     """
 
     overrides: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
     each_alone: bool = False
     num_samples: int | None = None
@@ -108,15 +116,17 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     agree(world, lambda: _require_free(world, bench, settings, wanted))
     if world.is_trainer:
         _say(console, f"{path}: {bench.num_samples} test images of {config.data.name}")
+        for line in _notes(bench, wanted):
+            _say(console, line)
     began = time.perf_counter()
     findings, probe, examples = _attack(world, bench, wanted, console)
-    signs = signs_of_masking(findings, probe) if wanted.probe else None
+    verdict = judge(findings, probe, _misfits(bench))
     if world.is_trainer:
-        show(console, findings, signs)
+        show(console, findings, verdict)
         report = {
             "model": {"path": path, "name": config.model.name, "hash": bench.hashes[""]},
             "settings": settings,
-            **report_of(findings, signs),
+            **report_of(findings, verdict),
             "run": _circumstances(world, device.torch, time.perf_counter() - began),
         }
         _write(bench, report, findings, examples, console)
@@ -133,10 +143,11 @@ def _set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.devic
         name = _unused_name(source, sources)
         loaded, hashes[name] = _load(source, data, device)
         sources[name] = Classifier(model=loaded, precision=wanted.precision)
+    norm, epsilon = subject.ball
     attacks = plan_attacks(
-        wanted.attacks or (_default_attack(subject.config),),
-        norm=subject.config.attack.norm,
-        epsilon=subject.config.attack.epsilon if subject.has_radius else None,
+        _words(subject, wanted),
+        norm=norm,
+        epsilon=epsilon,
         each_alone=wanted.each_alone,
         sources=tuple(sources),
     )
@@ -178,9 +189,40 @@ def _unused_name(subject: Subject, taken: Mapping[str, object]) -> str:
     return subject.name if subject.name not in taken else str(subject.path)
 
 
+def _words(subject: Subject, wanted: Wanted) -> tuple[str, ...]:
+    """The attacks of the protocols, the ones by name, or else that of the run's own evaluation."""
+    protocols = [protocol_of(name).words(*subject.ball) for name in wanted.protocols]
+    words = (*(word for words in protocols for word in words), *wanted.attacks)
+    return words or (_default_attack(subject.config),)
+
+
 def _default_attack(config: Config) -> str:
     size = config.evaluation.step_size
     return f"pgd:steps={config.evaluation.num_steps}" + (f",step_size={size!r}" if size else "")
+
+
+def _notes(bench: Bench, wanted: Wanted) -> list[str]:
+    """What became of step sizes that were made for another ball."""
+    protocols = {name: protocol_of(name) for name in wanted.protocols}
+    is_own = not wanted.protocols and not wanted.attacks
+    return [
+        *(bench.subject.notes if is_own else ()),
+        *(
+            f"protocol {name}: {protocol.abroad}"
+            for name, protocol in protocols.items()
+            if not protocol.is_at_home(*bench.subject.ball)
+        ),
+    ]
+
+
+def _misfits(bench: Bench) -> list[str]:
+    """The attacks whose steps do not fit their ball."""
+    return [
+        f"{attack.title}: {attack.misfit}, so that its figures flatter the model: without "
+        "step_size, or with evaluation.step_size=null, they fit"
+        for attack in bench.attacks
+        if attack.misfit and not attack.source
+    ]
 
 
 def _require_auto_attack(attacks: Sequence[PlannedAttack], num_classes: int) -> None:
@@ -265,13 +307,13 @@ def _add_up(world: World, attacks: tuple[PlannedAttack, ...], found: Found) -> F
 
 def _probe(bench: Bench) -> Assault | None:
     """A few images under attacks that tell on gradient masking; None where no ball is attacked."""
-    balls = [attack for attack in bench.attacks if attack.kind != "grid"]
+    balls = attacked_balls(bench.attacks)
     if not balls:
         return None
     num_pixels = int(np.prod(bench.data.image_shape))
     return Assault(
         target=bench.target,
-        attacks=probe_attacks(balls[0].norm, balls[0].epsilon, num_pixels),
+        attacks=probe_attacks(balls, num_pixels),
         seed=bench.subject.config.seed,
         num_samples=min(NUM_PROBED, bench.num_samples),
         batch_size=PROBE_BATCH,

@@ -17,7 +17,7 @@ from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
-from mpiadv.engine.recorder import Recorder, attack_name, snapshot_shape
+from mpiadv.engine.recorder import Recorder, snapshot_shape
 from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.speed_report import speed_lines
@@ -25,6 +25,7 @@ from mpiadv.engine.state import differences, require_same_log, require_same_run,
 from mpiadv.engine.trainer import Stop, Trainer
 from mpiadv.errors import NonFiniteLossError, SilentRankError, StorageError, UserError
 from mpiadv.evaluation import Counts
+from mpiadv.evaluation.in_run import attack_details, short_name, step_warnings
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
 from mpiadv.optimizers import make_optimizer, make_schedule
@@ -220,6 +221,7 @@ class Lead:
                 f"attackers work at once, {num_attackers} are here: use "
                 f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
             )
+        lines += [f"warning: {text}" for text in step_warnings(config)]
         if self._desk.checkpoint is not None:
             lines.append(f"going on from {self._desk.checkpoint.path}")
             changes = differences(
@@ -274,7 +276,8 @@ class Lead:
         rows = {
             "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} "
             "test images",
-            f"{attack_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} %",
+            f"{short_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} % "
+            f"({attack_details(config)})",
             "training": f"{self._train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
             **self._safekeeping.report(),

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mpiadv.attacks import Attack, make_attack
 from mpiadv.comm.links import Farewell
-from mpiadv.config import AttackConfig, Config
+from mpiadv.config import Config
 from mpiadv.data import Source
 from mpiadv.engine.display import Display
 from mpiadv.engine.host_copies import HostCopies
@@ -19,9 +18,10 @@ from mpiadv.engine.speed_report import SpeedBook
 from mpiadv.engine.state import training_state
 from mpiadv.engine.trainer import Trainer
 from mpiadv.evaluation import Counts, attack_images, evaluate
+from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
 from mpiadv.objectives import Batch
 from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
-from mpiadv.tickets import AttackSettings, choose_samples
+from mpiadv.tickets import choose_samples
 
 
 @dataclass(kw_only=True)
@@ -161,32 +161,6 @@ class Recorder:
     def _the_trainer(self) -> Trainer[Batch]:
         assert self.trainer is not None, "the recorder has no trainer yet"
         return self.trainer
-
-
-def evaluation_attack(config: Config) -> Attack:
-    """PGD on the training attack's ball with the evaluation's own steps."""
-    settings = AttackSettings(num_steps=config.evaluation.num_steps, epsilon=config.attack.epsilon)
-    pgd = AttackConfig(
-        name="pgd",
-        norm=config.attack.norm,
-        epsilon=config.attack.epsilon,
-        num_steps=settings.num_steps,
-        step_size=config.evaluation.step_size,
-    )
-    return make_attack(pgd, settings)
-
-
-def attack_name(config: Config) -> str:
-    """The evaluation's attack in a word."""
-    return f"PGD-{config.evaluation.num_steps}"
-
-
-def describe(config: Config, counts: Counts) -> str:
-    """An evaluation in a line."""
-    return (
-        f"natural {counts.natural_accuracy:.2f} %, {attack_name(config)} "
-        f"{counts.adversarial_accuracy:.2f} % of {counts.num_samples} test images"
-    )
 
 
 def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:

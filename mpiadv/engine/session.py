@@ -24,11 +24,11 @@ from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
-from mpiadv.engine.recorder import evaluation_attack
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.wire import WIRE_TENSORS
 from mpiadv.errors import UserError
 from mpiadv.evaluation import Counts, evaluate
+from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.objectives import make_objective, num_clean
 from mpiadv.pixels import require_length

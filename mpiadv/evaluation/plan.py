@@ -1,6 +1,7 @@
 """Which attacks an evaluation runs, read from the user's words. Knows no model and no images."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,12 @@ from typing import Any, TypeVar
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.norms import NORMS
+from mpiadv.attacks.steps import misfit, step_length
 from mpiadv.errors import UserError, shown
 from mpiadv.pixels import read_pixels, require_length
 from mpiadv.registry import find_registered
 
 N = TypeVar("N", int, float)
-
-RELATIVE_STEP_SIZE = 2.5
-"""Step size in units of epsilon / steps where none is given, as in Bhat et al. 2019."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +101,21 @@ class PlannedAttack:
     @property
     def step_length(self) -> float:
         """The step size, in pixels of [0, 1]."""
-        if self.step_size is not None:
-            return self.step_size
-        return RELATIVE_STEP_SIZE * self.epsilon / max(1, self.steps)
+        return step_length(epsilon=self.epsilon, num_steps=self.steps, given=self.step_size)
+
+    @property
+    def ball(self) -> tuple[str, float]:
+        """Norm and radius."""
+        return self.norm, self.epsilon
+
+    @property
+    def misfit(self) -> str:
+        """How its steps do not fit its ball; empty where they do."""
+        if self.kind != "pgd":
+            return ""
+        return misfit(
+            norm=self.norm, epsilon=self.epsilon, num_steps=self.steps, step_size=self.step_length
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +143,48 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """An evaluation as a paper has it; step sizes that it does not give are 2.5 epsilon / steps."""
+    """An evaluation as a paper has it.
+
+    Attributes:
+        attacks: words for `plan_attacks`.
+        is_each_alone: whether each attack starts from all images, for figures like the paper's
+            columns.
+        step_size: of PGD, in pixels of [0, 1], in the paper's own `ball` and no other; None, as in
+            any other ball: 2.5 epsilon / steps.
+        ball: norm and radius.
+    """
 
     attacks: tuple[str, ...]
     is_each_alone: bool = False
-    """Whether each attack starts from all images, for figures like the paper's columns."""
+    step_size: float | None = None
+    ball: tuple[str, float] | None = None
+
+    def words(self, norm: str, epsilon: float | None) -> tuple[str, ...]:
+        """Its attacks, for images in the ball of `norm` and `epsilon`."""
+        if self.step_size is None or not self.is_at_home(norm, epsilon):
+            return self.attacks
+        return tuple(f"{word},step_size={self.step_size!r}" for word in self.attacks)
+
+    def is_at_home(self, norm: str, epsilon: float | None) -> bool:
+        """Whether it was made for this ball; true where it says nothing of one."""
+        if self.ball is None or epsilon is None:
+            return True
+        return norm == self.ball[0] and math.isclose(epsilon, self.ball[1], rel_tol=1e-6)
+
+    @property
+    def abroad(self) -> str:
+        """What becomes of its step size in any other ball."""
+        assert self.ball is not None, "asked of a protocol for any ball"
+        return (
+            f"its steps of {self.step_size:g} were made for {self.ball[0]} {self.ball[1]:g}: here "
+            "they are 2.5 epsilon / steps"
+        )
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
     # Madry et al. 2018, MNIST: table 1 and the challenge's leaderboard.
     "madry": Protocol(
-        attacks=("pgd:steps=40,step_size=0.01", "pgd:steps=100,step_size=0.01,restarts=20")
+        attacks=("pgd:steps=40", "pgd:steps=100,restarts=20"), step_size=0.01, ball=("linf", 0.3)
     ),
     # Wong et al. 2020, "Fast is better than free", section 5.
     "fast": Protocol(attacks=("pgd:steps=50,restarts=10",)),

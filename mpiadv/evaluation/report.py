@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mpiadv.evaluation.results import Findings, Share, sample_steps_text
+from mpiadv.evaluation.verdict import Verdict
 
 FORMAT = 1
 """Of the values that `report_of` gives."""
@@ -15,22 +16,20 @@ FORMAT = 1
 HEADER = ("attack", "settings", "attacked", "broken", "accuracy", "95 % interval")
 
 
-def report_of(findings: Findings, signs: Sequence[str] | None) -> dict[str, Any]:
-    """The results as numbers, strings, lists and dicts; the same for any number of ranks.
-
-    `signs` are those of gradient masking; None if nobody looked for them.
-    """
+def report_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
+    """The results as numbers, strings, lists and dicts; the same for any number of ranks."""
     return {
         "format": FORMAT,
         "num_samples": findings.num_samples,
         "natural": _share(findings.natural),
         "attacks": [_attack(findings, number) for number in range(len(findings.attacks))],
         "worst_case": _share(findings.worst_case),
-        "signs_of_gradient_masking": None if signs is None else list(signs),
+        "signs_of_gradient_masking": None if verdict.signs is None else list(verdict.signs),
+        "warnings": list(verdict.doubts),
     }
 
 
-def show(console: Console, findings: Findings, signs: Sequence[str] | None) -> None:
+def show(console: Console, findings: Findings, verdict: Verdict) -> None:
     """Print a table where a person watches, plain lines otherwise, then the verdict."""
     rows = [HEADER, *_rows(findings)]
     if console.is_terminal:
@@ -39,9 +38,11 @@ def show(console: Console, findings: Findings, signs: Sequence[str] | None) -> N
         for line in _lines(rows):
             _say(console, line)
     _say(console, sample_steps_text(findings))
-    for sign in signs or ():
+    for doubt in verdict.doubts:
+        _say(console, f"warning: {doubt}")
+    for sign in verdict.signs or ():
         _say(console, f"warning: sign of gradient masking: {sign}")
-    if signs is not None and not signs:
+    if verdict == Verdict(signs=()):
         _say(console, "no sign of gradient masking")
 
 

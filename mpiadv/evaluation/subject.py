@@ -35,6 +35,7 @@ class Subject:
         unsaved_buffers: buffers that belong to no state dict.
         expected_hash: of the whole model, where the run has told it.
         has_radius: whether attack.norm and attack.epsilon are somebody's choice.
+        notes: lines for the user.
     """
 
     path: Path
@@ -43,6 +44,13 @@ class Subject:
     unsaved_buffers: dict[str, Tensor] = field(default_factory=dict)
     expected_hash: str | None = None
     has_radius: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ball(self) -> tuple[str, float | None]:
+        """Norm and radius of attacks that do not say; None where nobody chose one."""
+        attack = self.config.attack
+        return attack.norm, attack.epsilon if self.has_radius else None
 
     @property
     def name(self) -> str:
@@ -116,13 +124,37 @@ def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] |
             f"{folder} has no {MODEL_FILE}: the run is not finished: evaluate a file of its "
             "checkpoints/, or finish it with --resume"
         )
-    config = override_config(tree, overrides, trusted=trusted)
+    trained = parse_config(tree)
+    config, notes = with_fitting_steps(
+        override_config(tree, overrides, trusted=trusted), trained, overrides
+    )
     return Subject(
         path=folder,
         config=config,
+        notes=notes,
         weights=_load_weights(folder / MODEL_FILE),
-        expected_hash=_hash_told(log) if config.model == parse_config(tree).model else None,
+        expected_hash=_hash_told(log) if config.model == trained.model else None,
     )
+
+
+def with_fitting_steps(
+    config: Config, trained: Config, overrides: Sequence[str]
+) -> tuple[Config, tuple[str, ...]]:
+    """What came of a run's configuration `trained`, and lines for the user.
+
+    Without the run's own step size where its model is to be attacked in another ball.
+    """
+    size = config.evaluation.step_size
+    balls = {(each.attack.norm, each.attack.epsilon) for each in (trained, config)}
+    is_given = any(override.startswith("evaluation.step_size=") for override in overrides)
+    if len(balls) == 1 or is_given or size is None:
+        return config, ()
+    changed = config.evaluation.model_copy(update={"step_size": None})
+    note = (
+        f"evaluation.step_size={size:g} was made for {trained.attack.norm} "
+        f"{trained.attack.epsilon:g}: here steps are 2.5 epsilon / steps"
+    )
+    return config.model_copy(update={"evaluation": changed}), (note,)
 
 
 def _read_checkpoint(

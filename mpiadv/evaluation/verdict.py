@@ -1,12 +1,17 @@
-"""Signs of gradient masking, with their evidence. Knows no model: it reads what attacks found.
+"""What speaks against the figures, with its evidence. Knows no model: it reads what attacks found.
 
-Athalye et al. 2018, "Obfuscated Gradients Give a False Sense of Security", section 3.1, and Carlini
-et al. 2019, "On Evaluating Adversarial Robustness", section 3: where gradients mislead, weak
-attacks do better than strong ones, and no radius is large enough.
+Signs of gradient masking: Athalye et al. 2018, "Obfuscated Gradients Give a False Sense of
+Security", section 3.1, and Carlini et al. 2019, "On Evaluating Adversarial Robustness", section 3:
+where gradients mislead, weak attacks do better than strong ones, and no radius is large enough.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.results import Findings
@@ -14,8 +19,34 @@ from mpiadv.evaluation.results import Findings
 NOISE_FRACTION, NOISE_COUNT = 0.005, 2
 """A weaker attack may be better on this share of the images, or so many, by chance."""
 
+MUCH_FRACTION = 0.05
+"""An attack of the probe that breaks this share of the images more is much stronger."""
+
 PROBE_STEPS = 20
 """Steps of the probe's attacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What speaks against the figures, a line each.
+
+    Attributes:
+        signs: of gradient masking; None if nobody looked for them.
+        doubts: everything else.
+    """
+
+    signs: tuple[str, ...] | None
+    doubts: tuple[str, ...] = ()
+
+
+def judge(findings: Findings, probe: Findings | None, doubts: Sequence[str] = ()) -> Verdict:
+    """The verdict on `findings`; `probe` is None if nobody looked for gradient masking."""
+    if probe is None:
+        return Verdict(signs=None, doubts=tuple(doubts))
+    return Verdict(
+        signs=tuple(signs_of_masking(findings, probe)),
+        doubts=(*doubts, *weak_attacks(findings, probe)),
+    )
 
 
 def large_epsilon(norm: str, num_pixels: int) -> float:
@@ -24,14 +55,22 @@ def large_epsilon(norm: str, num_pixels: int) -> float:
     return 0.5 * scale[norm]
 
 
-def probe_attacks(norm: str, epsilon: float, num_pixels: int) -> tuple[PlannedAttack, ...]:
-    """One step, many steps, and many steps in a large ball, each on all images of the probe."""
-    many = PlannedAttack(kind="pgd", steps=PROBE_STEPS, norm=norm, epsilon=epsilon, chain=1)
+def probe_attacks(balls: Sequence[tuple[str, float]], num_pixels: int) -> tuple[PlannedAttack, ...]:
+    """Attacks on all images of the probe, with steps that fit.
+
+    One step in the first ball, norm and radius each, many steps in every ball, and many steps in a
+    large ball of the first one's norm.
+    """
+    norm, epsilon = balls[0]
+    many = [
+        PlannedAttack(kind="pgd", steps=PROBE_STEPS, norm=norm, epsilon=epsilon, chain=1 + number)
+        for number, (norm, epsilon) in enumerate(balls)
+    ]
     radius = max(epsilon, large_epsilon(norm, num_pixels))
     return (
         PlannedAttack(kind="fgsm", norm=norm, epsilon=epsilon, chain=0),
-        many,
-        dataclasses.replace(many, loss="margin", epsilon=radius, chain=2),
+        *many,
+        dataclasses.replace(many[0], loss="margin", epsilon=radius, chain=1 + len(many)),
     )
 
 
@@ -39,6 +78,45 @@ def signs_of_masking(findings: Findings, probe: Findings | None = None) -> list[
     """What speaks against the figures, a line for each sign; empty where nothing does."""
     signs = _beaten_pairs(findings)
     return signs if probe is None else [*signs, *_beaten_pairs(probe), *_survives_large(probe)]
+
+
+def weak_attacks(findings: Findings, probe: Findings) -> list[str]:
+    """Where the probe breaks much more than all attacks of the same norm and radius together."""
+    places = {int(index): row for row, index in enumerate(findings.indices)}
+    rows = np.array([places[int(index)] for index in probe.indices], np.int64)
+    probed = attacked_balls(probe.attacks)
+    balls = [ball for ball in attacked_balls(findings.attacks) if ball in probed]
+    lines = (_flattery(findings, rows, probe, ball) for ball in balls)
+    return [line for line in lines if line]
+
+
+def attacked_balls(attacks: Sequence[PlannedAttack]) -> list[tuple[str, float]]:
+    """The balls that are attacked, each once."""
+    return list(dict.fromkeys(attack.ball for attack in attacks if attack.kind != "grid"))
+
+
+def _flattery(
+    findings: Findings, rows: npt.NDArray[np.int64], probe: Findings, ball: tuple[str, float]
+) -> str:
+    """How much more the probe breaks in a ball; empty where it is not much.
+
+    `rows` are those of the probe's images in `findings`.
+    """
+    ours = [n for n, attack in enumerate(findings.attacks) if attack.ball == ball]
+    theirs = [n for n, attack in enumerate(probe.attacks) if attack.ball == ball]
+    attacked = np.logical_or.reduce([findings.attacked(n)[rows] for n in ours])
+    broken = np.logical_or.reduce([findings.broken(n)[rows] for n in ours])
+    best = max(theirs, key=lambda n: int((attacked & probe.broken(n)).sum()))
+    both = attacked & probe.attacked(best)
+    left, left_by_probe = (int((both & ~fallen).sum()) for fallen in (broken, probe.broken(best)))
+    if left - left_by_probe <= max(NOISE_COUNT, MUCH_FRACTION * both.sum()):
+        return ""
+    asked, attack = findings.attacks[ours[0]], probe.attacks[best]
+    name = f"{asked.title} ({asked.details})" if len(ours) == 1 else f"all {len(ours)} attacks"
+    return (
+        f"the figures flatter the model: of {both.sum()} images {name} left {left} standing, "
+        f"{attack.title} ({attack.details}) {left_by_probe}"
+    )
 
 
 def _beaten_pairs(findings: Findings) -> list[str]:

@@ -67,7 +67,7 @@ class EvaluationRow:
     """An evaluation against one attack."""
 
     step: int = column("i8", "training steps done before the evaluation")
-    attack: str = column("S32", "name of the attack")
+    attack: str = column("S64", "name of the attack (norm and radius of its ball, step size)")
     num_samples: int = column("i8", "test images")
     natural_accuracy: float = column("f8", "0 to 1")
     adversarial_accuracy: float = column("f8", "0 to 1")

@@ -150,8 +150,7 @@ def _series(log: Log) -> Iterator[tuple[str, npt.NDArray[np.float64], float | No
     yield "adversarial, training", log.column("accuracy"), 1.0, "red"
     yield "natural, training", log.column("natural_accuracy"), 1.0, "blue"
     for last in final_evaluation(log):
-        attack = text(last["attack"])
-        yield f"test, {attack}", _over_steps(log, "adversarial_accuracy"), 1.0, "red"
+        yield f"test, {_short(last)}", _over_steps(log, "adversarial_accuracy"), 1.0, "red"
         yield "test, natural", _over_steps(log, "natural_accuracy"), 1.0, "blue"
 
 
@@ -276,9 +275,14 @@ def _tested(log: Log) -> str:
     for row in final_evaluation(log):
         return (
             f"{_percent(row['natural_accuracy'])} natural, "
-            f"{_percent(row['adversarial_accuracy'])} {text(row['attack'])}"
+            f"{_percent(row['adversarial_accuracy'])} {_short(row)}"
         )
     return "-"
+
+
+def _short(row: np.void) -> str:
+    """The attack of an evaluation without its ball and step size."""
+    return text(row["attack"]).partition(" (")[0]
 
 
 def _number(value: float, form: str) -> str:
