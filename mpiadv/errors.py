@@ -1,9 +1,14 @@
 """The errors a user meets. Knows nothing of the rest of the package."""
 
+import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+_PYTHON = Path(signal.__file__).parent
+_INSTALLED = {"site-packages", "dist-packages"}
 _LONGEST_SHOWN = 100
 
 
@@ -44,6 +49,25 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
+@contextmanager
+def user_code(place: str) -> Iterator[None]:
+    """Around a call of a user's code: however that ends but by returning, it is bad input.
+
+    Raises:
+        UserError: `place`, and what came up there; also in place of an end of the program. Ctrl-C,
+            where nobody listens for it, goes through.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        is_asked = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if isinstance(error, KeyboardInterrupt) and is_asked:
+            raise
+        raise UserError(f"{place}: {origin_of(error)}") from error
+
+
 def origin_of(error: BaseException) -> str:
     """An exception in one line: its type, its first line, and where in the user's code it arose."""
     first = (str(error).strip().splitlines() or ["no message"])[0]
@@ -53,9 +77,12 @@ def origin_of(error: BaseException) -> str:
         if not _is_foreign(Path(frame.filename))
     ]
     place = f" (at {files[-1][0].name}:{files[-1][1]})" if files else ""
-    return f"{type(error).__name__}: {first}{place}"
+    told = f"{type(error).__name__}: {first}{place}"
+    return told if isinstance(error, Exception) else f"it ends the program with {told}"
 
 
 def _is_foreign(file: Path) -> bool:
     """Whether a file is this package's or a library's, and tells nothing about the user's code."""
-    return _PACKAGE in file.parents or bool({"torch", "torchvision", "PIL"} & set(file.parts))
+    is_pythons = _PYTHON in file.parents and not _INSTALLED & set(file.parts)
+    is_ours = _PACKAGE in file.parents or file.name.startswith("<frozen")
+    return is_ours or is_pythons or bool({"torch", "torchvision", "PIL"} & set(file.parts))

@@ -4,10 +4,11 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeVar
 
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, user_code
 
 T = TypeVar("T")
 
@@ -34,18 +35,55 @@ def import_dotted(kind: str, name: str) -> Callable[..., Any]:
     """The function that `my_package.my_module:function` names; the working folder is searched too.
 
     Raises:
-        UserError: no such module or function, or the module fails on import.
+        UserError: no such module or function, or the module fails, or ends the program, on import.
     """
     module_name, _, attribute = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
+    with user_code(f"{kind} {name!r}: cannot import {module_name!r}"), _quiet_if_refused():
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise UserError(
-            f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {error}"
-        ) from error
-    function = getattr(module, attribute, None)
+        function = getattr(module, attribute, None)
     if not callable(function):
         raise UserError(f"{kind} {name!r}: module {module_name!r} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet_if_refused() -> Iterator[None]:
+    """Keep back what is written to standard error, and drop it where the program would be ended.
+
+    A module that parses our command line as its own would otherwise write its usage from each rank.
+    """
+    held = _Held(sys.stderr)
+    sys.stderr = held
+    try:
+        yield
+    except SystemExit:
+        held.text.clear()
+        raise
+    finally:
+        sys.stderr = held.stream
+        held.release()
+
+
+class _Held:
+    """A stream whose text is kept back until `release`; whoever took it writes on after that."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.text: list[str] = []
+        self._is_released = False
+
+    def write(self, text: str) -> int:
+        if self._is_released:
+            return self.stream.write(text)
+        self.text.append(text)
+        return len(text)
+
+    def release(self) -> None:
+        """Write what was kept back."""
+        self._is_released = True
+        self.stream.write("".join(self.text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)

@@ -1,12 +1,13 @@
 """Names become functions: registered ones, and a user's by dotted name."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, user_code
 from mpiadv.registry import find_registered, import_dotted, is_dotted
 
 REGISTERED = {"pgd": len, "fgsm": max}
@@ -52,6 +53,23 @@ BAD_MODULES = {
     "missing_module": (None, "bad_module:net", "cannot import 'bad_module': ModuleNotFoundError"),
     "failing_module": ("1 / 0", "bad_module:net", "cannot import 'bad_module': ZeroDivisionError"),
     "syntax_error": ("def", "bad_module:net", "cannot import 'bad_module': SyntaxError"),
+    "leaves": (
+        "import sys\nsys.exit(3)",
+        "bad_module:net",
+        "cannot import 'bad_module': it ends the program with SystemExit: 3 (at bad_module.py:2)",
+    ),
+    "parses_arguments": (
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--epochs', "
+        "required=True)\nparser.parse_args([])",
+        "bad_module:net",
+        "cannot import 'bad_module': it ends the program with SystemExit: 2 (at bad_module.py:4)",
+    ),
+    "interrupts": (
+        "def __getattr__(name): raise GeneratorExit",
+        "bad_module:net",
+        "cannot import "
+        "'bad_module': it ends the program with GeneratorExit: no message (at bad_module.py:1)",
+    ),
     "missing_function": ("", "bad_module:net", "module 'bad_module' has no function 'net'"),
     "not_a_function": ("net = 3", "bad_module:net", "module 'bad_module' has no function 'net'"),
     "no_function_named": ("", "bad_module:", "module 'bad_module' has no function ''"),
@@ -63,10 +81,44 @@ BAD_MODULES = {
     ("source", "name", "line"), [pytest.param(*case, id=key) for key, case in BAD_MODULES.items()]
 )
 def test_bad_dotted_name_is_refused_with_the_reason(
-    user_folder: Path, source: str | None, name: str, line: str
+    user_folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    source: str | None,
+    name: str,
+    line: str,
 ) -> None:
     if source is not None:
         (user_folder / "bad_module.py").write_text(source)
     with pytest.raises(UserError) as caught:
         import_dotted("model", name)
     assert str(caught.value).startswith(f"model {name!r}: {line}")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_module_says_on_import_is_said_and_streams_that_it_took_work_on(
+    user_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (user_folder / "talks.py").write_text(
+        "import sys\nprint('hello', file=sys.stderr)\ntaken = sys.stderr\n"
+        "def net(): print('later', file=taken, flush=True)\n"
+    )
+    net = import_dotted("model", "talks:net")
+    assert capsys.readouterr().err == "hello\n"
+    net()
+    assert capsys.readouterr().err == "later\n"
+
+
+def test_ctrl_c_ends_users_code_only_where_somebody_listens() -> None:
+    def interrupted() -> None:
+        with user_code("data set 'mine:data'"):
+            raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        with pytest.raises(UserError, match=r"^data set 'mine:data': it ends the program with Key"):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -18,7 +18,7 @@ from mpiadv.data.lazy import LazySource
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user_samples import read_pair, read_sample, tensor_text
-from mpiadv.errors import UserError, origin_of
+from mpiadv.errors import UserError, user_code
 from mpiadv.registry import import_dotted
 from mpiadv.tickets import choose_samples
 
@@ -75,12 +75,8 @@ def _load_split(
     config: DataConfig, function: Callable[..., Any], split: str, limit: int | None
 ) -> _Split:
     place = f"data set {config.name!r}, split {split!r}"
-    try:
+    with user_code(place):
         result = function(root=config.root, split=split, **_arguments(config, function))
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{place}: {origin_of(error)}") from error
     if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], Tensor):
         images, labels = read_pair(result[0], result[1], place)
         chosen = choose_samples(len(labels), limit)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.data.checks import require_pixels
-from mpiadv.errors import UserError, origin_of
+from mpiadv.errors import UserError, origin_of, user_code
 
 _EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
 
@@ -23,12 +23,8 @@ def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
         UserError: the data set fails at it, or gives something else.
     """
     here = f"{place}, index {index}"
-    try:
+    with user_code(here):
         sample = dataset[index]
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{here}: {origin_of(error)}") from error
     if not isinstance(sample, tuple | list) or len(sample) != 2:
         length = f" of {len(sample)}" if isinstance(sample, tuple | list) else ""
         raise UserError(

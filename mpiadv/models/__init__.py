@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mpiadv.config import ModelConfig
-from mpiadv.errors import UserError, origin_of
+from mpiadv.errors import UserError, user_code
 from mpiadv.models.check import check_model
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
@@ -61,15 +61,11 @@ def _find_builder(name: str) -> Builder:
 def _build(
     builder: Builder, config: ModelConfig, num_classes: int, image_shape: ImageShape
 ) -> nn.Module:
-    try:
+    with user_code(
+        f"model {config.name!r} cannot be built with num_classes={num_classes}, image_shape="
+        f"{image_shape} and arguments {config.arguments}"
+    ):
         model = builder(num_classes=num_classes, image_shape=image_shape, **config.arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"model {config.name!r} cannot be built with num_classes={num_classes}, image_shape="
-            f"{image_shape} and arguments {config.arguments}: {origin_of(error)}"
-        ) from error
     if not isinstance(model, nn.Module):
         raise UserError(
             f"model {config.name!r} returned {type(model).__name__}, expected a torch.nn.Module"
