@@ -284,6 +284,22 @@ class Dispatcher:
         self._turns.gave_up(ticket, attacker, self.step)
         self._release(ticket, attacker)
 
+    def unread(self, ticket: int, attacker: int) -> None:
+        """Book that `attacker` cannot read the images of a ticket: it is crafted here.
+
+        Unless another attacker has it, or it was crafted already.
+        """
+        state = self.state(ticket)
+        if state is TicketState.GRANTED and self.holders[ticket] == attacker:
+            self.overdue(ticket)
+        elif state is TicketState.RETURNED:
+            self._returned.remove(ticket)
+            heapify(self._returned)
+            self._happened(ticket, TicketEvent.TAKEN)
+            self.own.add(ticket)
+        self._turns.gave_up(ticket, attacker, self.step)
+        self._release(ticket, attacker)
+
     def lost(self, attacker: int) -> list[int]:
         """Book that `attacker` is gone for good: the tickets that are to be crafted anew, sorted.
 

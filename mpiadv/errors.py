@@ -1,6 +1,7 @@
 """The errors a user meets. Knows nothing of the rest of the package."""
 
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ class UserError(Exception):
 
     Entry points print the line once, without a traceback, and every rank exits with code 2.
     """
+
+
+class UnreadableError(RuntimeError):
+    """Samples could not be read for a while, by no fault of theirs; the text says which."""
 
 
 class DeadlineError(RuntimeError):
@@ -66,6 +71,19 @@ def user_code(place: str) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt) and is_asked:
             raise
         raise UserError(f"{place}: {origin_of(error)}") from error
+
+
+def printable(text: str) -> str:
+    """Text that leaves a terminal as it is: line feeds and escape sequences are spelt out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def tell_error(line: str) -> None:
+    """Say the one line of what was wrong."""
+    print(f"mpiadv: error: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def origin_of(error: BaseException) -> str:

@@ -128,9 +128,10 @@ class Turns:
     def granted(self, ticket: int, attacker: int) -> None:
         """Book a ticket as owed by `attacker` and charged to it."""
         self._owed[attacker].add(ticket)
+        # One that it could not read is charged to it already.
+        self.num_charged += ticket not in self._charged[attacker]
         self._charged[attacker].add(ticket)
         self._newest[attacker] = max(ticket, self._newest[attacker])
-        self.num_charged += 1
 
     def tried(self, ticket: int, attacker: int) -> None:
         """Book that `attacker` is tried on a copy of a ticket."""

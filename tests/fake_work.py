@@ -118,6 +118,9 @@ class FakeCrafter:
     def prefetch(self, ticket: int) -> None:
         assert ticket not in self._values
 
+    def wait(self, ticket: int) -> bool:
+        return True
+
     def start(self, ticket: int, settings: AttackSettings) -> None:
         assert ticket not in self._values
         self._values[ticket] = begun(ticket, settings)
@@ -162,7 +165,7 @@ class FakeCrafter:
         return batch, CraftReport(gradient_magnitude=float(ticket), natural_accuracy=nan)
 
     def drop(self, ticket: int) -> None:
-        del self._values[ticket]
+        self._values.pop(ticket, None)
 
     def download(self, batch: FakeBatch, slot: BatchSlot) -> None:
         slot.labels[:] = batch.ticket

@@ -1,10 +1,13 @@
 """Batches are the samples asked for, as pixels in [0, 1], from memory or decoded ahead of time."""
 
+import errno
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from sklearn import datasets
@@ -12,8 +15,11 @@ from torch import Tensor
 
 from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, Source, load_data
-from mpiadv.data.lazy import MAX_PREFETCHED, LazySource
-from mpiadv.errors import UserError
+from mpiadv.data.lazy import LazySource
+from mpiadv.data.patience import LONGEST_SECONDS, read_patiently
+from mpiadv.data.read_ahead import MOST_BATCHES, ReadAhead
+from mpiadv.data.readers import Readers
+from mpiadv.errors import UnreadableError, UserError
 from mpiadv.tickets import choose_samples
 
 
@@ -103,8 +109,8 @@ class Decoder:
         return torch.full((1, 2, 2), index, dtype=torch.uint8), index
 
 
-def lazy(decode: Callable[[int], tuple[Tensor, int]], num_workers: int = 2) -> LazySource:
-    return LazySource(decode, num_samples=255, num_workers=num_workers)
+def lazy(decode: Callable[[int], tuple[Tensor, int]], num_threads: int = 2) -> LazySource:
+    return LazySource(decode, Readers(num_threads), num_samples=255, fingerprint="")
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["on_demand", "prefetched"])
@@ -132,31 +138,142 @@ def test_batch_can_be_asked_for_again() -> None:
     assert torch.equal(source.batch(rows)[0], source.batch(rows)[0])
 
 
-def test_prefetches_nobody_asks_for_are_dropped_oldest_first() -> None:
+class Gate:
+    """Decodes nothing until it is opened."""
+
+    def __init__(self) -> None:
+        self.decoder = Decoder()
+        self._opened = threading.Event()
+
+    def __call__(self, index: int) -> tuple[Tensor, int]:
+        self._opened.wait(timeout=10)
+        return self.decoder(index)
+
+    def open(self) -> list[int]:
+        """What is decoded when it opens, in that order."""
+        self._opened.set()
+        return self.decoder.calls
+
+
+def row(number: int) -> npt.NDArray[np.int64]:
+    return np.array([number])
+
+
+def test_forgotten_prefetch_is_not_decoded_while_it_waits() -> None:
+    gate = Gate()
+    source = lazy(gate, num_threads=1)
+    for number in range(3):
+        source.prefetch(row(number))
+    source.forget(row(1))
+    gate.open()
+    source.batch(row(2))
+    assert gate.decoder.calls == [0, 2]
+
+
+@pytest.mark.parametrize("order", [range(12), range(11, -1, -1)], ids=["in_turn", "backwards"])
+def test_batches_are_read_ahead_oldest_first_and_none_again(order: Sequence[int]) -> None:
+    gate = Gate()
+    source = lazy(gate, num_threads=1)
+    ahead = ReadAhead(source)
+    for number in order:
+        ahead.expect(number, row(number))
+    calls = gate.open()
+    for number in range(12):
+        source.batch(row(number))
+        ahead.drop(number)
+    # The first that was expected may have been begun before any other was known.
+    assert calls[-12:] == list(range(12))
+    assert len(calls) == 12 or calls[:-12] == [order[0]]
+
+
+def test_no_more_batches_than_memory_is_meant_for_are_read_ahead() -> None:
     decoder = Decoder()
-    source = lazy(decoder)
-    for row in range(MAX_PREFETCHED + 1):
-        source.prefetch(np.array([row]))
-    for row in range(1, MAX_PREFETCHED + 1):
-        source.batch(np.array([row]))
-    kept = len(decoder.calls)
-    source.batch(np.array([0]))
-    assert decoder.calls[kept:] == [0]
+    source = lazy(decoder, num_threads=1)
+    ahead = ReadAhead(source)
+    for number in range(2 * MOST_BATCHES):
+        ahead.expect(number, row(number))
+    while not source.wait(row(MOST_BATCHES - 1), 1.0):
+        pass
+    assert decoder.calls == list(range(MOST_BATCHES))
+    ahead.drop(3)
+    while not source.wait(row(MOST_BATCHES), 1.0):
+        pass
+    assert decoder.calls[MOST_BATCHES:] == [MOST_BATCHES]
 
 
-def test_dropped_prefetch_is_not_decoded_while_it_waits() -> None:
-    gate, decoder = threading.Event(), Decoder()
+def test_what_somebody_waits_for_is_read_before_what_comes_later() -> None:
+    gate = Gate()
+    source = lazy(gate, num_threads=1)
+    for number in range(4):
+        source.prefetch(row(number), urgency=number)
+    assert not source.wait(row(9), 0.0)
+    assert gate.open()[:2] != [0, 1]
+    source.batch(row(3))
+    assert gate.decoder.calls == [0, 9, 1, 2, 3]
 
-    def decode(index: int) -> tuple[Tensor, int]:
-        gate.wait(timeout=10)
-        return decoder(index)
 
-    source = lazy(decode, num_workers=1)
-    for row in range(MAX_PREFETCHED + 2):
-        source.prefetch(np.array([row]))
-    gate.set()
-    source.batch(np.array([MAX_PREFETCHED + 1]))
-    assert 1 not in decoder.calls
+def test_readers_that_hang_keep_no_program_from_ending() -> None:
+    threads: list[threading.Thread] = []
+    Readers(1).submit(lambda: threads.append(threading.current_thread())).result()
+    assert [thread.daemon for thread in threads] == [True]
+
+
+def test_readers_that_nobody_holds_end() -> None:
+    before = threading.active_count()
+    readers = [Readers(3) for _ in range(5)]
+    for one in readers:
+        for _ in range(3):
+            one.submit(lambda: None).result()
+    assert threading.active_count() >= before + 5
+    readers.clear()
+    del one
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+class FailingDisk:
+    """A file that cannot be read for some seconds of a clock of its own."""
+
+    def __init__(self, seconds: float, error: OSError) -> None:
+        self.now = 0.0
+        self._seconds = seconds
+        self._error = error
+
+    def read(self) -> str:
+        if self.now < self._seconds:
+            raise self._error
+        return "content"
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def patiently(self) -> str:
+        return read_patiently(self.read, "image a.png", clock=lambda: self.now, sleep=self.sleep)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 0.9 * LONGEST_SECONDS])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOENT], ids=["io", "nfs", "gone"])
+def test_file_that_cannot_be_read_for_a_while_is_read_again(seconds: float, code: int) -> None:
+    disk = FailingDisk(seconds, OSError(code, "no"))
+    assert disk.patiently() == "content"
+    assert disk.now < 2 * seconds + 5
+
+
+def test_file_that_stays_unreadable_is_given_up_and_named_with_the_reason() -> None:
+    disk = FailingDisk(1e9, OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(UnreadableError) as caught:
+        disk.patiently()
+    assert str(caught.value).startswith("image a.png could not be read for 6")
+    assert str(caught.value).endswith(" s (Input/output error)")
+
+
+def test_damaged_content_is_not_read_again() -> None:
+    disk = FailingDisk(1e9, OSError("image file is truncated"))
+    with pytest.raises(OSError, match="truncated"):
+        disk.patiently()
+    assert disk.now == 0.0
 
 
 def test_damaged_sample_is_refused_when_its_batch_is_asked_for() -> None:

@@ -259,7 +259,7 @@ def empty_class(root: Path) -> None:
 FOLDER_DAMAGES = [
     pytest.param(remove_split, "test does not exist: expected one folder per class", id="split"),
     pytest.param(remove_class, "only one of them has dog", id="class"),
-    pytest.param(empty_class, "Found no valid file for the classes bird", id="empty"),
+    pytest.param(empty_class, "has no image files for bird: remove the folder, or put", id="empty"),
 ]
 
 

@@ -45,7 +45,7 @@ def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) 
     expected = copy.deepcopy(learner)
     for _ in range(2):
         copies.begin()
-        state = training_state(config, learner, published, 1, copies.copy)
+        state = training_state(config, learner, published, 1, {"train": "a"}, copies.copy)
         train_once(learner)
         values += 1
         restored = a_learner()

@@ -94,7 +94,10 @@ class Followed:
     def __init__(self) -> None:
         self._batches: list[weakref.ref[Tensor]] = []
 
-    def prefetch(self, indices: Tensor) -> None:
+    def prefetch(self, indices: Tensor, *, urgency: int = 0) -> None:
+        pass
+
+    def forget(self, indices: Tensor) -> None:
         pass
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:

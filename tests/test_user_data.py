@@ -226,6 +226,7 @@ def test_sample_of_a_large_set_is_refused_when_it_is_read(
     function: str, index: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    monkeypatch.setattr(mpiadv.data.user_samples, "NUM_READ_TWICE", 1)
     data = load(function, arguments={"num_classes": 2})
     assert expected in refusal(lambda: data.test.batch(np.array([index])))
 

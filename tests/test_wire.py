@@ -37,7 +37,10 @@ class Pictures:
         images = torch.rand(self.num_samples, 1, 2, 2, generator=torch.Generator().manual_seed(1))
         return images[indices], torch.as_tensor(indices) % 2
 
-    def prefetch(self, indices: Tensor) -> None:
+    def prefetch(self, indices: Tensor, *, urgency: int = 0) -> None:
+        pass
+
+    def forget(self, indices: Tensor) -> None:
         pass
 
 

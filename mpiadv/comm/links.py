@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mpiadv.comm.messages import (
     BATCH_HEADER,
     PARAMETER_HEADER,
+    UNREAD,
     BatchShape,
     Bytes,
     aligned,
@@ -101,6 +102,11 @@ class Delivery:
     @property
     def dropped(self) -> bool:
         return bool(self.slot.header["dropped"][0])
+
+    @property
+    def unread(self) -> bool:
+        """Whether it was dropped because its images could not be read."""
+        return bool(self.slot.header["dropped"][0] == UNREAD)
 
 
 @dataclass(frozen=True, kw_only=True)

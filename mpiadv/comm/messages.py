@@ -63,6 +63,10 @@ BATCH_HEADER = np.dtype(
     ]
 )
 
+DROPPED, UNREAD = 1, 2
+"""What `dropped` says of a ticket that comes without a batch: it was not needed any more, or its
+images could not be read."""
+
 GRANT_MESSAGE = np.dtype([("kind", np.int64), ("ticket", np.int64), ("patient", np.int64)])
 
 RELEASE_MESSAGE = np.dtype([("place", np.int64)])

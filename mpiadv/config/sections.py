@@ -53,8 +53,15 @@ class DataConfig(Section):
     """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
     flip: bool = False
     """Whether images are mirrored left to right at random."""
-    num_workers: Annotated[AtLeastOne, Field(le=1024)] = 2
-    """Threads that decode image files ahead of time, per rank."""
+    num_workers: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = "auto"
+    """Threads that read samples ahead of time, per rank; auto: 2 for image files, 1 for your own
+    data set, which need not stand several then."""
+    allow_changes: bool = False
+    """Whether `--resume` goes on with other training images than the run began with."""
+
+    def threads(self, usual: int) -> int:
+        """`num_workers`, or the usual number of a kind of data set."""
+        return usual if self.num_workers == "auto" else self.num_workers
 
 
 class ModelConfig(Section):
@@ -311,8 +318,8 @@ class Config(Section):
 
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
-    "data.num_workers", "staleness.outstanding", "staleness.trainer_crafts", "training.device",
-    "training.threads", "evaluation.", "log.", "checkpoint.",
+    "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
+    "training.device", "training.threads", "evaluation.", "log.", "checkpoint.",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
 

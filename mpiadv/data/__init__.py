@@ -4,15 +4,33 @@ from collections.abc import Callable
 
 from mpiadv.config import DataConfig
 from mpiadv.data.augmentation import augment
-from mpiadv.data.cifar10 import load_cifar10
+from mpiadv.data.checks import require_padding
+from mpiadv.data.cifar10 import is_cifar10_missing, load_cifar10
 from mpiadv.data.digits import load_digits
+from mpiadv.data.doubts import doubts_about, split_line
 from mpiadv.data.image_folder import load_image_folder
-from mpiadv.data.mnist import load_fashion_mnist, load_mnist
+from mpiadv.data.mnist import (
+    is_fashion_mnist_missing,
+    is_mnist_missing,
+    load_fashion_mnist,
+    load_mnist,
+)
+from mpiadv.data.read_ahead import ReadAhead
 from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user import load_user_set
 from mpiadv.registry import find_registered, is_dotted
 
-__all__ = ["DataSet", "Indices", "Source", "augment", "load_data"]
+__all__ = [
+    "DataSet",
+    "Indices",
+    "ReadAhead",
+    "Source",
+    "augment",
+    "doubts_about",
+    "load_data",
+    "may_download",
+    "split_line",
+]
 
 REGISTERED: dict[str, Callable[[DataConfig], DataSet]] = {
     "cifar10": load_cifar10,
@@ -22,14 +40,36 @@ REGISTERED: dict[str, Callable[[DataConfig], DataSet]] = {
     "mnist": load_mnist,
 }
 
+_MISSING: dict[str, Callable[[DataConfig], bool]] = {
+    "cifar10": is_cifar10_missing,
+    "fashion_mnist": is_fashion_mnist_missing,
+    "mnist": is_mnist_missing,
+}
+
 
 def load_data(config: DataConfig) -> DataSet:
     """The training and test samples of a configuration, on the CPU, in an order that never changes.
 
     Raises:
         UserError: no such data set, files that are missing or damaged, samples that are not images
-            in [0, 1] with labels among the classes.
+            in [0, 1] with labels among the classes, crops that may miss the images.
     """
     if is_dotted(config.name):
-        return load_user_set(config)
-    return find_registered("data set", config.name, REGISTERED)(config)
+        data = load_user_set(config)
+    else:
+        data = find_registered("data set", config.name, REGISTERED)(config)
+    require_padding(config, data.image_shape)
+    return data
+
+
+def may_download(config: DataConfig) -> bool:
+    """Whether loading may write files, so that one rank of a host has to do it before the others.
+
+    Nobody knows what a user's function does.
+
+    Raises:
+        UserError: `data.root` cannot hold a data set.
+    """
+    if is_dotted(config.name):
+        return True
+    return config.name in _MISSING and _MISSING[config.name](config)

@@ -52,6 +52,16 @@ def require_pixels(images: Tensor, place: str, *, first_index: int = 0) -> None:
         )
 
 
+def require_padding(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
+    """Refuse a padding that leaves crops without a pixel of the image."""
+    shortest = min(image_shape[1:])
+    if config.crop_padding >= shortest:
+        raise UserError(
+            f"data.crop_padding={config.crop_padding} is too much for images of "
+            f"{shape_text(image_shape)}: crops may miss the whole image, use at most {shortest - 1}"
+        )
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """`(3, 32, 32)` as `3x32x32`."""
     return "x".join(str(size) for size in shape)

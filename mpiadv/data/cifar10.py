@@ -1,5 +1,7 @@
 """CIFAR-10, fetched, verified by checksums and read by torchvision."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -29,14 +31,26 @@ def load_cifar10(config: DataConfig) -> DataSet:
     )
 
 
+def is_cifar10_missing(config: DataConfig) -> bool:
+    """Whether loading has to download the files first."""
+    folder = _folder(config)
+    return not folder.is_dir() or not any(folder.iterdir())
+
+
+def _folder(config: DataConfig) -> Path:
+    from torchvision.datasets import CIFAR10
+
+    return root_of(config) / str(CIFAR10.base_folder)
+
+
 def _read_split(
     config: DataConfig, split: str, num_samples: int | None
 ) -> tuple[MemorySource, tuple[str, ...]]:
     from torchvision.datasets import CIFAR10
 
     root, is_train = root_of(config), split == "train"
-    folder = root / CIFAR10.base_folder
-    if not folder.is_dir():
+    folder = _folder(config)
+    if is_cifar10_missing(config):
         download(config, folder, lambda: CIFAR10(str(root), download=True))
     try:
         # The files are pickles: torchvision opens none whose checksum is not the published one.

@@ -1,7 +1,7 @@
 """Where the files of a public data set are, and how they get there. Knows no format."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -18,8 +18,21 @@ LONGEST_REASON = 250
 
 
 def root_of(config: DataConfig) -> Path:
-    """The folder that holds, or receives, the files; absolute, so that errors can be acted on."""
-    return Path(config.root or DEFAULT_ROOT).expanduser().absolute()
+    """The folder that holds, or receives, the files; absolute, so that errors can be acted on.
+
+    Raises:
+        UserError: it is a file, or nobody knows whose home `~` is.
+    """
+    try:
+        root = Path(config.root or DEFAULT_ROOT).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"data.root={config.root}: {error}: write the folder in full") from None
+    if root.exists() and not root.is_dir():
+        raise UserError(
+            f"data.root={config.root or DEFAULT_ROOT} is a file ({root}): name the folder that "
+            f"holds the data set"
+        )
+    return root
 
 
 def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> None:
@@ -35,15 +48,26 @@ def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> N
             f"{missing}: set data.root to {tree} (now {root_of(config)}), or allow the download "
             f"with data.download=true"
         )
+    missing_folders = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         with _network_timeout():
             fetch()
     except Exception as error:
+        _remove_empty(missing_folders)
         reason = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON, placeholder=" ...")
         raise UserError(
             f"{missing}: copy its files there, or set data.root to {tree} (now "
             f"{root_of(config)}), as it cannot be downloaded ({reason})"
         ) from error
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove what a failed download made and left empty, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # never made, or something is in it
+            continue
 
 
 @contextmanager

@@ -1,78 +1,100 @@
 """Samples decoded when they are needed, ahead of time by threads. Knows no files and no format."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from mpiadv.data.readers import AT_ONCE, Readers
 from mpiadv.data.source import Indices, to_unit_range
 
 Sample = tuple[Tensor, int]
-
-MAX_PREFETCHED = 8
-"""Batches decoded ahead; the oldest that nobody asked for are dropped."""
 
 
 class LazySource:
     """Samples that `decode(index)` gives as image uint8 or float32 [C, H, W] and label.
 
-    `decode` is called from several threads at once.
+    `decode` is called by the threads of `readers`, which other sources may share. `labels`, int64
+    [N], are those of all samples, where they are known.
     """
 
     def __init__(
         self,
         decode: Callable[[int], Sample],
+        readers: Readers,
         *,
         num_samples: int,
-        num_workers: int,
+        fingerprint: str,
+        labels: Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.num_samples = num_samples
+        self.fingerprint = fingerprint
+        self.labels = labels
         self._decode = decode
-        self._num_workers = num_workers
+        self._readers = readers
         self._device = device
-        self._executor = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
         self._pending: dict[bytes, list[Future[Sample]]] = {}
 
-    def prefetch(self, indices: Indices) -> None:
+    def prefetch(self, indices: Indices, *, urgency: int = 0) -> None:
         """Start to decode these samples; nothing where that has begun already."""
         key = indices.tobytes()
         if key not in self._pending:
-            self._pending[key] = self._start(indices)
-            self._drop_oldest()
+            self._pending[key] = self._start(indices, urgency)
+
+    def forget(self, indices: Indices) -> None:
+        """Decode no more of these samples ahead of time, and keep none."""
+        _cancel(self._pending.pop(indices.tobytes(), []))
+
+    def wait(self, indices: Indices, seconds: float) -> bool:
+        """Wait no longer than so many seconds; whether `batch` need not wait any more."""
+        self.prefetch(indices, urgency=AT_ONCE)
+        futures = self._pending[indices.tobytes()]
+        left = [future for future in futures if not future.done()]
+        if not left or any(f.exception() for f in futures if f.done() and not f.cancelled()):
+            return True
+        wait(left, timeout=seconds, return_when=FIRST_COMPLETED)
+        return False
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device.
 
         Raises:
             UserError: a sample cannot be decoded.
+            UnreadableError: a sample could not be read for a while.
         """
-        futures = self._pending.pop(indices.tobytes(), None) or self._start(indices)
+        futures = self._pending.pop(indices.tobytes(), None) or self._start(indices, AT_ONCE)
         try:
             images, labels = zip(*(future.result() for future in futures), strict=True)
         except BaseException:
             _cancel(futures)
             raise
-        stacked = torch.stack(images).to(self._device)
+        stacked = _stacked(images).to(self._device)
         return to_unit_range(stacked), torch.tensor(labels, device=self._device)
 
     def to(self, device: torch.device | str) -> "LazySource":
         """The same samples, with batches on `device`."""
         return LazySource(
             self._decode,
+            self._readers,
             num_samples=self.num_samples,
-            num_workers=self._num_workers,
+            fingerprint=self.fingerprint,
+            labels=self.labels,
             device=device,
         )
 
-    def _start(self, indices: Indices) -> list[Future[Sample]]:
-        return [self._executor.submit(self._decode, int(index)) for index in indices]
+    def _start(self, indices: Indices, urgency: int) -> list[Future[Sample]]:
+        reads = [partial(self._decode, int(index)) for index in indices]
+        return [self._readers.submit(read, urgency=urgency) for read in reads]
 
-    def _drop_oldest(self) -> None:
-        while len(self._pending) > MAX_PREFETCHED:
-            oldest = next(iter(self._pending))
-            _cancel(self._pending.pop(oldest))
+
+def _stacked(images: tuple[Tensor, ...]) -> Tensor:
+    """One batch; of bytes where all are bytes, which travel faster to a device."""
+    if all(image.dtype == images[0].dtype for image in images):
+        return torch.stack(images)
+    return torch.stack([to_unit_range(image) for image in images])
 
 
 def _cancel(futures: list[Future[Sample]]) -> None:

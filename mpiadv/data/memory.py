@@ -3,37 +3,54 @@
 import torch
 from torch import Tensor
 
+from mpiadv.data.fingerprints import Keys, fingerprint_of, keys_of
 from mpiadv.data.source import Indices, to_unit_range
 from mpiadv.tickets import choose_samples
 
 
 class MemorySource:
-    """Images uint8 or float32 [N, C, H, W] and labels int64 [N], all on one device."""
+    """Images uint8 or float32 [N, C, H, W] and labels int64 [N], all on one device.
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self._images = images
-        self._labels = labels
+    `keys` tell each image from others: uint64 [N].
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, keys: Keys | None = None) -> None:
+        self.images = images
+        self.labels = labels
+        self.keys = keys_of(images) if keys is None else keys
 
     @property
     def num_samples(self) -> int:
         """How many samples there are."""
-        return len(self._labels)
+        return len(self.labels)
 
     def only(self, wanted: int | None) -> "MemorySource":
         """So many of these samples, by `choose_samples`; None: all."""
         if wanted is None or wanted >= self.num_samples:
             return self
         rows = torch.from_numpy(choose_samples(self.num_samples, wanted))
-        return MemorySource(self._images[rows], self._labels[rows])
+        return MemorySource(self.images[rows], self.labels[rows], self.keys[rows.numpy()])
 
-    def prefetch(self, indices: Indices) -> None:
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any pixel, label or place."""
+        return fingerprint_of(self.keys, self.labels, self.images.dtype, tuple(self.images.shape))
+
+    def prefetch(self, indices: Indices, *, urgency: int = 0) -> None:
         """Nothing: all samples are decoded."""
+
+    def forget(self, indices: Indices) -> None:
+        """Nothing: all samples stay."""
+
+    def wait(self, indices: Indices, seconds: float) -> bool:
+        """There is nothing to wait for."""
+        return True
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device."""
-        rows = torch.as_tensor(indices, device=self._images.device)
-        return to_unit_range(self._images[rows]), self._labels[rows]
+        rows = torch.as_tensor(indices, device=self.images.device)
+        return to_unit_range(self.images[rows]), self.labels[rows]
 
     def to(self, device: torch.device | str) -> "MemorySource":
         """These samples on `device`; bytes travel as bytes."""
-        return MemorySource(self._images.to(device), self._labels.to(device))
+        return MemorySource(self.images.to(device), self.labels.to(device), self.keys)

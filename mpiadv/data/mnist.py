@@ -17,6 +17,9 @@ from mpiadv.errors import UserError
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10
 
+MNIST, FASHION_MNIST = "MNIST", "FashionMNIST"
+"""Names of torchvision's classes, and of the folders they fill."""
+
 _PREFIXES = {"train": "train", "test": "t10k"}
 _CURE = "delete the file, and run again with data.download=true or copy it again"
 
@@ -27,12 +30,22 @@ def load_mnist(config: DataConfig) -> DataSet:
     Raises:
         UserError: files are missing and cannot be downloaded, or are truncated or corrupt.
     """
-    return _load(config, "MNIST")
+    return _load(config, MNIST)
 
 
 def load_fashion_mnist(config: DataConfig) -> DataSet:
     """Fashion-MNIST (Xiao et al. 2017), of the same sizes as MNIST. Raises as `load_mnist`."""
-    return _load(config, "FashionMNIST")
+    return _load(config, FASHION_MNIST)
+
+
+def is_mnist_missing(config: DataConfig) -> bool:
+    """Whether loading MNIST has to download its files first."""
+    return _is_missing(_folder(config, MNIST))
+
+
+def is_fashion_mnist_missing(config: DataConfig) -> bool:
+    """Whether loading Fashion-MNIST has to download its files first."""
+    return _is_missing(_folder(config, FASHION_MNIST))
 
 
 def _load(config: DataConfig, torchvision_name: str) -> DataSet:
@@ -40,8 +53,8 @@ def _load(config: DataConfig, torchvision_name: str) -> DataSet:
 
     require_arguments(config)
     torchvision_set = getattr(datasets, torchvision_name)
-    folder = root_of(config) / torchvision_name / "raw"
-    if not all(path.is_file() for split in _PREFIXES for path in _paths(folder, split)):
+    folder = _folder(config, torchvision_name)
+    if _is_missing(folder):
         download(config, folder, lambda: torchvision_set(str(root_of(config)), download=True))
     return DataSet(
         train=_read_split(folder, "train", config.train_samples),
@@ -50,6 +63,14 @@ def _load(config: DataConfig, torchvision_name: str) -> DataSet:
         image_shape=IMAGE_SHAPE,
         class_names=tuple(torchvision_set.classes),
     )
+
+
+def _folder(config: DataConfig, torchvision_name: str) -> Path:
+    return root_of(config) / torchvision_name / "raw"
+
+
+def _is_missing(folder: Path) -> bool:
+    return not all(path.is_file() for split in _PREFIXES for path in _paths(folder, split))
 
 
 def _paths(folder: Path, split: str) -> tuple[Path, Path]:

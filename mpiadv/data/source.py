@@ -19,8 +19,29 @@ class Source(Protocol):
         """How many samples there are."""
         ...
 
-    def prefetch(self, indices: Indices) -> None:
-        """Start to decode these samples, to be asked for by `batch` with the same indices."""
+    @property
+    def fingerprint(self) -> str:
+        """The same wherever the same samples are in the same order."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """All labels, int64 [N]; None where they are read with the images."""
+        ...
+
+    def prefetch(self, indices: Indices, *, urgency: int = 0) -> None:
+        """Start to decode these samples, to be asked for by `batch` with the same indices.
+
+        Those of a smaller `urgency` come first.
+        """
+        ...
+
+    def forget(self, indices: Indices) -> None:
+        """Decode no more of these samples ahead of time, and keep none."""
+        ...
+
+    def wait(self, indices: Indices, seconds: float) -> bool:
+        """Wait no longer than so many seconds; whether `batch` need not wait any more."""
         ...
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
@@ -28,6 +49,7 @@ class Source(Protocol):
 
         Raises:
             UserError: a file is damaged, or a user's data set gives what it must not.
+            UnreadableError: a file could not be read for a while.
         """
         ...
 
@@ -53,3 +75,8 @@ def to_unit_range(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.to(torch.float32).div_(255)
     return images
+
+
+def spread_over(num_samples: int, num_wanted: int) -> Indices:
+    """So many indices, or as many as there are, from the first sample to the last: int64."""
+    return np.linspace(0, num_samples - 1, min(num_samples, num_wanted)).astype(np.int64)

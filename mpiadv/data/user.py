@@ -5,40 +5,56 @@ Knows no particular data set; `user_samples` knows what one sample may be.
 
 import inspect
 import operator
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mpiadv.config import DataConfig
 from mpiadv.data.checks import label_line, require_labels, shape_text
-from mpiadv.data.lazy import LazySource
+from mpiadv.data.fingerprints import fingerprint_of, keys_of
+from mpiadv.data.lazy import LazySource, Sample
 from mpiadv.data.memory import MemorySource
+from mpiadv.data.patience import read_patiently
+from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet, Indices, Source
-from mpiadv.data.user_samples import read_pair, read_sample, tensor_text
+from mpiadv.data.user_samples import read_again, read_pair, read_sample, tensor_text
 from mpiadv.errors import UserError, user_code
 from mpiadv.registry import import_dotted
 from mpiadv.tickets import choose_samples
 
 MAX_MEMORY_BYTES = 2**30
-"""Larger sets are not loaded: their samples are read when needed, by several threads."""
+"""Larger sets are not loaded: their samples are read when needed."""
+
+USUAL_THREADS = 1
+"""Threads that call a user's code where `data.num_workers` does not say how many: few people write
+data sets that may be called by several at once, and those that may not mix up their samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
     """One split as the user's function gave it; `images` and `labels` if they are in memory.
 
-    `chosen` are the data set's indices of the samples that are used.
+    `chosen` are the data set's indices of the samples that are used, `first` is the first image of
+    these, and `some` a few of these samples where they are not in memory.
     """
 
     place: str
     dataset: Any
     chosen: Indices
-    image_shape: tuple[int, int, int]
+    first: Tensor
+    some: Sequence[Sample] = ()
     images: Tensor | None = None
     labels: Tensor | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.first.shape
+        return channels, height, width
 
 
 def load_user_set(config: DataConfig) -> DataSet:
@@ -49,10 +65,18 @@ def load_user_set(config: DataConfig) -> DataSet:
     number of classes is `arguments: {num_classes: ...}`, or the data set's attribute `num_classes`
     or `classes`, or the largest label + 1 (sets in memory only).
 
+    Unless `config` asks for several threads, all of the user's code runs in the same one: its files
+    and connections may be good for no other.
+
     Raises:
         UserError: the function fails, or returns what is described nowhere above.
     """
     function = import_dotted("data set", config.name)
+    readers = Readers(config.threads(USUAL_THREADS))
+    return readers.submit(lambda: _load(config, function, readers)).result()
+
+
+def _load(config: DataConfig, function: Callable[..., Any], readers: Readers) -> DataSet:
     train = _load_split(config, function, "train", config.train_samples)
     test = _load_split(config, function, "test", None)
     if train.image_shape != test.image_shape:
@@ -63,8 +87,8 @@ def load_user_set(config: DataConfig) -> DataSet:
         )
     num_classes = _num_classes(config, train, test)
     return DataSet(
-        train=_source(train, num_classes, config.num_workers),
-        test=_source(test, num_classes, config.num_workers),
+        train=_source(train, num_classes, readers),
+        test=_source(test, num_classes, readers),
         num_classes=num_classes,
         image_shape=train.image_shape,
         class_names=_class_names(train, num_classes),
@@ -76,14 +100,19 @@ def _load_split(
 ) -> _Split:
     place = f"data set {config.name!r}, split {split!r}"
     with user_code(place):
-        result = function(root=config.root, split=split, **_arguments(config, function))
-    if isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[0], Tensor):
+        root = None if config.root is None else os.path.expanduser(config.root)
+        result = function(root=root, split=split, **_arguments(config, function))
+    if isinstance(result, tuple | list) and len(result) == 2 and _is_array(result[0]):
         images, labels = read_pair(result[0], result[1], place)
         chosen = choose_samples(len(labels), limit)
         if len(chosen) < len(labels):
             images, labels = images[chosen], labels[chosen]
         return _in_memory(place, result, chosen, images, labels)
     return _read_map_style(result, place, limit)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
 
 
 def _arguments(config: DataConfig, function: Callable[..., Any]) -> dict[str, Any]:
@@ -103,12 +132,11 @@ def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
     chosen = choose_samples(len(dataset), limit)
     if len(chosen) == 0:
         raise UserError(f"{place}: has no samples, expected at least one")
-    first, _ = read_sample(dataset, 0, place)
-    channels, height, width = first.shape
-    shape = (channels, height, width)
+    some = read_again(dataset, chosen, place)
+    first, _ = some[0]
     if first.nbytes * len(chosen) >= MAX_MEMORY_BYTES:
-        return _Split(place=place, dataset=dataset, chosen=chosen, image_shape=shape)
-    images = torch.empty(len(chosen), *shape, dtype=first.dtype)
+        return _Split(place=place, dataset=dataset, chosen=chosen, first=first, some=some)
+    images = torch.empty(len(chosen), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(chosen), dtype=torch.int64)
     for row, index in enumerate(chosen.tolist()):
         images[row], labels[row] = _read_alike(dataset, index, place, first)
@@ -116,12 +144,11 @@ def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
 
 
 def _in_memory(place: str, dataset: Any, chosen: Indices, images: Tensor, labels: Tensor) -> _Split:
-    _, channels, height, width = images.shape
     return _Split(
         place=place,
         dataset=dataset,
         chosen=chosen,
-        image_shape=(channels, height, width),
+        first=images[0],
         images=images,
         labels=labels,
     )
@@ -170,17 +197,28 @@ def _class_names(train: _Split, num_classes: int) -> tuple[str, ...] | None:
     return tuple(str(name) for name in names)
 
 
-def _source(split: _Split, num_classes: int, num_workers: int) -> Source:
+def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
     if split.images is not None and split.labels is not None:
         require_labels(split.labels, num_classes, split.place, split.chosen)
         return MemorySource(split.images, split.labels)
-    first, _ = read_sample(split.dataset, 0, split.place)
 
-    def decode(row: int) -> tuple[Tensor, int]:
+    def decode(row: int) -> Sample:
         index = int(split.chosen[row])
-        image, label = _read_alike(split.dataset, index, split.place, first)
+        here = f"{split.place}, index {index}"
+        image, label = read_patiently(
+            lambda: _read_alike(split.dataset, index, split.place, split.first), here
+        )
         if not 0 <= label < num_classes:
-            raise UserError(label_line(label, num_classes, f"{split.place}, index {index}"))
+            raise UserError(label_line(label, num_classes, here))
         return image, label
 
-    return LazySource(decode, num_samples=len(split.chosen), num_workers=num_workers)
+    return LazySource(
+        decode, readers, num_samples=len(split.chosen), fingerprint=_fingerprint(split)
+    )
+
+
+def _fingerprint(split: _Split) -> str:
+    """Of a set too large to be read as a whole: what can be told from a few of its samples."""
+    images = torch.stack([image for image, _ in split.some])
+    labels = torch.tensor([label for _, label in split.some])
+    return fingerprint_of(keys_of(images), labels, len(split.chosen), images.dtype)

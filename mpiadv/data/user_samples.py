@@ -7,11 +7,17 @@ whole number.
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mpiadv.data.checks import require_pixels
+from mpiadv.data.source import Indices, spread_over
 from mpiadv.errors import UserError, origin_of, user_code
+
+NUM_READ_TWICE = 32
+"""Samples of a split that are read twice: of one that moves images about by a pixel at random, the
+chance that all are the same is below 1 in 10,000 even where two of three reads agree."""
 
 _EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
 
@@ -36,22 +42,44 @@ def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
     return image, _read_label(sample[1], here)
 
 
-def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
-    """Images uint8 or float32 [N, C, H, W] and labels int64 [N] of a user's pair of tensors.
+def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, int]]:
+    """A few of the samples at `chosen`, the first one and others all over, each of them read twice.
+
+    Raises:
+        UserError: as `read_sample`, or the second time one is not the same.
+    """
+    indices = chosen[spread_over(len(chosen), NUM_READ_TWICE)].tolist()
+    once = [read_sample(dataset, index, place) for index in indices]
+    for index, (image, label) in zip(indices, once, strict=True):
+        again, other = read_sample(dataset, index, place)
+        if label != other or image.dtype != again.dtype or not torch.equal(image, again):
+            what = "image" if label == other else "label"
+            raise UserError(
+                f"{place}, index {index}: has another {what} each time it is read, expected the "
+                f"same: leave augmentation to data.crop_padding and data.flip, and seed whatever "
+                f"else is random"
+            )
+    return once
+
+
+def read_pair(images: Any, labels: Any, place: str) -> tuple[Tensor, Tensor]:
+    """Images uint8 or float32 [N, C, H, W] and labels int64 [N] of a user's pair of arrays.
 
     Raises:
         UserError: they are of another type or shape, or pixels are outside [0, 1].
     """
+    images, labels = _as_tensor(images, place), _as_tensor(labels, place)
     if images.ndim != 4 or not images.numel() or not _is_image_type(images):
+        advice = ": give images[:, None]" if images.ndim == 3 and images.numel() else ""
         raise UserError(
             f"{place}: images are {tensor_text(images)}, expected uint8 or float [N, C, H, W] "
-            f"with at least one image"
+            f"with at least one image{advice}"
         )
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not _is_whole(labels):
         found = tensor_text(labels) if isinstance(labels, Tensor) else type(labels).__name__
         raise UserError(
             f"{place}: labels are {found}, expected one whole number per image: "
-            f"an integer tensor [{len(images)}]"
+            f"an integer tensor [{len(images)}]{_advice_on(labels)}"
         )
     pixels = _as_stored(images)
     if pixels.is_floating_point():
@@ -62,6 +90,24 @@ def read_pair(images: Tensor, labels: Any, place: str) -> tuple[Tensor, Tensor]:
 def tensor_text(tensor: Tensor) -> str:
     """A tensor's type and shape, as `uint8 [1, 28, 28]`."""
     return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
+
+
+def _as_tensor(values: Any, place: str) -> Any:
+    """An array of numpy as a tensor; anything else as it is."""
+    if not isinstance(values, np.ndarray):
+        return values
+    try:
+        return torch.from_numpy(np.array(values, order="C"))
+    except TypeError as error:
+        raise UserError(
+            f"{place}: holds {values.dtype} {list(values.shape)}, expected tensors: {error}"
+        ) from error
+
+
+def _advice_on(labels: Any) -> str:
+    if not isinstance(labels, Tensor) or labels.ndim != 2:
+        return ""
+    return ": give labels[:, 0]" if labels.shape[1] == 1 else ": give labels.argmax(1)"
 
 
 def _read_image(image: Any, here: str) -> Tensor:

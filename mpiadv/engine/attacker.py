@@ -8,13 +8,15 @@ from typing import Any, Generic
 import numpy.typing as npt
 
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
+from mpiadv.comm.messages import DROPPED, UNREAD
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import Crafting, CraftQueue, StalenessMode
+from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, StalenessMode
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.probe import Prober
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
+from mpiadv.errors import UnreadableError, UserError
 from mpiadv.rhythm import Rhythm
 from mpiadv.tickets import StalenessRule
 
@@ -92,9 +94,17 @@ class Attacker(Generic[BatchT]):
             self._idle()
         else:
             self._wait.over()
-            self._step_seconds = self._bench.run(step)
-            self._craft_seconds += self._step_seconds
+            self._run(step)
         return False
+
+    def _run(self, step: AttackStep) -> None:
+        try:
+            self._step_seconds = self._bench.run(step)
+        except (UserError, UnreadableError):
+            self._bench.queue.remove(step.ticket)
+            self._give_back(step.ticket)
+        else:
+            self._craft_seconds += self._step_seconds
 
     def _is_patient(self) -> bool:
         return self._rhythm.rewards_patience(
@@ -135,10 +145,14 @@ class Attacker(Generic[BatchT]):
             if ticket < self._newest or self._stop is not Stop.NO:
                 self._bench.queue.remove(ticket)
                 self._bench.forget(ticket)
-                self._send_dropped(ticket)
+                self._send_dropped(ticket, DROPPED)
 
     def _deliver(self, crafting: Crafting) -> None:
-        crafted = self._bench.hand_over(crafting)
+        try:
+            crafted = self._bench.hand_over(crafting)
+        except (UserError, UnreadableError):
+            self._give_back(crafting.ticket)
+            return
         slot = self._free_slot()
         self._crafter.download(crafted.batch, slot)
         self._describe(slot, crafted)
@@ -170,9 +184,17 @@ class Attacker(Generic[BatchT]):
         header["probe_ticket"], header["probe_accuracy"] = probed.ticket, probed.accuracy
         header["probe_loss"], header["probe_seconds"] = probed.loss, probed.seconds
 
-    def _send_dropped(self, ticket: int) -> None:
+    def _give_back(self, ticket: int) -> None:
+        """Leave a ticket whose images are at fault to the trainer: it meets the same, or does not.
+
+        Where it does, it can end the run in order.
+        """
+        self._bench.forget(ticket)
+        self._send_dropped(ticket, UNREAD)
+
+    def _send_dropped(self, ticket: int, why: int) -> None:
         slot = self._free_slot()
-        slot.header["ticket"], slot.header["dropped"] = ticket, 1
+        slot.header["ticket"], slot.header["dropped"] = ticket, why
         self._tell_probe(slot.header)
         self._link.send(slot)
         self._dropped += 1

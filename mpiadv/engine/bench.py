@@ -13,6 +13,9 @@ from mpiadv.dispatch import AttackStep, Crafting, CraftQueue
 from mpiadv.engine.work import BatchT, Crafter, CraftReport, Work
 from mpiadv.tickets import AttackSettings, StalenessRule
 
+LONGEST_READ_SECONDS = 0.5
+"""For so long a rank stays with a ticket whose images are being read, before it looks up."""
+
 
 class VersionRing:
     """The published versions that a live ticket may still need."""
@@ -77,42 +80,64 @@ class Bench(Generic[BatchT]):
         self._pump = pump
         self._clock = clock
         self._seconds: dict[int, float] = {}
+        self._begun: set[int] = set()
 
     def prefetch(self, ticket: int) -> None:
         """Begin to fetch what the ticket needs."""
         self._crafter.prefetch(ticket)
 
     def run(self, step: AttackStep) -> float:
-        """Run one attack step, moving messages on while the device works; returns seconds."""
+        """Run one attack step, moving messages on while the device works; returns seconds.
+
+        Nothing is run where the ticket's images take longer than a while to read: whoever called
+        has its chance to do without them.
+
+        Raises:
+            UserError, UnreadableError: as `Crafter.start`.
+        """
         began = self._clock()
-        self._start(step.ticket)
-        self._crafter.run(step, self.ring[step.version])
-        settle(self._crafter, self._pump)
+        ran = self._begin(step.ticket)
+        if ran:
+            self._crafter.run(step, self.ring[step.version])
+            settle(self._crafter, self._pump)
         seconds = self._clock() - began
         # Another copy of the batch may have arrived meanwhile: then the ticket is gone.
         if step.ticket in self.queue:
-            self.queue.ran(step)
-            self._seconds[step.ticket] += seconds
+            self._seconds[step.ticket] = self._seconds.get(step.ticket, 0.0) + seconds
+            if ran:
+                self.queue.ran(step)
         return seconds
 
     def hand_over(self, crafting: Crafting) -> Crafted[BatchT]:
         """The batch of a ticket that left the queue complete."""
-        if crafting.ticket not in self._seconds:
+        if crafting.ticket not in self._begun:
             assert crafting.settings is not None
+            while not self._crafter.wait(crafting.ticket):
+                self._pump()
             self._crafter.start(crafting.ticket, crafting.settings)
+        self._begun.discard(crafting.ticket)
         batch, report = self._crafter.finish(crafting.ticket)
         seconds = self._seconds.pop(crafting.ticket, 0.0)
         return Crafted(crafting=crafting, batch=batch, report=report, seconds=seconds)
 
     def forget(self, ticket: int) -> None:
         """Give up a ticket that left the queue before it was complete."""
-        if self._seconds.pop(ticket, None) is not None:
-            self._crafter.drop(ticket)
+        self._seconds.pop(ticket, None)
+        self._begun.discard(ticket)
+        self._crafter.drop(ticket)
 
-    def _start(self, ticket: int) -> None:
-        if ticket not in self._seconds:
-            self._crafter.start(ticket, self.queue.settings(ticket))
-            self._seconds[ticket] = 0.0
+    def _begin(self, ticket: int) -> bool:
+        """Whether the ticket has its images, after waiting for them for a while."""
+        if ticket in self._begun:
+            return True
+        began = self._clock()
+        while not self._crafter.wait(ticket):
+            self._pump()
+            if ticket not in self.queue or self._clock() - began > LONGEST_READ_SECONDS:
+                return False
+        self._crafter.start(ticket, self.queue.settings(ticket))
+        self._begun.add(ticket)
+        return True
 
 
 def settle(work: Work, pump: Callable[[], None]) -> None:

@@ -25,8 +25,14 @@ from mpiadv.engine.session import (
     prepare,
 )
 from mpiadv.engine.trainer import Stop
-from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME
+from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.interruption import Interruption
+
+_CODES = {
+    Stop.FINISHED: EXIT_DONE,
+    Stop.INTERRUPTED: EXIT_RESUME_ME,
+    Stop.REFUSED: EXIT_BAD_INPUT,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +72,7 @@ def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
         setup = prepare(config, world)
         lead = agree(world, lambda: Lead(setup, desk) if desk else None)
     reason = _craft(setup) if lead is None else _lead(setup, lead, interruption)
-    return EXIT_DONE if reason is Stop.FINISHED else EXIT_RESUME_ME
+    return _CODES[reason]
 
 
 @contextmanager

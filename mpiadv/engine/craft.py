@@ -13,7 +13,7 @@ from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_atta
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
 from mpiadv.config import AttackConfig, DataConfig
-from mpiadv.data import Source, augment
+from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.device import Device
 from mpiadv.engine.wire import WIRE_TENSORS, as_tensor, rounded
@@ -21,6 +21,9 @@ from mpiadv.engine.work import CraftReport, ProbeReport
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
+
+MOMENT_SECONDS = 0.001
+"""Between two looks at messages while images are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +79,18 @@ class TorchCrafter:
         model.train(plan.attack.batch_norm == "train")
         self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
         self._source = source
+        self._ahead = ReadAhead(source)
         self._device = device
         self._jobs: dict[int, _Job] = {}
         self._loaded: int | None = None
 
     def prefetch(self, ticket: int) -> None:
         """See `Crafter.prefetch`."""
-        self._source.prefetch(self._plan.order.indices(ticket))
+        self._ahead.expect(ticket, self._plan.order.indices(ticket))
+
+    def wait(self, ticket: int) -> bool:
+        """See `Crafter.wait`."""
+        return self._source.wait(self._plan.order.indices(ticket), MOMENT_SECONDS)
 
     def start(self, ticket: int, settings: AttackSettings) -> None:
         """See `Crafter.start`."""
@@ -117,7 +125,8 @@ class TorchCrafter:
 
     def drop(self, ticket: int) -> None:
         """See `Crafter.drop`."""
-        del self._jobs[ticket]
+        self._jobs.pop(ticket, None)
+        self._ahead.drop(ticket)
 
     def probe(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
@@ -137,6 +146,7 @@ class TorchCrafter:
     def _new_job(self, ticket: int, settings: AttackSettings, *, last: int) -> _Job:
         """The ticket's images and random start, and its attack up to step `last`."""
         images, labels = self._source.batch(self._plan.order.indices(ticket))
+        self._ahead.drop(ticket)
         natural = self._augmented(ticket, images.to(self._device.torch))
         labels = labels.to(self._device.torch)
         attack = make_attack(self._plan.attack, settings)

@@ -16,7 +16,10 @@ from mpiadv.errors import (
     NonFiniteLossError,
     StorageError,
     TrainerLostError,
+    UnreadableError,
     UserError,
+    printable,
+    tell_error,
 )
 from mpiadv.exit_codes import (
     EXIT_BAD_INPUT,
@@ -57,7 +60,7 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
         return program(world)
     except AgreedError as refusal:
         if world.is_trainer:
-            print(f"mpiadv: error: {refusal}", file=sys.stderr, flush=True)
+            tell_error(str(refusal))
         return EXIT_BAD_INPUT
     except DismissedError as error:
         print(f"mpiadv: {world.roster.name(world.rank)} leaves: {error}", file=sys.stderr)
@@ -66,8 +69,11 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
         if world.rank == 1:
             print(f"mpiadv: error: {error}: go on with --resume", file=sys.stderr)
         return EXIT_RESUME_ME
-    except (UserError, NonFiniteLossError, DeadlineError, StorageError) as error:
-        told, code = f"mpiadv: error on rank {world.rank}: {error}\n", _code_of(error)
+    except (
+        UserError, UnreadableError, NonFiniteLossError, DeadlineError, StorageError,
+    ) as error:  # fmt: skip
+        line = f"mpiadv: error on rank {world.rank}: {printable(str(error))}"
+        told, code = f"{line}\n", _code_of(error)
     except KeyboardInterrupt:
         told, code = f"mpiadv: rank {world.rank} was stopped by Ctrl-C\n", EXIT_FAILED
     except BaseException:
@@ -83,4 +89,5 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
 def _code_of(error: Exception) -> int:
     if isinstance(error, UserError):
         return EXIT_BAD_INPUT
-    return EXIT_RESUME_ME if isinstance(error, DeadlineError) else EXIT_FAILED
+    may_pass = isinstance(error, DeadlineError | UnreadableError)
+    return EXIT_RESUME_ME if may_pass else EXIT_FAILED

@@ -13,6 +13,7 @@ from torch import nn
 
 from mpiadv.checkpoint import Checkpoint, load_newest, save_model
 from mpiadv.config import Config, dump_config
+from mpiadv.data import split_line
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.display import Display
@@ -21,9 +22,23 @@ from mpiadv.engine.recorder import Recorder, snapshot_shape
 from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.speed_report import speed_lines
-from mpiadv.engine.state import differences, require_same_log, require_same_run, restore
+from mpiadv.engine.state import (
+    differences,
+    require_same_data,
+    require_same_log,
+    require_same_run,
+    restore,
+)
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.errors import NonFiniteLossError, SilentRankError, StorageError, UserError
+from mpiadv.errors import (
+    NonFiniteLossError,
+    SilentRankError,
+    StorageError,
+    UnreadableError,
+    UserError,
+    printable,
+    tell_error,
+)
 from mpiadv.evaluation import Counts
 from mpiadv.evaluation.in_run import attack_details, short_name, step_warnings
 from mpiadv.models import fingerprint
@@ -78,6 +93,12 @@ class Lead:
         self._desk = desk
         self._stack = ExitStack()
         self._stack.callback(desk.folder.close)
+        self._changes = (
+            require_same_data(setup.config, desk.checkpoint, setup.fingerprints)
+            if desk.checkpoint
+            else []
+        )
+        self._fault = ""
         self._learner = new_learner(setup)
         self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
         self._log = _open_log(setup, desk)
@@ -101,6 +122,7 @@ class Lead:
             learner=self._learner,
             test=setup.data.test,
             threads=setup.threads,
+            fingerprints=setup.fingerprints,
         )
 
     def __enter__(self) -> "Lead":
@@ -125,16 +147,30 @@ class Lead:
         self._restored = {}
         trainer.publish_due()
         with self._failures_recorded(trainer):
-            reason = trainer.run(interrupted)
+            reason = self._run(trainer, interrupted)
             self._save_at_end(trainer, reason)
             self._farewells = trainer.shut_down(reason)
         step = trainer.dispatcher.step
         self._recorder.log_farewells(step, self._farewells)
         self._train_seconds = time.perf_counter() - began
         self._display.close()
-        if reason is Stop.INTERRUPTED:
+        if self._fault:
+            saved = f"checkpoint of step {step} saved" if step else "nothing was trained"
+            tell_error(f"{self._fault}: {saved}, go on with --resume")
+        elif reason is Stop.INTERRUPTED:
             self._display.say(f"interrupted at step {step}, checkpoint saved: go on with --resume")
         return reason
+
+    def _run(self, trainer: Trainer[Batch], interrupted: Callable[[], bool]) -> Stop:
+        """Train; samples that are at fault end the run in order, for all ranks."""
+        try:
+            return trainer.run(interrupted)
+        except UnreadableError as error:
+            self._fault = str(error)
+            return Stop.INTERRUPTED
+        except UserError as error:
+            self._fault = str(error)
+            return Stop.REFUSED
 
     def finish(self, evaluate: Callable[[], Counts]) -> None:
         """Save the model, evaluate it with the help of all ranks, report, mark the run done.
@@ -197,10 +233,15 @@ class Lead:
 
     def _save_at_end(self, trainer: Trainer[Batch], reason: Stop) -> None:
         step = trainer.dispatcher.step
-        if reason is Stop.INTERRUPTED or self._setup.config.checkpoint.every_steps:
+        is_early = reason is not Stop.FINISHED
+        if self._fault:
+            self._recorder.on_event("bad samples", self._fault)
+            if step == 0:
+                return
+        if is_early or self._setup.config.checkpoint.every_steps:
             # Parting and the evaluation may fail yet: the training is not to be done again then.
             self._recorder.save_last(step)
-        if reason is Stop.INTERRUPTED:
+        if is_early:
             self._safekeeping.settle(step, trainer.pump)
             self._safekeeping.require_saved(step)
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
@@ -227,8 +268,11 @@ class Lead:
             changes = differences(
                 self._desk.checkpoint, threads=setup.threads, device=setup.device.torch.type
             )
-            lines += [f"warning: {change}" for change in changes]
-        return lines
+            lines += [f"warning: {change}" for change in (*changes, *self._changes)]
+        splits = {"train": setup.data.train, "test": setup.data.test}
+        lines += [split_line(name, source, setup.data) for name, source in splits.items()]
+        lines += [f"warning: {doubt}" for doubt in setup.doubts]
+        return [printable(line) for line in lines]
 
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
@@ -340,6 +384,7 @@ def _attributes(setup: Setup) -> dict[str, str | int | float]:
         "ranks": setup.world.size,
         "hosts": ",".join(setup.world.hosts),
         "device": str(setup.device.torch),
+        **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
         "batches_per_epoch": setup.plan.order.batches_per_epoch,
         "version_python": platform.python_version(),

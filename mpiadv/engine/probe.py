@@ -14,6 +14,7 @@ from mpiadv.comm.links import ParameterSlot
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.bench import VersionRing, settle
 from mpiadv.engine.work import BatchT, Crafter, ProbeReport
+from mpiadv.errors import UnreadableError, UserError
 from mpiadv.tickets import StalenessRule
 
 NOBODY = 0
@@ -110,7 +111,11 @@ class Prober(Generic[BatchT]):
         assert self._slot is not None, "no probe is under way"
         began = self._clock()
         self._came_before = None if before is None else before.ticket
-        report = next(self._steps)
+        try:
+            report = next(self._steps)
+        except (UserError, UnreadableError):
+            self._let_end(self._slot)  # the ticket itself meets the same: nothing hangs on a probe
+            return
         settle(self._crafter, self._pump)
         self._seconds += self._clock() - began
         if report is not None:
@@ -134,6 +139,9 @@ class Prober(Generic[BatchT]):
             loss=report.loss,
             seconds=self._seconds,
         )
+        self._let_end(slot)
+
+    def _let_end(self, slot: ParameterSlot) -> None:
         self._slot, self._steps = None, iter(())
         if slot.version not in self._ring.settings:
             self._recycle(slot)

@@ -1,7 +1,7 @@
 """What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mpiadv.comm.links import Farewell
@@ -35,6 +35,8 @@ class Recorder:
     learner: TorchLearner
     test: Source
     threads: int
+    fingerprints: Mapping[str, str]
+    """Of the training and of the test images."""
     clock: Callable[[], float] = time.perf_counter
     trainer: Trainer[Batch] | None = None
     speed: SpeedBook = field(default_factory=SpeedBook)
@@ -71,7 +73,7 @@ class Recorder:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
         step = self._the_trainer.dispatcher.step
         self.log.event(kind, text, step)
-        if kind in ("late", "lost"):
+        if kind in ("late", "lost", "unread"):
             self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:
@@ -138,7 +140,12 @@ class Recorder:
         self._copies.begin()
         published = self._the_trainer.published()
         state = training_state(
-            self.config, self.learner, published, self.threads, self._copies.copy
+            self.config,
+            self.learner,
+            published,
+            self.threads,
+            self.fingerprints,
+            self._copies.copy,
         )
         return state, self._copies.completion()
 

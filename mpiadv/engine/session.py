@@ -19,19 +19,20 @@ from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
 from mpiadv.config import Config
-from mpiadv.data import DataSet, load_data
+from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.wire import WIRE_TENSORS
-from mpiadv.errors import UserError
+from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.objectives import make_objective, num_clean
 from mpiadv.pixels import require_length
+from mpiadv.registry import is_dotted
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 
 T = TypeVar("T")
@@ -47,6 +48,13 @@ class Setup:
     threads: int
     data: DataSet
     plan: CraftPlan
+    doubts: tuple[str, ...] = ()
+    """What looks wrong with the data, on rank 0."""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the training and of the test images."""
+        return {"train": self.data.train.fingerprint, "test": self.data.test.fingerprint}
 
     def new_model(self) -> nn.Module:
         """The freshly initialised model on this rank's device; the same bits on every rank."""
@@ -114,19 +122,53 @@ def prepare(config: Config, world: World) -> Setup:
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
     data = load_data_together(config, world)
+    doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, device, threads, data))
     agree(world, lambda: _check_model(setup))
-    return setup
+    return dataclasses.replace(setup, doubts=tuple(doubts))
+
+
+def _doubts(data: DataSet) -> list[str]:
+    try:
+        return doubts_about(data)
+    except UnreadableError as error:
+        raise UserError(str(error)) from error
 
 
 def load_data_together(config: Config, world: World) -> DataSet:
-    """The data set; the first rank of each node loads it first, as it may have to download it.
+    """The data set, the same on all ranks.
+
+    The first rank of each node loads it first where that may download files, all others together.
 
     Raises:
-        AgreedError: on all ranks, if the data are bad on any.
+        AgreedError: on all ranks, if the data are bad on any, or not the same on all.
     """
-    first = agree(world, lambda: load_data(config.data) if world.local_rank == 0 else None)
-    return agree(world, lambda: first or load_data(config.data))
+    first = agree(world, lambda: _load_if_first(config, world))
+    data = agree(world, lambda: first or load_data(config.data))
+    for split, source in (("train", data.train), ("test", data.test)):
+        _require_same_everywhere(config, world, split, source.fingerprint)
+    return data
+
+
+def _load_if_first(config: Config, world: World) -> DataSet | None:
+    if world.local_rank == 0 and may_download(config.data):
+        return load_data(config.data)
+    return None
+
+
+def _require_same_everywhere(config: Config, world: World, split: str, fingerprint: str) -> None:
+    everywhere = world.gather(fingerprint)
+    others = [rank for rank, one in enumerate(everywhere) if one and one != everywhere[0]]
+    if others:
+        cure = (
+            "seed whatever is random in its function"
+            if is_dotted(config.data.name)
+            else "copy data.root anew"
+        )
+        raise AgreedError(
+            f"data set {config.data.name!r}, split {split!r}: {world.roster.name(others[0])} has "
+            f"other samples than {world.roster.name(0)}: all need the same, {cure}"
+        )
 
 
 def craft(setup: Setup) -> tuple[Stop, nn.Module]:

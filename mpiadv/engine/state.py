@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def training_state(
     learner: TorchLearner,
     published: dict[int, Published],
     threads: int,
+    fingerprints: Mapping[str, str],
     copy: Callable[[Tensor], Tensor],
 ) -> dict[str, Any]:
     """Everything that going on with the same bits takes. No random state: there is none.
@@ -37,6 +38,7 @@ def training_state(
         "format": FORMAT,
         "identity": json.dumps(config.identity()),
         "threads": threads,
+        "data": dict(fingerprints),
         "device": learner.device_type,
         "model": learner.model.state_dict(),
         "unsaved_buffers": _unsaved_buffers(learner.model),
@@ -114,6 +116,31 @@ def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
             f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
         )
     _require_same(json.loads(checkpoint.payload["identity"]), config.identity(), checkpoint.path)
+
+
+def require_same_data(
+    config: Config, checkpoint: Checkpoint, fingerprints: Mapping[str, str]
+) -> list[str]:
+    """Refuse to go on with other training images; what else of the data differs, as warnings.
+
+    Checkpoints of earlier versions tell nothing of their data.
+
+    Raises:
+        UserError: the training images are others, and the configuration does not allow it.
+    """
+    known = checkpoint.payload.get("data", fingerprints)
+    changed = {split for split in fingerprints if known[split] != fingerprints[split]}
+    if "train" in changed and not config.data.allow_changes:
+        raise UserError(
+            f"{checkpoint.path} was trained on other images than those that data.name="
+            f"{config.data.name} gives now: put them back, or go on with data.allow_changes=true "
+            f"for other bits than those of an undisturbed run, or start anew with output=FOLDER"
+        )
+    effects = {
+        "train": "the final bits are not those of an undisturbed run",
+        "test": "accuracy before and after cannot be compared",
+    }
+    return [f"the {split} images have changed: {effects[split]}" for split in sorted(changed)]
 
 
 def require_same_log(config: Config, log: Path) -> None:

@@ -39,6 +39,8 @@ class Stop(IntEnum):
     NO = 0
     FINISHED = 1
     INTERRUPTED = 2
+    REFUSED = 3
+    """Samples are not what they should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +152,11 @@ class Trainer(Generic[BatchT]):
         """Train until the last ticket is consumed, or until `interrupted` says so.
 
         Raises:
-            SilentRankError: an attacker does not answer, and the job cannot do without it. The
-                last step is complete.
+            SilentRankError: an attacker does not answer, and the job cannot do without it.
+            UserError: samples are not what they should be.
+            UnreadableError: samples could not be read for a while.
+
+        The last step is complete then.
         """
         self._step_began = self._clock()
         while not self.dispatcher.finished:
@@ -307,8 +312,13 @@ class Trainer(Generic[BatchT]):
         ticket, attacker = delivery.ticket, delivery.attacker
         self.supervision.returned(ticket, attacker)
         self._take_probe(told_in_header(delivery))
-        if delivery.dropped:
+        if delivery.unread:
+            told = f"{self._link.name(attacker)} cannot read the images of ticket {ticket}"
+            self._on_event("unread", f"{told}: rank 0 tries")
+            self.dispatcher.unread(ticket, attacker)
+        elif delivery.dropped:
             self.dispatcher.dropped(ticket, attacker)
+        if delivery.dropped:
             self._link.release(delivery.slot)
             return
         header = delivery.slot.header[0]

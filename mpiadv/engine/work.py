@@ -64,8 +64,16 @@ class Crafter(Work, Protocol[BatchT]):
     def prefetch(self, ticket: int) -> None:
         """Begin to fetch the natural images."""
 
+    def wait(self, ticket: int) -> bool:
+        """Wait a moment for the natural images; whether `start` need not wait for them."""
+
     def start(self, ticket: int, settings: AttackSettings) -> None:
-        """Take the natural images and the random start."""
+        """Take the natural images and the random start.
+
+        Raises:
+            UserError: the images are not what they should be.
+            UnreadableError: they could not be read for a while.
+        """
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
         """Run one attack step on the given parameters."""
@@ -74,7 +82,7 @@ class Crafter(Work, Protocol[BatchT]):
         """Hand over the batch and forget the ticket."""
 
     def drop(self, ticket: int) -> None:
-        """Forget the ticket."""
+        """Forget the ticket, begun or not."""
 
     def probe(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot

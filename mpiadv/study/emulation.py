@@ -114,6 +114,10 @@ class EmulatedCrafter:
     def prefetch(self, ticket: int) -> None:
         """Nothing to fetch."""
 
+    def wait(self, ticket: int) -> bool:
+        """Nothing to wait for."""
+        return True
+
     def start(self, ticket: int, settings: AttackSettings) -> None:
         """Nothing to start."""
 

@@ -1,0 +1,116 @@
+"""What looks wrong with a data set and may be meant: told, not refused. Knows no data set."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpiadv.data.memory import MemorySource
+from mpiadv.data.source import DataSet, Source, spread_over, to_unit_range
+
+NUM_LOOKED_AT = 32
+"""Images of a source that holds none in memory that are looked at; all of one that does."""
+
+DARK = 0.1
+"""Images that reach no brighter pixel were hardly meant so."""
+
+MOST_FLAT = 0.1
+"""Share of images of a single colour that passes for usual."""
+
+FEW_CHANNELS = 4
+"""More channels than these before a last axis no longer than this: channels may come last."""
+
+NUM_NAMED = 5
+
+
+def doubts_about(data: DataSet) -> list[str]:
+    """A line for each thing that is odd about the training images, or the splits together.
+
+    Raises:
+        UserError: a sample that was looked at is damaged.
+        UnreadableError: one of them could not be read for a while.
+    """
+    return [
+        *_about_pixels(_stored_images(data.train)),
+        *_about_shape(data.image_shape),
+        *_about_labels(data.train.labels, data),
+        *_about_splits(data.train, data.test),
+    ]
+
+
+def split_line(name: str, source: Source, data: DataSet) -> str:
+    """How many images a split has, and how many of each class where their labels are known."""
+    classes = f"{data.num_classes:,} class{'es' if data.num_classes != 1 else ''}"
+    text = f"{name}: {_images(source.num_samples)} in {classes}"
+    if source.labels is None:
+        return text
+    counts = torch.bincount(source.labels.cpu(), minlength=data.num_classes).tolist()
+    shown = [f"{_class_name(label, data)}: {count:,}" for label, count in enumerate(counts)]
+    if len(shown) > 2 * NUM_NAMED:
+        shown[NUM_NAMED:-1] = ["..."]
+        return f"{text}, {min(counts):,} to {max(counts):,} in each ({', '.join(shown)})"
+    return f"{text} ({', '.join(shown)})"
+
+
+def _stored_images(source: Source) -> Tensor:
+    """Images as they are stored: [N, C, H, W], all of them or a few."""
+    if isinstance(source, MemorySource):
+        return source.images
+    images, _ = source.batch(spread_over(source.num_samples, NUM_LOOKED_AT))
+    return images
+
+
+def _about_pixels(images: Tensor) -> Iterator[str]:
+    low, high = images.flatten(1).aminmax(dim=1)
+    brightest = float(to_unit_range(high.max()[None]))
+    if brightest < DARK:
+        stored = f"{int(high.max())} of 255" if images.dtype == torch.uint8 else f"{brightest:.3g}"
+        yield (
+            f"the brightest pixel of all training images is {stored}: bytes are divided by 255 and "
+            f"16 bits by 65,535 here, so give bytes up to 255, or floats in [0, 1]"
+        )
+    num_flat = int((low == high).sum())
+    if num_flat > MOST_FLAT * len(images):
+        yield f"{num_flat:,} of {_images(len(images))} that were looked at are of a single colour"
+
+
+def _about_shape(image_shape: tuple[int, int, int]) -> Iterator[str]:
+    channels, height, width = image_shape
+    if width <= FEW_CHANNELS < min(channels, height):
+        yield (
+            f"images have {channels} channels of {height}x{width}: if channels come last, give "
+            f"images.permute(0, 3, 1, 2)"
+        )
+
+
+def _about_labels(labels: Tensor | None, data: DataSet) -> Iterator[str]:
+    if labels is None:
+        return
+    counts = torch.bincount(labels.cpu(), minlength=data.num_classes)
+    missing = torch.nonzero(counts == 0).flatten().tolist()
+    if len(missing) >= data.num_classes - 1:
+        yield "all training images are of one class: there is nothing to tell apart"
+    elif missing:
+        names = [_class_name(label, data) for label in missing[:NUM_NAMED]]
+        more = ", ..." if len(missing) > NUM_NAMED else ""
+        from_one = ": labels are counted from 0" if missing == [0] else ""
+        yield (
+            f"no training image is of class {', '.join(names)}{more} (of {data.num_classes:,})"
+            f"{from_one}"
+        )
+
+
+def _about_splits(train: Source, test: Source) -> Iterator[str]:
+    if not (isinstance(train, MemorySource) and isinstance(test, MemorySource)):
+        return
+    if train.images.dtype == test.images.dtype and np.isin(test.keys, train.keys).all():
+        yield "every test image is a training image too: accuracy will say nothing"
+
+
+def _class_name(label: int, data: DataSet) -> str:
+    return data.class_names[label] if data.class_names else str(label)
+
+
+def _images(number: int) -> str:
+    return f"{number:,} image{'s' if number != 1 else ''}"

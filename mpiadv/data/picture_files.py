@@ -1,0 +1,158 @@
+"""Which picture files lie in a folder, and in which class. Opens none of them."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mpiadv.errors import UserError
+from mpiadv.tickets import choose_samples
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Endings of picture files, in small or capital letters."""
+
+_LAYOUT = "expected one folder per class there, with image files in it (see data.root)"
+
+NUM_NAMED = 5
+"""How many of several classes a line names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """A picture file: its path from the split's folder on, its size in bytes and its label."""
+
+    path: str
+    num_bytes: int
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The picture files of a split, in one shuffled order, and its classes."""
+
+    folder: str
+    files: list[PictureFile]
+    class_names: tuple[str, ...]
+
+    def path_of(self, index: int) -> str:
+        """Where a file lies."""
+        return os.path.join(self.folder, self.files[index].path)
+
+    def only(self, wanted: int | None) -> "Listing":
+        """The same with so many of the files, by `choose_samples`; None: all."""
+        chosen = choose_samples(len(self.files), wanted)
+        files = [self.files[row] for row in chosen]
+        return Listing(folder=self.folder, files=files, class_names=self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with names, sizes and classes; not with the place or the time of a copy."""
+        told = hashlib.sha256("\0".join(self.class_names).encode(errors="surrogateescape"))
+        for file in self.files:
+            told.update(f"\0{file.path}\0{file.num_bytes}".encode(errors="surrogateescape"))
+        return told.hexdigest()
+
+
+def list_pictures(folder: Path) -> Listing:
+    """The files `folder/CLASS/**/*` with the ending of a picture.
+
+    Names that begin with a dot are neither classes nor pictures.
+
+    Raises:
+        UserError: the folder, a class or a file is missing, empty, or cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"image folder {folder} does not exist: {_LAYOUT}")
+    try:
+        names = sorted(entry.name for entry in _seen(str(folder)) if entry.is_dir())
+        by_class = [_files_of(str(folder), name, label) for label, name in enumerate(names)]
+    except OSError as error:
+        raise UserError(f"image folder {error.filename}: {error.strerror}; {_LAYOUT}") from error
+    if not names:
+        raise UserError(f"image folder {folder} has no class folders: {_LAYOUT}")
+    _require_pictures(folder, names, by_class)
+    files = [file for of_class in by_class for file in of_class]
+    # RandomState: its stream is frozen, that of numpy's newer generators may change.
+    order = np.random.RandomState(0).permutation(len(files))
+    return Listing(
+        folder=str(folder), files=[files[row] for row in order], class_names=tuple(names)
+    )
+
+
+def require_same_classes(root: Path, train: Sequence[str], test: Sequence[str]) -> None:
+    """Refuse splits with different class folders."""
+    different = sorted(set(train) ^ set(test))
+    if different:
+        raise UserError(
+            f"{root}: train has {len(train)} class folders and test {len(test)}; only one of them "
+            f"has {_abridged(different)}: give both the same class folders"
+        )
+
+
+def _require_pictures(
+    folder: Path, names: Sequence[str], by_class: Sequence[Sequence[PictureFile]]
+) -> None:
+    bare = [name for name, files in zip(names, by_class, strict=True) if not files]
+    if bare:
+        raise UserError(
+            f"image folder {folder} has no image files for {_abridged(bare)}: remove the folder, "
+            f"or put files there that end with {', '.join(ENDINGS)}"
+        )
+    empty = [file for files in by_class for file in files if file.num_bytes == 0]
+    if empty:
+        more = f" ({len(empty) - 1} more are)" if len(empty) > 1 else ""
+        raise UserError(
+            f"image {folder / empty[0].path} is empty, 0 bytes{more}: replace or remove the file"
+        )
+
+
+def _files_of(folder: str, name: str, label: int) -> list[PictureFile]:
+    """The pictures of a class, in the order of torchvision's ImageFolder."""
+    found = _walk(os.path.join(folder, name), frozenset())
+    paths = sorted((place, entry.name, entry) for place, entry in found)
+    return [
+        PictureFile(
+            path=os.path.join(place, base)[len(folder) + 1 :],
+            num_bytes=_num_bytes(entry),
+            label=label,
+        )
+        for place, base, entry in paths
+    ]
+
+
+def _walk(place: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Each picture under a folder, with the folder it lies in; links that lead back end there."""
+    here = os.stat(place)
+    above |= {(here.st_dev, here.st_ino)}
+    for entry in _seen(place):
+        if entry.is_dir():
+            below = entry.stat()
+            if (below.st_dev, below.st_ino) not in above:
+                yield from _walk(entry.path, above)
+        elif entry.name.lower().endswith(ENDINGS):
+            yield place, entry
+
+
+def _seen(place: str) -> list[os.DirEntry[str]]:
+    with os.scandir(place) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _num_bytes(entry: os.DirEntry[str]) -> int:
+    try:
+        status = entry.stat()
+    except OSError as error:
+        raise UserError(
+            f"image {entry.path}: {error.strerror}: remove it, or give what it links to"
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"image {entry.path} is no file: remove it")
+    return status.st_size
+
+
+def _abridged(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
