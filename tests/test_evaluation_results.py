@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import PlannedAttack
-from mpiadv.evaluation.report import show
+from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings, Share
 from mpiadv.evaluation.survivors import NUM_PLAIN, Assault, attack_share
 from mpiadv.evaluation.verdict import (
@@ -66,11 +66,36 @@ FGSM = PlannedAttack(kind="fgsm", epsilon=0.3)
 def test_figures_count_what_stands_after_each_attack_and_after_all() -> None:
     findings = _findings([FGSM, _pgd()], "ss", "sb", "b-", "w--")
     assert findings.natural.percent == 75
-    assert [findings.accuracy(number).percent for number in (0, 1)] == [50, 25]
+    assert [findings.all_so_far(number).percent for number in (0, 1)] == [50, 25]
     assert findings.worst_case.percent == 25
     assert list(findings.first_breaker) == [-1, 1, 0, -1]
     assert findings.sample_steps(1) == 20
     assert findings.saved_sample_steps(1) == 20
+
+
+ALONE = {
+    "on_all": (["ss", "sb", "bs", "bb"], [50, 50], [50, 25]),
+    "on_survivors": (["ss", "sb", "b-", "b-"], [50, None], [50, 25]),
+    "on_survivors_that_are_all": (["ss", "ss", "ss", "sb"], [100, 75], [100, 75]),
+    "some_are_wrong": (["ss", "sb", "bs", "w--"], [50, 50], [50, 25]),
+}
+
+
+@pytest.mark.parametrize(
+    ("fates", "alone", "so_far"), [pytest.param(*case, id=name) for name, case in ALONE.items()]
+)
+def test_accuracy_under_one_attack_is_told_apart_from_the_worst_case_so_far(
+    fates: list[str], alone: list[float | None], so_far: list[float]
+) -> None:
+    findings = _findings([_pgd(), _pgd(loss="margin")], *fates)
+    shares = [findings.this_alone(number) for number in (0, 1)]
+    assert [share and share.percent for share in shares] == alone
+    assert [findings.all_so_far(number).percent for number in (0, 1)] == so_far
+    for attack, known in zip(
+        report_of(findings, Verdict(signs=None))["attacks"], alone, strict=True
+    ):
+        assert (attack["this_alone"] is None) == (known is None)
+        assert "accuracy" not in attack
 
 
 def test_table_and_lines_show_the_same_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +104,16 @@ def test_table_and_lines_show_the_same_figures(capsys: pytest.CaptureFixture[str
         verdict = Verdict(signs=("ouch",), doubts=("too good",))
         show(Console(force_terminal=terminal, width=120, color_system=None), findings, verdict)
         shown = capsys.readouterr().out
-        for text in ("natural", "fgsm", "pgd-10", "worst case", "75.00 %", "4.56 to 69.94"):
+        for text in (
+            "natural",
+            "fgsm",
+            "pgd-10",
+            "worst case",
+            "75.00 %",
+            "4.56 to 69.94",
+            "this alone",
+            "all so far",
+        ):
             assert text in shown
         assert "warning: sign of gradient masking: ouch" in shown
         assert "warning: too good" in shown

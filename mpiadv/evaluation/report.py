@@ -1,7 +1,7 @@
 """The results of an evaluation as plain values and as lines for people. Knows no file, no model."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -10,10 +10,12 @@ from rich.table import Table
 from mpiadv.evaluation.results import Findings, Share, sample_steps_text
 from mpiadv.evaluation.verdict import Verdict
 
-FORMAT = 1
+FORMAT = 2
 """Of the values that `report_of` gives."""
 
-HEADER = ("attack", "settings", "attacked", "broken", "accuracy", "95 % interval")
+HEADER = ("attack", "settings", "attacked", "broken", "this alone", "all so far", "95 % interval")
+"""Accuracy under one attack by itself is known only where it was run on all images that are right;
+where it got the survivors of others, only the worst case of all so far is."""
 
 
 def report_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def show(console: Console, findings: Findings, verdict: Verdict) -> None:
     """Print a table where a person watches, plain lines otherwise, then the verdict."""
     rows = [HEADER, *_rows(findings)]
     if console.is_terminal:
-        console.print(_table(rows))
+        console.print(_table(_fitted(rows, console.width)))
     else:
         for line in _lines(rows):
             _say(console, line)
@@ -52,7 +54,7 @@ def _share(share: Share) -> dict[str, Any]:
 
 
 def _attack(findings: Findings, number: int) -> dict[str, Any]:
-    attack = findings.attacks[number]
+    attack, alone = findings.attacks[number], findings.this_alone(number)
     return {
         "title": attack.title,
         **attack.settings,
@@ -63,28 +65,51 @@ def _attack(findings: Findings, number: int) -> dict[str, Any]:
         "broken": int(findings.broken(number).sum()),
         "sample_steps": findings.sample_steps(number),
         "saved_sample_steps": findings.saved_sample_steps(number),
-        **_share(findings.accuracy(number)),
+        "this_alone": None if alone is None else _share(alone),
+        "all_so_far": _share(findings.all_so_far(number)),
     }
 
 
 def _rows(findings: Findings) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("natural", "", "", "", *_cells(findings.natural))]
+    natural, worst = findings.natural, findings.worst_case
+    rows: list[tuple[str, ...]] = [("natural", "", "", "", *_cells(natural, natural))]
     for number, attack in enumerate(findings.attacks):
         counts = findings.attacked(number).sum(), findings.broken(number).sum()
-        cells = _cells(findings.accuracy(number))
+        cells = _cells(findings.this_alone(number), findings.all_so_far(number))
         rows.append((attack.title, attack.details, *map(str, counts), *cells))
-    return [*rows, ("worst case", "all attacks", "", "", *_cells(findings.worst_case))]
+    return [*rows, ("worst case", "all attacks", "", "", *_cells(None, worst))]
 
 
-def _cells(share: Share) -> tuple[str, str]:
-    low, high = share.interval
-    return f"{share.percent:.2f} %", f"{low:.2f} to {high:.2f}"
+def _cells(alone: Share | None, so_far: Share) -> tuple[str, str, str]:
+    """Accuracy alone, so far, and the interval of the latter."""
+    low, high = so_far.interval
+    known = "" if alone is None else f"{alone.percent:.2f} %"
+    return known, f"{so_far.percent:.2f} %", f"{low:.2f} to {high:.2f}"
+
+
+def _fitted(rows: Sequence[tuple[str, ...]], width: int) -> Sequence[tuple[str, ...]]:
+    """Where the terminal is too narrow without the counts of images, and then the interval."""
+    if _width(rows) <= width:
+        return rows
+    without_counts = [(*row[:2], *row[4:]) for row in rows]
+    is_narrow = _width([(row[0], *row[2:]) for row in without_counts]) + _LEAST_SETTINGS > width
+    return [row[:-1] for row in without_counts] if is_narrow else without_counts
+
+
+_LEAST_SETTINGS = 16
+"""Characters; settings take several lines where they have to."""
+
+
+def _width(rows: Sequence[tuple[str, ...]]) -> int:
+    """Of a table with these rows, in characters."""
+    return sum(max(map(len, column)) + 3 for column in zip(*rows, strict=True))
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for title in rows[0]:
-        table.add_column(title, justify="left" if title in HEADER[:2] else "right")
+        justify: Literal["left", "right"] = "left" if title in HEADER[:2] else "right"
+        table.add_column(title, justify=justify, no_wrap=title != "settings")
     for row in rows[1:]:
         table.add_row(*row)
     return table

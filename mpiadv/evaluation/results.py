@@ -76,10 +76,6 @@ class Findings:
         """Which images an attack broke: bool [num_samples]."""
         return self._column(attack, 1) > 0
 
-    def standing(self, attack: int) -> npt.NDArray[np.bool_]:
-        """Which images stand after an attack and those before it in its chain."""
-        return self.attacked(attack) & ~self.broken(attack)
-
     @property
     def first_breaker(self) -> npt.NDArray[np.int64]:
         """The first attack that broke an image: int64 [num_samples], -1 for none."""
@@ -98,9 +94,16 @@ class Findings:
         """Images that are right, and that no attack at all has broken."""
         return self._share(self.is_right & (self.first_breaker < 0))
 
-    def accuracy(self, attack: int) -> Share:
-        """Images that stand after an attack and those before it in its chain."""
-        return self._share(self.standing(attack))
+    def this_alone(self, attack: int) -> Share | None:
+        """Images that withstand one attack; None where it was not run on all that are right."""
+        if not np.array_equal(self.attacked(attack), self.is_right):
+            return None
+        return self._share(self.is_right & ~self.broken(attack))
+
+    def all_so_far(self, attack: int) -> Share:
+        """Images that are right, and that neither this attack nor any before it has broken."""
+        fallen = [self.broken(number) for number in range(attack + 1)]
+        return self._share(self.is_right & ~np.logical_or.reduce(fallen))
 
     def sample_steps(self, attack: int) -> int:
         """Attack steps taken, summed over images."""

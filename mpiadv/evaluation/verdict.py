@@ -177,11 +177,11 @@ def _evidence(findings: Findings, weak: int, strong: int, gain: int) -> str:
 
 def _survives_large(probe: Findings) -> list[str]:
     last = len(probe.attacks) - 1
-    standing = probe.accuracy(last)
-    if standing.count <= _noise(probe):
+    standing = int((probe.is_right & ~probe.broken(last)).sum())
+    if standing <= _noise(probe):
         return []
     attack = probe.attacks[last]
     return [
-        f"a large radius is not enough: {standing.count} of {standing.total} images withstand "
+        f"a large radius is not enough: {standing} of {probe.num_samples} images withstand "
         f"{attack.title} at {attack.norm} {attack.epsilon:g}, within which any image can turn grey"
     ]
