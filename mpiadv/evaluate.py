@@ -12,7 +12,8 @@ from mpiadv.comm.world import World
 from mpiadv.config import TRUST_HELP, TRUST_OPTION
 from mpiadv.engine.display import console_for
 from mpiadv.engine.entry import CommandLine, on_all_ranks
-from mpiadv.engine.examination import Wanted, examine
+from mpiadv.engine.examination import examine
+from mpiadv.engine.examined import Wanted
 from mpiadv.engine.session import agree
 from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import KINDS, PROTOCOLS, protocol_of

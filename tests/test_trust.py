@@ -13,7 +13,7 @@ from mpiadv import cli, plan
 from mpiadv.checkpoint import save_checkpoint
 from mpiadv.config import dump_config, load_config, override_config, parse_config
 from mpiadv.engine import command
-from mpiadv.engine.examination import Wanted
+from mpiadv.engine.examined import Wanted
 from mpiadv.errors import UserError
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.study import runner

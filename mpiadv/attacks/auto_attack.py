@@ -41,6 +41,10 @@ def require_auto_attack() -> Any:
         ) from None
 
 
+def _ignore(text: str) -> None:
+    pass
+
+
 def run_component(
     component: str,
     logits: Callable[[Tensor], Tensor],
@@ -50,6 +54,7 @@ def run_component(
     norm: str,
     epsilon: float,
     seed: int,
+    warn: Callable[[str], None] = _ignore,
 ) -> Tensor:
     """One of `COMPONENTS` with the settings of the standard version, all images in one batch.
 
@@ -61,11 +66,12 @@ def run_component(
         norm: linf, l2 or l1.
         epsilon: radius of the ball, in pixels of [0, 1].
         seed: the random streams start from it anew; the global ones are left as they were.
+        warn: told what the package warns of.
 
     Returns:
         The images, those that were broken replaced by adversarial ones.
     """
-    with _own_numerics(images.device):
+    with _own_numerics(images.device), _heard(warn):
         auto = require_auto_attack().AutoAttack(
             logits, norm=NORM_NAMES[norm], eps=epsilon, seed=seed, device=images.device
         )
@@ -84,18 +90,40 @@ def _fit_targets(auto: Any, *, num_classes: int) -> None:
 
 @contextmanager
 def _own_numerics(device: torch.device) -> Iterator[None]:
-    """The package seeds torch's global streams and uses operations that some GPUs do in any order.
-
-    It also repeats its advice for every batch.
-    """
-    logger = logging.getLogger("auto-attack")
-    level, mode = logger.level, torch.get_deterministic_debug_mode()
+    """The package seeds torch's global streams, and some GPUs do its operations in any order."""
+    mode = torch.get_deterministic_debug_mode()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         try:
-            logger.setLevel(logging.ERROR)
             torch.set_deterministic_debug_mode("default")
             yield
         finally:
-            logger.setLevel(level)
             torch.set_deterministic_debug_mode(mode)
+
+
+class _Listener(logging.Handler):
+    """Hands on what is logged, without the reference to a file that is not there."""
+
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._hear(record.getMessage().partition(" See flags_doc.md")[0])
+
+
+@contextmanager
+def _heard(warn: Callable[[str], None]) -> Iterator[None]:
+    """The package's warnings, which it repeats for every batch, go to `warn` alone."""
+    logger, listener = logging.getLogger("auto-attack"), _Listener(warn)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(listener)
+    try:
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate

@@ -60,6 +60,7 @@ class Try:
         labels: int64 [N].
         standing: int64 [M], indices of the images to attack.
         seed: of everything random in it.
+        warn: told what the attack's authors warn of.
     """
 
     attack: PlannedAttack
@@ -68,6 +69,7 @@ class Try:
     labels: Tensor
     standing: Tensor
     seed: int
+    warn: Callable[[str], None]
 
 
 def craft(classifier: Classifier, given: Try) -> Tensor:
@@ -136,6 +138,7 @@ def _auto_attack(classifier: Classifier, given: Try) -> Tensor:
         norm=given.attack.norm,
         epsilon=given.attack.epsilon,
         seed=given.seed,
+        warn=given.warn,
     )
 
 

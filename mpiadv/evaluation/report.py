@@ -28,6 +28,7 @@ def report_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
         "worst_case": _share(findings.worst_case),
         "signs_of_gradient_masking": None if verdict.signs is None else list(verdict.signs),
         "warnings": list(verdict.doubts),
+        "notes": list(verdict.notes),
     }
 
 
@@ -40,11 +41,13 @@ def show(console: Console, findings: Findings, verdict: Verdict) -> None:
         for line in _lines(rows):
             _say(console, line)
     _say(console, sample_steps_text(findings))
+    for note in verdict.notes:
+        _say(console, note)
     for doubt in verdict.doubts:
         _say(console, f"warning: {doubt}")
     for sign in verdict.signs or ():
         _say(console, f"warning: sign of gradient masking: {sign}")
-    if verdict == Verdict(signs=()):
+    if verdict.is_clear:
         _say(console, "no sign of gradient masking")
 
 

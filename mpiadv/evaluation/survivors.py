@@ -47,6 +47,15 @@ class Example:
     image: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """What the authors of attack number `attack` warned of in batch number `batch`."""
+
+    batch: int
+    attack: int
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found:
     """What a rank found out: float64 [num_samples, NUM_PLAIN + PER_ATTACK * num_attacks].
@@ -57,6 +66,7 @@ class Found:
 
     values: npt.NDArray[np.float64]
     examples: list[Example] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +121,7 @@ def attack_share(
         found.values[rows] = battle.values.cpu().numpy()
         found.values[rows, 0] = batches[number]
         found.examples.extend(battle.examples(batches[number]))
+        found.warnings.extend(battle.warnings)
     return found
 
 
@@ -132,7 +143,7 @@ def _teller(
 
 
 class _Battle:
-    """One batch under all attacks. `values` are its rows of `Found.values`."""
+    """One batch under all attacks. `values` are its rows of `Found.values`, `warnings` of those."""
 
     def __init__(self, assault: Assault, number: int, images: Tensor, labels: Tensor) -> None:
         self._assault = assault
@@ -143,6 +154,7 @@ class _Battle:
         self._is_right = natural == labels
         self._fallen: dict[int, Tensor] = {}
         self._kept: dict[int, tuple[int, int, Tensor]] = {}
+        self.warnings: list[Warned] = []
         width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
         self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
         self.values[:, 1], self.values[:, 2] = labels.double(), natural.double()
@@ -185,6 +197,9 @@ class _Battle:
             standing=standing,
             seed=seed_for(
                 assault.seed, Purpose.EVALUATION, self._number, attack.seed_key, one
+            ),
+            warn=lambda text: self.warnings.append(
+                Warned(batch=self._number, attack=number, text=text)
             ),
         )  # fmt: skip
         crafter = assault.sources[attack.source] if attack.source else assault.target

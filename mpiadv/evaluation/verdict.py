@@ -33,19 +33,33 @@ class Verdict:
     Attributes:
         signs: of gradient masking; None if nobody looked for them.
         doubts: everything else.
+        notes: what limits them, without making them wrong.
     """
 
     signs: tuple[str, ...] | None
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether gradient masking was looked for, and nothing speaks against the figures."""
+        return self.signs == () and not self.doubts
 
 
-def judge(findings: Findings, probe: Findings | None, doubts: Sequence[str] = ()) -> Verdict:
+def judge(
+    findings: Findings,
+    probe: Findings | None,
+    *,
+    doubts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Verdict:
     """The verdict on `findings`; `probe` is None if nobody looked for gradient masking."""
     if probe is None:
-        return Verdict(signs=None, doubts=tuple(doubts))
+        return Verdict(signs=None, doubts=tuple(doubts), notes=tuple(notes))
     return Verdict(
         signs=tuple(signs_of_masking(findings, probe)),
         doubts=(*doubts, *weak_attacks(findings, probe)),
+        notes=tuple(notes),
     )
 
 

@@ -1,0 +1,84 @@
+"""What makes figures say less than they seem to, apart from gradient masking.
+
+A network that is random, data that lack classes, and what AutoAttack's authors warn of.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpiadv.attacks import streams_kept
+from mpiadv.evaluation.crafting import Classifier
+from mpiadv.evaluation.results import Findings
+from mpiadv.evaluation.survivors import Warned
+
+MOST_NAMED = 5
+"""Classes that a line names."""
+
+
+def randomness(classifier: Classifier, images: Tensor) -> list[str]:
+    """Whether the network gives the same images, float32 [N, C, H, W], other logits.
+
+    Athalye et al. 2018, section 5.3: an attack has to average gradients over what the network
+    draws, or it climbs mere chance. No attack here does.
+    """
+    with streams_kept(images.device), torch.no_grad():
+        first, second, again = (classifier.logits(images, seed=seed) for seed in (0, 1, 0))
+    if _are_equal(first, second) and _are_equal(first, again):
+        return []
+    line = (
+        "the network is random: the same images give other logits. No attack here averages over "
+        "that, so the figures flatter it"
+    )
+    unseeded = (
+        "; nor do the seeds of torch, numpy and Python decide it: they are other ones each time"
+    )
+    return [line if _are_equal(first, again) else line + unseeded]
+
+
+def told_by_authors(warnings: Sequence[Warned]) -> list[str]:
+    """Each warning of AutoAttack's authors once, whatever numbers it holds."""
+    times: dict[str, list[str]] = {}
+    for warned in sorted(warnings, key=lambda each: (each.batch, each.attack)):
+        times.setdefault(re.sub(r"[0-9]+", "#", warned.text), []).append(warned.text)
+    return [
+        f"AutoAttack's authors: {texts[0]}" + (f" ({len(texts)} times)" if len(texts) > 1 else "")
+        for texts in times.values()
+    ]
+
+
+def one_class_only(findings: Findings, names: Sequence[str]) -> list[str]:
+    """Whether an accuracy is that of a network which always says the same."""
+    labels, seen = np.unique(findings.labels), np.unique(findings.natural_predictions)
+    if len(labels) == 1:
+        return [
+            f"all {findings.num_samples} images are of class {names[labels[0]]}: a network that "
+            "always says so is never wrong"
+        ]
+    if len(seen) == 1 and seen[0] >= 0:
+        return [
+            f"the network takes every natural image for class {names[seen[0]]}: the figures are "
+            "the share of that class"
+        ]
+    return []
+
+
+def missing_classes(findings: Findings, names: Sequence[str]) -> list[str]:
+    """Which of the data set's classes no image is of."""
+    missing = sorted(set(range(len(names))) - set(findings.labels.tolist()))
+    if not missing or len(missing) == len(names) - 1:  # then `one_class_only` says so
+        return []
+    named = ", ".join(names[label] for label in missing[:MOST_NAMED])
+    more = ", ..." if len(missing) > MOST_NAMED else ""
+    return [
+        f"no image is of {len(missing)} of the {len(names)} classes ({named}{more}): the figures "
+        "do not tell of them"
+    ]
+
+
+def _are_equal(logits: Tensor, others: Tensor) -> bool:
+    """Bit by bit; what is not a number is equal to what is not."""
+    return torch.equal(logits.nan_to_num(), others.nan_to_num())
