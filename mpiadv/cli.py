@@ -1,12 +1,21 @@
 """The `mpiadv` command: its first word chooses what to do, anything else trains. No logic here."""
 
-import difflib
+import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 
+from mpiadv.command_lines import evaluate, is_answered, launch, plan, train
+from mpiadv.command_lines.commands import require_no_misspelt
+from mpiadv.command_lines.described import CommandLine
 from mpiadv.errors import UserError
+from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from mpiadv.interruption import SignalRelay
+from mpiadv.launched import is_one_of_several
+from mpiadv.lifeline import end_with_the_starter
+from mpiadv.streams import is_unread, lost, outlive_readers
 
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
@@ -34,6 +43,7 @@ trained in a minute.
   --resume                    go on from the last checkpoint in the run's folder
   --trust-code                run the functions that a file names as its model or data set
   --print-config              print every setting with its value, and stop
+  --version                   print the version, and stop
 
 exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
 """
@@ -41,78 +51,53 @@ exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input is one line on standard error."""
+    outlive_readers()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in ("-h", "--help"):
+    with _ended_by_ctrl_c(for_good=argv is None):
+        try:
+            code = _run(arguments)
+        except UserError as error:
+            print(f"mpiadv: error: {error}", file=sys.stderr)
+            code = EXIT_BAD_INPUT
+        except KeyboardInterrupt:
+            print("mpiadv: stopped by Ctrl-C", file=sys.stderr)
+            code = EXIT_STOPPED
+    return code or _code_of_answer(arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else ""
+    if first in ("-h", "--help"):
         print(USAGE, end="")
-        return 0
+        return EXIT_DONE
+    if first == "--version":
+        from importlib.metadata import version
+
+        print(f"mpiadv {version('mpiadv')}")
+        return EXIT_DONE
+    _require_working_folder()
+    if first not in COMMANDS:
+        require_no_misspelt(arguments)
+    return COMMANDS.get(first, TRAIN)(arguments[first in COMMANDS :])
+
+
+def _require_working_folder() -> None:
     try:
-        command = COMMANDS.get(arguments[0]) if arguments else None
-        return command(arguments[1:]) if command else _train(arguments)
-    except UserError as error:
-        print(f"mpiadv: error: {error}", file=sys.stderr)
-        return 2
-
-
-def _train(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0].isalpha() and not Path(arguments[0]).exists():
-        # A misspelt command would be looked for as a configuration file.
-        for meant in difflib.get_close_matches(arguments[0], COMMANDS, n=1):
-            raise UserError(f"no command {arguments[0]}: did you mean mpiadv {meant}?")
-    # Imported only here: the other commands need neither torch nor MPI, and start at once.
-    from mpiadv.run import main as run
-
-    return run(arguments)
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working folder was deleted: change to one that exists") from None
 
 
 def _launch(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0
-    if len(arguments) < 2 or arguments[0] != "-n" or not arguments[1].isdigit():
-        raise UserError("launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG")
-    fault_tolerant = "--fault-tolerant" in arguments
-    words = [word for word in arguments[2:] if word != "--fault-tolerant"]
+    wanted = launch.read(arguments)
+    if wanted is None:
+        return EXIT_DONE
     with SignalRelay().listening() as relay:
+        end_with_the_starter()
         # Only now: a request to end may come while it is loaded.
-        from mpiadv.launch import launch
+        from mpiadv.launch import launch as start
 
-        return launch(int(arguments[1]), words, relay, fault_tolerant=fault_tolerant)
-
-
-def _evaluate(arguments: Sequence[str]) -> int:
-    from mpiadv.evaluate import main as evaluate
-
-    return evaluate(arguments)
-
-
-def _plan(arguments: Sequence[str]) -> int:
-    from mpiadv.plan import main as plan
-
-    return plan(arguments)
-
-
-def _report(arguments: Sequence[str]) -> int:
-    from mpiadv.report.command import main as report
-
-    return report(arguments)
-
-
-def _watch(arguments: Sequence[str]) -> int:
-    from mpiadv.watch.command import main as watch
-
-    return watch(arguments)
-
-
-def _study(arguments: Sequence[str]) -> int:
-    from mpiadv.study.command import main as study
-
-    return study(arguments)
-
-
-def _submit(arguments: Sequence[str]) -> int:
-    from mpiadv.submit.command import main as submit
-
-    return submit(arguments)
+        return start(wanted, relay)
 
 
 def _job(arguments: Sequence[str]) -> int:
@@ -126,17 +111,71 @@ def _job(arguments: Sequence[str]) -> int:
     return job(arguments, attempt)
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "evaluate": _evaluate,
+def _of(module: str, parser: Callable[[], CommandLine] | None = None) -> "Command":
+    """A module's `main`, loaded once the `parser` of its command line has nothing to refuse."""
+
+    def command(arguments: Sequence[str]) -> int:
+        # Of several ranks the first one alone refuses, once they know each other.
+        if parser and not is_one_of_several(os.environ) and is_answered(parser(), arguments):
+            return EXIT_DONE
+        main = _program(module)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return main(arguments)
+
+    return command
+
+
+def _program(module: str) -> "Command":
+    main: Command = import_module(module).main
+    return main
+
+
+@contextmanager
+def _ended_by_ctrl_c(*, for_good: bool) -> Iterator[None]:
+    """Let Ctrl-C end this process in silence, until a command is loaded that has its own way.
+
+    Afterwards, if the process ends then for good, there is nothing left that it could end.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if for_good else before)
+
+
+def _code_of_answer(arguments: Sequence[str]) -> int:
+    """The exit code of what has gone well, which it has not where its answer found no room.
+
+    Whoever reads may leave before the end. What runs leave in files does not depend on any of it.
+    """
+    error = lost(sys.stdout)
+    if error is None or is_unread(sys.stdout):
+        return EXIT_DONE
+    print(f"mpiadv: error: cannot print: {error.strerror}", file=sys.stderr)
+    is_answer = arguments and (arguments[0] in _ANSWERS or not _ANSWERS.isdisjoint(arguments))
+    return EXIT_FAILED if is_answer else EXIT_DONE
+
+
+TRAIN = _of("mpiadv.run", train.parser)
+
+_ANSWERS = {"plan", "submit", "watch", "-h", "--help", "--version", "--print-config"}
+
+Command = Callable[[Sequence[str]], int]
+
+COMMANDS: Mapping[str, Command] = {
+    "evaluate": _of("mpiadv.evaluate", evaluate.parser),
     "job": _job,
     "launch": _launch,
-    "plan": _plan,
-    "report": _report,
-    "study": _study,
-    "submit": _submit,
-    "watch": _watch,
+    "plan": _of("mpiadv.plan", plan.parser),
+    "report": _of("mpiadv.report.command"),
+    "study": _of("mpiadv.study.command"),
+    "submit": _of("mpiadv.submit.command"),
+    "watch": _of("mpiadv.watch.command"),
 }
-"""First word of the command line to what it does. A folder called `launch` is `./launch`."""
+"""First word of the command line to what it does."""
 
 
 if __name__ == "__main__":

@@ -9,73 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from mpiadv.comm.world import World
-from mpiadv.config import TRUST_HELP, TRUST_OPTION
+from mpiadv.command_lines.evaluate import parser
 from mpiadv.engine.display import console_for
-from mpiadv.engine.entry import CommandLine, on_all_ranks
+from mpiadv.engine.entry import on_all_ranks
 from mpiadv.engine.examination import examine
 from mpiadv.engine.examined import Wanted
 from mpiadv.engine.session import agree
 from mpiadv.errors import UserError
-from mpiadv.evaluation.plan import KINDS, PROTOCOLS, protocol_of
+from mpiadv.evaluation.plan import protocol_of
 from mpiadv.exit_codes import EXIT_DONE
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    described = CommandLine(
-        prog="mpiadv evaluate",
-        description="Attack trained networks and say how many images withstand.",
-        epilog=f"Attacks: {', '.join(KINDS)}. Protocols: {', '.join(PROTOCOLS)}. Without any of "
-        "them, PGD as the run's own evaluation. Exit codes: 0 done, 2 bad input, 1 failed.",
-    )
-    described.add_argument(
-        "words",
-        nargs="+",
-        metavar="CHECKPOINT|KEY=VALUE",
-        help="a run's folder, its checkpoint-NUMBER.pt, or a state dict (.pt) with model.name=... "
-        "data.name=...; and settings, as section.key=value",
-    )
-    for option, settings in _OPTIONS.items():
-        described.add_argument(option, **settings)
-    return described
-
-
-_REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
-_FLAG: Mapping[str, Any] = {"action": "store_true"}
-
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "--attack": {
-        **_REPEATED,
-        "metavar": "NAME[:KEY=VALUE,...]",
-        "help": "for example pgd:steps=100,restarts=20,epsilon=0.3,loss=margin; may be repeated",
-    },
-    "--protocol": {
-        **_REPEATED, "metavar": "NAME", "help": "the attacks of a paper; may be repeated",
-    },
-    "--each-alone": {
-        **_FLAG, "help": "start each attack from all images, not from what others left standing",
-    },
-    "--samples": {"type": int, "metavar": "N", "help": "only N test images, the same N always"},
-    "--transfer-from": {
-        **_REPEATED,
-        "metavar": "CHECKPOINT",
-        "help": "run the gradient attacks also with images crafted on this network",
-    },
-    "--output": {"metavar": "FOLDER", "help": "for the results; without it, beside CHECKPOINT"},
-    "--overwrite": {**_FLAG, "help": "write over results of other settings"},
-    "--save-examples": {**_FLAG, "help": "keep the adversarial images, and draw some"},
-    "--precision": {
-        "choices": ("float32", "bfloat16"),
-        "default": "float32",
-        "help": "of the network, under attack and when judged",
-    },
-    TRUST_OPTION: {**_FLAG, "help": TRUST_HELP},
-    "--no-probe": {**_FLAG, "help": "do not look for gradient masking"},
-}  # fmt: skip
+from mpiadv.lifeline import end_with_the_starter
+from mpiadv.streams import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate on this rank; returns the exit code."""
+    end_with_the_starter()
     words = sys.argv[1:] if argv is None else argv
     return on_all_ranks(lambda world: run(world, words))
 
@@ -147,4 +96,5 @@ def _with_output(wanted: Wanted, path: str, paths: Sequence[str]) -> Wanted:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -8,22 +8,27 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""What asks a run to end."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""What asks a run to end; the last one that its terminal has gone away."""
 
 _HEARD = b"mpiadv: asked to end: the ranks do so in order; a second Ctrl-C ends them at once\n"
 
 
 @dataclass(kw_only=True)
 class Interruption:
-    """Whether Ctrl-C, SIGTERM or SIGUSR1 has asked for an end."""
+    """Whether Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP has asked for an end."""
 
     requested: bool = False
 
     def listen(self) -> None:
         """Note requests for the rest of the process; after the first one Ctrl-C ends it at once."""
-        for number in SIGNALS:
+        for number in _heard():
             signal.signal(number, self._note_first)
+
+    def close(self) -> None:
+        """Hear nothing more: all is done, and whatever asks for an end from now on is too late."""
+        for number in _heard():
+            signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
@@ -54,7 +59,7 @@ class SignalRelay:
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
-        """Within this, Ctrl-C, SIGTERM and SIGUSR1 are passed on, and not the end of us."""
+        """Within this, what asks for an end is passed on, and not the end of us."""
         with _handled_by(self._note):
             yield self
 
@@ -65,11 +70,12 @@ class SignalRelay:
             pass_on(signal.SIGUSR1)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # SIGINT and SIGTERM go on as SIGUSR1 the first time: on them `mpirun` kills.
         is_first, asks = not self.received, number not in self.received
         self.received.add(number)
-        self.is_urgent |= not asks and number != signal.SIGUSR1
-        self._pass_on(signal.SIGUSR1 if asks else number)
+        # A terminal that goes away may tell so twice: as shell, and as kernel.
+        self.is_urgent |= not asks and number in (signal.SIGINT, signal.SIGTERM)
+        # SIGINT and SIGTERM go on as SIGUSR1 the first time: on them `mpirun` kills.
+        self._pass_on(signal.SIGUSR1 if asks or number == signal.SIGHUP else number)
         if is_first:
             with suppress(OSError):
                 os.write(2, _HEARD)  # the stream itself may be in the midst of a line
@@ -77,9 +83,15 @@ class SignalRelay:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in _heard()}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _heard() -> list[signal.Signals]:
+    """The signals to listen to: one that `nohup` has shut out stays out."""
+    is_shut_out = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [n for n in SIGNALS if not (n == signal.SIGHUP and is_shut_out)]

@@ -11,15 +11,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
+from mpiadv.command_lines.launch import Launch
 from mpiadv.engine.display import TERMINAL_WIDTH
 from mpiadv.errors import UserError
-from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME, OUTCOME
+from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
 from mpiadv.interruption import SignalRelay
+from mpiadv.lifeline import tell_of_our_death, with_starter
+from mpiadv.programs import python_module
+from mpiadv.room import require_room
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""
@@ -114,39 +120,49 @@ class Launcher:
         return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
 
 
-def launch(
-    ranks: int, arguments: Sequence[str], relay: SignalRelay, *, fault_tolerant: bool = False
-) -> int:
-    """Run `python -m mpiadv.run ARGUMENTS` on `ranks` ranks, and return its exit code.
-
-    If the first argument is one of `PROGRAMS`, that one is run with the others. A job that is
-    `fault_tolerant` goes on without the attackers that it loses.
+def launch(wanted: Launch, relay: SignalRelay) -> int:
+    """Have each of so many ranks run what is wanted, and return the exit code.
 
     A signal that `relay` receives reaches the ranks, which then write a checkpoint and end; once
     there is one, no ranks are started.
 
     Raises:
-        UserError: `ranks` is not positive, or there is no `mpirun`, or none that can be
-            `fault_tolerant`.
+        UserError: there is no `mpirun`, or none that can be fault-tolerant, or no room for the
+            ranks.
     """
-    if ranks < 1:
-        raise UserError(f"-n {ranks}: expected at least 1 rank")
+    require_room(wanted.ranks, os.environ)
     launcher = find_launcher()
     if relay.received:
         # Ctrl-C has ended the mpirun, too, that was asked for its version.
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
     environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
-    module = PROGRAMS.get(arguments[0]) if arguments else None
-    words = arguments[1:] if module else arguments
-    program = [sys.executable, "-m", module or "mpiadv.run", *words]
-    command = launcher.command(program, ranks=ranks, environ=environ, fault_tolerant=fault_tolerant)
-    run = _run_to_its_end if fault_tolerant else _run
-    code = run(command, environ, relay)
+    words = list(wanted.words)
+    module = PROGRAMS.get(words[0]) if words else None
+    command = launcher.command(
+        [*python_module(module or "mpiadv.run"), *words[module is not None :]],
+        ranks=wanted.ranks,
+        environ=environ,
+        fault_tolerant=wanted.is_fault_tolerant,
+    )
+    code, told = _run_with_outcome(command, environ, relay)
+    if relay.received and told == EXIT_DONE:
+        # Rank 0 had nothing left to do: what was asked of it after that came too late to matter.
+        return EXIT_DONE
+    if wanted.is_fault_tolerant and code == EXIT_DONE and told is None:
+        print(
+            "mpiadv: error: the job ended before rank 0 had finished: go on with --resume",
+            file=sys.stderr,
+        )
+        return EXIT_RESUME_ME
+    return code if module else _code_of_run(code, relay)
+
+
+def _code_of_run(code: int, relay: SignalRelay) -> int:
     # Runs listen: a rank of one, or mpirun itself, that dies of a request was only being loaded.
     died_of_it = bool(relay.received) and code == 128 + signal.SIGUSR1
     ended_at_once = relay.is_urgent and code not in (EXIT_DONE, EXIT_RESUME_ME)
-    if module is not None or not (died_of_it or ended_at_once):
+    if not (died_of_it or ended_at_once):
         return code
     print("ended at once: --resume goes on from the newest checkpoint, if there is one", flush=True)
     return EXIT_RESUME_ME
@@ -182,33 +198,62 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
 
 
-def _run_to_its_end(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:
-    """Run a job whose `mpirun` returns 0 although ranks died; the code is rank 0's own then."""
-    with tempfile.TemporaryDirectory(prefix="mpiadv-") as folder:
-        outcome = Path(folder) / "outcome"
+def _run_with_outcome(
+    command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay
+) -> tuple[int, int | None]:
+    """The exit code of `mpirun`, and rank 0's own; None where that has not come to its end."""
+    with _outcome_file() as outcome:
         code = _run(command, {**environ, OUTCOME: str(outcome)}, relay)
-        if code != 0 or outcome.exists():
-            return code
-    print(
-        "mpiadv: error: the job ended before rank 0 had finished: go on with --resume",
-        file=sys.stderr,
-    )
-    return EXIT_RESUME_ME
+        told = outcome.read_bytes()
+    return code, None if told == NO_OUTCOME else int(told)
+
+
+@contextmanager
+def _outcome_file() -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpiadv-"))
+            outcome = Path(folder) / "outcome"
+            # Its block on the disk is taken now: at the end there may be none.
+            outcome.write_bytes(NO_OUTCOME)
+        except OSError as error:
+            raise UserError(
+                f"cannot make a temporary file for launch ({error.strerror}): free space, or name "
+                "a folder for such files in TMPDIR"
+            ) from None
+        yield outcome
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:
     # A process group of its own: Ctrl-C then reaches mpirun once, through us. A background group
-    # must not read the terminal, hence no standard input.
+    # must not read the terminal, hence no standard input. Its output comes through us, too: on a
+    # pipe that nobody reads any more it would end the job.
     with subprocess.Popen(
-        command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0
+        command,
+        env=with_starter(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        # As it asks for a checkpoint. No other thread of ours runs yet, which might hold a lock.
+        preexec_fn=lambda: tell_of_our_death(signal.SIGUSR1),
     ) as process:
-        assert process.stderr is not None
+        assert process.stdout is not None and process.stderr is not None
         relay.reach(process.send_signal)
+        output = threading.Thread(target=_pass_on, args=(process.stdout, sys.stdout), daemon=True)
+        output.start()
         for text in without_repetition(_pieces(process.stderr), lambda: bool(relay.received)):
             sys.stderr.buffer.write(text)
             sys.stderr.buffer.flush()
+        output.join()
         code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _pass_on(source: IO[bytes], goal: TextIO) -> None:
+    while chunk := os.read(source.fileno(), 65536):
+        goal.buffer.write(chunk)
+        goal.buffer.flush()
 
 
 def without_repetition(

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Sequence
 
 from mpiadv.interruption import Interruption
+from mpiadv.lifeline import end_with_the_starter
+from mpiadv.streams import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run on this rank; returns the exit code."""
     interruption = Interruption()
     interruption.listen()
+    end_with_the_starter()
     # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
     from mpiadv.engine.command import run
     from mpiadv.engine.entry import on_all_ranks
@@ -19,4 +22,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -108,7 +108,10 @@ CASES: dict[str, tuple[Words, str]] = {
         _with(trainin__num_steps=3),
         "unknown setting trainin: the nearest known one is training",
     ),
-    "abbreviated_option": (_line("--resum"), "unrecognized arguments: --resum: see --help"),
+    "abbreviated_option": (
+        _line("--resum"),
+        "unrecognized arguments: --resum: did you mean --resume? See mpiadv --help",
+    ),
     "unknown_key": (
         _with(training__nmu_steps=3),
         "unknown setting training.nmu_steps: the nearest known one is training.num_steps",
@@ -181,7 +184,7 @@ CASES: dict[str, tuple[Words, str]] = {
         _line("seed=[3"),
         "override 'seed=[3': '[3' is not a valid YAML value: line 1, column 3: *",
     ),
-    "unknown_option": (_line("--fast"), "unrecognized arguments: --fast: see --help"),
+    "unknown_option": (_line("--fast"), "unrecognized arguments: --fast: see mpiadv --help"),
     "no_gpu": (
         _with(training__device="cuda"),
         "training.device=cuda, but no GPU is visible: use training.device=cpu, or check *",

@@ -1,15 +1,24 @@
 """The command line's first word decides who gets the rest."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mpi_runner import REPOSITORY
 
 from mpiadv import cli
+from mpiadv.command_lines import evaluate
+from mpiadv.command_lines.launch import Launch
 from mpiadv.errors import UserError
+from mpiadv.evaluation.plan import KINDS, PROTOCOLS
 from mpiadv.interruption import SignalRelay
+from mpiadv.programs import python_module
 
 
 @pytest.fixture
@@ -21,10 +30,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         seen.append(("run", list(argv)))
         return 75
 
-    def launch(
-        ranks: int, arguments: Sequence[str], relay: SignalRelay, *, fault_tolerant: bool
-    ) -> int:
-        seen.append(("launch", (ranks, list(arguments), fault_tolerant)))
+    def launch(wanted: Launch, relay: SignalRelay) -> int:
+        seen.append(("launch", (wanted.ranks, list(wanted.words), wanted.is_fault_tolerant)))
         return 75
 
     def evaluate(argv: Sequence[str]) -> int:
@@ -65,24 +72,83 @@ def test_arguments_reach_their_program_and_its_exit_code_comes_back(
     assert calls == [call]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        pytest.param(["launch"], id="no_number"),
-        pytest.param(["launch", "a.yaml"], id="configuration_first"),
-        pytest.param(["launch", "-n"], id="number_missing"),
-        pytest.param(["launch", "-n", "all"], id="no_digit"),
-        pytest.param(["launch", "-n", "-1"], id="negative"),
-    ],
+FIRST = "launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG"
+NUMBER = "launch: -n {}: expected a number of ranks, 1 or more: mpiadv launch -n 4 CONFIG"
+ALONE = (
+    "launch: {0} is no work for several ranks: say mpiadv {0} by itself; ranks train, or evaluate"
 )
-def test_launch_without_a_number_of_ranks_is_refused_in_one_line(
-    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str], argv: list[str]
+MEANT = "no command {}: did you mean mpiadv {}?"
+UNKNOWN = "unrecognized arguments: {}: did you mean {}? See mpiadv --help"
+
+REFUSED = {
+    "launch": FIRST,
+    "launch a.yaml": FIRST,
+    "launch -n": FIRST,
+    "launch -n4": FIRST,
+    "launch --np 4": FIRST,
+    **{
+        f"launch -n {word}": NUMBER.format(word)
+        for word in ("all", "-1", "0", "²", "1e3", 5000 * "9")
+    },
+    **{
+        f"launch -n 2 {name} x": ALONE.format(name)
+        for name in ("plan", "report", "watch", "study", "submit", "job", "launch")
+    },
+    "evalute runs/digits": MEANT.format("evalute", "evaluate"),
+    "Evaluate runs/digits": MEANT.format("Evaluate", "evaluate"),
+    "launhc -n 2": MEANT.format("launhc", "launch"),
+    "trian a.yaml": MEANT.format("trian", "CONFIG, which trains"),
+    "version": MEANT.format("version", "--version"),
+    "launch -n 2 evalute": MEANT.format("evalute", "launch -n 2 evaluate"),
+    "launch -n 2 train": MEANT.format("train", "launch -n 2 CONFIG, which trains"),
+    "--resum": UNKNOWN.format("--resum", "--resume"),
+    "a.yaml --print-confg=1": UNKNOWN.format("--print-confg=1", "--print-config"),
+    "launch -n 2 --resum": UNKNOWN.format("--resum", "--resume"),
+    "-n 4 a.yaml": UNKNOWN.format("-n", "mpiadv launch -n 4 CONFIG"),
+    "--fast": "unrecognized arguments: --fast: see mpiadv --help",
+    "evaluate runs/digits --attak pgd": "evaluate: unrecognized arguments: --attak pgd: "
+    "did you mean --attack? See mpiadv evaluate --help",
+    "launch -n 2 evaluate": "evaluate: the following arguments are required: "
+    "CHECKPOINT|KEY=VALUE: see mpiadv evaluate --help",
+    "plan --rank 3": "plan: unrecognized arguments: --rank: did you mean --ranks? See mpiadv plan "
+    "--help",
+    "plan --ranks": "plan: argument --ranks: expected one argument: see mpiadv plan --help",
+    "report": "report: the following arguments are required: LOG_OR_RUN_FOLDER: see mpiadv report "
+    "--help",
+}
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, id=line[:40]) for line in REFUSED])
+def test_what_is_no_command_line_is_refused_in_one_line_before_anything_is_loaded(
+    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    assert cli.main(argv) == 2
+    assert cli.main(line.split()) == 2
     assert calls == []
-    assert capsys.readouterr().err == (
-        "mpiadv: error: launch: expected the number of ranks first: mpiadv launch -n 4 CONFIG\n"
-    )
+    assert capsys.readouterr() == ("", f"mpiadv: error: {REFUSED[line]}\n")
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "small", "plan.yaml", "exp-1"])
+def test_name_of_a_configuration_is_no_misspelt_command(
+    calls: list[tuple[str, object]], name: str
+) -> None:
+    assert cli.main([name]) == 75
+    assert calls == [("run", [name])]
+
+
+def test_existing_file_is_a_configuration_whatever_its_name(
+    calls: list[tuple[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("evalute").touch()
+    assert cli.main(["evalute"]) == 75
+
+
+def test_one_of_several_ranks_leaves_it_to_the_first_to_refuse(
+    calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    assert cli.main(["--resum"]) == 75
 
 
 def test_users_error_is_one_line_and_code_2(
@@ -96,24 +162,77 @@ def test_users_error_is_one_line_and_code_2(
     assert capsys.readouterr().err == "mpiadv: error: no such thing\n"
 
 
-def test_misspelt_command_is_not_taken_for_a_configuration(
-    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["evalute", "runs/digits"]) == 2
-    words = "mpiadv: error: no command evalute: did you mean mpiadv evaluate?\n"
-    assert capsys.readouterr().err == words
-    assert not calls
+ANSWERS = {
+    "--help": "usage: mpiadv [CONFIG] [key.subkey=value ...]",
+    "-h": "       mpiadv launch -n RANKS [CONFIG]",
+    "--version": f"mpiadv {version('mpiadv')}",
+    "launch --help": "usage: mpiadv launch -n RANKS [--fault-tolerant] [CONFIG]",
+    "launch -n 2 a.yaml --help": "usage: mpiadv launch -n RANKS [--fault-tolerant] [CONFIG]",
+    "launch -n 2 evaluate --help": "usage: mpiadv evaluate [-h] [--attack",
+    "a.yaml --help": "usage: mpiadv [-h] [--resume]",
+    "plan --help": "usage: mpiadv plan [-h] [--ranks N,N,...]",
+    "evaluate --help": "usage: mpiadv evaluate [-h] [--attack",
+}
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["launch", "--help"]], ids=" ".join)
-def test_help_shows_both_ways_to_train(
-    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str], argv: list[str]
+@pytest.mark.parametrize("line", ANSWERS)
+def test_question_is_answered_before_anything_is_loaded(
+    calls: list[tuple[str, object]], capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    assert cli.main(argv) == 0
+    assert cli.main(line.split()) == 0
     assert calls == []
-    shown = capsys.readouterr().out
-    assert "mpiadv [CONFIG] [key.subkey=value ...]" in shown
-    assert "mpiadv launch -n RANKS [CONFIG]" in shown
+    assert ANSWERS[line] in capsys.readouterr().out
+
+
+def test_help_of_evaluate_names_the_attacks_that_there_are() -> None:
+    assert tuple(KINDS) == evaluate.ATTACKS
+    assert tuple(PROTOCOLS) == evaluate.PROTOCOLS
+
+
+def test_working_folder_that_was_deleted_is_one_line(
+    calls: list[tuple[str, object]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert cli.main(["seed=1"]) == 2
+    line = "mpiadv: error: the working folder was deleted: change to one that exists\n"
+    assert capsys.readouterr().err == line
+
+
+def test_ctrl_c_in_a_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: Sequence[str]) -> int:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("went on")
+
+    monkeypatch.setitem(sys.modules, "mpiadv.watch.command", SimpleNamespace(main=main))
+    assert cli.main(["watch", "x"]) == 130
+    assert capsys.readouterr().err == "mpiadv: stopped by Ctrl-C\n"
+
+
+HIDDEN = ("statistics", "difflib", "argparse", "dataclasses", "signal", "contextlib", "types")
+
+
+def test_modules_of_pythons_own_are_not_looked_for_in_the_working_folder(tmp_path: Path) -> None:
+    for name in HIDDEN:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} of the working folder')\n")
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    words = ["submit", "--ranks=1", "--dry-run"]
+    for line in (python_module("mpiadv.cli"), [sys.executable, "-m", "mpiadv"]):
+        completed = subprocess.run(
+            [*line, *words], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=60
+        )
+        assert completed.stderr == ""
+        assert completed.stdout.startswith("#!/bin/bash")
+        # Python itself looks for these before it comes to any module of ours.
+        for name in ("contextlib", "types"):
+            (tmp_path / f"{name}.py").unlink(missing_ok=True)
 
 
 def test_launcher_loads_neither_torch_nor_mpi() -> None:

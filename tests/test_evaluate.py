@@ -233,7 +233,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         _on(RUN, "--protocol", "mardy"),
         "unknown protocol 'mardy': did you mean 'madry'? *",
     ),
-    "unknown_option": (_on(RUN, "--atack", "pgd"), "unrecognized arguments: --atack*: see --help"),
+    "unknown_option": (
+        _on(RUN, "--atack", "pgd"),
+        "evaluate: unrecognized arguments: --atack*: did you mean --attack? See *",
+    ),
     "no_samples": (_on(RUN, "--samples", "0"), "--samples 0: expected at least 1"),
     "too_few_classes": (
         _on(RUN, "--protocol", "autoattack"),

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mpi_runner import finished, started
+from mpi_runner import finished, pids_in_session, started
 
+from mpiadv.command_lines.launch import Launch
 from mpiadv.errors import UserError
 from mpiadv.interruption import SignalRelay
 from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
@@ -111,12 +112,6 @@ def test_mpirun_that_does_not_run_is_refused(two_folders: tuple[Path, Path]) -> 
         find_launcher()
 
 
-@pytest.mark.parametrize("ranks", [0, -1])
-def test_no_rank_at_all_is_refused(ranks: int) -> None:
-    with pytest.raises(UserError, match=f"-n {ranks}: expected at least 1 rank"):
-        launch(ranks, [], SignalRelay())
-
-
 RULER = "-" * 74 + "\n"
 BOX = """\
 --------------------------------------------------------------------------
@@ -197,10 +192,12 @@ def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
 LAUNCH = """
 import sys
 from mpiadv import launch
+from mpiadv.command_lines.launch import Launch
 from mpiadv.interruption import SignalRelay
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
 with SignalRelay().listening() as relay:
-    sys.exit(launch.launch(2, sys.argv[2:], relay))
+    wanted = Launch(ranks=2, words=tuple(sys.argv[2:]), is_fault_tolerant=False)
+    sys.exit(launch.launch(wanted, relay))
 """
 
 
@@ -246,6 +243,20 @@ def test_request_before_mpirun_listens_is_no_failure(tmp_path: Path) -> None:
     assert process.returncode == 75
 
 
+def test_request_that_comes_when_rank_0_is_done_is_no_failure(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    done = 'printf " 0" > "$MPIADV_OUTCOME"'
+    process = _launch_with(
+        _program(tmp_path, f"trap '' USR1; trap 'exit 1' INT; {done}; touch {ready}; {WAIT}")
+    )
+    _wait_for(ready, [])
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("fault_tolerant", [False, True])
 def test_request_before_mpirun_is_found_keeps_it_from_starting(
     tmp_path: Path,
@@ -262,7 +273,8 @@ def test_request_before_mpirun_is_found_keeps_it_from_starting(
 
     monkeypatch.setattr("mpiadv.launch.find_launcher", find)
     with SignalRelay().listening() as relay:
-        assert launch(2, ["some.yaml"], relay, fault_tolerant=fault_tolerant) == 75
+        wanted = Launch(ranks=2, words=("some.yaml",), is_fault_tolerant=fault_tolerant)
+        assert launch(wanted, relay) == 75
     assert capsys.readouterr().out == "interrupted before any rank was started\n"
     assert not (tmp_path / "started").exists()
 
@@ -273,6 +285,7 @@ SIGNALS = {
     "interrupt_twice_means_it": ([signal.SIGINT, signal.SIGINT], "usr1\nint\n"),
     "terminate_asks_for_a_checkpoint_first": ([signal.SIGTERM], "usr1\n"),
     "terminate_twice_means_it": ([signal.SIGTERM, signal.SIGTERM], "usr1\nterm\n"),
+    "terminal_may_go_away_twice": ([signal.SIGHUP, signal.SIGHUP], "usr1\nusr1\n"),
 }
 
 
@@ -364,7 +377,7 @@ def test_bad_input_is_one_line_and_code_2_on_several_ranks(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("needs_mpirun")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_run_that_is_asked_to_end_writes_a_checkpoint_and_ends_with_code_75(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -376,4 +389,19 @@ def test_run_that_is_asked_to_end_writes_a_checkpoint_and_ends_with_code_75(
         completed = finished(process, timeout=120)
     assert completed.returncode == 75
     assert "prterun" not in completed.stderr
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.usefixtures("needs_mpirun")
+def test_no_rank_outlives_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    words = ["output=run", "training.num_steps=100000", "checkpoint.every_steps=100000"]
+    with _launched(tmp_path, *words) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("step"):
+            assert process.poll() is None
+        process.kill()
+        deadline = time.monotonic() + 10
+        while pids_in_session(process.pid):
+            assert time.monotonic() < deadline, pids_in_session(process.pid)
+            time.sleep(0.1)
     assert any((tmp_path / "run" / "checkpoints").iterdir())

@@ -13,6 +13,7 @@ from launching import HERE
 from mpi_runner import REPOSITORY, finished, started
 
 from mpiadv.errors import UserError
+from mpiadv.programs import python_module
 from mpiadv.submit import job
 from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
@@ -224,7 +225,7 @@ def test_run_starts_on_all_tasks_and_goes_on_with_what_is_there() -> None:
     work = work_of(["seed=1", "output=runs/x"], {"SLURM_TASKS_PER_NODE": "4(x2),1"})
     assert work.folder == Path("runs/x")
     launch = ["launch", "-n", "9", "seed=1", "output=runs/x", "--resume"]
-    assert list(work.command) == [sys.executable, "-m", "mpiadv.cli", *launch]
+    assert list(work.command) == [*python_module("mpiadv.cli"), *launch]
 
 
 @pytest.mark.parametrize("words", [["--fault-tolerant", "seed=1"], ["seed=1", "--fault-tolerant"]])
@@ -232,11 +233,11 @@ def test_job_may_go_on_without_lost_attackers(
     in_job: InJob, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     def told(words: list[str], environ: dict[str, str]) -> job.Work:
-        raise UserError(" ".join(work_of(words, {"SLURM_TASKS_PER_NODE": "2"}).command[3:]))
+        raise UserError(" ".join(work_of(words, {"SLURM_TASKS_PER_NODE": "2"}).command))
 
     monkeypatch.setattr(job, "work_of", told)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    with pytest.raises(UserError, match=r"^launch -n 2 seed=1 --fault-tolerant --resume$"):
+    with pytest.raises(UserError, match=r"launch -n 2 seed=1 --fault-tolerant --resume$"):
         job.main(words, Attempt())
 
 
@@ -270,6 +271,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mpiadv import cli
+from mpiadv.programs import python_module
 from mpiadv.submit import job
 work = job.Work(command=("bash", "-c", sys.argv[1]), folder=Path("run"))
 job.work_of = lambda words, environ: work

@@ -3,7 +3,7 @@
 `code` sees to it that no file chooses code.
 """
 
-from mpiadv.config.code import TRUST_HELP, TRUST_OPTION, code_words
+from mpiadv.config.code import code_words
 from mpiadv.config.reading import dump_config, load_config, override_config, parse_config
 from mpiadv.config.sections import (
     AttackConfig,
@@ -16,8 +16,6 @@ from mpiadv.config.sections import (
 )
 
 __all__ = [
-    "TRUST_HELP",
-    "TRUST_OPTION",
     "AttackConfig",
     "Config",
     "DataConfig",

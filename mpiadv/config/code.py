@@ -3,15 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mpiadv.command_lines import TRUST_OPTION
 from mpiadv.config.sections import Config
 from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 from mpiadv.registry import is_dotted
-
-TRUST_OPTION = "--trust-code"
-"""Says on a command line that files may choose what code is run."""
-
-TRUST_HELP = "run the functions that files name in model.name and data.name, as module:function"
 
 
 def code_words(config: Config) -> list[str]:

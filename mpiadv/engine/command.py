@@ -1,20 +1,12 @@
 """One run on all ranks, from its command line to its exit code. No logic."""
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mpiadv.comm.world import World
-from mpiadv.config import (
-    TRUST_HELP,
-    TRUST_OPTION,
-    Config,
-    dump_config,
-    load_config,
-    parse_config,
-)
-from mpiadv.engine.entry import CommandLine
+from mpiadv.command_lines.train import parser
+from mpiadv.config import Config, dump_config, load_config, parse_config
 from mpiadv.engine.lead import Desk, Lead, open_desk
 from mpiadv.engine.session import (
     AgreedError,
@@ -33,30 +25,6 @@ _CODES = {
     Stop.INTERRUPTED: EXIT_RESUME_ME,
     Stop.REFUSED: EXIT_BAD_INPUT,
 }
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    described = CommandLine(
-        prog="mpiadv",
-        description="Train a robust classifier. Rank 0 trains, all other ranks craft attacks.",
-        epilog="Exit codes: 0 done, 2 bad input, 75 interrupted (--resume goes on from the "
-        "last checkpoint), 1 failed.",
-    )
-    described.add_argument(
-        "config", nargs="?", metavar="CONFIG", help="YAML file; without one, the digits defaults"
-    )
-    described.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as section.key=value"
-    )
-    described.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
-    )
-    described.add_argument(
-        "--print-config", action="store_true", help="print the resolved configuration and end"
-    )
-    described.add_argument(TRUST_OPTION, action="store_true", help=TRUST_HELP)
-    return described
 
 
 def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
@@ -89,7 +57,7 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
     with lead:
         reason = lead.train(lambda: interruption.requested)
         if reason is Stop.FINISHED:
-            lead.finish(lambda: evaluate_together(setup, lead.model))
+            lead.finish(lambda: evaluate_together(setup, lead.model), interruption.close)
     return reason
 
 

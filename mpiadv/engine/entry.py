@@ -1,12 +1,10 @@
-"""What every program on all ranks shares: its exit codes, its command line, how it fails."""
+"""What every program on all ranks shares: its exit codes, and how it fails."""
 
-import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+from contextlib import suppress
 
 from mpiadv.comm.world import World
 from mpiadv.engine.session import AgreedError
@@ -30,16 +28,6 @@ from mpiadv.exit_codes import (
 )
 
 
-class CommandLine(argparse.ArgumentParser):
-    """A command line that refuses with a `UserError`, abbreviated options too."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see --help")
-
-
 def on_all_ranks(program: Callable[[World], int]) -> int:
     """Run `program` on this rank; the exit code. A rank that fails says why and ends the job."""
     try:
@@ -49,9 +37,15 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
         return EXIT_BAD_INPUT
     code = _on_this_rank(world, program)
     if world.is_trainer and OUTCOME in os.environ:
-        Path(os.environ[OUTCOME]).write_text(str(code), encoding="ascii")
+        _tell(code)
     world.leave(code)
     return code
+
+
+def _tell(code: int) -> None:
+    """Leave the exit code to the launcher, in the room that it has made for it on its own host."""
+    with suppress(OSError), open(os.environ[OUTCOME], "r+b") as file:
+        file.write(f"{code:2d}".encode())
 
 
 def _on_this_rank(world: World, program: Callable[[World], int]) -> int:

@@ -172,8 +172,10 @@ class Lead:
             self._fault = str(error)
             return Stop.REFUSED
 
-    def finish(self, evaluate: Callable[[], Counts]) -> None:
+    def finish(self, evaluate: Callable[[], Counts], before_done: Callable[[], None]) -> None:
         """Save the model, evaluate it with the help of all ranks, report, mark the run done.
+
+        `before_done` is called right before the mark, after which nothing may fail any more.
 
         Raises:
             StorageError: model, log or marker could not be written.
@@ -189,7 +191,7 @@ class Lead:
         self._log.event("end", f"hash {fingerprint(self.model)}", num_steps)
         report = "\n".join(self._report(counts, seconds))
         try:
-            self._leave(report, model_is_saved=saved)
+            self._leave(report, before_done, model_is_saved=saved)
         finally:
             self._display.say(report)
 
@@ -202,12 +204,13 @@ class Lead:
             return False
         return True
 
-    def _leave(self, report: str, *, model_is_saved: bool) -> None:
+    def _leave(self, report: str, before_done: Callable[[], None], *, model_is_saved: bool) -> None:
         folder, newest = self._desk.folder, self._safekeeping.newest
         try:
             if not model_is_saved:
                 save_model(folder.model, _on_cpu(self.model))
             self._log.flush(durable=True)
+            before_done()
             folder.mark_done(report)
         except OSError as error:
             raise StorageError(

@@ -1,12 +1,11 @@
 """`mpiadv report`: reads logs, writes the page and each figure. Draws nothing itself."""
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
+from mpiadv.command_lines import CommandLine
 from mpiadv.errors import UserError
 from mpiadv.report.drawing import MARK, Picture, pdf
 from mpiadv.report.page import page
@@ -19,14 +18,9 @@ Drawn = tuple[str, Picture, bytes]
 """A picture: the label of its log, empty where it shows several, and its PNG."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"report: {message}: see mpiadv report --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The command line."""
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv report",
         description="Write a page of figures from the logs of runs: running, finished, "
         "interrupted or killed ones. It needs neither a network nor scripts to be read.",

@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from mpiadv.command_lines import CommandLine
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.interruption import Interruption
+from mpiadv.lifeline import end_with_the_starter
 from mpiadv.registry import find_registered
 from mpiadv.report.drawing import style
 from mpiadv.study.definition import Study
@@ -20,17 +22,11 @@ from mpiadv.study.runner import Means, measure, score, train
 from mpiadv.study.studies import STUDIES
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"study: {message}: see mpiadv study --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The command line."""
     studies = "; ".join(f"{name}: {study.summary}" for name, study in STUDIES.items())
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv study",
-        allow_abbrev=False,
         description="Rerun a study of Bhat, Tsipras and Madry (2019): train what it needs, attack "
         "the trained networks, write results.md, results.html and figures. What is done is not "
         f"done again. Studies: {studies}.",
@@ -83,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: bad input.
     """
     arguments = parser().parse_intermixed_args(argv)
+    end_with_the_starter()
     study = find_registered("study", arguments.name, STUDIES)
     slots, share = _jobs(arguments.jobs), _share(arguments.share)
     folder = _folder(study, arguments)

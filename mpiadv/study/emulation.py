@@ -26,7 +26,9 @@ from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.trainer import Trainer
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
+from mpiadv.lifeline import end_with_the_starter
 from mpiadv.runlog import RunLog
+from mpiadv.streams import outlive_readers
 from mpiadv.study.measurements import Measured, add_measurement, scenario_text
 from mpiadv.study.scenario import Scenario
 from mpiadv.tickets import AttackSettings
@@ -251,6 +253,7 @@ class Window:
 
 def main() -> None:
     """Run this rank; rank 0 adds what it measured."""
+    end_with_the_starter()
     written, output, repeat = sys.argv[1:]
     scenario = Scenario(**json.loads(written))
     world = World()
@@ -339,4 +342,5 @@ def _machine_seconds() -> float:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpiadv.interruption import Interruption
+from mpiadv.lifeline import with_starter
 
 POLL_SECONDS = 0.05
 
@@ -51,7 +52,7 @@ class _Running:
         with ExitStack() as stack:
             output = stack.enter_context(job.output.open("ab")) if job.output else None
             process = subprocess.Popen(
-                job.command, stdin=subprocess.DEVNULL, stdout=output,
+                job.command, env=with_starter(os.environ), stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT if output else None,
             )  # fmt: skip
         self._processes[job] = process, time.monotonic()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from mpiadv.config import code_words, dump_config
 from mpiadv.errors import UserError
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
 from mpiadv.interruption import Interruption
+from mpiadv.programs import python_module
 from mpiadv.report.reading import text
 from mpiadv.report.series import final_evaluation
 from mpiadv.study.folder import StudyFolder
@@ -195,10 +195,11 @@ def _training(folder: StudyFolder, run: Run) -> Job:
     # What the study's command line says, and its runs would not take from a file.
     chosen = code_words(config)
     # Through the command, not its module: it knows what mpirun needs.
-    ranks = ("mpiadv.cli", "launch", "-n", str(run.ranks)) if run.ranks > 1 else ("mpiadv.run",)
+    launch = (*python_module("mpiadv.cli"), "launch", "-n", str(run.ranks))
+    program = launch if run.ranks > 1 else python_module("mpiadv.run")
     return Job(
         name=run.name,
-        command=(sys.executable, "-m", *ranks, str(path / "config.yaml"), *chosen, "--resume"),
+        command=(*program, str(path / "config.yaml"), *chosen, "--resume"),
         slots=_ALONE if run.is_alone else run.ranks,
         output=path.with_name(f"{run.name}.txt"),
     )
@@ -214,7 +215,7 @@ def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
         "wanted": [asdict(scoring) for scoring in part],
     }
     write_text(path, json.dumps(request))
-    command = (sys.executable, "-m", "mpiadv.study.score", str(path))
+    command = (*python_module("mpiadv.study.score"), str(path))
     return Job(name=path.stem, command=command)
 
 

@@ -21,7 +21,9 @@ from mpiadv.engine.device import choose_device, choose_threads, make_determinist
 from mpiadv.errors import UserError
 from mpiadv.evaluation import Counts, evaluate_transfer
 from mpiadv.evaluation.subject import load_into, read_subject
+from mpiadv.lifeline import end_with_the_starter
 from mpiadv.models import build_model
+from mpiadv.streams import outlive_readers
 from mpiadv.study.scores import ScoreRow, Scoring, add_scores
 from mpiadv.tickets import AttackSettings
 
@@ -89,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the attacks of a request, one after the other; returns the exit code."""
     # Ctrl-C reaches the study too, which then ends us by SIGUSR1, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_the_starter()
     (path,) = sys.argv[1:] if argv is None else argv
     request = json.loads(Path(path).read_text(encoding="utf-8"))
     networks = Networks(folders=request["networks"], trusted=request["trusted"])
@@ -186,4 +189,5 @@ def _told(rows: Sequence[ScoreRow]) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -4,13 +4,13 @@ Emulated, waits stand in the place of the devices' work, and all else is as in t
 runs train on this machine's cores. Draws from measurements and logs alone: knows no torch.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mpiadv.errors import UserError
+from mpiadv.programs import python_module
 from mpiadv.report.reading import Log, Rows
 from mpiadv.report.series import row_seconds
 from mpiadv.study.definition import Study
@@ -119,10 +119,10 @@ def emulation(
     """The program that measures a scenario and adds the row to the folder's measurements."""
     words = [scenario_text(scenario), str(measurements_path(folder)), str(repeat)]
     # Through the command, not its module: it knows what mpirun needs.
-    program = ("mpiadv.cli", "launch", "-n", str(ranks), "emulate")
+    program = (*python_module("mpiadv.cli"), "launch", "-n", str(ranks), "emulate")
     return Job(
         name=name,
-        command=(sys.executable, "-m", *program, *words),
+        command=(*program, *words),
         output=folder.path / "measuring.txt",
     )
 

@@ -1,5 +1,6 @@
 """One start of a job's work. Imports next to nothing: it listens before the rest is loaded."""
 
+import os
 import signal
 import subprocess
 from collections import deque
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from mpiadv.exit_codes import EXIT_RESUME_ME
+from mpiadv.lifeline import with_starter
 
 
 @dataclass(kw_only=True)
@@ -36,7 +38,9 @@ class Attempt:
         """Start `command`, wait for its end, and return its exit code as a shell would."""
         if self.is_warned or self.is_ended:
             return EXIT_RESUME_ME
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, env=with_starter(os.environ), stdin=subprocess.DEVNULL
+        )
         self._pass_on()
         code = self._process.wait()
         self.code = code if code >= 0 else 128 - code

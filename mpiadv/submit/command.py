@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from mpiadv.config import TRUST_HELP, TRUST_OPTION, load_config
+from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.config import load_config
 from mpiadv.errors import UserError
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.script import WARNING_SECONDS, Job, render
@@ -19,16 +20,10 @@ _SHORTEST_WORK_SECONDS = 60
 """Slurm may warn this much too early."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"submit: {message}: see mpiadv submit --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The command line."""
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv submit",
-        allow_abbrev=False,
         description="Train in a job of the Slurm cluster, one rank for each GPU. The job goes on "
         "after time limits, preemption and dead nodes, from its last checkpoint, until the run is "
         "done.",

@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NoReturn
 
-from mpiadv.config import TRUST_HELP, TRUST_OPTION, load_config
-from mpiadv.errors import UserError
+from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.config import load_config
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
+from mpiadv.programs import python_module
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.slurm import (
@@ -42,16 +42,10 @@ _COUNT_NAME = "fruitless_starts"
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.pt")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"job: {message}: see mpiadv job --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The command line."""
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv job",
-        allow_abbrev=False,
         usage="mpiadv job [--chain SCRIPT] [--fault-tolerant] [CONFIG] [KEY=VALUE ...]\n"
         "       mpiadv job study NAME ...",
         description="For the last line of a batch script, after `exec`: train on all tasks of the "
@@ -138,7 +132,7 @@ def work_of(words: Sequence[str], environ: Mapping[str, str]) -> Work:
     Raises:
         UserError: the configuration is wrong.
     """
-    mpiadv = (sys.executable, "-m", "mpiadv.cli")
+    mpiadv = python_module("mpiadv.cli")
     if words[:1] == ["study"]:
         return Work(command=(*mpiadv, *words), folder=None)
     settings = [word for word in words if not word.startswith("--")]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpiadv.config import TRUST_OPTION
+from mpiadv.command_lines import TRUST_OPTION
 
 WARNING_SECONDS = 120
 """Seconds before the time limit at which a job is told to write a checkpoint and end."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.live import Live
 
+from mpiadv.command_lines import CommandLine
 from mpiadv.errors import UserError
 from mpiadv.report.reading import Log, read_log
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
@@ -21,14 +21,9 @@ TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0
 """Seconds between looks unless `--every` says otherwise."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"watch: {message}: see mpiadv watch --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The command line."""
-    described = _Parser(
+    described = CommandLine(
         prog="mpiadv watch",
         description="Show a run as it goes on, from its log alone. Ends when the run is done; "
         "a run that was interrupted or killed is waited for, as it may be resumed.",

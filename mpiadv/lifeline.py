@@ -1,0 +1,76 @@
+"""Ends what a process of ours has started when that process is gone. Knows processes, no MPI.
+
+Whoever starts something puts itself into its environment by `with_starter`; what is started calls
+`end_with_the_starter`. A starter that is killed by -9 cannot end anything itself. It is watched on
+its own host only: elsewhere the ranks hear of its end by `mpirun`.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mpiadv.exit_codes import EXIT_RESUME_ME
+
+STARTER = "MPIADV_STARTER"
+"""Names the process that is watched: host, process id, and when it began."""
+
+GRACE_SECONDS = 5.0
+"""From asking to end in order, to ending."""
+
+LOOK_SECONDS = 1.0
+
+_PR_SET_PDEATHSIG = 1
+
+
+def with_starter(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of what this process is about to start."""
+    return {**environ, STARTER: f"{socket.gethostname()} {os.getpid()} {_began(os.getpid())}"}
+
+
+def end_with_the_starter() -> None:
+    """From now on end once the starter is gone: asked by SIGTERM first, twice, then at once."""
+    host, _, process = os.environ.get(STARTER, "").partition(" ")
+    number, _, began = process.partition(" ")
+    # What cannot be seen from the first lives in another container, or is known to have died.
+    if host != socket.gethostname() or not number.isdecimal() or _began(int(number)) != began:
+        return
+    threading.Thread(target=_watch, args=(int(number), began), name="lifeline", daemon=True).start()
+
+
+def tell_of_our_death(signal_number: int) -> None:
+    """In a process just forked: have the kernel send it this when the one that forked it is gone.
+
+    It holds across `exec`, so it reaches an `mpirun`, which tells its ranks on every host.
+    """
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def _watch(process: int, began: str) -> None:
+    while _began(process) == began:
+        time.sleep(LOOK_SECONDS)
+    for _ in range(2):
+        # The second is for a launcher, which then ends its ranks at once.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS / 2)
+    os._exit(EXIT_RESUME_ME)
+
+
+def _began(process: int) -> str:
+    """When a process began, in ticks of the kernel; empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
+        return ""
+    # After the name, which may hold anything: state, and the other fields from the fourth on.
+    state, *others = stat.rpartition(b")")[2].split()
+    return "" if state in (b"Z", b"X") else others[18].decode()
