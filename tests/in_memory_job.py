@@ -6,7 +6,7 @@ for a while. All, some or none of them read versions where they lie. Time is vir
 sleep passes some of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -14,6 +14,7 @@ from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 
 from mpiadv.comm.links import Farewell, Order, ParameterSlot
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
+from mpiadv.comm.messages import Bytes
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
@@ -44,6 +45,9 @@ class JobShape:
     """At which training step an attacker dies."""
     stops: Mapping[int, int] = field(default_factory=dict)
     """At which training step an attacker stops, for good or until it is dismissed."""
+    breaks: Mapping[int, int] = field(default_factory=dict)
+    """From which training step on what an attacker sends does not arrive as it was sent."""
+    breakage: str = "nothing"
     stops_parting: frozenset[int] = frozenset()
     """Attackers that stop when all that is left is to say farewell."""
     survives_losses: bool = True
@@ -67,6 +71,17 @@ class Saved:
     step: int = 0
     value: int = START
     published: dict[int, Published] = field(default_factory=dict)
+
+
+BREAKAGES: Mapping[str, Callable[[Bytes, Bytes], Bytes]] = {
+    "nothing": lambda message, before: message[:0],
+    "half_a_header": lambda message, before: message[:96],
+    "header_alone": lambda message, before: message[:192],
+    "half": lambda message, before: message[: message.size // 2],
+    "all_but_the_end": lambda message, before: message[:-8],
+    "the_one_before": lambda message, before: before,
+}
+"""What is written, of a message, and of the one that its sender sent before it."""
 
 
 class CountingLink(MemoryTrainerLink):
@@ -120,6 +135,9 @@ class Job:
         self._hung_until: dict[int, float] = {}
         self._stopped: set[int] = set()
         self.dismissed: list[int] = []
+        self._sent_before: dict[int, Bytes] = {}
+        self.broken: set[int] = set()
+        """Attackers of which something arrived that they did not send."""
         self._at_work: set[int] = set()
         self.network = MemoryNetwork(
             shape.num_attackers,
@@ -130,6 +148,7 @@ class Job:
             clock=self.clock,
             survives_losses=shape.survives_losses,
             readers=self._readers(),
+            arrives=self._arrives,
         )
         self.link = CountingLink(self.network)
         self.learner = FakeLearner(
@@ -171,6 +190,17 @@ class Job:
             if step >= at and rank in self.attackers:
                 self._stopped.add(rank)
         self._stopped -= network.roster.absent.keys()
+
+    def _arrives(self, attacker: int, message: Bytes) -> Bytes:
+        before = self._sent_before.get(attacker, message[:0])
+        self._sent_before[attacker] = message.copy()
+        breaks_at = self.shape.breaks.get(attacker)
+        if breaks_at is None or self.trainer.dispatcher.step < breaks_at:
+            return message
+        arrived = BREAKAGES[self.shape.breakage](message, before)
+        if arrived.tobytes() != message.tobytes():
+            self.broken.add(attacker)
+        return arrived
 
     def clock(self) -> float:
         return self.now

@@ -54,7 +54,7 @@ def test_headers_are_whole_blocks_with_fixed_places() -> None:
     assert PARAMETER_HEADER.itemsize % ALIGNMENT == 0
     assert BATCH_HEADER.itemsize % ALIGNMENT == 0
     assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 192)
-    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (24, 144)
+    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (32, 152)
 
 
 def test_values_of_a_parameter_message_follow_its_header() -> None:
@@ -62,7 +62,7 @@ def test_values_of_a_parameter_message_follow_its_header() -> None:
     slot.values[:] = 7
     slot.header["version"] = 12
     assert slot.version == 12
-    assert slot.buffer.size == 64 + 1024
+    assert slot.buffer.size == 64 + 1024 + 64
     assert np.count_nonzero(slot.buffer == 7) == 1000
 
 

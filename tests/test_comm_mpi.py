@@ -22,7 +22,7 @@ from mpiadv.comm.links import (
     ParameterSlot,
     plain_memory,
 )
-from mpiadv.comm.messages import BATCH_HEADER, BatchShape
+from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import Dispatcher, StalenessMode
@@ -178,7 +178,7 @@ class AttackerEnd:
 
     def _send(self, order: Order, slot: BatchSlot) -> None:
         assert order.patient == (order.ticket % 2 == 0)
-        body = slot.buffer[BATCH_HEADER.itemsize :]
+        body = slot.buffer[BATCH_HEADER.itemsize : -SEAL_BYTES]
         body[:] = NEVER_SENT if is_dropped(order.ticket) else content(order.ticket, body.size)
         slot.header["ticket"], slot.header["dropped"] = order.ticket, is_dropped(order.ticket)
         self.link.send(slot)
@@ -191,7 +191,7 @@ def is_dropped(ticket: int) -> bool:
 
 
 def check_delivery(delivery: Delivery) -> None:
-    body = delivery.slot.buffer[BATCH_HEADER.itemsize :]
+    body = delivery.slot.buffer[BATCH_HEADER.itemsize : -SEAL_BYTES]
     assert delivery.dropped == is_dropped(delivery.ticket)
     if delivery.dropped:
         assert not (body == NEVER_SENT).all()

@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from fake_work import FakeCrafter, fake_shape
-from in_memory_job import Job, JobShape
+from fake_work import FakeCrafter, fake_shape, sequential_values
+from in_memory_job import BREAKAGES, Job, JobShape
 from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
 
 from mpiadv.comm.links import BatchSlot, Order
@@ -61,6 +61,40 @@ def test_attacker_that_does_not_answer_is_given_up_and_leaves_when_it_is_back(
             (text,) = [text for kind, text in job.events if kind == "lost"]
             assert re.match("rank 2 on memory-2 has not answered for 4 s and is given up: ", text)
         assert set(job.farewells) | set(job.dismissed) | set(job.attackers) == {1, 2, 3}
+
+
+DOUBTED = (
+    r"(rank \d on memory-\d) (sent a batch that did not arrive whole|sent ticket \d+, which it was "
+    r"not granted) and is given up: "
+)
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+@each_shape
+def test_batch_that_does_not_arrive_as_it_was_sent_is_the_loss_of_its_sender(
+    shape: JobShape, breakage: str
+) -> None:
+    for seed in SEEDS[:2]:
+        broken = replace(disturbed(shape, 4, seed), breaks={1: 9, 3: 20}, breakage=breakage)
+        job = Job(broken).run()
+        assert job.learner.value == expected(shape)
+        told = [re.match(DOUBTED, text) for kind, text in job.events if kind == "lost"]
+        named = sorted(match[1] for match in told if match)
+        assert named == [f"rank {rank} on memory-{rank}" for rank in sorted(job.broken)]
+        assert len(told) == len(named)
+        assert job.link.num_held == 0
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_batch_that_does_not_arrive_as_it_was_sent_ends_the_job_that_cannot_do_without_its_sender(
+    breakage: str,
+) -> None:
+    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, survives_losses=False)
+    job = Job(replace(shape, breaks={1: 9}, breakage=breakage))
+    with pytest.raises(SilentRankError, match=r"rank 1 on memory-1 with .* sent .*: go on with"):
+        job.run()
+    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
+    assert job.learner.value == values[job.trainer.dispatcher.step]
 
 
 def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:

@@ -76,8 +76,8 @@ def test_rows_are_the_ranks_asked_for(told: dict[str, Any]) -> None:
 def test_sizes_are_those_of_the_messages(told: dict[str, Any]) -> None:
     # 16 x 8 + 8 and 8 x 3 + 3 float32, each tensor at a multiple of 64 bytes.
     assert told["version_bytes"] == 512 + 64 + 128 + 64
-    # A header of 192 bytes, 4 labels and 4 images of 16 float32.
-    assert told["batch_bytes"] == 256 + 256
+    # A header of 192 bytes, 4 labels and 4 images of 16 float32, and an end.
+    assert told["batch_bytes"] == 256 + 256 + 64
     assert told["memory"]["trainer"]["process"] >= told["memory"]["attacker"]["process"] > 2**24
 
 

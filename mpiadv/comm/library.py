@@ -9,7 +9,7 @@ import mpi4py
 
 from mpiadv.errors import UserError
 
-mpi4py.rc.thread_level = "funneled"
+mpi4py.rc.thread_level = "serialized"  # a thread says that a rank at work is alive
 
 FAULT_TOLERANT = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
 """Whether Open MPI tells of lost ranks, instead of ending the job: `mpirun --with-ft ulfm`."""

@@ -11,13 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.messages import (
+    ALIGNMENT,
     BATCH_HEADER,
     PARAMETER_HEADER,
     UNREAD,
     BatchShape,
     Bytes,
     aligned,
+    erase,
     header_of,
+    is_sealed,
+    is_whole,
+    seal,
+    seal_whole,
 )
 from mpiadv.outbox import LONGEST_QUEUE
 
@@ -62,10 +68,28 @@ class ParameterSlot:
     def version(self) -> int:
         return int(self.header["version"][0])
 
+    def erase(self) -> None:
+        """Before a version is received into it."""
+        erase(self.buffer)
+
+    def seal(self) -> None:
+        """Before the version that it holds is sent."""
+        seal_whole(self.buffer, self.header)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether what it received announces a version that lies where ranks share memory."""
+        return is_sealed(self.header) and self.header["place"][0] > 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it received a version as that was sealed."""
+        return is_whole(self.buffer, self.header)
+
 
 def parameter_slot_bytes(parameter_bytes: int) -> int:
-    """The size of a `ParameterSlot`'s buffer."""
-    return aligned(PARAMETER_HEADER.itemsize) + aligned(parameter_bytes)
+    """The size of a `ParameterSlot`'s buffer: header, parameters, end."""
+    return aligned(PARAMETER_HEADER.itemsize) + aligned(parameter_bytes) + ALIGNMENT
 
 
 def most_parameter_slots(shape: LinkShape, num_attackers: int, num_readers: int) -> int:
@@ -86,6 +110,28 @@ class BatchSlot:
         self.labels = shape.labels(self.buffer)
         self.images = shape.images(self.buffer)
         self.natural = shape.natural(self.buffer)
+
+    def erase(self) -> None:
+        """Before a batch is received into it."""
+        erase(self.buffer)
+
+    def seal(self, attacker: int) -> Bytes:
+        """Complete what it holds, sent by `attacker`; returns what travels.
+
+        Of the word that a ticket was dropped that is the header alone.
+        """
+        self.header["attacker"] = attacker
+        if self.header["dropped"][0]:
+            seal(self.header)
+            return self.buffer[: BATCH_HEADER.itemsize]
+        seal_whole(self.buffer, self.header)
+        return self.buffer
+
+    def is_from(self, attacker: int) -> bool:
+        """Whether it received a batch, or that word, as `attacker` sealed it."""
+        whole = is_sealed(self.header) and bool(self.header["dropped"][0])
+        whole |= is_whole(self.buffer, self.header)
+        return whole and int(self.header["attacker"][0]) == attacker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +235,12 @@ class TrainerLink(Protocol):
 
     def take_lost(self) -> list[int]:
         """The attackers that have died since this was last asked."""
+
+    def doubt(self, attacker: int, why: str) -> None:
+        """Believe nothing more that comes from an attacker."""
+
+    def take_doubted(self) -> dict[int, str]:
+        """The attackers that are doubted and why, those told before left out."""
 
     def silent_seconds(self, attacker: int) -> float:
         """For how long an attacker has not taken what it was sent; 0 where it has taken all."""

@@ -1,6 +1,7 @@
 """The in-memory twin of the MPI links: all ranks in one process, messages in queues.
 
-A message is delivered when the receiver polls; a test may hold messages back through `delay`.
+A message is delivered when the receiver polls; a test may hold messages back through `delay`, and
+leave batches unwritten through `arrives`.
 """
 
 from collections import deque
@@ -19,13 +20,16 @@ from mpiadv.comm.links import (
     most_parameter_slots,
     plain_memory,
 )
-from mpiadv.comm.messages import BATCH_HEADER
+from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.errors import DismissedError
 from mpiadv.outbox import Dispatch, Outbox
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
+
+Arrives = Callable[[int, Bytes], Bytes]
+"""Of what an attacker sent, that which is written, from the start of what is to receive it."""
 
 
 class MemoryNetwork:
@@ -43,8 +47,10 @@ class MemoryNetwork:
         clock: Callable[[], float] = lambda: 0.0,
         survives_losses: bool = True,
         readers: Collection[int] = (),
+        arrives: Arrives = lambda attacker, message: message,
     ) -> None:
         self.shape = shape
+        self.arrives = arrives
         self.readers = frozenset(readers)
         self.releases: deque[tuple[int, ParameterSlot]] = deque()
         self.delay = delay
@@ -56,7 +62,7 @@ class MemoryNetwork:
             rank: deque() for rank in ranks
         }
         self.words: dict[int, deque[Order | str]] = {rank: deque() for rank in ranks}
-        self.batches: dict[int, deque[BatchSlot]] = {rank: deque() for rank in ranks}
+        self.batches: dict[int, deque[tuple[BatchSlot, Bytes]]] = {rank: deque() for rank in ranks}
         self.farewells: dict[int, Farewell] = {}
         self.roster = Roster(size=num_attackers + 1, hosts=[f"memory-{r}" for r in (0, *ranks)])
         self.lost: list[int] = []
@@ -92,6 +98,8 @@ class MemoryTrainerLink:
         self.num_parameter_slots = 0
         self._recycled: list[ParameterSlot] = []
         self._held: dict[int, list[BatchSlot]] = {rank: [] for rank in network.batches}
+        self._receives: dict[int, deque[BatchSlot]] = {rank: deque() for rank in network.batches}
+        self._free_batches: list[BatchSlot] = []
         self._posted = {rank: 0 for rank in network.batches}
         self.largest_posted = 0
 
@@ -102,6 +110,11 @@ class MemoryTrainerLink:
     @property
     def survives_losses(self) -> bool:
         return self._network.survives_losses
+
+    @property
+    def num_held(self) -> int:
+        """Batches that were delivered and are not released yet."""
+        return sum(map(len, self._held.values()))
 
     def free_parameter_slot(self) -> ParameterSlot | None:
         shape, outbox = self._network.shape, self._network.outbox
@@ -116,6 +129,7 @@ class MemoryTrainerLink:
         return self._free.pop() if self._free else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        slot.seal()
         in_place = () if slot.header["stop"][0] else self._network.readers
         self._network.outbox.add(slot, self.attackers, first, in_place)
         self._send_versions()
@@ -127,6 +141,9 @@ class MemoryTrainerLink:
     def grant(self, attacker: int, order: Order) -> None:
         if attacker not in self.attackers:
             return
+        slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
+        slot.erase()
+        self._receives[attacker].append(slot)
         self._posted[attacker] += 1
         self.largest_posted = max(self.largest_posted, sum(self._posted.values()))
         self._network.words[attacker].append(order)
@@ -141,15 +158,19 @@ class MemoryTrainerLink:
             if not self._network.has_to_take(attacker):
                 self._network.had_all[attacker] = now
             while wire and not self._network.delay():
-                slot = BatchSlot(self._network.shape.batch, plain_memory)
-                sent = wire.popleft()
-                size = BATCH_HEADER.itemsize if sent.header["dropped"][0] else sent.buffer.size
-                slot.buffer[:size] = sent.buffer[:size]
-                if attacker in self._network.roster.absent:
+                slot = self._receives[attacker].popleft()
+                message = self._network.arrives(attacker, wire.popleft()[1])
+                slot.buffer[: message.size] = message
+                self._held[attacker].append(slot)
+                if not self._network.roster.believes(attacker):
+                    self.release(slot)
                     continue
                 self._network.last_sign[attacker] = now
-                self._held[attacker].append(slot)
-                arrived.append(Delivery(attacker=attacker, slot=slot))
+                if slot.is_from(attacker):
+                    arrived.append(Delivery(attacker=attacker, slot=slot))
+                else:
+                    self.doubt(attacker, "sent a batch that did not arrive whole")
+                    self.release(slot)
         return arrived
 
     def release(self, slot: BatchSlot) -> None:
@@ -157,6 +178,7 @@ class MemoryTrainerLink:
             for index, other in enumerate(held):
                 if other is slot:
                     del held[index]
+                    self._free_batches.append(slot)
                     self._posted[attacker] -= 1
                     return
         raise ValueError("released a batch slot that was not delivered")
@@ -172,6 +194,12 @@ class MemoryTrainerLink:
     def take_lost(self) -> list[int]:
         lost, self._network.lost = self._network.lost, []
         return lost
+
+    def doubt(self, attacker: int, why: str) -> None:
+        self._network.roster.doubted[attacker] = why
+
+    def take_doubted(self) -> dict[int, str]:
+        return self._network.roster.take_doubted()
 
     def silent_seconds(self, attacker: int) -> float:
         if not self._network.has_to_take(attacker):
@@ -199,6 +227,9 @@ class MemoryTrainerLink:
     def free(self) -> None:
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
+
+    def _new_batch_slot(self) -> BatchSlot:
+        return BatchSlot(self._network.shape.batch, plain_memory)
 
     def _send_versions(self) -> None:
         for dispatch, attacker in self._network.outbox.due():
@@ -252,10 +283,10 @@ class MemoryAttackerLink:
 
     def free_batch_slot(self) -> BatchSlot | None:
         sent = self._network.batches[self._rank]
-        return next((s for s in self._batch_slots if not any(s is o for o in sent)), None)
+        return next((s for s in self._batch_slots if not any(s is o for o, _ in sent)), None)
 
     def send(self, slot: BatchSlot) -> None:
-        self._network.batches[self._rank].append(slot)
+        self._network.batches[self._rank].append((slot, slot.seal(self._rank)))
 
     def bid_farewell(self, farewell: Farewell) -> None:
         self._network.outbox.released(self._rank)

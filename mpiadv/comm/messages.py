@@ -1,9 +1,12 @@
 """What is on the wire: byte layouts of the messages. Knows no MPI and no torch.
 
 Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
-multiple of 64 bytes.
+multiple of 64 bytes. A message proves that it arrived: what receives it is erased before, its
+header is sealed, and a long one repeats the seal at its end. Open MPI has completed receives from
+ranks that died with success, though nothing had been written.
 """
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +31,6 @@ WIRE_ARRAYS: Mapping[WireDtype, np.dtype[Any]] = {
 
 PARAMETER_HEADER = np.dtype(
     [
-        ("incarnation", np.int64),
         ("version", np.int64),
         ("num_steps", np.int64),
         ("epsilon", np.float64),
@@ -36,12 +38,12 @@ PARAMETER_HEADER = np.dtype(
         ("published_at", np.float64),
         ("prober", np.int64),
         ("place", np.int64),
+        ("seal", np.int64),
     ]
 )
 
 BATCH_HEADER = np.dtype(
     [
-        ("incarnation", np.int64),
         ("ticket", np.int64),
         ("dropped", np.int64),
         ("first_version", np.int64),
@@ -60,6 +62,7 @@ BATCH_HEADER = np.dtype(
         ("probe_loss", np.float64),
         ("probe_seconds", np.float64),
         ("padding", np.int64, 6),
+        ("seal", np.int64),
     ]
 )
 
@@ -67,9 +70,14 @@ DROPPED, UNREAD = 1, 2
 """What `dropped` says of a ticket that comes without a batch: it was not needed any more, or its
 images could not be read."""
 
-GRANT_MESSAGE = np.dtype([("kind", np.int64), ("ticket", np.int64), ("patient", np.int64)])
+GRANT_MESSAGE = np.dtype(
+    [("kind", np.int64), ("ticket", np.int64), ("patient", np.int64), ("seal", np.int64)]
+)
 
-RELEASE_MESSAGE = np.dtype([("place", np.int64)])
+RELEASE_MESSAGE = np.dtype([("place", np.int64), ("seal", np.int64)])
+
+FRAME = np.dtype([("size", np.int64), ("checksum", np.int64), ("seal", np.int64)])
+"""What comes before a text: its size and its checksum."""
 
 FAREWELL_MESSAGE = np.dtype(
     [
@@ -84,8 +92,12 @@ FAREWELL_MESSAGE = np.dtype(
         ("probe_loss", np.float64),
         ("probe_seconds", np.float64),
         ("host", "S64"),
+        ("seal", np.int64),
     ]
 )
+
+SEAL_BYTES = 8
+ERASED = 0xFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +112,7 @@ class BatchShape:
     @property
     def num_bytes(self) -> int:
         copies = 2 if self.with_natural else 1
-        return self._images_start + copies * self._image_bytes
+        return self._images_start + copies * self._image_bytes + ALIGNMENT
 
     @property
     def _images_start(self) -> int:
@@ -142,6 +154,46 @@ class BatchShape:
 def aligned(num_bytes: int) -> int:
     """`num_bytes` rounded up to the alignment."""
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def erase(buffer: Bytes) -> None:
+    """Make the header and the end of what is to receive a message such as no message has."""
+    buffer[: BATCH_HEADER.itemsize] = ERASED
+    buffer[-SEAL_BYTES:] = ERASED
+
+
+def seal(header: npt.NDArray[Any]) -> None:
+    """Complete a message's header, a record array of length 1."""
+    header["seal"] = _checksum(header)
+
+
+def seal_whole(buffer: Bytes, header: npt.NDArray[Any]) -> None:
+    """Complete a long message: its end says what its header does."""
+    seal(header)
+    _end_of(buffer)[:] = header["seal"]
+
+
+def is_sealed(header: npt.NDArray[Any]) -> bool:
+    """Whether a header is as its sender completed it."""
+    return int(header["seal"][0]) == _checksum(header)
+
+
+def is_whole(buffer: Bytes, header: npt.NDArray[Any]) -> bool:
+    """Whether a long message has arrived from its beginning to its end."""
+    return is_sealed(header) and int(_end_of(buffer)[0]) == int(header["seal"][0])
+
+
+def checksum(message: Bytes) -> int:
+    """What tells a message from one that did not arrive whole."""
+    return zlib.crc32(message.data)
+
+
+def _checksum(header: npt.NDArray[Any]) -> int:
+    return checksum(header.view(np.uint8)[:-SEAL_BYTES])
+
+
+def _end_of(buffer: Bytes) -> npt.NDArray[np.int64]:
+    return buffer[-SEAL_BYTES:].view(np.int64)
 
 
 def header_of(buffer: Bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -14,7 +14,14 @@ from mpiadv.comm.links import (
     Order,
     ParameterSlot,
 )
-from mpiadv.comm.messages import BATCH_HEADER, FAREWELL_MESSAGE, GRANT_MESSAGE, RELEASE_MESSAGE
+from mpiadv.comm.messages import (
+    FAREWELL_MESSAGE,
+    GRANT_MESSAGE,
+    RELEASE_MESSAGE,
+    erase,
+    is_sealed,
+    seal,
+)
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
@@ -72,7 +79,7 @@ class MpiAttackerLink:
 
     def poll(self) -> Incoming:
         if self._receives.poll() | self._sends.poll():
-            raise TrainerLostError("the trainer (rank 0) is gone")
+            raise _trainer_lost()
         incoming, self._incoming = self._incoming, Incoming()
         return incoming
 
@@ -91,8 +98,7 @@ class MpiAttackerLink:
         return self._free_batches.pop() if self._free_batches else None
 
     def send(self, slot: BatchSlot) -> None:
-        dropped = slot.header["dropped"][0]
-        message = slot.buffer[: BATCH_HEADER.itemsize] if dropped else slot.buffer
+        message = slot.seal(self._rank)
         self._sends.start(
             TRAINER,
             lambda: self._wire.comm.Issend(self._wire.spec(message), TRAINER, TAG_BATCH),
@@ -103,9 +109,9 @@ class MpiAttackerLink:
         if self._shared is not None:
             self._release(ALL_PLACES)
         message = np.zeros(1, FAREWELL_MESSAGE)
-        for name in FAREWELL_MESSAGE.names or ():
-            value = getattr(farewell, name)
+        for name, value in vars(farewell).items():
             message[name] = value.encode()[:64] if isinstance(value, str) else value
+        seal(message)
         self._sends.start(
             TRAINER,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_FAREWELL),
@@ -126,6 +132,7 @@ class MpiAttackerLink:
         if self._awaiting_parameters or self._stopped or not self._free_parameters:
             return
         slot = self._free_parameters.popleft()
+        slot.erase()
         self._awaiting_parameters = True
         self._receives.start(
             TRAINER,
@@ -135,19 +142,21 @@ class MpiAttackerLink:
 
     def _received(self, slot: ParameterSlot) -> None:
         self._awaiting_parameters = False
-        place = int(slot.header["place"][0])
-        if place:
+        if slot.is_announced:
             assert self._shared is not None
             self._free_parameters.append(slot)
             # Its header as announced: the trainer may refill the place of a rank it has given up.
-            header, slot = slot.header.copy(), self._shared[place]
+            header, slot = slot.header.copy(), self._shared[int(slot.header["place"][0])]
             slot.header = header
+        elif not slot.is_whole:
+            raise _trainer_lost()
         self._stopped = bool(slot.header["stop"][0])
         self._incoming.parameters.append(slot)
         self._await_parameters()
 
     def _release(self, place: int) -> None:
-        message = np.array([(place,)], RELEASE_MESSAGE)
+        message = np.array([(place, 0)], RELEASE_MESSAGE)
+        seal(message)
         self._sends.start(
             TRAINER,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_RELEASE),
@@ -155,6 +164,7 @@ class MpiAttackerLink:
         )
 
     def _await_word(self) -> None:
+        erase(self._word.view(np.uint8))
         self._receives.start(
             TRAINER,
             lambda: self._wire.comm.Irecv([self._word, MPI.BYTE], TRAINER, TAG_GRANT),
@@ -162,7 +172,9 @@ class MpiAttackerLink:
         )
 
     def _heard(self) -> None:
-        kind, ticket, patient = self._word[0].item()
+        if not is_sealed(self._word):
+            raise _trainer_lost()
+        kind, ticket, patient, _ = self._word[0].item()
         if kind == LEAVE:
             raise DismissedError("the trainer (rank 0) has given this rank up")
         if kind == GRANT:
@@ -171,3 +183,7 @@ class MpiAttackerLink:
         self._incoming.alive |= kind == ALIVE
         if kind != LAST_CALL:
             self._await_word()
+
+
+def _trainer_lost() -> TrainerLostError:
+    return TrainerLostError("the trainer (rank 0) is gone")

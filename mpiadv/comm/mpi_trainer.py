@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,10 @@ from mpiadv.comm.messages import (
     PARAMETER_HEADER,
     RELEASE_MESSAGE,
     Bytes,
+    erase,
     header_of,
+    is_sealed,
+    seal,
 )
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
@@ -49,7 +53,9 @@ from mpiadv.outbox import Dispatch, Outbox
 def _announcement(slot: ParameterSlot) -> Bytes:
     """The header of a version in shared memory, with its place there."""
     message = slot.buffer[: PARAMETER_HEADER.itemsize].copy()
-    header_of(message, PARAMETER_HEADER)["place"] = slot.place
+    header = header_of(message, PARAMETER_HEADER)
+    header["place"] = slot.place
+    seal(header)
     return message
 
 
@@ -118,6 +124,7 @@ class MpiTrainerLink:
         return self._free_parameters.pop() if self._free_parameters else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        slot.seal()
         is_last = bool(slot.header["stop"][0])
         self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self._readers)
         self._send_versions()
@@ -131,6 +138,7 @@ class MpiTrainerLink:
         if attacker not in self.attackers:
             return
         slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
+        slot.erase()
         delivery = Delivery(attacker=attacker, slot=slot)
         message = self._wire.spec(slot.buffer)
         self._receives.start(
@@ -161,6 +169,12 @@ class MpiTrainerLink:
     def take_lost(self) -> list[int]:
         lost, self._lost = self._lost, []
         return lost
+
+    def doubt(self, attacker: int, why: str) -> None:
+        self._roster.doubted[attacker] = why
+
+    def take_doubted(self) -> dict[int, str]:
+        return self._roster.take_doubted()
 
     def silent_seconds(self, attacker: int) -> float:
         since = self._sends.oldest(attacker)
@@ -215,10 +229,14 @@ class MpiTrainerLink:
         self._recycled = held
 
     def _take_in(self, delivery: Delivery) -> None:
-        if delivery.attacker in self._roster.absent:
+        attacker = delivery.attacker
+        if not self._roster.believes(attacker):
             self.release(delivery.slot)
-        else:
+        elif delivery.slot.is_from(attacker):
             self._arrived.append(delivery)
+        else:
+            self.doubt(attacker, "sent a batch that did not arrive whole")
+            self.release(delivery.slot)
 
     def _lose(self, attacker: int) -> None:
         """An attacker died; one that has said farewell before owes nothing."""
@@ -241,7 +259,8 @@ class MpiTrainerLink:
 
     def _say(self, attacker: int, kind: int, ticket: int = -1, patient: bool = False) -> None:
         """Say a word; that it was taken is a sign of life."""
-        message = np.array([(kind, ticket, patient)], GRANT_MESSAGE)
+        message = np.array([(kind, ticket, patient, 0)], GRANT_MESSAGE)
+        seal(message)
         self._sends.start(
             attacker,
             lambda: self._wire.comm.Issend([message, MPI.BYTE], attacker, TAG_GRANT),
@@ -250,6 +269,7 @@ class MpiTrainerLink:
 
     def _expect_farewell(self, attacker: int) -> None:
         message = np.zeros(1, FAREWELL_MESSAGE)
+        erase(message.view(np.uint8))
         self._receives.start(
             attacker,
             lambda: self._wire.comm.Irecv([message, MPI.BYTE], attacker, TAG_FAREWELL),
@@ -258,14 +278,18 @@ class MpiTrainerLink:
 
     def _expect_release(self, reader: int) -> None:
         message = np.zeros(1, RELEASE_MESSAGE)
+        erase(message.view(np.uint8))
         self._receives.start(
             reader,
             lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, TAG_RELEASE),
-            lambda: self._released(reader, int(message["place"][0])),
+            lambda: self._released(reader, message),
         )
 
-    def _released(self, reader: int, place: int) -> None:
-        if place == ALL_PLACES:
+    def _released(self, reader: int, message: np.ndarray) -> None:
+        place = int(message["place"][0])
+        if not is_sealed(message):
+            self.doubt(reader, "said of a version what did not arrive whole")
+        elif place == ALL_PLACES:
             self._outbox.released(reader)
         else:
             assert self._shared is not None
@@ -274,6 +298,9 @@ class MpiTrainerLink:
         self._free_recycled()
 
     def _part_from(self, attacker: int, message: np.ndarray) -> None:
-        said = {name: message[name][0].item() for name in FAREWELL_MESSAGE.names or ()}
+        if not is_sealed(message):
+            self.doubt(attacker, "said a farewell that did not arrive whole")
+            return
+        said = {field.name: message[field.name][0].item() for field in fields(Farewell)}
         said["host"] = said["host"].decode(errors="replace")
         self._farewells[attacker] = Farewell(**said)

@@ -19,6 +19,9 @@ class Roster:
     size: int
     hosts: list[str] = field(default_factory=list)
     absent: dict[int, Absence] = field(default_factory=dict)
+    doubted: dict[int, str] = field(default_factory=dict)
+    """Ranks that sent what proves nothing, and what that was."""
+    _told: set[int] = field(default_factory=set)
 
     @property
     def attackers(self) -> list[int]:
@@ -36,6 +39,15 @@ class Roster:
         if was_there or why is Absence.DIED:
             self.absent[rank] = why
         return was_there
+
+    def take_doubted(self) -> dict[int, str]:
+        """Those doubted of whom nobody was told yet."""
+        told, self._told = self._told, set(self.doubted)
+        return {rank: why for rank, why in self.doubted.items() if rank not in told}
+
+    def believes(self, rank: int) -> bool:
+        """Whether what a rank sends counts."""
+        return rank not in self.absent and rank not in self.doubted
 
     def name(self, rank: int) -> str:
         """A rank as people are told of it."""

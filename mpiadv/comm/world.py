@@ -8,36 +8,32 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.comm.exchange import Exchange
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.mpi_attacker import MpiAttackerLink
 from mpiadv.comm.mpi_trainer import MpiTrainerLink
-from mpiadv.comm.requests import Requests
-from mpiadv.comm.roster import Absence, Roster
+from mpiadv.comm.roster import Roster
 from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
-from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.comm.wire import TRAINER
-from mpiadv.errors import DeadlineError, DismissedError, TrainerLostError
+from mpiadv.errors import DeadlineError
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 LONGEST_MESSAGE = 2**30
 """Bytes; MPI counts them in 31 bits."""
 
-TAG_SIZE, TAG_TEXT = 11, 12
-LEAVE = -1
-"""In place of a text's size: the rank was given up and is to leave."""
-
 
 class World:
-    """All ranks of a job, or of `comm`. Rank 0 trains; every wait for a rank has a deadline.
+    """All ranks of a job, or of `comm`. Rank 0 trains.
+
+    Every wait for a rank has a deadline, but what a rank does `at_work` may take any time.
 
     All methods that speak to other ranks raise:
         DeadlineError: a rank has not answered in time, and the job cannot do without it.
@@ -47,10 +43,10 @@ class World:
 
     def __init__(self, comm: MPI.Comm | None = None) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
-        self.deadline_seconds = DEFAULT_DEADLINE_SECONDS
+        self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         self.watchdog = Watchdog(f"rank {self.rank} on {self.host}", DEFAULT_DEADLINE_SECONDS)
-        self._requests = Requests(self.watchdog)
-        self.roster = Roster(size=self._comm.size)
+        self.roster = Roster(size=self.size)
+        self._exchange = Exchange(self._comm, self.roster, self.watchdog, DEFAULT_DEADLINE_SECONDS)
         self.local_rank, self.local_size = 0, 1
 
     def meet(self) -> None:
@@ -60,12 +56,20 @@ class World:
         self.local_rank, self.local_size = same_host.index(self.rank), len(same_host)
 
     @property
-    def rank(self) -> int:
-        return int(self._comm.rank)
+    def deadline_seconds(self) -> float:
+        """Longest silence of another rank."""
+        return self._exchange.deadline_seconds
 
-    @property
-    def size(self) -> int:
-        return int(self._comm.size)
+    @deadline_seconds.setter
+    def deadline_seconds(self, seconds: float) -> None:
+        self._exchange.deadline_seconds = seconds
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Around what may take long, right before the ranks meet again: others know it alive.
+
+        No other method that speaks to ranks may be called within it.
+        """
+        return self._exchange.at_work()
 
     @property
     def is_trainer(self) -> bool:
@@ -92,12 +96,9 @@ class World:
     def gather(self, text: str) -> list[str]:
         """The texts of all ranks in rank order, on every rank; "" for one that is lost."""
         if not self.is_trainer:
-            self._send(TRAINER, text.encode())
-            return list(json.loads(self._receive(TRAINER) or b"[]"))
-        texts = [text, *((part or b"").decode() for part in self._receive_all())]
-        for rank in self.roster.attackers:
-            self._send(rank, json.dumps(texts).encode())
-        self._settle()
+            return list(json.loads(self._exchange.ask(_bytes_of(text))))
+        texts = [text, *((part or b"").decode() for part in self._exchange.hear())]
+        self._exchange.answer(_bytes_of(json.dumps(texts)))
         return texts
 
     def collect(self, values: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64] | None]:
@@ -106,10 +107,10 @@ class World:
         The other ranks get an empty list.
         """
         if not self.is_trainer:
-            self._send(TRAINER, values.tobytes())
-            self._settle()
+            self._exchange.ask(np.frombuffer(values.tobytes(), np.uint8))
             return []
-        parts = [None if part is None else np.frombuffer(part) for part in self._receive_all()]
+        parts = [None if part is None else np.frombuffer(part) for part in self._exchange.hear()]
+        self._exchange.answer(_bytes_of(""))
         return [values, *(None if p is None else p.reshape(values.shape) for p in parts)]
 
     def spread(self, values: Bytes) -> None:
@@ -117,11 +118,10 @@ class World:
         for start in range(0, values.size, LONGEST_MESSAGE):
             piece = values[start : start + LONGEST_MESSAGE]
             if self.is_trainer:
-                for rank in self.roster.attackers:
-                    self._start_send(rank, piece, TAG_TEXT)
-                self._settle()
+                self._exchange.hear()
+                self._exchange.answer(piece)
             else:
-                self._received(TRAINER, piece, TAG_TEXT)
+                piece[:] = np.frombuffer(self._exchange.ask(_bytes_of("")), np.uint8)
 
     def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The element-wise sum over all ranks, on every rank.
@@ -186,78 +186,11 @@ class World:
             self._comm.Abort(exit_code)
         os._exit(exit_code)
 
-    def _send(self, rank: int, data: bytes) -> None:
-        self._start_send(rank, np.array([len(data)], np.int64).view(np.uint8), TAG_SIZE)
-        if data:
-            self._start_send(rank, np.frombuffer(data, np.uint8), TAG_TEXT)
-
-    def _start_send(self, rank: int, message: Bytes, tag: int) -> None:
-        self._requests.start(
-            rank,
-            # What was merely sent would be lost with a sender that leaves at once.
-            lambda: self._comm.Issend([message, MPI.BYTE], rank, tag),
-            keeps=message,
-        )
-
-    def _receive_all(self) -> list[bytes | None]:
-        attackers = range(1, self.size)
-        return [None if r in self.roster.absent else self._receive(r) for r in attackers]
-
-    def _receive(self, rank: int) -> bytes | None:
-        """What a rank says; None when it is lost."""
-        size = np.zeros(1, np.int64)
-        if not self._received(rank, size.view(np.uint8), TAG_SIZE):
-            return None
-        if size[0] == LEAVE:
-            raise DismissedError("the trainer (rank 0) has given this rank up")
-        data = np.zeros(int(size[0]), np.uint8)
-        if data.size and not self._received(rank, data, TAG_TEXT):
-            return None
-        return data.tobytes()
-
-    def _received(self, rank: int, buffer: Bytes, tag: int) -> bool:
-        """Whether a message came, after waiting for it."""
-        complete: list[bool] = []
-        self._requests.start(
-            rank,
-            lambda: self._comm.Irecv([buffer, MPI.BYTE], rank, tag),
-            lambda: complete.append(True),
-        )
-        return self._until(lambda: bool(complete), rank)
-
-    def _settle(self) -> None:
-        """Wait until everything is sent to those that are there."""
-        for rank in sorted(self._requests.peers - self.roster.absent.keys()):
-            self._until(lambda rank=rank: not self._requests.of(rank), rank)  # type: ignore[misc]
-
-    def _until(self, condition: Callable[[], bool], rank: int) -> bool:
-        """Wait for something that is up to `rank`; False when that rank is lost."""
-        wait = Wait(self.deadline_seconds)
-        while not condition():
-            for lost in self._requests.poll():
-                self._lose(lost, Absence.DIED)
-            if rank in self.roster.absent:
-                return condition()
-            try:
-                wait.pause(lambda: self.roster.name(rank))
-            except DeadlineError:
-                if not (FAULT_TOLERANT and self.is_trainer):
-                    raise
-                self._dismiss(rank)
-        return True
-
-    def _dismiss(self, rank: int) -> None:
-        self._lose(rank, Absence.DISMISSED)
-        self._start_send(rank, np.array([LEAVE], np.int64).view(np.uint8), TAG_SIZE)
-
-    def _lose(self, rank: int, why: Absence) -> None:
-        if rank == TRAINER:
-            raise TrainerLostError(f"the trainer ({self.roster.name(TRAINER)}) is gone")
-        if self.roster.lose(rank, why):
-            told = "was lost" if why is Absence.DIED else "does not answer and is given up"
-            print(f"mpiadv: {self.roster.name(rank)} {told}", file=sys.stderr, flush=True)
-
     def _required(self, rank: int, part: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
         if part is None:
             raise DeadlineError(f"{self.roster.name(rank)} was lost, and its share with it")
         return part
+
+
+def _bytes_of(text: str) -> Bytes:
+    return np.frombuffer(text.encode(), np.uint8)

@@ -162,10 +162,9 @@ class Attacker(Generic[BatchT]):
     def _describe(self, slot: BatchSlot, crafted: Crafted[BatchT]) -> None:
         crafting, header = crafted.crafting, slot.header
         assert crafting.settings is not None
-        header["incarnation"], header["ticket"], header["dropped"] = 0, crafting.ticket, 0
+        header["ticket"], header["dropped"] = crafting.ticket, 0
         header["first_version"] = crafting.first_version
         header["last_version"] = crafting.last_version
-        header["attacker"] = self._link.rank
         header["num_steps"] = crafting.settings.num_steps
         header["epsilon"] = crafting.settings.epsilon
         header["craft_seconds"] = crafted.seconds

@@ -54,10 +54,6 @@ from mpiadv.evaluation.survivors import (
 )
 from mpiadv.evaluation.verdict import judge
 
-DEADLINE_SECONDS = 7 * 86_400.0
-"""Ranks wait for one another only at the end, and shares take unlike times. A rank that fails ends
-the job at once all the same."""
-
 
 def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findings:
     """Evaluate one network; rank 0 prints and writes the results.
@@ -65,7 +61,6 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     Raises:
         AgreedError: on all ranks, if the input is bad on any.
     """
-    world.deadline_seconds = DEADLINE_SECONDS
     subject = agree(world, lambda: read_subject(Path(path), wanted.overrides, wanted.trusted))
     config = subject.config
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
@@ -150,7 +145,8 @@ def _share(
     world: World, assault: Assault, bench: Bench, follow: Callable[[Progress], None]
 ) -> Found:
     share = (world.rank, world.size)
-    return attack_share(assault, bench.data.test, share=share, on_progress=follow)
+    with world.at_work():
+        return attack_share(assault, bench.data.test, share=share, on_progress=follow)
 
 
 def _add_up(world: World, attacks: tuple[PlannedAttack, ...], found: Found) -> Findings:

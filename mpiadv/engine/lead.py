@@ -181,7 +181,8 @@ class Lead:
             StorageError: model, log or marker could not be written.
         """
         num_steps = self._setup.config.training.num_steps
-        saved = self._try_to_save_model()
+        with self._setup.world.at_work():
+            saved = self._try_to_save_model()
         self._display.say("evaluating ...")
         began = time.perf_counter()
         counts = evaluate()

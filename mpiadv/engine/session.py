@@ -100,7 +100,8 @@ def agree(world: World, task: Callable[[], T]) -> T:
     """
     error, result = "", None
     try:
-        result = task()
+        with world.at_work():
+            result = task()
     except UserError as raised:
         error = str(raised)
     errors = [text for text in world.gather(error) if text]
@@ -115,7 +116,7 @@ def prepare(config: Config, world: World) -> Setup:
     Raises:
         AgreedError: on all ranks, if the input is bad on any.
     """
-    # A short deadline is meant for training: starting and evaluating are waited for longer.
+    # A short deadline is meant for training: a rank that starts or evaluates may be silent longer.
     world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
     world.watchdog.deadline_seconds = config.deadline_seconds
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
@@ -214,7 +215,8 @@ def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
     """
     take_exactly(setup, model)
     world = setup.world
-    mine = _evaluate_share(setup, model, world.rank)
+    with world.at_work():
+        mine = _evaluate_share(setup, model, world.rank)
     if not world.is_trainer:
         world.collect(mine.rows)
         return mine

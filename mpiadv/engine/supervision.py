@@ -68,13 +68,16 @@ class Supervision:
         return True
 
     def look_after(self) -> None:
-        """Do without the attackers that died, and without those that do not answer.
+        """Do without the attackers that died, and those that do not answer or are not believed.
 
         Raises:
-            SilentRankError: one does not answer, and the job cannot do without it.
+            SilentRankError: there is one of these, and the job cannot do without it.
         """
         for attacker in self._link.take_lost():
             self._lose(attacker, "died")
+        for attacker, why in self._link.take_doubted().items():
+            if attacker in self._link.attackers:
+                self._do_without(attacker, why)
         interval = self._deadline_seconds / LOOKS_PER_DEADLINE
         elapsed = self._clock() - self._last_look
         if elapsed < interval:
@@ -86,7 +89,8 @@ class Supervision:
             silent = min(self._unanswered_seconds(attacker), counted)
             self._silent_seconds[attacker] = silent
             if silent > self._deadline_seconds:
-                self._do_without(attacker)
+                how = f"has not answered for {self._deadline_seconds:g} s"
+                self._do_without(attacker, how)
 
     def keep_alive(self) -> None:
         """Attackers wait with a deadline too: say now and then that the trainer is alive."""
@@ -144,15 +148,14 @@ class Supervision:
             f"sign of life was {sign:.1f} s ago: rank 0 crafts the ticket too",
         )
 
-    def _do_without(self, attacker: int) -> None:
-        silent = f"has not answered for {self._deadline_seconds:g} s"
+    def _do_without(self, attacker: int, how: str) -> None:
         if not self._link.survives_losses:
             raise SilentRankError(
-                f"{self._with_tickets(attacker)} {silent}: go on with --resume; with "
+                f"{self._with_tickets(attacker)} {how}: go on with --resume; with "
                 "mpiadv launch --fault-tolerant the run would have gone on without it"
             )
         self._link.dismiss(attacker)
-        self._lose(attacker, f"{silent} and is given up")
+        self._lose(attacker, f"{how} and is given up")
 
     def _lose(self, attacker: int, how: str) -> None:
         tickets = self._dispatcher.lost(attacker)

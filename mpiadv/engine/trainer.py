@@ -15,6 +15,7 @@ from mpiadv.comm.waiting import Wait
 from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode
 from mpiadv.engine.bench import Bench, VersionRing, settle
 from mpiadv.engine.probe import Probed, Prober, is_probed, prober_of
+from mpiadv.engine.proof import flaw_of, verify_own
 from mpiadv.engine.records import (
     Provenance,
     StepRecord,
@@ -232,7 +233,7 @@ class Trainer(Generic[BatchT]):
     def _keep(self, crafting: Crafting) -> None:
         """Keep a batch that the trainer crafted until it is consumed."""
         crafted = self._bench.hand_over(crafting)
-        self._check(crafting.ticket, crafting.first_version, crafting.last_version)
+        verify_own(crafting, self.dispatcher.rule, exact=self._exact)
         self.dispatcher.pace.crafted(crafted.seconds, 0)
         self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
 
@@ -310,6 +311,10 @@ class Trainer(Generic[BatchT]):
 
     def _take_in(self, delivery: Delivery) -> None:
         ticket, attacker = delivery.ticket, delivery.attacker
+        if flaw := flaw_of(delivery, self.dispatcher, self.ring.settings, exact=self._exact):
+            self._link.doubt(attacker, flaw)
+            self._link.release(delivery.slot)
+            return
         self.supervision.returned(ticket, attacker)
         self._take_probe(told_in_header(delivery))
         if delivery.unread:
@@ -324,16 +329,10 @@ class Trainer(Generic[BatchT]):
         header = delivery.slot.header[0]
         self.dispatcher.pace.crafted(float(header["craft_seconds"]), attacker)
         if self.dispatcher.arrived(ticket, attacker):
-            self._check(ticket, int(header["first_version"]), int(header["last_version"]))
             self._bench.forget(ticket)
             self._received[ticket] = delivery
         else:
             self._link.release(delivery.slot)
-
-    def _check(self, ticket: int, first: int, last: int) -> None:
-        rule = self.dispatcher.rule
-        settings = self.ring.settings[rule.first_version(ticket)]
-        rule.verify(ticket, first=first, last=last, num_steps=settings.num_steps, exact=self._exact)
 
     def _publish(self, stop: Stop) -> None:
         began = self._clock()
@@ -361,7 +360,7 @@ class Trainer(Generic[BatchT]):
         self, slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop
     ) -> None:
         header = slot.header
-        header["incarnation"], header["version"], header["stop"] = 0, version, stop
+        header["version"], header["stop"] = version, stop
         header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
         header["published_at"] = time.time()
         # A resumed run publishes versions again whose tickets were probed before.

@@ -1,0 +1,43 @@
+"""Whether a batch is the one that was to be crafted. Knows no MPI and no torch."""
+
+from mpiadv.comm.links import Delivery
+from mpiadv.dispatch import Crafting, Dispatcher, Versions
+from mpiadv.tickets import StalenessRule
+
+
+def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, exact: bool) -> str:
+    """Why a batch cannot be what its attacker was to craft; empty where it is.
+
+    `published`: the versions held here with their attack settings; those of a ticket that was
+    consumed meanwhile are gone, and its batch is thrown away in any case.
+    """
+    header, ticket, rule = delivery.slot.header[0], delivery.ticket, dispatcher.rule
+    if ticket not in dispatcher.owed_by(delivery.attacker):
+        return f"sent ticket {ticket}, which it was not granted"
+    settings = published.get(rule.first_version(ticket))
+    if delivery.dropped or settings is None:
+        return ""
+    num_steps, epsilon = int(header["num_steps"]), float(header["epsilon"])
+    if (num_steps, epsilon) != (settings.num_steps, settings.epsilon):
+        return (
+            f"attacked ticket {ticket} with {num_steps} steps and epsilon {epsilon:g}, not with "
+            f"{settings.num_steps} and {settings.epsilon:g}"
+        )
+    first, last = int(header["first_version"]), int(header["last_version"])
+    try:
+        rule.verify(ticket, first=first, last=last, num_steps=num_steps, exact=exact)
+    except AssertionError as error:
+        return f"says that {error}"
+    return ""
+
+
+def verify_own(crafting: Crafting, rule: StalenessRule, *, exact: bool) -> None:
+    """Check what the trainer crafted itself. Raises as `StalenessRule.verify` does."""
+    assert crafting.settings is not None
+    rule.verify(
+        crafting.ticket,
+        first=crafting.first_version,
+        last=crafting.last_version,
+        num_steps=crafting.settings.num_steps,
+        exact=exact,
+    )

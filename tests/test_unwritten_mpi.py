@@ -1,0 +1,123 @@
+"""Receives over MPI that complete with success though not all was written, as from dying ranks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
+
+from mpiadv.comm.links import BatchSlot, Order, ParameterSlot, plain_memory
+from mpiadv.comm.messages import GRANT_MESSAGE, seal
+from mpiadv.errors import DismissedError, TrainerLostError
+
+Message = npt.NDArray[np.uint8]
+
+
+def batch_of(ticket: int) -> Message:
+    """A large batch, as rank 1 sends it."""
+    slot = BatchSlot(large_shape().batch, plain_memory)
+    slot.images[...] = ticket
+    slot.header["ticket"] = ticket
+    return slot.seal(1)
+
+
+WRITTEN: dict[str, Callable[[Message], Message]] = {
+    "nothing": lambda message: message[:0],
+    "half_a_header": lambda message: message[:96],
+    "header_alone": lambda message: message[:192],
+    "half": lambda message: message[: message.size // 2],
+    "all_but_the_end": lambda message: message[:-8],
+}
+
+
+@pytest.mark.mpi(min_size=2)
+def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -> None:
+    from mpiadv.comm.library import MPI
+    from mpiadv.comm.wire import TAG_BATCH
+    from mpiadv.comm.world import World
+
+    for ticket, written in enumerate(WRITTEN.values()):
+        world = World(MPI.COMM_WORLD.Dup())
+        if not world.is_trainer:
+            world.attacker_link(large_shape(), plain_memory)
+            for message in (batch_of(ticket), written(batch_of(ticket + 1))):
+                world._comm.Send(message, 0, TAG_BATCH)
+                world.gather("sent")
+            continue
+        link = world.trainer_link(large_shape(), plain_memory)
+        link.grant(1, Order(ticket=ticket, patient=False))
+        world.gather("")
+        deliveries = []
+        until(lambda: bool(deliveries.extend(link.poll()) or deliveries), "the batch")  # noqa: B023
+        (delivery,) = deliveries
+        assert (delivery.ticket, link.take_doubted()) == (ticket, {})
+        link.release(delivery.slot)  # the buffer of the next receive
+        link.grant(1, Order(ticket=ticket + 1, patient=False))
+        world.gather("")
+        until(lambda: bool(link.poll() or world.roster.doubted), "the end of the receive")  # noqa: B023
+        assert link.take_doubted() == {1: "sent a batch that did not arrive whole"}
+        assert not world.roster.believes(1)
+
+
+@pytest.mark.parametrize("kind", ["farewell", "release"])
+@pytest.mark.mpi(min_size=2)
+def test_attacker_whose_last_words_were_not_written_is_done_without(kind: str) -> None:
+    from mpiadv.comm.wire import TAG_FAREWELL, TAG_RELEASE
+    from mpiadv.comm.world import World
+
+    world, tag = World(), {"farewell": TAG_FAREWELL, "release": TAG_RELEASE}[kind]
+    if not world.is_trainer:
+        attacker = world.attacker_link(large_shape(), plain_memory)
+        world._comm.Send(np.zeros(0, np.uint8), 0, tag)
+        with pytest.raises(DismissedError):
+            until(lambda: bool(attacker.poll().last_call), "the word to leave")
+        return
+    link = world.trainer_link(large_shape(), plain_memory)
+    until(lambda: bool(link.poll() or world.roster.doubted), "the end of the receive")
+    ((attacker, why),) = link.take_doubted().items()
+    assert attacker == 1 and why.endswith("did not arrive whole")
+    assert link.farewells() == {} and link.take_doubted() == {}
+    link.dismiss(1)
+    until(lambda: not link.poll() and not link._sends.of(1), "the word to be taken")
+
+
+def version() -> Message:
+    slot = ParameterSlot(large_shape().parameter_bytes, plain_memory)
+    slot.header["version"] = RULE.publish_every
+    slot.seal()
+    return slot.buffer
+
+
+def word() -> Message:
+    message = np.array([(0, OUTSTANDING, 0, 0)], GRANT_MESSAGE)
+    seal(message)
+    return message.view(np.uint8)
+
+
+FROM_THE_TRAINER: dict[str, Message] = {
+    "no_version": version()[:0],
+    "header_of_a_version": version()[:64],
+    "half_a_version": version()[: version().size // 2],
+    "all_but_the_end_of_a_version": version()[:-8],
+    "no_word": word()[:0],
+    "half_a_word": word()[:16],
+}
+
+
+@pytest.mark.mpi(min_size=2)
+def test_what_the_trainer_did_not_write_is_the_loss_of_the_trainer() -> None:
+    from mpiadv.comm.library import MPI
+    from mpiadv.comm.wire import TAG_GRANT, TAG_VERSION
+    from mpiadv.comm.world import World
+
+    for kind, message in FROM_THE_TRAINER.items():
+        world = World(MPI.COMM_WORLD.Dup())
+        if world.is_trainer:
+            world.trainer_link(large_shape(), plain_memory)
+            world._comm.Send(message, 1, TAG_GRANT if "word" in kind else TAG_VERSION)
+        else:
+            link = world.attacker_link(large_shape(), plain_memory)
+            with pytest.raises(TrainerLostError):
+                until(lambda: bool(link.poll()), "what is not to be believed")  # noqa: B023
+        world._comm.Barrier()
