@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 
+from mpiadv.errors import UserError
 from mpiadv.interruption import Interruption
+from mpiadv.launched import refused
 from mpiadv.lifeline import end_with_the_starter
 from mpiadv.streams import outlive_readers
 
@@ -14,8 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     interruption.listen()
     end_with_the_starter()
     # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
-    from mpiadv.engine.command import run
-    from mpiadv.engine.entry import on_all_ranks
+    try:
+        from mpiadv.engine.command import run
+        from mpiadv.engine.entry import on_all_ranks
+    except UserError as error:  # there is no MPI
+        return refused(error)
 
     words = sys.argv[1:] if argv is None else argv
     return on_all_ranks(lambda world: run(world, words, interruption))

@@ -4,12 +4,15 @@ import ctypes
 import os
 import signal
 import sys
+import warnings
 
 import mpi4py
 
 from mpiadv.errors import UserError
+from mpiadv.launched import require_same_mpi
 
-mpi4py.rc.thread_level = "serialized"  # a thread says that a rank at work is alive
+# Started below, once it is known to be the launcher's.
+mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
 
 FAULT_TOLERANT = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
 """Whether Open MPI tells of lost ranks, instead of ending the job: `mpirun --with-ft ulfm`."""
@@ -27,11 +30,25 @@ def _die_with_the_launcher() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def library_name() -> str:
+    """Name and version of the MPI library."""
+    text: str = MPI.Get_library_version()
+    lines = text.replace(",", "\n").splitlines()
+    return " ".join(lines[0].split())
+
+
 if FAULT_TOLERANT:
     _die_with_the_launcher()
     signal.alarm(INIT_SECONDS)
 try:
     from mpi4py import MPI
+
+    if not MPI.Is_initialized():
+        require_same_mpi(os.environ, library_name())
+        with warnings.catch_warnings():
+            # What it finds suspicious about the launcher is ours to judge.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            MPI.Init_thread(MPI.THREAD_SERIALIZED)  # a thread says that a rank at work is alive
 except (ImportError, RuntimeError) as error:
     raise UserError(
         f"no MPI library can be loaded ({' '.join(str(error).split())[:120]}): install one with "
@@ -40,4 +57,4 @@ except (ImportError, RuntimeError) as error:
 finally:
     signal.alarm(0)
 
-__all__ = ["FAULT_TOLERANT", "MPI"]
+__all__ = ["FAULT_TOLERANT", "MPI", "library_name"]

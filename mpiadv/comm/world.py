@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.exchange import Exchange
-from mpiadv.comm.library import FAULT_TOLERANT, MPI
+from mpiadv.comm.library import FAULT_TOLERANT, MPI, library_name
 from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.mpi_attacker import MpiAttackerLink
@@ -24,6 +24,7 @@ from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.comm.wire import TRAINER
 from mpiadv.errors import DeadlineError
+from mpiadv.launched import require_known_to_mpi
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 LONGEST_MESSAGE = 2**30
@@ -35,6 +36,9 @@ class World:
 
     Every wait for a rank has a deadline, but what a rank does `at_work` may take any time.
 
+    Raises:
+        UserError: a launcher of another MPI started several of us, each of them alone.
+
     All methods that speak to other ranks raise:
         DeadlineError: a rank has not answered in time, and the job cannot do without it.
         DismissedError: rank 0 has given this rank up.
@@ -44,6 +48,8 @@ class World:
     def __init__(self, comm: MPI.Comm | None = None) -> None:
         self._comm = MPI.COMM_WORLD if comm is None else comm
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
+        if comm is None:
+            require_known_to_mpi(os.environ, self.library(), self.size)
         self.watchdog = Watchdog(f"rank {self.rank} on {self.host}", DEFAULT_DEADLINE_SECONDS)
         self.roster = Roster(size=self.size)
         self._exchange = Exchange(self._comm, self.roster, self.watchdog, DEFAULT_DEADLINE_SECONDS)
@@ -87,7 +93,7 @@ class World:
     @staticmethod
     def library() -> str:
         """Name and version of the MPI library."""
-        return str(MPI.Get_library_version()).split(",")[0].strip()
+        return library_name()
 
     def share(self, text: str) -> str:
         """The text of rank 0, on every rank."""

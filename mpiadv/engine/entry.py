@@ -26,6 +26,7 @@ from mpiadv.exit_codes import (
     EXIT_RESUME_ME,
     OUTCOME,
 )
+from mpiadv.launched import refused
 
 
 def on_all_ranks(program: Callable[[World], int]) -> int:
@@ -33,8 +34,7 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
     try:
         world = World()
     except UserError as error:
-        print(f"mpiadv: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return refused(error)
     code = _on_this_rank(world, program)
     if world.is_trainer and OUTCOME in os.environ:
         _tell(code)
