@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from math import prod
 
 import torch
 from mpi4py import MPI
@@ -21,10 +22,35 @@ NUM_CLASSES = 3
 def images(
     *, root: str | None, split: str, num_samples: int = 24, shape: tuple[int, ...] = IMAGE_SHAPE
 ) -> tuple[Tensor, Tensor]:
-    """Random images [N, 1, 4, 4] of three classes, told apart by their brightness."""
+    """Random images [N, 1, 4, 4] of three classes, told apart by their brightness.
+
+    They are others where `root` is "changed".
+    """
     labels = torch.arange(num_samples) % NUM_CLASSES
-    noise = torch.rand(num_samples, *shape, generator=torch.Generator().manual_seed(len(split)))
+    noise = torch.rand(num_samples, *shape, generator=_seeded(len(split) + (root == "changed")))
     return 0.5 * noise + 0.25 * labels.reshape(-1, 1, 1, 1), labels
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class ImagesAnew:
+    """A map-style set that augments its images as it gives them."""
+
+    def __init__(self, *, root: str | None, split: str) -> None:
+        self._images, self._labels = images(root=root, split=split)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self._images[index] * torch.rand(()), self._labels[index]
+
+
+def images_of_a_rank(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
+    pixels, labels = images(root=root, split=split)
+    return pixels * (1 - 0.1 * MPI.COMM_WORLD.rank), labels
 
 
 def labels_outside(*, root: str | None, split: str, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -51,6 +77,10 @@ def unreadable_images(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
 
 def small(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
+def flat(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(image_shape), num_classes))
 
 
 def wide(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

@@ -5,7 +5,7 @@ deviation changes the final value. A device is feigned: it is busy for as long a
 parameters only when it is done, and a snapshot is garbage until it is complete.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import count
 from math import nan
@@ -18,6 +18,7 @@ from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.dispatch import AttackStep
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
+from mpiadv.errors import UnreadableError
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 START = 1
@@ -103,10 +104,17 @@ def sequential_values(
 
 
 class FakeCrafter:
-    """A `Crafter` of hashes."""
+    """A `Crafter` of hashes; it cannot read the images of the tickets in `unread`.
 
-    def __init__(self, rest: Rest) -> None:
+    With `slow_images` they have to be waited for.
+    """
+
+    def __init__(
+        self, rest: Rest, *, unread: Container[int] = (), slow_images: bool = False
+    ) -> None:
         self._rest = rest
+        self._unread = unread
+        self._slow_images = slow_images
         self._values: dict[int, int] = {}
         self._running: Callable[[], None] | None = None
 
@@ -119,10 +127,12 @@ class FakeCrafter:
         assert ticket not in self._values
 
     def wait(self, ticket: int) -> bool:
-        return True
+        return not (self._slow_images and self._rest())
 
     def start(self, ticket: int, settings: AttackSettings) -> None:
         assert ticket not in self._values
+        if ticket in self._unread:
+            raise UnreadableError(f"images of ticket {ticket} could not be read")
         self._values[ticket] = begun(ticket, settings)
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:

@@ -6,7 +6,7 @@ for a while. All, some or none of them read versions where they lie. Time is vir
 sleep passes some of it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -52,6 +52,9 @@ class JobShape:
     """Attackers that stop when all that is left is to say farewell."""
     survives_losses: bool = True
     overdue_seconds: float | None = None
+    unread: Mapping[int, Container[int]] = field(default_factory=dict)
+    """Tickets whose images a rank cannot read."""
+    slow_images: bool = False
     hang_share: float = 0.0
     """Share of an attacker's turns after which it hangs for up to 20 s."""
     fresh_every: int = 0
@@ -158,7 +161,12 @@ class Job:
             nan_at=shape.nan_at,
             snapshot_polls=shape.snapshot_polls,
         )
-        self.crafters = {rank: FakeCrafter(self.rest) for rank in [0, *self.link.attackers]}
+        self.crafters = {
+            rank: FakeCrafter(
+                self.rest, unread=shape.unread.get(rank, ()), slow_images=shape.slow_images
+            )
+            for rank in [0, *self.link.attackers]
+        }
         self.trainer = self._new_trainer()
         self.attackers = {rank: self._new_attacker(rank) for rank in self.link.attackers}
 

@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from launching import launch, train_rows, words_of
+from launching import hash_of, launch, train_rows, words_of
+from PIL import Image
 
+from mpiadv.errors import UserError
 from mpiadv.run_folder import RunFolder
 
 Words = Callable[[Path], list[str]]
@@ -230,6 +232,21 @@ CASES: dict[str, tuple[Words, str]] = {
         "data set 'bad_parts:unreadable_images', split 'train': OSError: no such tape: train "
         "(at bad_parts.py:*)",
     ),
+    "images_that_change": (
+        _with(data__name="bad_parts:ImagesAnew"),
+        "data set 'bad_parts:ImagesAnew', split 'train', index 0: has another image each time it "
+        "is read, expected the same: leave augmentation to data.crop_padding and data.flip, and *",
+    ),
+    "images_that_differ_between_ranks": (
+        _with(data__name="bad_parts:images_of_a_rank"),
+        "data set 'bad_parts:images_of_a_rank', split 'train': rank 1 on * has other samples than "
+        "rank 0 on *: all need the same, seed whatever is random in its function",
+    ),
+    "padding_too_large": (
+        _with(data__crop_padding=4),
+        "data.crop_padding=4 is too much for images of 1x4x4: crops may miss the whole image, use "
+        "at most 3",
+    ),
     "batch_too_large": (
         _with(data__batch_size=1000),
         "batch_size=1000 does not fit 24 training samples: use 1 <= batch_size <= 24",
@@ -318,6 +335,11 @@ CASES: dict[str, tuple[Words, str]] = {
         "*/checkpoint-000000020.pt is damaged, its SHA-256 checksum is wrong: delete it to go on "
         "from checkpoint-000000010.pt, the one before",
     ),
+    "checkpoint_of_other_data": (
+        _resumed(data__root="changed"),
+        "*/checkpoint-000000020.pt was trained on other images than those that data.name="
+        "bad_parts:images gives now: put them back, or go on with data.allow_changes=true for *",
+    ),
     "checkpoint_of_another_configuration": (
         _resumed(optimizer__learning_rate=0.2),
         "*/checkpoint-000000020.pt was trained with optimizer.learning_rate=0.1, this run has "
@@ -392,6 +414,91 @@ def test_more_attackers_than_the_window_feeds_are_warned_of_and_the_run_goes_on(
             "staleness.max_staleness>=1 or at most 2 ranks\n"
         ) in capsys.readouterr().out
         assert len(train_rows(tmp_path / "run")) == 60
+
+
+@pytest.mark.mpi(min_size=3)
+def test_other_data_are_taken_up_where_that_is_allowed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words_of(tmp_path / "finished", **_CHECKPOINTED)) == 0
+    changes = {"data__root": "changed", "training__num_steps": 20, "data__allow_changes": "true"}
+    words = _resumed(**changes)(tmp_path) if _is_trainer() else []
+    assert _run(words) == 0
+    if _is_trainer():
+        said = capsys.readouterr().out
+        assert "the train images have changed: the final bits are not those of an undist" in said
+        assert "the test images have changed: accuracy before and after cannot be compar" in said
+
+
+def _pictures(root: Path) -> Path:
+    """Pictures of two classes; returns one whose turn comes after training has begun."""
+    from mpiadv.data.doubts import NUM_LOOKED_AT
+    from mpiadv.data.picture_files import list_pictures
+    from mpiadv.data.source import spread_over
+
+    for split, number in (("train", 40), ("test", 4)):
+        for name, level in (("cat", 0), ("dog", 100)):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for count in range(number):
+                Image.new("RGB", (4, 4), (level + count, 255, count)).save(place / f"{count}.png")
+    listing = list_pictures(root / "train")
+    looked_at = set(spread_over(len(listing.files), NUM_LOOKED_AT).tolist())
+    unseen = next(row for row in range(len(listing.files)) if row not in looked_at)
+    return Path(listing.path_of(unseen))
+
+
+def _cannot_read(path: str, image_size: int | None) -> NoReturn:
+    raise UserError(f"image {path} cannot be read") from OSError(5, "Input/output error")
+
+
+@pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("fault", ["damaged", "unreadable"])
+def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mpiadv.data import image_folder, patience
+
+    settings = {"data__name": "image_folder", "model__name": "bad_parts:flat"}
+    settings |= {"data__root": tmp_path / "pictures", "training__num_steps": 20}
+    words = words_of(tmp_path / "run", **settings)
+    picture, whole = Path(), b""
+    if _is_trainer():
+        picture = _pictures(tmp_path / "pictures")
+        whole = picture.read_bytes()
+    assert _run(words_of(tmp_path / "calm", **settings)) == 0
+    if fault == "damaged":
+        if _is_trainer():
+            picture.write_bytes(whole[:-30] + bytes(30))
+    else:
+        read, names = image_folder.read_picture, _shared(str(picture))
+        monkeypatch.setattr(patience, "LONGEST_SECONDS", 0.2)
+        monkeypatch.setattr(
+            image_folder,
+            "read_picture",
+            lambda path, size: (_cannot_read if path == names else read)(path, size),
+        )
+    capsys.readouterr()
+    assert _run(words) == (2 if fault == "damaged" else 75)
+    told = {
+        "damaged": f"cannot decode image {picture}: *: replace or remove the file",
+        "unreadable": f"image {picture} could not be read for 0 s (Input/output error)",
+    }[fault]
+    saved = "checkpoint of step *[1-9]* saved, go on with --resume"
+    said = capsys.readouterr().err
+    assert fnmatchcase(said, f"mpiadv: error: {told}: {saved}\n" if _is_trainer() else "")
+    monkeypatch.undo()
+    if _is_trainer():
+        picture.write_bytes(whole)
+    assert _run([*words, "--resume"]) == 0
+    if _is_trainer():
+        assert hash_of(tmp_path / "run") == hash_of(tmp_path / "calm")
+
+
+def _shared(text: str) -> str:
+    from mpi4py import MPI
+
+    return str(MPI.COMM_WORLD.bcast(text))
 
 
 @pytest.mark.usefixtures("needs_mpirun")

@@ -15,7 +15,7 @@ import torchvision
 from PIL import Image
 
 from mpiadv.config import DataConfig
-from mpiadv.data import DataSet, load_data
+from mpiadv.data import DataSet, load_data, may_download
 from mpiadv.errors import UserError
 from mpiadv.tickets import choose_samples
 
@@ -155,10 +155,36 @@ def test_missing_files_without_a_network_are_refused(
     for of_mnist in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
         monkeypatch.setattr(of_mnist, "mirrors", [nowhere])
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", f"{nowhere}cifar.tar.gz")
-    line = refusal(lambda: load(name, tmp_path, download=True))
-    assert str(tmp_path / folder) in line
+    root = tmp_path / "new" / "place"
+    line = refusal(lambda: load(name, root, download=True))
+    assert list(tmp_path.iterdir()) == []
+    assert str(root / folder) in line
     assert "cannot be downloaded" in line
     assert "Connection refused" in line
+
+
+@pytest.mark.parametrize(("name", "folder"), ABSENT)
+def test_empty_folders_of_a_failed_download_count_as_missing(
+    name: str, folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    line = refusal(lambda: load(name, tmp_path))
+    assert f"missing or incomplete in {tmp_path / folder}" in line
+    assert may_download(DataConfig(name=name, root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "image_folder"])
+def test_root_that_is_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "archive.tar"
+    root.touch()
+    assert refusal(lambda: load(name, root)).startswith(f"data.root={root} is a file")
+
+
+def test_only_what_may_be_downloaded_is_loaded_by_one_rank_first(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    names = ["mnist", "fashion_mnist", "digits", "image_folder", "mine:data", "no_such_set"]
+    may = {name: may_download(DataConfig(name=name, root=str(tmp_path))) for name in names}
+    assert [name for name in names if may[name]] == ["fashion_mnist", "mine:data"]
 
 
 @pytest.fixture

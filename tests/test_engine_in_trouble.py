@@ -1,6 +1,7 @@
 """The real trainer and attackers joined in memory, some of which die, hang, or are late."""
 
 import re
+from collections.abc import Container
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerL
 from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop
-from mpiadv.errors import DeadlineError, SilentRankError
+from mpiadv.errors import DeadlineError, SilentRankError, UnreadableError
 
 DEATHS = {
     "one": {2: 9},
@@ -95,6 +96,52 @@ def test_batch_that_does_not_arrive_as_it_was_sent_ends_the_job_that_cannot_do_w
         job.run()
     values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
     assert job.learner.value == values[job.trainer.dispatcher.step]
+
+
+UNREAD: dict[str, dict[int, Container[int]]] = {
+    "some_of_one": {1: range(3, 40, 5)},
+    "all_of_one": {2: range(40)},
+    "some_of_all": {1: range(0, 40, 2), 2: range(0, 40, 3), 3: range(0, 40, 5)},
+    "all_of_all": {1: range(40), 2: range(40), 3: range(40)},
+}
+
+
+@pytest.mark.parametrize("unread", UNREAD.values(), ids=UNREAD)
+@each_shape
+def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
+    shape: JobShape, unread: dict[int, Container[int]]
+) -> None:
+    for seed in SEEDS[:3]:
+        troubled = replace(disturbed(shape, 3, seed), unread=unread, slow_images=seed == 1)
+        job = Job(replace(troubled, trainer_crafts=seed != 2)).run()
+        assert job.learner.value == expected(shape)
+        assert left_over(job) == 0
+        assert all(
+            record.origin.rank == 0 or record.ticket not in unread.get(record.origin.rank, ())
+            for record in job.records
+        )
+        told = [text for kind, text in job.events if kind == "unread"]
+        assert all(
+            re.fullmatch(
+                r"rank \d on memory-\d cannot read the images of ticket \d+: rank 0 tries", text
+            )
+            for text in told
+        )
+
+
+@each_shape
+def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobShape) -> None:
+    for seed in SEEDS[:3]:
+        troubled = disturbed(shape, 2, seed)
+        job = Job(replace(troubled, unread={rank: [17] for rank in range(3)}))
+        with pytest.raises(UnreadableError, match="images of ticket 17"):
+            job.run()
+        step = job.trainer.dispatcher.step
+        assert len(job.records) == step <= 17
+        job._save()
+        job.trainer.shut_down(Stop.INTERRUPTED)
+        assert left_over(job) == 0
+        assert Job(troubled, job.saved).run().learner.value == expected(shape)
 
 
 def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:

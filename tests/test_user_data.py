@@ -19,6 +19,7 @@ from mpiadv.errors import UserError
 MODULE = "users_sets"
 
 SOURCE = """
+import threading, time
 import numpy as np, torch
 from PIL import Image
 
@@ -72,11 +73,47 @@ float_label = spoilt((BYTES[0], 1.5))
 negative_label = spoilt((BYTES[0], -1), only="train")
 deep_picture = spoilt((Image.new("F", (4, 3)), 1))
 
+def arrays(root, split): return BYTES.numpy(), LABELS.numpy()
+def anew(root, split):
+    class Anew(Listed):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image.roll(int(torch.randint(3, ()))), label
+    return Anew(byte_samples(root, split) * 10)
+def other_label_anew(root, split):
+    class Anew(Listed):
+        def __getitem__(self, index):
+            self.reads = getattr(self, "reads", 0) + 1
+            return super().__getitem__(index)[0], self.reads % 4
+    return Anew(byte_samples(root, split))
+
+THREADS = set()
+class SharedFile(Listed):
+    # Seeks and reads in two steps, as all data sets on one open file do.
+    place = [0]
+    def __getitem__(self, index):
+        THREADS.add(threading.get_ident())
+        self.place[0] = index
+        time.sleep(0.001)
+        return super().__getitem__(self.place[0])
+class OwnFile(Listed):
+    def __getitem__(self, index):
+        THREADS.add(threading.get_ident())
+        time.sleep(0.001)
+        return super().__getitem__(index)
+def own_file(root, split): return OwnFile(byte_samples(root, split))
+def shared_file(root, split):
+    THREADS.add(threading.get_ident())
+    return SharedFile(byte_samples(root, split))
+
 def normalised(root, split): return BYTES.float() / 255 - (split == "test") * 0.2, LABELS
 def not_a_number(root, split):
     images = BYTES / 255; images[3, 0, 1, 1] = float("nan"); return images, LABELS
 def bright_sample(root, split): return [(b.float(), 0) for b in BYTES]
 def three_dimensions(root, split): return BYTES[:, 0], LABELS
+def one_hot(root, split): return BYTES, torch.eye(3)[LABELS]
+def column(root, split): return BYTES, LABELS[:, None]
+def objects(root, split): return np.array(["a.png"]), LABELS
 def short_labels(root, split): return BYTES, LABELS[:5]
 def float_labels(root, split): return BYTES, LABELS.float()
 def shapes_differ(root, split): return (BYTES if split == "train" else BYTES[..., :2]), LABELS
@@ -115,7 +152,7 @@ def expected_images() -> Tensor:
 
 FORMS = [
     "pair_of_bytes", "pair_of_floats", "byte_samples", "float_samples", "picture_samples",
-    "tensor_data_set",
+    "tensor_data_set", "arrays",
 ]  # fmt: skip
 
 
@@ -183,7 +220,14 @@ REFUSED = [
     ("normalised", "split 'test', index 0: pixels from -0.2 to"),
     ("not_a_number", "split 'train', index 3: pixels from nan to nan, expected [0, 1]"),
     ("bright_sample", "split 'train', index 0: pixels from 0 to 11, expected [0, 1]"),
-    ("three_dimensions", "images are uint8 [6, 3, 4], expected uint8 or float [N, C, H, W]"),
+    ("three_dimensions", "with at least one image: give images[:, None]"),
+    ("one_hot", "labels are float32 [6, 3], expected one whole number per image: an integer"),
+    ("one_hot", "tensor [6]: give labels.argmax(1)"),
+    ("column", "labels are int64 [6, 1], expected one whole number per image: an integer tensor"),
+    ("column", "[6]: give labels[:, 0]"),
+    ("objects", "holds <U5 [1], expected tensors"),
+    ("anew", "has another image each time it is read, expected the same: leave augmentation to"),
+    ("other_label_anew", "index 0: has another label each time it is read"),
     ("short_labels", "labels are int64 [5], expected one whole number per image"),
     ("float_labels", "labels are float32 [6], expected one whole number per image"),
     ("shapes_differ", "split 'train' are 1x3x4, of split 'test' 1x3x2"),
@@ -229,6 +273,53 @@ def test_sample_of_a_large_set_is_refused_when_it_is_read(
     monkeypatch.setattr(mpiadv.data.user_samples, "NUM_READ_TWICE", 1)
     data = load(function, arguments={"num_classes": 2})
     assert expected in refusal(lambda: data.test.batch(np.array([index])))
+
+
+def read_together(data: DataSet) -> list[int]:
+    """Labels of the test images, read while training images are read ahead."""
+    rows = np.arange(6)
+    for urgency in range(5):
+        data.train.prefetch(rows[urgency:], urgency=urgency)
+    return [*data.test.batch(rows)[1].tolist(), *data.train.batch(rows[2:])[1].tolist()]
+
+
+def test_users_code_runs_in_one_thread_and_mixes_up_no_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    threads = sys.modules[MODULE].THREADS
+    threads.clear()
+    data = load("shared_file", arguments={"num_classes": 3})
+    assert read_together(data) == [0, 1, 2, 0, 1, 2, 2, 0, 1, 2]
+    assert len(threads) == 1
+
+
+def test_users_code_runs_in_as_many_threads_as_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    threads = sys.modules[MODULE].THREADS
+    threads.clear()
+    read_together(load("own_file", arguments={"num_classes": 3}, num_workers=3))
+    assert len(threads) == 3
+
+
+def test_home_in_the_root_is_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of")
+    with pytest.raises(UserError, match="AssertionError"):
+        load("rooted", root="~/x")
+    monkeypatch.setenv("HOME", "somewhere")
+    assert load("rooted", root="~").test.num_samples == 6
+
+
+@pytest.mark.parametrize(("padding", "is_refused"), [(2, False), (3, True), (100, True)])
+def test_padding_that_lets_crops_miss_the_image_is_refused(padding: int, is_refused: bool) -> None:
+    if not is_refused:
+        assert load("pair_of_bytes", crop_padding=padding).num_classes == 3
+        return
+    line = refusal(lambda: load("pair_of_bytes", crop_padding=padding))
+    assert line.startswith(f"data.crop_padding={padding} is too much for images of 1x3x4: crops")
+    assert line.endswith("use at most 2")
 
 
 def test_large_set_must_say_how_many_classes_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

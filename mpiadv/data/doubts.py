@@ -10,7 +10,9 @@ from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet, Source, spread_over, to_unit_range
 
 NUM_LOOKED_AT = 32
-"""Images of a source that holds none in memory that are looked at; all of one that does."""
+"""Images of a source that are looked at, where they have to be decoded first."""
+
+NUM_LOOKED_AT_IN_MEMORY = 1000
 
 DARK = 0.1
 """Images that reach no brighter pixel were hardly meant so."""
@@ -18,8 +20,8 @@ DARK = 0.1
 MOST_FLAT = 0.1
 """Share of images of a single colour that passes for usual."""
 
-FEW_CHANNELS = 4
-"""More channels than these before a last axis no longer than this: channels may come last."""
+COLOURS = (3, 4)
+"""Numbers of channels of a picture in colour."""
 
 NUM_NAMED = 5
 
@@ -54,9 +56,9 @@ def split_line(name: str, source: Source, data: DataSet) -> str:
 
 
 def _stored_images(source: Source) -> Tensor:
-    """Images as they are stored: [N, C, H, W], all of them or a few."""
+    """Some images from the first to the last, as they are stored where they are: [N, C, H, W]."""
     if isinstance(source, MemorySource):
-        return source.images
+        return source.images[spread_over(source.num_samples, NUM_LOOKED_AT_IN_MEMORY)]
     images, _ = source.batch(spread_over(source.num_samples, NUM_LOOKED_AT))
     return images
 
@@ -77,7 +79,8 @@ def _about_pixels(images: Tensor) -> Iterator[str]:
 
 def _about_shape(image_shape: tuple[int, int, int]) -> Iterator[str]:
     channels, height, width = image_shape
-    if width <= FEW_CHANNELS < min(channels, height):
+    is_colour = width in COLOURS or (width == 1 and channels == height)
+    if is_colour and min(channels, height) > max(COLOURS):
         yield (
             f"images have {channels} channels of {height}x{width}: if channels come last, give "
             f"images.permute(0, 3, 1, 2)"

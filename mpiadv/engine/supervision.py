@@ -54,7 +54,8 @@ class Supervision:
 
     def returned(self, ticket: int, attacker: int) -> None:
         """An attacker has delivered a ticket, or dropped it."""
-        self._granted_at.pop(ticket, None)
+        if self._dispatcher.holders.get(ticket, attacker) == attacker:
+            self._granted_at.pop(ticket, None)
         self._late.discard(attacker)
 
     def is_overdue(self, ticket: int) -> bool:
