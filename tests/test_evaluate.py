@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "plain_weights_without_a_radius": (
         _on("run/model.pt", *_PLAIN[:2]),
-        "attack 'pgd:steps=40,step_size=0.01' has no radius: add epsilon=..., or *",
+        "attack 'pgd:steps=40' has no radius: add epsilon=..., or *",
     ),
     "log_as_weights": (
         _on("run/log.h5", *_PLAIN),
