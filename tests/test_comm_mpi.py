@@ -392,3 +392,22 @@ def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definitio
             assert world.roster.attackers == [1, 2]
         else:
             assert craft_over_mpi(world) == (ends_with, parameters_of(expected))
+
+
+@pytest.mark.mpi(min_size=2)
+def test_arrays_travel_as_bytes_and_not_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpiadv.comm import world as module
+
+    world = module.World()
+    values = np.tile([1e-320, np.nan, 0.1, 2.0**60 + 2 * world.rank, np.inf], (40, 1))
+    empty, own = np.empty((0, 2)), np.full(7 * world.rank, world.rank, np.uint8)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "LONGEST_MESSAGE", 64)
+        patched.setattr(module, "json", None)
+        total, nothing, given = world.sum(values), world.sum(empty), world.gather_bytes(own)
+    ranks = range(world.size)
+    expected = [world.size * 1e-320, np.nan, sum(0.1 for _ in ranks), world.size * 2.0**60, np.inf]
+    assert np.array_equal(total, np.tile(expected, (40, 1)), equal_nan=True)
+    assert nothing.shape == (0, 2)
+    parts = [part.tolist() for part in given if part is not None]
+    assert parts == ([[rank] * (7 * rank) for rank in ranks] if world.is_trainer else [])

@@ -112,12 +112,21 @@ class World:
 
         The other ranks get an empty list.
         """
+        parts = self.gather_bytes(np.frombuffer(values.tobytes(), np.uint8))
+        return [None if p is None else p.view(np.float64).reshape(values.shape) for p in parts]
+
+    def gather_bytes(self, data: Bytes) -> list[Bytes | None]:
+        """The bytes of all ranks in rank order, on rank 0; None for one that is lost.
+
+        The other ranks get an empty list. Each rank may give another number of bytes, none of them
+        more than `LONGEST_MESSAGE`.
+        """
         if not self.is_trainer:
-            self._exchange.ask(np.frombuffer(values.tobytes(), np.uint8))
+            self._exchange.ask(data)
             return []
-        parts = [None if part is None else np.frombuffer(part) for part in self._exchange.hear()]
+        parts = self._exchange.hear()
         self._exchange.answer(_bytes_of(""))
-        return [values, *(None if p is None else p.reshape(values.shape) for p in parts)]
+        return [data, *(None if part is None else np.frombuffer(part, np.uint8) for part in parts)]
 
     def spread(self, values: Bytes) -> None:
         """Fill `values` with those of rank 0, which sends them to each rank by itself."""
@@ -135,9 +144,11 @@ class World:
         Raises:
             DeadlineError: a rank was lost, and its values with it.
         """
-        total = sum((self._required(r, p) for r, p in enumerate(self.collect(values))), 0.0)
-        packed = json.dumps(np.asarray(total).ravel().tolist()) if self.is_trainer else ""
-        return np.array(json.loads(self.share(packed))).reshape(values.shape)
+        total = np.zeros(values.shape)
+        for rank, part in enumerate(self.collect(values)):
+            total += self._required(rank, part)
+        self.spread(total.reshape(-1).view(np.uint8))
+        return total
 
     def trainer_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device

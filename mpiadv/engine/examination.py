@@ -4,13 +4,12 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -28,6 +27,7 @@ from mpiadv.engine.examined import (
     step_notes,
 )
 from mpiadv.engine.follow import Follower
+from mpiadv.engine.kept_images import bring_together
 from mpiadv.engine.session import agree, load_data_together
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.doubts import (
@@ -36,7 +36,7 @@ from mpiadv.evaluation.doubts import (
     randomness,
     told_by_authors,
 )
-from mpiadv.evaluation.picture import draw_worst
+from mpiadv.evaluation.picture import Column, least_changed, save_picture
 from mpiadv.evaluation.plan import (
     PlannedAttack,
 )
@@ -46,7 +46,7 @@ from mpiadv.evaluation.store import hdf5_path, json_path, require_free, write_re
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.evaluation.survivors import (
     Assault,
-    Example,
+    Examples,
     Found,
     Progress,
     Warned,
@@ -101,7 +101,7 @@ def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wante
 
 def _attack(
     world: World, bench: Bench, wanted: Wanted, console: Console
-) -> tuple[Findings, Findings | None, list[Example] | None, list[str]]:
+) -> tuple[Findings, Findings | None, Examples | None, list[str]]:
     """What all ranks find, what the probe finds, the images that were kept, and doubts."""
     config = bench.subject.config
     assault = Assault(
@@ -125,8 +125,19 @@ def _attack(
         if probed is not None:
             probe = _add_up(world, tuple(probed.attacks), _share(world, probed, bench, follow))
     doubts += told_by_authors(_all_warnings(world, found))
-    examples = _gather(world, findings, found) if wanted.save_examples else None
+    examples = _examples(world, bench, findings, found) if wanted.save_examples else None
     return findings, probe, examples, doubts
+
+
+def _examples(world: World, bench: Bench, findings: Findings, found: Found) -> Examples | None:
+    """The kept images of all ranks, on rank 0."""
+    return bring_together(
+        world,
+        findings,
+        found.examples,
+        batch_size=bench.subject.config.evaluation.batch_size,
+        image_shape=bench.data.image_shape,
+    )
 
 
 def _all_warnings(world: World, found: Found) -> list[Warned]:
@@ -153,44 +164,36 @@ def _add_up(world: World, attacks: tuple[PlannedAttack, ...], found: Found) -> F
     return Findings(attacks=attacks, values=world.sum(found.values))
 
 
-def _gather(world: World, findings: Findings, found: Found) -> list[Example]:
-    """The kept images of all ranks, in the order of the images, a batch of them at a time."""
-    indices = findings.indices[findings.first_breaker >= 0]
-    own = {example.index: example for example in found.examples}
-    shapes = world.gather(",".join(map(str, next(iter(own.values())).image.shape)) if own else "")
-    shape = tuple(int(size) for size in next(filter(None, shapes), "0").split(","))
-    gathered = []
-    for first in range(0, len(indices), 500):
-        chosen = indices[first : first + 500]
-        rows = np.zeros((len(chosen), 2 + int(np.prod(shape))))
-        for row, index in zip(rows, chosen, strict=True):
-            if int(index) in own:
-                example = own[int(index)]
-                row[:] = [example.attack, example.prediction, *example.image.ravel()]
-        for index, row in zip(chosen, world.sum(rows), strict=True):
-            image = row[2:].reshape(shape).astype(np.float32)
-            gathered.append(
-                Example(index=int(index), attack=int(row[0]), prediction=int(row[1]), image=image)
-            )
-    return gathered
-
-
 def _write(
     bench: Bench,
     report: Mapping[str, Any],
     findings: Findings,
-    examples: Sequence[Example] | None,
+    examples: Examples | None,
     console: Console,
 ) -> None:
     write_results(bench.output, report, findings, examples)
     written = [json_path(bench.output), hdf5_path(bench.output)]
-    if examples:
+    if examples and len(examples.index):
         written.append(bench.output.with_name(f"{bench.output.name}.png"))
-        shown = np.array([example.index for example in examples], np.int64)
-        natural, labels = bench.data.test.batch(shown)
-        names = class_names_of(bench.data)
-        draw_worst(written[-1], examples, natural.cpu().numpy(), names, labels.tolist())
+        save_picture(written[-1], _columns(bench, examples), bench.subject.name)
     _say(console, f"results in {', '.join(map(str, written))}")
+
+
+def _columns(bench: Bench, examples: Examples) -> list[Column]:
+    shown = least_changed(examples)
+    natural, labels = bench.data.test.batch(examples.index[shown])
+    names = class_names_of(bench.data)
+    seen = examples.prediction[shown].tolist()
+    return [
+        Column(
+            natural=image.cpu().numpy(),
+            adversarial=examples.images[place],
+            label=names[label],
+            found=names[found] if found >= 0 else "not a number",
+            attack=bench.attacks[examples.attack[place]],
+        )
+        for place, image, label, found in zip(shown, natural, labels.tolist(), seen, strict=True)
+    ]
 
 
 def _circumstances(world: World, device: torch.device, seconds: float) -> dict[str, Any]:

@@ -1,59 +1,89 @@
 """A picture of the broken images that needed the least change. Knows no model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.evaluation.survivors import Example
+from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.survivors import Examples
 from mpiadv.whole_files import whole_file
+
+if TYPE_CHECKING:  # loaded where a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NUM_SHOWN = 8
 
 Pixels = npt.NDArray[np.float32]
 
 
-def draw_worst(
-    path: Path,
-    examples: Sequence[Example],
-    natural: Pixels,
-    names: Sequence[str],
-    labels: list[int],
-) -> None:
-    """Draw natural images, adversarial ones and the change between them, one column each.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Column:
+    """A broken image, before and after: float32 [C, H, W] in [0, 1]."""
 
-    Args:
-        path: a PNG file.
-        examples: broken images, at least one.
-        natural: float32 [N, C, H, W], the natural images of `examples`.
-        names: of the classes.
-        labels: of `examples`.
-    """
-    from matplotlib.figure import Figure
+    natural: Pixels
+    adversarial: Pixels
+    label: str
+    found: str
+    attack: PlannedAttack
 
-    shown = _least_changed(examples, natural)[:NUM_SHOWN]
-    figure = Figure(figsize=(1.6 * len(shown), 5.2), layout="constrained")
-    axes = figure.subplots(3, len(shown), squeeze=False)
-    for column, number in enumerate(shown):
-        before, after = natural[number], examples[number].image
-        seen = examples[number].prediction
-        taken = f"taken for {names[seen]}" if seen >= 0 else "not a number"
-        titles = names[labels[number]], taken, "change"
-        change = 0.5 + 0.5 * (after - before) / max(1e-12, float(np.abs(after - before).max()))
-        for row, image in enumerate((before, after, change)):
-            _draw(axes[row, column], image, titles[row])
+
+def least_changed(examples: Examples) -> npt.NDArray[np.int64]:
+    """Places of the examples to be shown: int64, at most `NUM_SHOWN`."""
+    return np.argsort(examples.change, kind="stable")[:NUM_SHOWN]
+
+
+def save_picture(path: Path, columns: Sequence[Column], name: str) -> None:
+    """Write `picture` into a PNG file."""
+    figure = picture(columns, name)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def _least_changed(examples: Sequence[Example], natural: Pixels) -> list[int]:
-    lengths = [float(np.square(e.image - n).sum()) for e, n in zip(examples, natural, strict=True)]
-    return [int(number) for number in np.argsort(lengths, kind="stable")]
+def picture(columns: Sequence[Column], name: str) -> "Figure":
+    """Natural images, adversarial ones and the change between them, one column each.
+
+    `columns` are one at least; `name` is the network's.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.5, 1.45 * len(columns)), 5.6), layout="constrained")
+    figure.suptitle(_heading(columns, name), fontsize=9, parse_math=False)
+    axes = figure.subplots(3, len(columns), squeeze=False)
+    for place, column in enumerate(columns):
+        difference = column.adversarial - column.natural
+        change = 0.5 + 0.5 * difference / max(1e-12, float(np.abs(difference).max()))
+        _draw(axes[0, place], column.natural, f"true: {_short(column.label)}")
+        _draw(axes[1, place], column.adversarial, f"found: {_short(column.found)}")
+        _draw(axes[2, place], change, f"change\n{column.attack.title}")
+    return figure
 
 
-def _draw(axes: object, image: Pixels, title: str) -> None:
+def _heading(columns: Sequence[Column], name: str) -> str:
+    attacks = dict.fromkeys(_described(column.attack) for column in columns)
+    return "\n".join([f"{name}: broken images, the least changed first", *attacks])
+
+
+def _described(attack: PlannedAttack) -> str:
+    if attack.kind == "grid":
+        return f"{attack.title}, {attack.details}"
+    return f"{attack.title}, epsilon = {attack.epsilon:g} in {attack.norm}"
+
+
+def _short(name: str) -> str:
+    """As much of a class's name as has room above its image."""
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
+
+
+_MOST_LETTERS = 18
+
+
+def _draw(axes: "Axes", image: Pixels, title: str) -> None:
     shown = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(axis=0)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]
-    axes.set_title(title, fontsize=8)  # type: ignore[attr-defined]
-    axes.axis("off")  # type: ignore[attr-defined]
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1)
+    axes.set_title(title, fontsize=8, parse_math=False)
+    axes.axis("off")

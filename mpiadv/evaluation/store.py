@@ -4,7 +4,7 @@ Knows no model and no communicator.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from mpiadv.errors import UserError
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.survivors import Example
+from mpiadv.evaluation.survivors import Examples
 from mpiadv.whole_files import whole_file, write_text
 
 
@@ -51,7 +51,7 @@ def write_results(
     output: Path,
     report: Mapping[str, Any],
     findings: Findings,
-    examples: Sequence[Example] | None,
+    examples: Examples | None,
 ) -> None:
     """Write both files; `examples` go into the HDF5 file, unless None."""
     text = json.dumps(report, indent=1)
@@ -91,10 +91,10 @@ def _write_samples(file: h5py.File, findings: Findings) -> None:
         ]
 
 
-def _write_examples(file: h5py.File, examples: Sequence[Example]) -> None:
+def _write_examples(file: h5py.File, examples: Examples) -> None:
     group = file.create_group("examples")
     for name in ("index", "attack", "prediction"):
-        group[name] = np.array([getattr(example, name) for example in examples], "i8")
-    if examples:
-        group["images"] = np.stack([example.image for example in examples])
+        group[name] = getattr(examples, name)
+    if len(examples.index):
+        group["images"] = examples.images
         group["images"].attrs["unit"] = "adversarial images [N, C, H, W], pixels in [0, 1]"

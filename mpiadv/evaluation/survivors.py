@@ -39,12 +39,28 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-    """A broken image: `image` float32 [C, H, W] is taken for `prediction` after `attack`."""
+    """A broken image: `image` float32 [C, H, W] is taken for `prediction` after `attack`.
+
+    `change` is the Euclidean length of what was added to it.
+    """
 
     index: int
     attack: int
     prediction: int
+    change: float
     image: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """Broken images of all ranks, in the order of the choice of images: see `Example`."""
+
+    index: npt.NDArray[np.int64]
+    attack: npt.NDArray[np.int64]
+    prediction: npt.NDArray[np.int64]
+    change: npt.NDArray[np.float64]
+    images: npt.NDArray[np.float32]
+    """[N, C, H, W]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +169,7 @@ class _Battle:
         natural = assault.target.predictions(images, seed=seed)
         self._is_right = natural == labels
         self._fallen: dict[int, Tensor] = {}
-        self._kept: dict[int, tuple[int, int, Tensor]] = {}
+        self._kept: dict[int, tuple[int, int, float, Tensor]] = {}
         self.warnings: list[Warned] = []
         width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
         self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
@@ -180,10 +196,10 @@ class _Battle:
         """The kept images; `indices` are the batch's."""
         return [
             Example(
-                index=int(indices[row]), attack=attack, prediction=prediction,
+                index=int(indices[row]), attack=attack, prediction=prediction, change=change,
                 image=image.cpu().numpy(),
             )
-            for row, (attack, prediction, image) in sorted(self._kept.items())
+            for row, (attack, prediction, change, image) in sorted(self._kept.items())
         ]  # fmt: skip
 
     def _breaks(self, number: int, one: int, standing: Tensor) -> Tensor:
@@ -214,5 +230,7 @@ class _Battle:
         return is_broken
 
     def _keep(self, number: int, rows: Tensor, predictions: Tensor, images: Tensor) -> None:
-        for row, prediction, image in zip(rows.tolist(), predictions.tolist(), images, strict=True):
-            self._kept.setdefault(row, (number, prediction, image))
+        changes = (images - self._images[rows]).flatten(1).double().norm(dim=1)
+        for place, row in enumerate(rows.tolist()):
+            kept = number, int(predictions[place]), float(changes[place]), images[place]
+            self._kept.setdefault(row, kept)
