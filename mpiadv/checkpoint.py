@@ -56,6 +56,11 @@ def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: i
     return path
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file bears the name of a checkpoint."""
+    return _NAME.fullmatch(path.name) is not None
+
+
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint of a folder; None where there is none to be seen."""
     try:

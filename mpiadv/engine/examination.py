@@ -20,11 +20,11 @@ from mpiadv.engine.examined import (
     Wanted,
     class_names_of,
     few_images,
+    notes_on,
     probe_of,
     set_up,
     settings_of,
     step_misfits,
-    step_notes,
 )
 from mpiadv.engine.follow import Follower
 from mpiadv.engine.kept_images import bring_together
@@ -32,6 +32,7 @@ from mpiadv.engine.session import agree, load_data_together
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.doubts import (
     missing_classes,
+    not_numbers,
     one_class_only,
     randomness,
     told_by_authors,
@@ -71,7 +72,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     agree(world, lambda: _require_free(world, bench, settings, wanted))
     if world.is_trainer:
         _say(console, f"{path}: {bench.num_samples} test images of {config.data.name}")
-        for line in step_notes(bench, wanted):
+        for line in notes_on(bench, wanted):
             _say(console, line)
     began = time.perf_counter()
     findings, probe, examples, doubts = _attack(world, bench, wanted, console)
@@ -80,7 +81,12 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
         verdict = judge(
             findings,
             probe,
-            doubts=[*doubts, *step_misfits(bench), *one_class_only(findings, names)],
+            doubts=[
+                *doubts,
+                *step_misfits(bench),
+                *not_numbers(findings),
+                *one_class_only(findings, names),
+            ],
             notes=missing_classes(findings, names),
         )
         show(console, findings, verdict)
@@ -116,7 +122,7 @@ def _attack(
     with ExitStack() as stack:
         for classifier in (bench.target, *bench.sources.values()):
             stack.enter_context(frozen(classifier.model))
-        doubts = randomness(bench.target, few_images(bench))
+        doubts = [*bench.doubts, *randomness(bench.target, few_images(bench))]
         follow = _follower(world, console, stack)
         found = _share(world, assault, bench, follow)
         findings = _add_up(world, bench.attacks, found)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpiadv.attacks import Precision
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.config import Config
 from mpiadv.data import DataSet
+from mpiadv.engine.networks import load_network, overrides_for, try_network
 from mpiadv.errors import UserError
 from mpiadv.evaluation.accuracy import load_batch
 from mpiadv.evaluation.crafting import Classifier
@@ -25,10 +26,9 @@ from mpiadv.evaluation.plan import (
     protocol_of,
     require_within_box,
 )
-from mpiadv.evaluation.subject import Subject, load_into, read_subject
+from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
-from mpiadv.models import build_model, check_model
 from mpiadv.tickets import choose_samples
 
 NUM_PROBED, PROBE_BATCH = 100, 25
@@ -83,6 +83,10 @@ class Bench:
     attacks: tuple[PlannedAttack, ...]
     num_samples: int
     output: Path
+    taken: tuple[str, ...]
+    """What was done to weights so that they fit."""
+    doubts: tuple[str, ...]
+    """What of the model speaks against figures."""
 
 
 def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device) -> Bench:
@@ -91,15 +95,17 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     Raises:
         UserError: networks, data and attacks do not go together.
     """
-    model, found = _load(subject, data, device)
-    hashes = {"": found}
+    target = load_network(subject, data, device)
+    hashes, taken = {"": target.hash}, [*target.taken]
     sources: dict[str, Classifier] = {}
     for path in wanted.transfer_from:
-        words = _overrides_for(Path(path), wanted.overrides)
+        words = overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
         name = _unused_name(source, sources)
-        loaded, hashes[name] = _load(source, data, device)
-        sources[name] = Classifier(model=loaded, precision=wanted.precision)
+        loaded = load_network(source, data, device)
+        hashes[name] = loaded.hash
+        taken.extend(loaded.taken)
+        sources[name] = Classifier(model=loaded.model, precision=wanted.precision)
     norm, epsilon = subject.ball
     attacks = plan_attacks(
         _words(subject, wanted),
@@ -111,34 +117,28 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     for attack in attacks:
         require_within_box(attack, math.prod(data.image_shape))
     _require_auto_attack(attacks, data.num_classes)
+    climbs = _climbs(attacks, probe=wanted.probe)
+    doubts = try_network(target.model, data, wanted.precision, climbs=climbs)
+    for classifier in sources.values():
+        try_network(classifier.model, data, wanted.precision, climbs=climbs)
     return Bench(
         subject=subject,
         data=data,
-        target=Classifier(model=model, precision=wanted.precision),
+        target=Classifier(model=target.model, precision=wanted.precision),
         sources=sources,
         hashes=hashes,
         attacks=attacks,
         num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
         output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
+        taken=tuple(taken),
+        doubts=tuple(doubts),
     )
 
 
-def _load(subject: Subject, data: DataSet, device: torch.device) -> tuple[nn.Module, str]:
-    """A subject's model on the device, and its hash."""
-    shape, num_classes = data.image_shape, data.num_classes
-    model = build_model(
-        subject.config.model, num_classes=num_classes, image_shape=shape, seed=subject.config.seed
-    )
-    found = load_into(model, subject)
-    check_model(model, shape, num_classes)
-    return model.to(device), found
-
-
-def _overrides_for(path: Path, overrides: Sequence[str]) -> list[str]:
-    """A network that brings its own configuration keeps its model; a plain file takes ours."""
-    if path.is_dir() or path.name.startswith("checkpoint-"):
-        return [override for override in overrides if not override.startswith("model.")]
-    return list(overrides)
+def _climbs(attacks: Sequence[PlannedAttack], *, probe: bool) -> bool:
+    """Whether anything, be it the probe, takes gradients."""
+    by_attacks = any(attack.kind not in ("grid", "square") for attack in attacks)
+    return by_attacks or (probe and any(attack.kind != "grid" for attack in attacks))
 
 
 def _unused_name(subject: Subject, taken: Mapping[str, object]) -> str:
@@ -158,11 +158,12 @@ def _default_attack(config: Config) -> str:
     return f"pgd:steps={config.evaluation.num_steps}" + (f",step_size={size!r}" if size else "")
 
 
-def step_notes(bench: Bench, wanted: Wanted) -> list[str]:
-    """What became of step sizes that were made for another ball."""
+def notes_on(bench: Bench, wanted: Wanted) -> list[str]:
+    """What became of weights, and of step sizes that were made for another ball."""
     protocols = {name: protocol_of(name) for name in wanted.protocols}
     is_own = not wanted.protocols and not wanted.attacks
     return [
+        *bench.taken,
         *(bench.subject.notes if is_own else ()),
         *(
             f"protocol {name}: {protocol.abroad}"

@@ -84,7 +84,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
             buffers=held.attacker,
             device=measured.attacker_device_bytes,
         ),
-        notes=_notes(setup, where, network, ranks[-1]),
+        notes=[*setup.doubts, *_notes(setup, where, network, ranks[-1])],
     )
 
 

@@ -24,6 +24,7 @@ from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
+from mpiadv.engine.rehearsal import Rehearsal, Sample
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.wire import WIRE_TENSORS
 from mpiadv.errors import UnreadableError, UserError
@@ -49,7 +50,7 @@ class Setup:
     data: DataSet
     plan: CraftPlan
     doubts: tuple[str, ...] = ()
-    """What looks wrong with the data, on rank 0."""
+    """What looks wrong with the data or the model, on rank 0."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -64,7 +65,8 @@ class Setup:
             image_shape=self.data.image_shape,
             seed=seed_for(self.config.seed, Purpose.MODEL),
         )
-        return model.to(self.device.torch)
+        model.to(self.device.torch)
+        return model
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         """Sizes of the messages."""
@@ -125,7 +127,7 @@ def prepare(config: Config, world: World) -> Setup:
     data = load_data_together(config, world)
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, device, threads, data))
-    agree(world, lambda: _check_model(setup))
+    doubts += agree(world, lambda: _check_model(setup))
     return dataclasses.replace(setup, doubts=tuple(doubts))
 
 
@@ -284,5 +286,30 @@ def _require_within_box(config: Config, num_pixels: int) -> None:
         require_length(key, pixels or 0.0, config.attack.norm, num_pixels)
 
 
-def _check_model(setup: Setup) -> None:
-    check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
+def _check_model(setup: Setup) -> list[str]:
+    """Rank 0 tries the model in every way, the others whether it takes an image."""
+    if not setup.world.is_trainer:
+        check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
+        return []
+    plan = setup.plan
+    rehearsal = Rehearsal(
+        build=setup.new_model,
+        sample=lambda count: _sample(setup, count),
+        objective=make_objective(setup.config.objective),
+        batch_size=plan.order.batch_size,
+        num_attacked=plan.order.batch_size - plan.num_clean,
+        trains_under_attack=plan.attack.batch_norm == "train",
+    )
+    return rehearsal.run()
+
+
+def _sample(setup: Setup, count: int) -> Sample:
+    """The first so many images of the first batch."""
+    images, labels = setup.data.train.batch(setup.plan.order.indices(0)[:count])
+    device = setup.device.torch
+    return Sample(
+        images=images.to(device),
+        labels=labels.to(device),
+        num_classes=setup.data.num_classes,
+        precision=setup.plan.precision,
+    )

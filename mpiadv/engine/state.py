@@ -16,6 +16,7 @@ from mpiadv.dotted_keys import flatten
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.trainer import Published
 from mpiadv.errors import UserError
+from mpiadv.models.weights import misfit_text
 from mpiadv.runlog import read_attributes
 from mpiadv.tickets import AttackSettings
 
@@ -81,7 +82,7 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
     try:
         _restore_model(learner.model, payload)
     except (RuntimeError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        reason = misfit_text(payload["model"], learner.model)
         raise UserError(
             f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
             "its code back, or start anew with output=FOLDER"

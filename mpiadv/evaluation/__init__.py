@@ -7,9 +7,18 @@ from mpiadv.evaluation.accuracy import (
     AttackedImages,
     Counts,
     attack_images,
+    device_of,
     evaluate,
     evaluate_transfer,
     frozen,
 )
 
-__all__ = ["AttackedImages", "Counts", "attack_images", "evaluate", "evaluate_transfer", "frozen"]
+__all__ = [
+    "AttackedImages",
+    "Counts",
+    "attack_images",
+    "device_of",
+    "evaluate",
+    "evaluate_transfer",
+    "frozen",
+]

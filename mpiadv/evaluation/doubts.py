@@ -50,6 +50,17 @@ def told_by_authors(warnings: Sequence[Warned]) -> list[str]:
     ]
 
 
+def not_numbers(findings: Findings) -> list[str]:
+    """Whether the network computes something else than numbers of some natural images."""
+    count = int((findings.natural_predictions < 0).sum())
+    if not count:
+        return []
+    return [
+        f"the logits of {count} of {findings.num_samples} natural images are not numbers: they "
+        "count as wrong, and gradients of such a network mislead"
+    ]
+
+
 def one_class_only(findings: Findings, names: Sequence[str]) -> list[str]:
     """Whether an accuracy is that of a network which always says the same."""
     labels, seen = np.unique(findings.labels), np.unique(findings.natural_predictions)

@@ -4,9 +4,8 @@ Knows no attack and no communicator.
 """
 
 import json
-import pickle
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.checkpoint import load_checkpoint
+from mpiadv.checkpoint import is_checkpoint, load_checkpoint
 from mpiadv.config import Config, override_config, parse_config
 from mpiadv.dotted_keys import nested
 from mpiadv.errors import UserError
+from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import fingerprint
+from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.runlog import read_attributes, read_table
 
 MODEL_FILE, LOG_FILE = "model.pt", "log.h5"
@@ -35,7 +36,8 @@ class Subject:
         unsaved_buffers: buffers that belong to no state dict.
         expected_hash: of the whole model, where the run has told it.
         has_radius: whether attack.norm and attack.epsilon are somebody's choice.
-        notes: lines for the user.
+        notes: lines for the user about the run's own evaluation.
+        taken: lines for the user about what was done to the weights.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Subject:
     expected_hash: str | None = None
     has_radius: bool = True
     notes: tuple[str, ...] = ()
+    taken: tuple[str, ...] = ()
 
     @property
     def ball(self) -> tuple[str, float | None]:
@@ -81,16 +84,25 @@ def read_subject(
         return _read_run(path, overrides, trusted)
     if not path.exists():
         raise UserError(f"there is no {path}: expected a run's folder, or a file of weights (.pt)")
-    if path.name.startswith("checkpoint-"):
+    if is_checkpoint(path):
         return _read_checkpoint(path, overrides, trusted)
     return _read_weights(path, overrides)
+
+
+def fitted(subject: Subject, model: nn.Module) -> Subject:
+    """The subject, its weights by the names of its model where only a prefix tells them apart."""
+    weights, left_out = renamed(subject.weights, model)
+    if not left_out:
+        return subject
+    line = f"{subject.path}: names of weights taken without {left_out!r}"
+    return replace(subject, weights=weights, taken=(*subject.taken, line))
 
 
 def load_into(model: nn.Module, subject: Subject) -> str:
     """Put a subject's weights into its model; returns the model's hash.
 
     Raises:
-        UserError: they do not fit, or are not those that the run has told of.
+        UserError: they do not fit, are no numbers, or are not those that the run has told of.
     """
     try:
         model.load_state_dict(subject.weights)
@@ -98,11 +110,16 @@ def load_into(model: nn.Module, subject: Subject) -> str:
             for name, kept in subject.unsaved_buffers.items():
                 model.get_buffer(name).copy_(kept)
     except (RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        reason = misfit_text(subject.weights, model)
         raise UserError(
             f"{subject.path} does not fit model {subject.config.model.name!r} for data set "
             f"{subject.config.data.name!r}: {reason}: set model.* and data.* as in training"
         ) from error
+    if unusable := unusable_text(model):
+        raise UserError(
+            f"{subject.path} holds values that are no numbers, first in {unusable}: its training "
+            "has failed, or the file is damaged: there is nothing to evaluate"
+        )
     found = fingerprint(model)
     if subject.expected_hash not in (None, found):
         raise UserError(
@@ -180,22 +197,25 @@ def _read_weights(path: Path, overrides: Sequence[str]) -> Subject:
     if missing:
         wanted = " and ".join(f"{key}=..." for key in missing)
         raise UserError(f"{path} is a plain file of weights: add {wanted}")
+    config = override_config({}, overrides)
+    weights, place = unwrapped(read_weights_file(path))
+    if weights is None:
+        raise UserError(
+            f"{path} holds no state dict: expected names and tensors, as torch.save of "
+            f"model.state_dict() keeps them, at its top or in one of {', '.join(PLACES)}"
+        )
     return Subject(
         path=path,
-        config=override_config({}, overrides),
-        weights=_load_weights(path),
+        config=config,
+        weights=weights,
         has_radius="attack.epsilon" in given,
+        taken=(f"{path}: weights taken from its {place}",) if place else (),
     )
 
 
 def _load_weights(path: Path) -> dict[str, Any]:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged, or no file of weights: {reason}") from None
+    """The state dict of a finished run."""
+    weights = read_weights_file(path)
     if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
         raise UserError(
             f"{path} holds {type(weights).__name__}, expected a state dict of names and tensors"

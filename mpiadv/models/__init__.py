@@ -1,13 +1,17 @@
 """Which classifier a configuration names, built from a seed. Knows no data set and no training."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from mpiadv.config import ModelConfig
 from mpiadv.errors import UserError, user_code
-from mpiadv.models.check import check_model
+from mpiadv.models.check import check_model, outputs_of_zeros
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.mnist import mnist
@@ -34,20 +38,36 @@ def build_model(
     """The classifier of a configuration, float32, on the CPU; the same bits for the same seed.
 
     It takes images: float32 [N, C, H, W] in [0, 1] and returns logits: [N, num_classes]. The
-    global random generators are left as they were.
+    global random generators, numpy's and Python's too, are left as they were.
 
     Raises:
         UserError: no such model, arguments that it refuses, or images that it cannot take.
     """
     builder = _find_builder(config.name)
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would reseed the generators of all GPUs too, and nothing restores those.
-        torch.default_generator.manual_seed(seed)
+    with _seeded(seed):
         model = _build(builder, config, num_classes, image_shape)
-    model = model.to(device="cpu", dtype=torch.float32)
+        if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+            # Sizes that are told by the first batch: its values do not matter.
+            outputs_of_zeros(model, image_shape, num_images=2)
+    model.to(device="cpu", dtype=torch.float32)
     if config.mean is None or config.std is None:
         return model
     return normalized(model, mean=config.mean, std=config.std, num_channels=image_shape[0])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would reseed the generators of all GPUs too, and nothing restores those.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
 
 
 def _find_builder(name: str) -> Builder:

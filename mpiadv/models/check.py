@@ -6,48 +6,64 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mpiadv.errors import UserError, origin_of
+from mpiadv.errors import UserError, user_code
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
 
+ImageShape = tuple[int, int, int]
 
-def check_model(model: nn.Module, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Run two black images through the model in evaluation mode; nothing in it changes.
+
+def check_model(model: nn.Module, image_shape: ImageShape, num_classes: int) -> None:
+    """Run two black images through the model in evaluation mode, then one; nothing in it changes.
 
     Raises:
         UserError: the model has no parameters, raises, or returns anything but logits
-            [2, num_classes].
+            [N, num_classes].
     """
-    name = _name_of(model)
-    given = f"given 2 images of {shape_text(image_shape)}"
-    logits = _logits_of_zeros(model, image_shape, f"model {name}, {given}, fails")
-    if not isinstance(logits, Tensor):
-        raise UserError(
-            f"model {name}, {given}, returns {type(logits).__name__}, expected one tensor of "
-            f"logits [2, {num_classes}]"
-        )
-    if tuple(logits.shape) != (2, num_classes):
-        raise UserError(
-            f"model {name}, {given}, returns a tensor of shape {list(logits.shape)}, expected "
-            f"logits [2, {num_classes}]: one row per image, one column per class of the data set"
-        )
+    for num_images in (2, 1):
+        given = f"model {name_of(model)}, given {images_text(num_images, image_shape)}"
+        with torch.random.fork_rng(devices=[]):
+            logits = outputs_of_zeros(model, image_shape, num_images=num_images)
+        require_logits(logits, given, num_images, num_classes)
     if next(model.parameters(), None) is None:
-        raise UserError(f"model {name} has no parameters: there is nothing to train")
+        raise UserError(f"model {name_of(model)} has no parameters: there is nothing to train")
 
 
-def _logits_of_zeros(model: nn.Module, image_shape: tuple[int, int, int], fails: str) -> object:
+def outputs_of_zeros(model: nn.Module, image_shape: ImageShape, *, num_images: int) -> object:
+    """What the model makes of black images in evaluation mode.
+
+    Raises:
+        UserError: it raises.
+    """
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    zeros = torch.zeros(2, *image_shape, device=device)
+    zeros = torch.zeros(num_images, *image_shape, device=device)
+    place = f"model {name_of(model)}, given {images_text(num_images, image_shape)}, fails"
     try:
-        with torch.random.fork_rng(devices=[]), _evaluation_mode(model), torch.no_grad():
+        with user_code(place), evaluation_mode(model), torch.no_grad():
             return model(zeros)
-    except Exception as error:
-        raise UserError(f"{fails}: {origin_of(error)}; {_expectation(model)}") from error
+    except UserError as error:
+        raise UserError(f"{error}; {_expectation(model)}") from error.__cause__
+
+
+def require_logits(outputs: object, given: str, num_images: int, num_classes: int) -> None:
+    """Refuse what is no tensor of logits [num_images, num_classes]; `given` begins the line."""
+    shape = f"[{num_images}, {num_classes}]"
+    if not isinstance(outputs, Tensor):
+        raise UserError(
+            f"{given}, returns {type(outputs).__name__}, expected one tensor of logits {shape}: "
+            "return them alone, in training too"
+        )
+    if tuple(outputs.shape) != (num_images, num_classes):
+        raise UserError(
+            f"{given}, returns a tensor of shape {list(outputs.shape)}, expected logits {shape}: "
+            "one row per image, one column per class of the data set"
+        )
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; each of its layers as it was afterwards."""
     # Layer by layer: a user's model may keep some layers in evaluation mode for good.
     modes = [(layer, layer.training) for layer in model.modules()]
     model.eval()
@@ -58,10 +74,16 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             layer.training = training
 
 
-def _name_of(model: nn.Module) -> str:
+def name_of(model: nn.Module) -> str:
+    """The name of the user's own class, be it normalised or not."""
     if isinstance(model, nn.Sequential) and len(model) and isinstance(model[0], Normalize):
-        return _name_of(model[1])
+        return name_of(model[1])
     return type(model).__name__
+
+
+def images_text(num_images: int, image_shape: ImageShape) -> str:
+    """`2 images of 1x28x28`."""
+    return f"{num_images} image{'s' if num_images > 1 else ''} of {shape_text(image_shape)}"
 
 
 def _expectation(model: nn.Module) -> str:

@@ -84,7 +84,8 @@ class Networks:
             seed=config.seed,
         )
         found = load_into(model, subject)
-        return Network(name=name, config=config, model=model.to(device.torch), hash=found)
+        model.to(device.torch)
+        return Network(name=name, config=config, model=model, hash=found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
