@@ -18,7 +18,7 @@ from mpiadv.whole_files import write_text
 LOG_NAME = "log.h5"
 CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"
-_LOCK_NAME = "lock"
+LOCK_NAME = "lock"
 _TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, "model.pt", _DONE_NAME)
 _NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
@@ -90,7 +90,7 @@ class RunFolder:
         Raises:
             OSError: it was deleted, replaced, or cannot be read.
         """
-        if (self.path / _LOCK_NAME).read_text(encoding="utf-8", errors="replace") != _signature():
+        if (self.path / LOCK_NAME).read_text(encoding="utf-8", errors="replace") != _signature():
             raise FileNotFoundError(errno.ENOENT, "the run's folder was replaced", str(self.path))
 
     def close(self) -> None:
@@ -136,7 +136,7 @@ def state_of(folder: Path) -> RunState:
     if (folder / _DONE_NAME).exists():
         return RunState.FINISHED
     try:
-        signature = (folder / _LOCK_NAME).read_text(encoding="utf-8", errors="replace")
+        signature = (folder / LOCK_NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return RunState.UNKNOWN
     signed = re.match(r"process (\d+) on host (\S+)", signature)
@@ -173,7 +173,7 @@ def _make(folder: Path) -> None:
 
 def _lock(folder: Path) -> int:
     """Take the lock and sign it; the open file that holds it."""
-    path = folder / _LOCK_NAME
+    path = folder / LOCK_NAME
     try:
         # Creating the file is the test: root passes every permission check, even on a read-only
         # file system.

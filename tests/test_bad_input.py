@@ -397,7 +397,7 @@ def test_finished_run_tells_its_result_again_and_changed_code_cannot_resume_it(
     if _is_trainer():
         line = "mpiadv: error: the model is not the one that */checkpoint-000000020.pt was trained "
         assert fnmatchcase(
-            capsys.readouterr().err, f"{line}with (size mismatch for *): set its *\n"
+            capsys.readouterr().err, f"{line}with (its '1.weight' is *): set its *\n"
         )
 
 
@@ -509,7 +509,7 @@ def test_bad_input_that_one_attacker_alone_sees_is_one_line_and_code_2(tmp_path:
     assert completed.stderr.startswith("mpiadv: error: model 'bad_parts:raises_on_rank_1' cannot ")
     assert "ValueError: no weights in the cupboard of rank 1 (at bad_parts.py:" in completed.stderr
     assert completed.stderr.count("\n") == 1
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    assert not (tmp_path / "run").exists()
 
 
 _CHECKPOINTED = {"training__num_steps": 20, "checkpoint__every_steps": 10}

@@ -220,8 +220,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "other_model": (
         _on(RUN, "model.name=bad_parts:wide"),
-        "*/run does not fit model 'bad_parts:wide' for data set 'bad_parts:images': size mismatch "
-        "*: set model.* and data.* as in training",
+        "*/run does not fit model 'bad_parts:wide' for data set 'bad_parts:images': its "
+        "'1.weight' is [[]8, 16], the model's [[]9, 16]: set model.* and data.* as in training",
     ),
     "images_that_the_model_cannot_take": (
         _on(RUN, "data.arguments.shape=[1,5,5]"),

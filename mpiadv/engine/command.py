@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import parser
 from mpiadv.config import Config, dump_config, load_config, parse_config
-from mpiadv.engine.lead import Desk, Lead, open_desk
+from mpiadv.engine.lead import Desk, Lead, give_up, open_desk
 from mpiadv.engine.session import (
     AgreedError,
     Setup,
@@ -49,7 +49,7 @@ def _closed_if_refused(desk: Desk | None) -> Iterator[None]:
         yield
     except AgreedError:
         if desk is not None:
-            desk.folder.close()
+            give_up(desk)
         raise
 
 

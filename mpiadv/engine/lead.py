@@ -4,9 +4,10 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -44,7 +45,7 @@ from mpiadv.evaluation.in_run import attack_details, short_name, step_warnings
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
 from mpiadv.optimizers import make_optimizer, make_schedule
-from mpiadv.run_folder import RunFolder
+from mpiadv.run_folder import LOCK_NAME, RunFolder
 from mpiadv.runlog import RunLog
 
 PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
@@ -52,10 +53,14 @@ PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """The trainer's folder, open, and the checkpoint to go on from."""
+    """The trainer's folder, open, and the checkpoint to go on from.
+
+    `is_new` tells whether the folder was made by this start.
+    """
 
     folder: RunFolder
     checkpoint: Checkpoint | None
+    is_new: bool = False
 
     @property
     def first_step(self) -> int:
@@ -69,6 +74,7 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
     Raises:
         UserError: the folder cannot be used, or its checkpoint is damaged or of another run.
     """
+    is_new = not Path(config.output).exists()
     folder = RunFolder.open(config.output, resume=resume)
     try:
         checkpoint = load_newest(folder.checkpoints) if resume else None
@@ -79,7 +85,17 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
     except UserError:
         folder.close()
         raise
-    return Desk(folder=folder, checkpoint=checkpoint)
+    return Desk(folder=folder, checkpoint=checkpoint, is_new=is_new)
+
+
+def give_up(desk: Desk) -> None:
+    """Close the folder of a run that cannot begin, and leave none where there was none."""
+    folder = desk.folder.path
+    desk.folder.close()
+    with suppress(OSError):
+        if desk.is_new and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+            (folder / LOCK_NAME).unlink()
+            folder.rmdir()
 
 
 class Lead:

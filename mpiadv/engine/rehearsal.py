@@ -86,8 +86,9 @@ class Rehearsal:
         _require_trainable(model)
         few = self.sample(min(FEW, self.batch_size))
         with streams_kept(few.images.device):
+            notes = _built_alike(model, other)
             check_model(model, few.image_shape, few.num_classes)
-            notes = [*_built_alike(model, other), *_judged(model, few), *self._used(model)]
+            notes += [*_judged(model, few), *_random(model, few), *self._used(model)]
             before = plain_state(model)
             self._used(model)
             return [*notes, *_hidden(model, other, before, few)]
@@ -361,8 +362,8 @@ def _hidden(
     flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=given.images.device)
     state.pack(flat)
     FlatState(other).unpack(flat)
-    ours, theirs = (_in_evaluation(each, given) for each in (model, other))
-    if _same(ours, theirs):
+    ours, again, theirs = (_in_evaluation(each, given) for each in (model, model, other))
+    if _same(ours, theirs) or not _same(ours, again):
         return []
     return [
         f"model {name}: after a training step a copy with the same parameters and buffers gives "
