@@ -9,7 +9,7 @@ import torch
 
 from mpiadv.errors import UserError
 
-_OBJECTS = re.compile(r"Unsupported (global|class|operand)|TorchScript", re.IGNORECASE)
+_OBJECTS = re.compile(r"Unsupported (global|class)|TorchScript", re.IGNORECASE)
 """How torch refuses to unpickle what is neither a tensor nor a plain value."""
 
 
