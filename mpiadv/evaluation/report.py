@@ -60,6 +60,7 @@ def _attack(findings: Findings, number: int) -> dict[str, Any]:
     attack, alone = findings.attacks[number], findings.this_alone(number)
     return {
         "title": attack.title,
+        "details": attack.details,
         **attack.settings,
         **({"step_size": attack.step_length} if attack.kind == "pgd" else {}),
         "source": attack.source,

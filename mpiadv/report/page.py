@@ -8,6 +8,7 @@ from typing import Any
 
 from mpiadv.report.comparison import compared_speed, compared_tests, compared_training
 from mpiadv.report.drawing import MARK, Picture, png, style
+from mpiadv.report.evaluations import HEADINGS, evaluations
 from mpiadv.report.reading import Log, text
 from mpiadv.report.seconds import crafting, trainer_time
 from mpiadv.report.snapshots import snapshots
@@ -105,7 +106,7 @@ def _log_section(log: Log, keep: KeepPicture, several: bool) -> list[str]:
     if lacking:
         told = ", ".join(lacking)
         parts.append(f"<p class='note'>The log holds nothing to draw of: {escape(told)}.</p>")
-    return [*parts, _events(log), _settings(log)]
+    return [*parts, *_evaluations(log), _events(log), _settings(log)]
 
 
 def _drawn(draws: Sequence[Callable[[Any], Picture | None]], what: Any) -> list[Picture | None]:
@@ -123,6 +124,16 @@ def illustration(label: str, picture: Picture, keep: KeepPicture) -> str:
         f"<figure><img alt='{escape(picture.title)}' src='data:image/png;base64,{data}'>\n"
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def _evaluations(log: Log) -> list[str]:
+    """What `mpiadv evaluate` found; nothing where it was not run."""
+    parts = []
+    for found in evaluations(log):
+        lines = "".join(f"<li>{escape(line)}</li>" for line in found.verdict)
+        shown = f"{table(HEADINGS, found.rows)}<ul>{lines}</ul>" if found.rows else ""
+        parts.append(f"<p>{escape(found.place)}: {escape(found.told)}</p>{shown}")
+    return ["<h3>Results of mpiadv evaluate</h3>", *parts] if parts else []
 
 
 def _events(log: Log) -> str:

@@ -1,0 +1,101 @@
+"""What `mpiadv evaluate` left in a run's folder, as tables. Knows no torch: it reads JSON alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpiadv.report.reading import Log
+from mpiadv.run_folder import LOG_NAME
+
+NAME = "evaluation.json"
+
+FORMAT = 2
+"""Of the files that are understood."""
+
+HEADINGS = (
+    "attack", "settings", "attacked", "broken", "this alone", "all so far", "95 % interval",
+)  # fmt: skip
+
+_MOST_FILES = 20
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What comes of a file that is damaged, or of something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One file of results.
+
+    Attributes:
+        place: below the run's folder.
+        told: what was evaluated, in a sentence; or why nothing is shown.
+        rows: cells under `HEADINGS`.
+        verdict: lines.
+    """
+
+    place: str
+    told: str
+    rows: Sequence[Sequence[str]] = ()
+    verdict: Sequence[str] = ()
+
+
+def evaluations(log: Log) -> list[Evaluation]:
+    """The results in a run's folder, and in the folders in it."""
+    folder = log.path.parent
+    if log.path.name != LOG_NAME:
+        return []
+    files = [folder / NAME, *sorted(folder.glob(f"*/{NAME}"))]
+    return [_read(path, log) for path in files if path.is_file()][:_MOST_FILES]
+
+
+def _read(path: Path, log: Log) -> Evaluation:
+    place = str(path.relative_to(log.path.parent))
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report["format"] != FORMAT:
+            told = f"of format {report['format']!r}, not {FORMAT}: run mpiadv evaluate again"
+            return Evaluation(place=place, told=told)
+        return Evaluation(
+            place=place, told=_told(report, log), rows=_rows(report), verdict=_verdict(report)
+        )
+    except _UNREADABLE:
+        return Evaluation(place=place, told="cannot be read as results of mpiadv evaluate")
+
+
+def _told(report: Mapping[str, Any], log: Log) -> str:
+    found, settings = str(report["settings"]["model_hash"]), report["settings"]
+    other = log.hash and found != log.hash
+    return (
+        f"{report['num_samples']} test images of {settings['data']['name']}, "
+        f"{settings['precision']}, network {found[:12]}"
+        + (", which is not the run's final one" if other else "")
+    )
+
+
+def _rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    natural = report["natural"]
+    rows = [("natural", "", "", "", *_cells(natural, natural))]
+    for attack in report["attacks"]:
+        counts = str(int(attack["attacked"])), str(int(attack["broken"]))
+        cells = _cells(attack["this_alone"], attack["all_so_far"])
+        rows.append((str(attack["title"]), str(attack["details"]), *counts, *cells))
+    return [*rows, ("worst case", "all attacks", "", "", *_cells(None, report["worst_case"]))]
+
+
+def _cells(alone: Mapping[str, Any] | None, so_far: Mapping[str, Any]) -> tuple[str, str, str]:
+    low, high = so_far["interval"]
+    known = "" if alone is None else f"{alone['accuracy']:.2f} %"
+    return known, f"{so_far['accuracy']:.2f} %", f"{low:.2f} to {high:.2f}"
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    signs, warnings = report["signs_of_gradient_masking"], report["warnings"]
+    lines = [
+        *map(str, report["notes"]),
+        *(f"warning: {text}" for text in warnings),
+        *(f"warning: sign of gradient masking: {text}" for text in signs or ()),
+    ]
+    if signs is None:
+        return [*lines, "gradient masking was not looked for"]
+    return lines if signs or warnings else [*lines, "no sign of gradient masking"]
