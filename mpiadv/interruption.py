@@ -78,7 +78,8 @@ class SignalRelay:
         self._pass_on(signal.SIGUSR1 if asks or number == signal.SIGHUP else number)
         if is_first:
             with suppress(OSError):
-                os.write(2, _HEARD)  # the stream itself may be in the midst of a line
+                # The stream itself may be in the midst of a line, and a bar in a terminal is.
+                os.write(2, b"\n" * os.isatty(2) + _HEARD)
 
 
 @contextmanager

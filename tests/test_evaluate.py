@@ -272,9 +272,11 @@ def test_bad_input_is_one_line_and_code_2_on_every_rank_and_nothing_is_written(
 
 
 def test_progress_is_a_line_now_and_then_where_nobody_watches() -> None:
-    stream, times = StringIO(), iter([0.0, 1.0, 11.0, 11.0, 12.0])
+    stream, now = StringIO(), [0.0]
     place = Progress(batch=1, num_batches=4, title="pgd-2", number=2, num_standing=30)
-    with Follower(Console(file=stream), num_ranks=2, clock=lambda: next(times)) as follow:
-        for _ in range(3):
+    with Follower(Console(file=stream), num_ranks=2, clock=lambda: now[0]) as follow:
+        for seconds in (1.0, 11.0, 12.0):
+            now[0] = seconds
             follow(place)
-    assert stream.getvalue() == ("batch 2/4 of rank 0 of 2: pgd-2, try 3, 30 images standing\n")
+    line = "batch 2/4  left 0:33  pgd-2, try 3  30 images standing  rank 0 of 2\n"
+    assert stream.getvalue() == line

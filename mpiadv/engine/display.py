@@ -8,8 +8,8 @@ from math import isnan
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from mpiadv.engine.progress_line import ProgressLine, Words
 from mpiadv.engine.records import StepRecord
 
 PLAIN_SECONDS = 10.0
@@ -58,7 +58,10 @@ class Display:
         self._loss, self._accuracy, self._natural = Average(), Average(), Average(0.1)
         self._step_seconds, self._wait_seconds = Average(), Average()
         self._console = console_for(stream or sys.stdout)
-        self._bar = self._new_bar() if self._console.is_terminal else None
+        self._bar = ProgressLine(self._console) if self._console.is_terminal else None
+        if self._bar is not None:
+            begun = Words(always=(f"{first_step}/{num_steps}", "left -"))
+            self._bar.show(first_step, num_steps, begun)
 
     def step(self, record: StepRecord) -> None:
         """Take in a training step."""
@@ -71,11 +74,12 @@ class Display:
         if self._bar is not None:
             if now - self._said > 0.2 or record.step + 1 == self._num_steps:
                 self._said = now
-                text, task = self._text(record), self._bar.task_ids[0]
-                self._bar.update(task, completed=record.step + 1, text=text, refresh=True)
+                self._bar.show(record.step + 1, self._num_steps, self._words(record))
         elif now - self._said > PLAIN_SECONDS or record.step == self._first_step:
             self._said = now
-            self.say(f"step {record.step + 1}/{self._num_steps}  {self._text(record)}")
+            words = self._words(record)
+            place, left = words.always
+            self.say("  ".join([f"step {place}", *words.more, left]))
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -86,27 +90,19 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def _new_bar(self) -> Progress:
-        bar = Progress(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=self._console,
-            auto_refresh=False,
-        )
-        bar.add_task("", total=self._num_steps, completed=self._first_step, text="")
-        bar.start()
-        return bar
-
-    def _text(self, record: StepRecord) -> str:
-        ticket, origin = record.ticket, record.origin
-        staleness = f"{ticket - origin.first_version} to {ticket - origin.last_version}"
+    def _words(self, record: StepRecord) -> Words:
+        done, ticket, origin = record.step + 1, record.ticket, record.origin
         waiting = self._wait_seconds.value / max(self._step_seconds.value, 1e-9)
-        return (
-            f"{self._rate():.1f} steps/s  loss {self._loss.value:.3f}  "
-            f"natural {percent(self._natural.value)}  "
-            f"adversarial {percent(self._accuracy.value)}  staleness {staleness}  "
-            f"trainer waits {percent(waiting)}  left {self._left(record.step + 1)}"
+        rate = f"{self._rate():.1f} steps/s"
+        loss = f"loss {self._loss.value:.3f}"
+        natural = f"natural {percent(self._natural.value)}"
+        adversarial = f"adversarial {percent(self._accuracy.value)}"
+        ages = f"staleness {ticket - origin.first_version} to {ticket - origin.last_version}"
+        waits = f"trainer waits {percent(waiting)}"
+        return Words(
+            always=(f"{done}/{self._num_steps}", f"left {self._left(done)}"),
+            more=(rate, loss, natural, adversarial, ages, waits),
+            worth=(loss, adversarial, rate, natural, ages, waits),
         )
 
     def _rate(self) -> float:
@@ -114,10 +110,7 @@ class Display:
 
     def _left(self, done: int) -> str:
         elapsed = self._clock() - self._began
-        seconds = elapsed / max(1, done - self._first_step) * (self._num_steps - done)
-        minutes, seconds = divmod(int(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return clock_text(elapsed / max(1, done - self._first_step) * (self._num_steps - done))
 
 
 def console_for(stream: TextIO) -> Console:
@@ -132,6 +125,15 @@ def console_for(stream: TextIO) -> Console:
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         return Console(file=stream, force_terminal=False)
     return Console(file=stream)
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as minutes, and hours and days where there are any: 4:05, 1:04:05, 2 d 1:04:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
+    return f"{days} d {clock}" if days else clock
 
 
 def percent(fraction: float) -> str:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
+from mpiadv.engine.display import clock_text
+from mpiadv.engine.progress_line import ProgressLine, Words
 from mpiadv.evaluation.survivors import Progress as Place
 
 PLAIN_SECONDS = 10.0
@@ -19,19 +20,14 @@ class Follower:
         self, console: Console, *, num_ranks: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._console = console
-        self._among = f" of rank 0 of {num_ranks}" if num_ranks > 1 else ""
+        self._among = (f"rank 0 of {num_ranks}",) if num_ranks > 1 else ()
         self._clock = clock
-        self._said = clock()
-        self._bar = (
-            Progress(BarColumn(bar_width=20), TextColumn("{task.fields[text]}"), console=console)
-            if console.is_terminal
-            else None
-        )
+        self._began = self._said = clock()
+        self._bar: ProgressLine | None = None
 
     def __enter__(self) -> "Follower":
-        if self._bar is not None:
-            self._bar.add_task("", total=None, text="")
-            self._bar.start()
+        if self._console.is_terminal:
+            self._bar = ProgressLine(self._console, by_itself=True)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,17 +37,26 @@ class Follower:
     def __call__(self, place: Place) -> None:
         """Take in where the rank is."""
         if self._bar is not None:
-            self._bar.update(
-                self._bar.task_ids[0], total=place.num_batches, completed=place.batch,
-                text=self._text(place),
-            )  # fmt: skip
+            self._bar.show(place.batch, place.num_batches, self._words(place))
         elif self._clock() - self._said > PLAIN_SECONDS:
             self._said = self._clock()
-            self._console.print(self._text(place), highlight=False, markup=False, soft_wrap=True)
+            words = self._words(place)
+            line = "  ".join([*words.always, *words.more])
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def _text(self, place: Place) -> str:
-        restart = f", try {place.number + 1}" if place.number else ""
-        return (
-            f"batch {place.batch + 1}/{place.num_batches}{self._among}: {place.title}{restart}, "
-            f"{place.num_standing} images standing"
+    def _words(self, place: Place) -> Words:
+        attack = f"{place.title}{f', try {place.number + 1}' if place.number else ''}"
+        standing = f"{place.num_standing} images standing"
+        batch = f"batch {place.batch + 1}/{place.num_batches}"
+        return Words(
+            always=(batch, f"left {self._left(place)}"),
+            more=(attack, standing, *self._among),
+            worth=(attack, standing, *self._among),
         )
+
+    def _left(self, place: Place) -> str:
+        """Time for the batches that are not done; a dash while none is."""
+        if place.batch == 0:
+            return "-"
+        elapsed = self._clock() - self._began
+        return clock_text(elapsed / place.batch * (place.num_batches - place.batch))
