@@ -485,6 +485,7 @@ def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
         "unreadable": f"image {picture} could not be read for 0 s (Input/output error)",
     }[fault]
     saved = "checkpoint of step *[1-9]* saved, go on with --resume"
+    saved += " data.allow_changes=true" * (fault == "damaged")
     said = capsys.readouterr().err
     assert fnmatchcase(said, f"mpiadv: error: {told}: {saved}\n" if _is_trainer() else "")
     monkeypatch.undo()

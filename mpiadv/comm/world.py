@@ -108,12 +108,13 @@ class World:
         return texts
 
     def collect(self, values: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64] | None]:
-        """The values of all ranks in rank order, on rank 0; None for one that is lost.
+        """The values of all ranks in rank order, on rank 0; None for one that is lost or gave none.
 
         The other ranks get an empty list.
         """
         parts = self.gather_bytes(np.frombuffer(values.tobytes(), np.uint8))
-        return [None if p is None else p.view(np.float64).reshape(values.shape) for p in parts]
+        there = [None if part is None or not part.size else part for part in parts]
+        return [None if p is None else p.view(np.float64).reshape(values.shape) for p in there]
 
     def gather_bytes(self, data: Bytes) -> list[Bytes | None]:
         """The bytes of all ranks in rank order, on rank 0; None for one that is lost.

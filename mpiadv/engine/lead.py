@@ -172,7 +172,9 @@ class Lead:
         self._display.close()
         if self._fault:
             saved = f"checkpoint of step {step} saved" if step else "nothing was trained"
-            tell_error(f"{self._fault}: {saved}, go on with --resume")
+            # What is put right has another fingerprint.
+            changed = " data.allow_changes=true" if reason is Stop.REFUSED else ""
+            tell_error(f"{self._fault}: {saved}, go on with --resume{changed}")
         elif reason is Stop.INTERRUPTED:
             self._display.say(f"interrupted at step {step}, checkpoint saved: go on with --resume")
         return reason
@@ -201,7 +203,7 @@ class Lead:
             saved = self._try_to_save_model()
         self._display.say("evaluating ...")
         began = time.perf_counter()
-        counts = evaluate()
+        counts = self._evaluate_or_save(evaluate)
         seconds = time.perf_counter() - began
         self._safekeeping.settle(num_steps)
         self._recorder.log_evaluation(num_steps, counts, seconds)
@@ -211,6 +213,17 @@ class Lead:
             self._leave(report, before_done, model_is_saved=saved)
         finally:
             self._display.say(report)
+
+    def _evaluate_or_save(self, evaluate: Callable[[], Counts]) -> Counts:
+        """The final evaluation; test images at fault cost no training."""
+        try:
+            return evaluate()
+        except (UserError, UnreadableError) as error:
+            num_steps = self._setup.config.training.num_steps
+            self._recorder.save_last(num_steps)
+            self._safekeeping.settle(num_steps)
+            saved = "all steps are trained and saved, go on with --resume"
+            raise type(error)(f"{error}: {saved}") from error
 
     def _try_to_save_model(self) -> bool:
         try:

@@ -213,12 +213,22 @@ def take_exactly(setup: Setup, model: nn.Module) -> None:
 def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
     """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
 
-    Rank 0 does the share of a rank that is lost as well. The others get their own counts.
+    Rank 0 does the share of a rank that is lost, or cannot read its images, as well: it meets the
+    same fault, or does not. The others get their own counts.
+
+    Raises:
+        UserError: images are not what they should be, on rank 0.
+        UnreadableError: images could not be read for a while, on rank 0.
     """
     take_exactly(setup, model)
     world = setup.world
-    with world.at_work():
-        mine = _evaluate_share(setup, model, world.rank)
+    try:
+        with world.at_work():
+            mine = _evaluate_share(setup, model, world.rank)
+    except (UserError, UnreadableError):
+        if world.is_trainer:
+            raise
+        mine = Counts(rows=np.zeros(0))
     if not world.is_trainer:
         world.collect(mine.rows)
         return mine

@@ -18,7 +18,7 @@ from mpiadv.attacks import Attack, make_attack
 from mpiadv.config import AttackConfig, Config
 from mpiadv.data import DataSet, load_data
 from mpiadv.engine.device import choose_device, choose_threads, make_deterministic
-from mpiadv.errors import UserError
+from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts, evaluate_transfer
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.lifeline import end_with_the_starter
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = score(scoring, networks)
             add_scores(Path(request["scores"]), rows)
             print(_told(rows), flush=True)
-    except UserError as error:
+    except (UserError, UnreadableError) as error:
         print(f"mpiadv: error: {error}", file=sys.stderr)
         return 2
     return 0

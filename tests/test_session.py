@@ -1,0 +1,75 @@
+"""What ranks do together before and after training, each with a stand-in for the others."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from mpiadv.engine import session
+from mpiadv.engine.session import Setup, evaluate_together
+from mpiadv.errors import UnreadableError, UserError
+from mpiadv.evaluation import Counts
+
+SIZE = 3
+
+
+def rows_of(rank: int) -> Counts:
+    """The rows of a rank's share of six batches."""
+    rows = np.zeros((6, 5))
+    rows[rank::SIZE] = 1 + rank
+    return Counts(rows=rows)
+
+
+class Others:
+    """The world of one rank, where each other rank gave `told`, or its usual share."""
+
+    def __init__(self, rank: int, told: dict[int, Any]) -> None:
+        self.rank, self.size, self.is_trainer = rank, SIZE, rank == 0
+        self.at_work = nullcontext
+        self.given: list[Any] = []
+        self._told = told
+
+    def collect(self, values: Any) -> list[Any]:
+        self.given.append(values)
+        if not self.is_trainer:
+            return []
+        return [values, *(self._told.get(rank, rows_of(rank).rows) for rank in range(1, SIZE))]
+
+
+def setup_of(world: Others) -> Setup:
+    plan = SimpleNamespace(wire_dtype="float32")
+    return SimpleNamespace(world=world, plan=plan)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("error", [UserError("damaged"), UnreadableError("not read")], ids=repr)
+def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_rank_0_can(setup: Setup, model: nn.Module, rank: int) -> Counts:
+        if setup.world.rank != 0:
+            raise error
+        return rows_of(rank)
+
+    monkeypatch.setattr(session, "_evaluate_share", only_rank_0_can)
+    attacker = Others(2, {})
+    evaluate_together(setup_of(attacker), nn.Identity())
+    assert [values.size for values in attacker.given] == [0]
+    counts = evaluate_together(setup_of(Others(0, {2: None})), nn.Identity())
+    assert counts.rows[:, 0].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_images_that_rank_0_cannot_read_either_are_an_error(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_can(setup: Setup, model: nn.Module, of: int) -> Counts:
+        if of == rank:
+            raise UnreadableError("not read")
+        return rows_of(of)
+
+    monkeypatch.setattr(session, "_evaluate_share", nobody_can)
+    with pytest.raises(UnreadableError):
+        evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity())
