@@ -1,9 +1,12 @@
 """Kills attackers of fault-tolerant runs at random instants, and checks that nothing else is lost.
 
     python tests/kill_attackers.py --kills 100
+    python tests/kill_attackers.py --kills 200 --model preact_resnet18 --ranks 6
 
 Every run loses one attacker, two at once, two shortly after each other so that the second dies
-while the first loss is dealt with, or all of them; while they start, train or evaluate. In three
+while the first loss is dealt with, or all of them; while they start, train or evaluate. With
+`--model preact_resnet18` it loses all in training, each at a moment of its own: batches of 512
+images of 3 x 32 x 32, six megabytes each, are then often on their way, and versions of 45. In three
 runs of ten versions travel as messages, in the others they are read in shared memory. Every run
 has to end, with the bits of a run that nothing disturbed, and leave no process behind. A rank that
 dies while MPI itself starts takes the job with it; then the run begins anew, and that is counted.
@@ -12,6 +15,7 @@ dies while MPI itself starts takes the job with it; then the run begins anew, an
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -28,23 +32,55 @@ from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_in_session, pids_of
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
+from mpiadv.runlog import read_table
 
 NUM_STEPS = 300
 DEADLINE_SECONDS = 240.0
 """For one start of a run; one that takes longer hangs."""
 
-SETTINGS = {
-    "model__name": "bad_parts:slow",
-    "model__arguments": "{milliseconds: 5}",
-    "training__num_steps": NUM_STEPS,
-    "checkpoint__every_steps": 50,
-    "evaluation__num_steps": 20,
-}
-
 WAYS = {"one": 0.4, "two at once": 0.2, "two in a row": 0.3, "all": 0.1}
 """How often a run loses its attackers in which way."""
 
 PHASES = {"start": 0.15, "training": 0.7, "evaluation": 0.15}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is trained while attackers are killed, and how."""
+
+    settings: Mapping[str, object]
+    ways: Mapping[str, float] = field(default_factory=lambda: WAYS)
+    phases: Mapping[str, float] = field(default_factory=lambda: PHASES)
+    training_seconds: float = 6.0
+    """After the log's beginning, in which kills in training happen."""
+
+
+TARGETS = {
+    "small": Target(
+        settings={
+            "model__name": "bad_parts:slow",
+            "model__arguments": "{milliseconds: 5}",
+            "training__num_steps": NUM_STEPS,
+            "checkpoint__every_steps": 50,
+            "evaluation__num_steps": 20,
+        }
+    ),
+    "preact_resnet18": Target(
+        settings={
+            "model__name": "bad_parts:pooled_resnet",
+            "data__arguments": "{num_samples: 1024, shape: [3, 32, 32]}",
+            "data__batch_size": 512,
+            "attack__num_steps": 1,
+            "training__num_steps": 30,
+            "checkpoint__every_steps": 0,
+            "evaluation__num_steps": 1,
+            "evaluation__final_samples": 10,
+        },
+        ways={"each by itself": 1.0},
+        phases={"training": 1.0},
+        training_seconds=6.0,
+    ),
+}
 
 
 @dataclass(kw_only=True)
@@ -60,6 +96,8 @@ class Losses:
     num_missed: int = 0
     num_begun_anew: int = 0
     num_by_messages: int = 0
+    num_doubted: int = 0
+    """Those of which something arrived that they had not sent."""
     longest_pauses: list[float] = field(default_factory=list)
 
     @property
@@ -67,39 +105,51 @@ class Losses:
         return sum(self.ways.values())
 
 
-def kill_attackers(*, num_kills: int, ranks: int, seed: int, folder: Path) -> Losses:
+def kill_attackers(
+    *, num_kills: int, ranks: int, seed: int, folder: Path, model: str = "small"
+) -> Losses:
     """Kill and compare; raises AssertionError where the promises are not kept."""
+    target = TARGETS[model]
     undisturbed = folder / "undisturbed"
     began = time.monotonic()
-    assert launch(words_of(undisturbed, **SETTINGS), ranks=1).returncode == 0
+    assert launch(words_of(undisturbed, **target.settings), ranks=1).returncode == 0
     chance, losses = random.Random(seed), Losses()
     usual = time.monotonic() - began
     while losses.num_kills < num_kills:
         run = folder / f"run-{losses.num_runs}"
-        code = _run_and_kill(run, ranks, chance, usual, losses)
+        code = _run_and_kill(run, ranks, target, chance, usual, losses)
         if code == 75:
             losses.num_begun_anew += 1
-            words = [*words_of(run, **SETTINGS), "--resume"]
+            words = [*words_of(run, **target.settings), "--resume"]
             assert launch(words, ranks=ranks, timeout=DEADLINE_SECONDS).returncode == 0
         else:
             assert code == 0, f"{run} ended with code {code}"
             pauses = np.diff(train_rows(run)["wall_clock"])
             losses.longest_pauses.append(float(pauses.max()))
         assert hash_of(run) == hash_of(undisturbed), f"{run} ended with other bits"
+        losses.num_doubted += _num_doubted(run)
         losses.num_runs += 1
+        shutil.rmtree(run)
     return losses
 
 
+def _num_doubted(run: Path) -> int:
+    """Attackers of a run that were given up for what they sent, not for being silent or dead."""
+    events = read_table(run / "log.h5", "events")
+    told = [event["text"].decode() for event in events if event["kind"] == b"lost"]
+    return sum(" is given up" in text and "has not answered" not in text for text in told)
+
+
 def _run_and_kill(
-    run: Path, ranks: int, chance: random.Random, usual: float, losses: Losses
+    run: Path, ranks: int, target: Target, chance: random.Random, usual: float, losses: Losses
 ) -> int:
     """One run with its kills; returns the exit code."""
-    words = [*words_of(run, **SETTINGS), "--fault-tolerant"]
+    words = [*words_of(run, **target.settings), "--fault-tolerant"]
     by_messages = chance.random() < 0.3
     losses.num_by_messages += by_messages
     env = {"TMPDIR": str(run.parent), DISABLE_SHARING: str(int(by_messages))}
     with launched(words, ranks=ranks, env=env) as process:
-        killer = _Killer(process, ranks, chance, usual, losses)
+        killer = _Killer(process, ranks, target, chance, usual, losses)
         killer.start()
         completed = finished(process, timeout=DEADLINE_SECONDS)
         killer.join()
@@ -117,6 +167,7 @@ class _Killer(threading.Thread):
         self,
         process: subprocess.Popen[str],
         ranks: int,
+        target: Target,
         chance: random.Random,
         usual: float,
         losses: Losses,
@@ -125,19 +176,22 @@ class _Killer(threading.Thread):
         self._process = process
         self._chance = chance
         self._losses = losses
-        (self._way,) = chance.choices(list(WAYS), list(WAYS.values()))
-        (self._phase,) = chance.choices(list(PHASES), list(PHASES.values()))
+        self._target = target
+        (self._way,) = chance.choices(list(target.ways), list(target.ways.values()))
+        (self._phase,) = chance.choices(list(target.phases), list(target.phases.values()))
         self._usual = usual
         attackers = list(range(1, ranks))
-        self._victims = chance.sample(
-            attackers, {"one": 1, "all": len(attackers)}.get(self._way, 2)
-        )
+        everybody = dict.fromkeys(("all", "each by itself"), len(attackers))
+        self._victims = chance.sample(attackers, {"one": 1, **everybody}.get(self._way, 2))
+        self._gaps = {
+            "two in a row": 0.1,
+            "each by itself": 2 * target.training_seconds / len(attackers),
+        }
 
     def run(self) -> None:
         self._wait_for_phase()
         for victim in self._victims:
-            if self._way == "two in a row":
-                time.sleep(self._chance.uniform(0.0, 0.1))
+            time.sleep(self._chance.uniform(0.0, self._gaps.get(self._way, 0.0)))
             pid = self._ranks().get(victim)
             with suppress(ProcessLookupError):
                 if pid is None:
@@ -160,7 +214,8 @@ class _Killer(threading.Thread):
             time.sleep(0.02)
         model = log.with_name("model.pt")
         if self._phase == "training":
-            time.sleep(self._chance.uniform(0.0, 6.0))
+            if self._way != "each by itself":
+                time.sleep(self._chance.uniform(0.0, self._target.training_seconds))
             return
         while not model.exists() and self._process.poll() is None:
             time.sleep(0.005)
@@ -182,17 +237,23 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", choices=TARGETS, default="small")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mpiadv-kills-") as folder:
         losses = kill_attackers(
-            num_kills=given.kills, ranks=given.ranks, seed=given.seed, folder=Path(folder)
+            num_kills=given.kills,
+            ranks=given.ranks,
+            seed=given.seed,
+            folder=Path(folder),
+            model=given.model,
         )
     print(f"attackers killed: {losses.num_kills} in {losses.num_runs} runs of {given.ranks} ranks")
     print(f"  by way: {', '.join(f'{n} {way}' for way, n in losses.ways.items())}")
     print(f"  by phase: {', '.join(f'{n} in {phase}' for phase, n in losses.phases.items())}")
     print(f"  runs with versions as messages: {losses.num_by_messages}")
     print(f"  came too late, the run was over: {losses.num_missed}")
+    print(f"  whose last message had not arrived, though Open MPI said so: {losses.num_doubted}")
     print(f"runs begun anew, since MPI was just starting: {losses.num_begun_anew}")
     pauses = losses.longest_pauses
     print(
