@@ -63,6 +63,8 @@ class Exchange:
         self._roster = roster
         self._requests = Requests(watchdog)
         self._lost_meanwhile: set[int] = set()
+        self._failed: Exception | None = None
+        """What went wrong beside the work."""
         self._not_heard: set[int] = set()
         """Who has not taken the last word that this rank is alive."""
 
@@ -101,11 +103,16 @@ class Exchange:
         finally:
             is_over.set()
             thread.join()
+        if self._failed is not None:
+            raise self._failed
 
     def _beat(self, is_over: threading.Event) -> None:
-        while not is_over.wait(self.deadline_seconds / BEATS_PER_DEADLINE):
-            self._say_alive()
-            self._lost_meanwhile |= self._requests.poll()
+        try:
+            while not is_over.wait(self.deadline_seconds / BEATS_PER_DEADLINE):
+                self._say_alive()
+                self._lost_meanwhile |= self._requests.poll()
+        except Exception as error:
+            self._failed = error
 
     def _say_alive(self) -> None:
         peers = self._roster.attackers if self._rank == TRAINER else [TRAINER]
