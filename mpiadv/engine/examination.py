@@ -122,7 +122,8 @@ def _attack(
     with ExitStack() as stack:
         for classifier in (bench.target, *bench.sources.values()):
             stack.enter_context(frozen(classifier.model))
-        doubts = [*bench.doubts, *randomness(bench.target, few_images(bench))]
+        with world.at_work():
+            doubts = [*bench.doubts, *randomness(bench.target, few_images(bench))]
         follow = _follower(world, console, stack)
         found = _share(world, assault, bench, follow)
         findings = _add_up(world, bench.attacks, found)
