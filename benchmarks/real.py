@@ -35,7 +35,13 @@ def ticket_seconds(ranks: int, precision: str) -> float:
     """Wall-clock seconds per ticket, the first and last tickets of the run left out."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.yaml").write_text(CONFIG, encoding="utf-8")
-        words = ["-m", "mpiadv.run", "config.yaml", f"training.precision={precision}"]
+        words = [
+            "-m",
+            "mpiadv.run",
+            "config.yaml",
+            "--trust-code",
+            f"training.precision={precision}",
+        ]
         mpirun([sys.executable, *words], ranks=ranks, cwd=Path(folder))
         ends = read_table(Path(folder, "run", "log.h5"), "train")["wall_clock"]
     first = WARMUP_STEPS - 1

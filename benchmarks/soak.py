@@ -112,7 +112,7 @@ def soak(*, ranks: int, steps: int, seconds: float | None) -> tuple[np.ndarray, 
         )
         Path(folder, "config.yaml").write_text(config, encoding="utf-8")
         mpirun(
-            [sys.executable, "-m", "mpiadv.run", "config.yaml"],
+            [sys.executable, "-m", "mpiadv.run", "config.yaml", "--trust-code"],
             ranks=ranks,
             cwd=Path(folder),
             timeout_seconds=TIMEOUT_SECONDS + (seconds or 0),
