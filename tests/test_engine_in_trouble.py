@@ -144,6 +144,22 @@ def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobSh
         assert Job(troubled, job.saved).run().learner.value == expected(shape)
 
 
+def test_images_that_take_long_to_read_are_told_of_once_for_each_ticket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = JobShape(rule=rule(4, 2, 1), num_attackers=0, num_tickets=6, deadline_seconds=1e6)
+    job = Job(shape)
+
+    def wait(ticket: int) -> bool:
+        job.now += 0.1
+        return ticket != 3 or job.now > 20.0
+
+    monkeypatch.setattr(job.crafters[0], "wait", wait)
+    assert job.run().learner.value == expected(shape)
+    (told,) = [text for kind, text in job.events if kind == "slow images"]
+    assert told == "ticket 3 has waited 5 s for its images: what cannot be read is tried again"
+
+
 def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:
     shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, deadline_seconds=4.0)
     job = Job(shape)

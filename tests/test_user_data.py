@@ -304,6 +304,12 @@ def test_users_code_runs_in_as_many_threads_as_are_asked_for(
     assert len(threads) == 3
 
 
+def test_set_that_several_threads_would_mix_up_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
+    line = refusal(lambda: load("shared_file", arguments={"num_classes": 3}, num_workers=3))
+    assert "gives another sample while several threads read: leave data.num_workers out" in line
+
+
 def test_home_in_the_root_is_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/of")
     with pytest.raises(UserError, match="AssertionError"):

@@ -25,7 +25,7 @@ class Readers:
     def __init__(self, num_threads: int) -> None:
         self._items: PriorityQueue[_Item] = PriorityQueue()
         self._count = itertools.count()
-        self._num_to_start = num_threads
+        self.num_threads = self._num_to_start = num_threads
         weakref.finalize(self, _dismiss, self._items, num_threads)
 
     def submit(self, read: Callable[[], T], *, urgency: int = AT_ONCE) -> Future[T]:

@@ -8,6 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,14 @@ from mpiadv.data.memory import MemorySource
 from mpiadv.data.patience import read_patiently
 from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet, Indices, Source
-from mpiadv.data.user_samples import read_again, read_pair, read_sample, tensor_text
+from mpiadv.data.user_samples import (
+    indices_read_twice,
+    is_same,
+    read_again,
+    read_pair,
+    read_sample,
+    tensor_text,
+)
 from mpiadv.errors import UserError, user_code
 from mpiadv.registry import import_dotted
 from mpiadv.tickets import choose_samples
@@ -202,6 +210,8 @@ def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
         require_labels(split.labels, num_classes, split.place, split.chosen)
         return MemorySource(split.images, split.labels)
 
+    _require_threads_do_no_harm(split, readers)
+
     def decode(row: int) -> Sample:
         index = int(split.chosen[row])
         here = f"{split.place}, index {index}"
@@ -215,6 +225,21 @@ def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
     return LazySource(
         decode, readers, num_samples=len(split.chosen), fingerprint=_fingerprint(split)
     )
+
+
+def _require_threads_do_no_harm(split: _Split, readers: Readers) -> None:
+    """Refuse a set that mixes samples up where several threads read it: called by one of them."""
+    if readers.num_threads == 1:
+        return
+    indices = indices_read_twice(split.chosen)
+    reads = [partial(read_sample, split.dataset, index, split.place) for index in indices]
+    at_once = [readers.submit(read) for read in reads]
+    for index, expected, future in zip(indices, split.some, at_once, strict=True):
+        if not is_same(expected, future.result()):
+            raise UserError(
+                f"{split.place}, index {index}: gives another sample while several threads read: "
+                f"leave data.num_workers out, or open the file in each thread"
+            )
 
 
 def _fingerprint(split: _Split) -> str:

@@ -48,18 +48,30 @@ def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, 
     Raises:
         UserError: as `read_sample`, or the second time one is not the same.
     """
-    indices = chosen[spread_over(len(chosen), NUM_READ_TWICE)].tolist()
+    indices = indices_read_twice(chosen)
     once = [read_sample(dataset, index, place) for index in indices]
-    for index, (image, label) in zip(indices, once, strict=True):
-        again, other = read_sample(dataset, index, place)
-        if label != other or image.dtype != again.dtype or not torch.equal(image, again):
-            what = "image" if label == other else "label"
+    for index, sample in zip(indices, once, strict=True):
+        again = read_sample(dataset, index, place)
+        if not is_same(sample, again):
+            what = "image" if sample[1] == again[1] else "label"
             raise UserError(
                 f"{place}, index {index}: has another {what} each time it is read, expected the "
                 f"same: leave augmentation to data.crop_padding and data.flip, and seed whatever "
                 f"else is random"
             )
     return once
+
+
+def indices_read_twice(chosen: Indices) -> list[int]:
+    """Which of the samples at `chosen` are read twice."""
+    indices: list[int] = chosen[spread_over(len(chosen), NUM_READ_TWICE)].tolist()
+    return indices
+
+
+def is_same(sample: tuple[Tensor, int], other: tuple[Tensor, int]) -> bool:
+    """Whether two samples have the same bits."""
+    image, another = sample[0], other[0]
+    return sample[1] == other[1] and image.dtype == another.dtype and torch.equal(image, another)
 
 
 def read_pair(images: Any, labels: Any, place: str) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,10 @@ LONGEST_READ_SECONDS = 0.5
 """For so long a rank stays with a ticket whose images are being read, before it looks up."""
 
 
+SLOW_IMAGES_SECONDS = 5.0
+"""Images that take longer to read are told of."""
+
+
 class VersionRing:
     """The published versions that a live ticket may still need."""
 
@@ -63,7 +67,10 @@ class Crafted(Generic[BatchT]):
 
 
 class Bench(Generic[BatchT]):
-    """Runs the attack steps of the tickets in `queue`."""
+    """Runs the attack steps of the tickets in `queue`.
+
+    `on_event(kind, text)` hears of "slow images": tickets whose images take long to read.
+    """
 
     def __init__(
         self,
@@ -72,9 +79,12 @@ class Bench(Generic[BatchT]):
         crafter: Crafter[BatchT],
         *,
         pump: Callable[[], None],
+        on_event: Callable[[str, str], None] = lambda kind, text: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.queue = queue
+        self._on_event = on_event
+        self._told_slow = -1
         self.ring = ring
         self._crafter = crafter
         self._pump = pump
@@ -106,6 +116,8 @@ class Bench(Generic[BatchT]):
             self._seconds[step.ticket] = self._seconds.get(step.ticket, 0.0) + seconds
             if ran:
                 self.queue.ran(step)
+            else:
+                self._tell_slow(step.ticket)
         return seconds
 
     def hand_over(self, crafting: Crafting) -> Crafted[BatchT]:
@@ -125,6 +137,14 @@ class Bench(Generic[BatchT]):
         self._seconds.pop(ticket, None)
         self._begun.discard(ticket)
         self._crafter.drop(ticket)
+
+    def _tell_slow(self, ticket: int) -> None:
+        """Say once for each ticket why nothing seems to happen."""
+        waited = self._seconds[ticket]
+        if waited > SLOW_IMAGES_SECONDS and ticket != self._told_slow:
+            self._told_slow = ticket
+            told = f"has waited {waited:.0f} s for its images: what cannot be read is tried again"
+            self._on_event("slow images", f"ticket {ticket} {told}")
 
     def _begin(self, ticket: int) -> bool:
         """Whether the ticket has its images, after waiting for them for a while."""

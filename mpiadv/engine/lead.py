@@ -1,30 +1,27 @@
 """The trainer's rank from its folder to its result: checkpoint, log, training, report."""
 
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from mpiadv.checkpoint import Checkpoint, load_newest, save_model
-from mpiadv.config import Config, dump_config
-from mpiadv.data import split_line
+from mpiadv.config import Config
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
+from mpiadv.engine.opening import attributes_of, opening_lines
 from mpiadv.engine.recorder import Recorder, snapshot_shape
 from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.speed_report import speed_lines
 from mpiadv.engine.state import (
-    differences,
     require_same_data,
     require_same_log,
     require_same_run,
@@ -37,18 +34,15 @@ from mpiadv.errors import (
     StorageError,
     UnreadableError,
     UserError,
-    printable,
     tell_error,
 )
 from mpiadv.evaluation import Counts
-from mpiadv.evaluation.in_run import attack_details, short_name, step_warnings
+from mpiadv.evaluation.in_run import attack_details, short_name
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
 from mpiadv.optimizers import make_optimizer, make_schedule
 from mpiadv.run_folder import LOCK_NAME, RunFolder
 from mpiadv.runlog import RunLog
-
-PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +149,7 @@ class Lead:
 
     def train(self, interrupted: Callable[[], bool]) -> Stop:
         """Train to the end or to an interruption; all ranks have parted when this returns."""
-        for line in self._opening():
+        for line in opening_lines(self._setup, self._desk.checkpoint, self._changes):
             self._display.say(line)
         trainer = self._recorder.trainer = self._new_trainer()
         began = time.perf_counter()
@@ -279,34 +273,6 @@ class Lead:
             self._safekeeping.require_saved(step)
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
 
-    def _opening(self) -> list[str]:
-        setup, config = self._setup, self._setup.config
-        num_attackers = len(setup.world.roster.attackers)
-        attackers = f"{num_attackers} attacker{'s' if num_attackers != 1 else ''}"
-        lines = [
-            f"mpiadv: training {config.model.name} on {config.data.name} for "
-            f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
-            f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
-        ]
-        window = setup.plan.rule.window
-        if num_attackers > window:
-            lines.append(
-                f"warning: max_staleness={setup.plan.rule.max_staleness} lets at most {window} "
-                f"attackers work at once, {num_attackers} are here: use "
-                f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
-            )
-        lines += [f"warning: {text}" for text in step_warnings(config)]
-        if self._desk.checkpoint is not None:
-            lines.append(f"going on from {self._desk.checkpoint.path}")
-            changes = differences(
-                self._desk.checkpoint, threads=setup.threads, device=setup.device.torch.type
-            )
-            lines += [f"warning: {change}" for change in (*changes, *self._changes)]
-        splits = {"train": setup.data.train, "test": setup.data.test}
-        lines += [split_line(name, source, setup.data) for name, source in splits.items()]
-        lines += [f"warning: {doubt}" for doubt in setup.doubts]
-        return [printable(line) for line in lines]
-
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
         link = setup.world.trainer_link(
@@ -385,7 +351,7 @@ def new_learner(setup: Setup) -> TorchLearner:
 def _open_log(setup: Setup, desk: Desk) -> RunLog:
     config = setup.config
     shape = snapshot_shape(config, setup.data.test) if config.log.snapshot_every else None
-    attributes = _attributes(setup)
+    attributes = attributes_of(setup)
     seconds = config.log.flush_seconds
     if not desk.folder.held_run:
         return RunLog.create(
@@ -407,23 +373,6 @@ def _open_log(setup: Setup, desk: Desk) -> RunLog:
     for warning in caught:
         print(f"warning: {warning.message}", flush=True)
     return log
-
-
-def _attributes(setup: Setup) -> dict[str, str | int | float]:
-    versions = {f"version_{name}": version(name) for name in PACKAGES}
-    return {
-        "config": dump_config(setup.config),
-        "seed": setup.config.seed,
-        "ranks": setup.world.size,
-        "hosts": ",".join(setup.world.hosts),
-        "device": str(setup.device.torch),
-        **{f"{split}_images": told for split, told in setup.fingerprints.items()},
-        "threads": setup.threads,
-        "batches_per_epoch": setup.plan.order.batches_per_epoch,
-        "version_python": platform.python_version(),
-        "version_mpi": setup.world.library(),
-        **versions,
-    }
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

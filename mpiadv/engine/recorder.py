@@ -73,7 +73,7 @@ class Recorder:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
         step = self._the_trainer.dispatcher.step
         self.log.event(kind, text, step)
-        if kind in ("late", "lost", "unread"):
+        if kind in ("late", "lost", "unread", "slow images"):
             self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:

@@ -40,8 +40,7 @@ class Stop(IntEnum):
     NO = 0
     FINISHED = 1
     INTERRUPTED = 2
-    REFUSED = 3
-    """Samples are not what they should be."""
+    REFUSED = 3  # samples are not what they should be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +104,9 @@ class Trainer(Generic[BatchT]):
             on_event=on_event,
             clock=clock,
         )
-        self._bench = Bench(dispatcher.own, self.ring, crafter, pump=self.pump, clock=clock)
+        self._bench = Bench(
+            dispatcher.own, self.ring, crafter, pump=self.pump, on_event=on_event, clock=clock
+        )
         self._fresh_every = fresh_every
         self._on_probe = on_probe
         self._prober = Prober(
