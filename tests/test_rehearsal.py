@@ -366,6 +366,12 @@ def partly_frozen() -> nn.Module:
     return net
 
 
+def traced() -> nn.Module:
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    module: nn.Module = torch.jit.trace(layers, torch.zeros(3, *SHAPE))
+    return module
+
+
 class Stores(Net):
     """Keeps what it computed last, as many do to look at it."""
 
@@ -391,10 +397,12 @@ TAKEN: dict[str, Callable[[], nn.Module]] = {
         lambda: nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last), nn.Flatten,
         lambda: nn.Linear(144, 10),
     ),
+    "traced": traced,
     "one_parameter_without_use": forward_of(lambda net, x: net.first(x.flatten(1))[:, :10]),
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", TAKEN)
 def test_unusual_model_is_taken_without_a_word(name: str, precision: Precision) -> None:
@@ -449,3 +457,13 @@ def test_lazy_layers_get_their_sizes_from_the_images(
     assert fingerprint(build()) == fingerprint(build())
     assert rehearsed(build) == []
     assert sum(parameter.numel() for parameter in build().parameters()) == 40 + 8 + 1450
+
+
+def test_model_without_values_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "on_meta.py").write_text(
+        "import torch\nfrom torch import nn\ndef model(**_):\n"
+        "    with torch.device('meta'): return nn.Linear(2, 2)\n"
+    )
+    with pytest.raises(UserError, match="cannot be brought to the CPU in float32: NotImpl"):
+        build_model(ModelConfig(name="on_meta:model"), num_classes=2, image_shape=SHAPE, seed=0)

@@ -170,7 +170,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("error:.*TorchScript", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("error:.*TorchScript", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", FILES)
 def test_file_that_is_none_of_weights_is_told_by_what_it_is(name: str, tmp_path: Path) -> None:
     write, part = FILES[name]

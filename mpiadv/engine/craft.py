@@ -18,7 +18,7 @@ from mpiadv.dispatch import AttackStep
 from mpiadv.engine.device import Device
 from mpiadv.engine.wire import WIRE_TENSORS, as_tensor, rounded
 from mpiadv.engine.work import CraftReport, ProbeReport
-from mpiadv.models import FlatState
+from mpiadv.models import FlatState, freeze
 from mpiadv.objectives import Batch
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
 
@@ -74,8 +74,7 @@ class TorchCrafter:
     def __init__(self, plan: CraftPlan, model: nn.Module, source: Source, device: Device) -> None:
         self._plan = plan
         self._model = model
-        # One by one: a user's own train() may return nothing.
-        model.requires_grad_(False)
+        freeze(model)
         model.train(plan.attack.batch_norm == "train")
         self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
         self._source = source

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mpiadv.attacks import Precision, mixed_precision, seed_layers, streams_kept
 from mpiadv.attacks.gradients import summed_cross_entropy
 from mpiadv.errors import UserError, origin_of, user_code
-from mpiadv.models import FlatState, check_model
+from mpiadv.models import FlatState, check_model, freeze
 from mpiadv.models.check import evaluation_mode, images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
 from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
@@ -282,7 +282,7 @@ def _cut(model: nn.Module, images: Tensor, given: Sample) -> str:
 def _parameters_frozen(model: nn.Module) -> Iterator[None]:
     """As attacks have it: no gradients but those of the images."""
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.requires_grad_(False)
+    freeze(model)
     try:
         yield
     finally:

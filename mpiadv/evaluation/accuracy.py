@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, Precision, forward, input_gradient, streams_kept
+from mpiadv.models import freeze
 from mpiadv.tickets import Purpose, choose_samples, pass_seed, seed_for
 
 COLUMNS = (
@@ -219,9 +220,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
     requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        # One by one: a user's own train(), which eval() calls, may return nothing.
         model.eval()
-        model.requires_grad_(False)
+        freeze(model)
         with streams_kept(device_of(model)):
             yield
     finally:

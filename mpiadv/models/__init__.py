@@ -20,7 +20,7 @@ from mpiadv.models.preact_resnet import preact_resnet18
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
 from mpiadv.registry import find_registered, import_dotted, is_dotted
 
-__all__ = ["FlatState", "build_model", "check_model", "fingerprint"]
+__all__ = ["FlatState", "build_model", "check_model", "fingerprint", "freeze"]
 
 ImageShape = tuple[int, int, int]
 Builder = Callable[..., nn.Module]
@@ -46,10 +46,11 @@ def build_model(
     builder = _find_builder(config.name)
     with _seeded(seed):
         model = _build(builder, config, num_classes, image_shape)
+        with user_code(f"model {config.name!r} cannot be brought to the CPU in float32"):
+            model.to(device="cpu", dtype=torch.float32)
         if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
             # Sizes that are told by the first batch: its values do not matter.
             outputs_of_zeros(model, image_shape, num_images=2)
-    model.to(device="cpu", dtype=torch.float32)
     if config.mean is None or config.std is None:
         return model
     return normalized(model, mean=config.mean, std=config.std, num_channels=image_shape[0])
@@ -68,6 +69,12 @@ def _seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(of_numpy)
             random.setstate(of_python)
+
+
+def freeze(model: nn.Module) -> None:
+    """Have no gradients of parameters computed."""
+    for parameter in model.parameters():  # scripted modules have no requires_grad_ of their own
+        parameter.requires_grad_(False)
 
 
 def _find_builder(name: str) -> Builder:
