@@ -32,7 +32,8 @@ def _interrupted(
 MOMENTS = {
     "usr1_before_mpi": ("mpi4py.MPI", signal.SIGUSR1),
     "term_before_torch": ("torch", signal.SIGTERM),
-    "ctrl_c_before_the_trainer": ("mpiadv.engine.trainer", signal.SIGINT),
+    # Open MPI, loaded by then, takes the signal for itself unless it is taken back.
+    "hang_up_after_mpi": ("mpiadv.engine.trainer", signal.SIGHUP),
 }
 
 

@@ -9,6 +9,7 @@ import warnings
 import mpi4py
 
 from mpiadv.errors import UserError
+from mpiadv.interruption import SIGNALS
 from mpiadv.launched import require_same_mpi
 
 # Started below, once it is known to be the launcher's.
@@ -49,6 +50,9 @@ try:
             # What it finds suspicious about the launcher is ours to judge.
             warnings.simplefilter("ignore", RuntimeWarning)
             MPI.Init_thread(MPI.THREAD_SERIALIZED)  # a thread says that a rank at work is alive
+        for number in SIGNALS:
+            # Open MPI takes SIGHUP for itself, and does nothing with it.
+            signal.signal(number, signal.getsignal(number))
 except (ImportError, RuntimeError) as error:
     raise UserError(
         f"no MPI library can be loaded ({' '.join(str(error).split())[:120]}): install one with "
