@@ -93,7 +93,10 @@ def say(world: "World", rank: int, frame: bytes, text: bytes | None) -> None:
 
 
 @pytest.mark.mpi(min_size=2)
-def test_part_that_was_not_written_is_not_believed() -> None:
+def test_part_that_was_not_written_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mpiadv.comm import exchange
     from mpiadv.comm.world import World
 
     world = World()
@@ -108,17 +111,8 @@ def test_part_that_was_not_written_is_not_believed() -> None:
                 world._exchange._receive([0])
         world._comm.Barrier()
     assert world.gather("as ever") == ["as ever"] * 2
-
-
-@pytest.mark.mpi(min_size=2)
-def test_rank_whose_part_was_not_written_is_lost_where_losses_are_survived(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from mpiadv.comm import exchange
-    from mpiadv.comm.world import World
-
+    # Where losses are survived, it is the loss of its rank.
     monkeypatch.setattr(exchange, "FAULT_TOLERANT", True)
-    world = World()
     if world.is_trainer:
         assert world.gather("") == ["", ""]
         assert world.roster.attackers == []
