@@ -57,7 +57,7 @@ def _run(world: World, start: Start, parent: str) -> int:
 @contextmanager
 def _interruption(after: int | None) -> Iterator[Any]:
     """What an `Interruption` is to a run, but requested by a number of steps done."""
-    interruption = SimpleNamespace(requested=False)
+    interruption = SimpleNamespace(requested=False, close=lambda: None)
     on_step = Recorder.on_step
 
     def watch(self: Recorder, record: Any) -> None:
