@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ from mpiadv.engine.session import agree
 from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import protocol_of
 from mpiadv.exit_codes import EXIT_DONE
+from mpiadv.launched import is_one_of_several
 from mpiadv.lifeline import end_with_the_starter
 from mpiadv.streams import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate on this rank; returns the exit code."""
-    end_with_the_starter()
+    end_with_the_starter(and_with_parent=is_one_of_several(os.environ))
     words = sys.argv[1:] if argv is None else argv
     return on_all_ranks(lambda world: run(world, words))
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpiadv.exit_codes import EXIT_RESUME_ME
@@ -33,14 +33,28 @@ def with_starter(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, STARTER: f"{socket.gethostname()} {os.getpid()} {_began(os.getpid())}"}
 
 
-def end_with_the_starter() -> None:
-    """From now on end once the starter is gone: asked by SIGTERM first, twice, then at once."""
+def end_with_the_starter(*, and_with_parent: bool = False) -> None:
+    """From now on end once the starter is gone: asked by SIGTERM first, twice, then at once.
+
+    A rank that no mpiadv has started ends with its parent, which is `mpirun` or its daemon.
+    """
+    watched = [_starter(), _parent()] if and_with_parent else [_starter()]
+    # What cannot be seen from the first lives in another container, or is known to have died.
+    seen = [(number, began) for number, began in watched if began and _began(number) == began]
+    if seen:
+        threading.Thread(target=_watch, args=(seen,), name="lifeline", daemon=True).start()
+
+
+def _starter() -> tuple[int, str]:
+    """Process id, and when it began; empty where it is not to be seen from here."""
     host, _, process = os.environ.get(STARTER, "").partition(" ")
     number, _, began = process.partition(" ")
-    # What cannot be seen from the first lives in another container, or is known to have died.
-    if host != socket.gethostname() or not number.isdecimal() or _began(int(number)) != began:
-        return
-    threading.Thread(target=_watch, args=(int(number), began), name="lifeline", daemon=True).start()
+    is_here = host == socket.gethostname() and number.isdecimal()
+    return (int(number), began) if is_here else (0, "")
+
+
+def _parent() -> tuple[int, str]:
+    return os.getppid(), _began(os.getppid())
 
 
 def tell_of_our_death(signal_number: int) -> None:
@@ -55,8 +69,8 @@ def tell_of_our_death(signal_number: int) -> None:
 _LIBC = ctypes.CDLL(None)
 
 
-def _watch(process: int, began: str) -> None:
-    while _began(process) == began:
+def _watch(processes: Sequence[tuple[int, str]]) -> None:
+    while all(_began(number) == began for number, began in processes):
         time.sleep(LOOK_SECONDS)
     for _ in range(2):
         # The second is for a launcher, which then ends its ranks at once.

@@ -1,11 +1,12 @@
 """`python -m mpiadv.run`: one run, alone or on every rank that mpirun started. No logic."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from mpiadv.errors import UserError
 from mpiadv.interruption import Interruption
-from mpiadv.launched import refused
+from mpiadv.launched import is_one_of_several, refused
 from mpiadv.lifeline import end_with_the_starter
 from mpiadv.streams import outlive_readers
 
@@ -14,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run on this rank; returns the exit code."""
     interruption = Interruption()
     interruption.listen()
-    end_with_the_starter()
+    end_with_the_starter(and_with_parent=is_one_of_several(os.environ))
     # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
     try:
         from mpiadv.engine.command import run

@@ -51,6 +51,18 @@ os.write({end}, str(child.wait()).encode())
     os.close(reported)
 
 
+def test_rank_ends_with_its_parent_that_is_killed() -> None:
+    program = STARTED.replace("starter()", "starter(and_with_parent=True)")
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}, 'x'])"
+    env = {name: value for name, value in os.environ.items() if name != STARTER}
+    line = [sys.executable, "-c", parent]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "watches\n"
+        process.kill()
+        assert process.stdout.read() == ""  # at its end: nobody holds it any more
+
+
 @pytest.mark.parametrize(
     "starter",
     [
