@@ -122,6 +122,7 @@ CLASSES = {
     "some_are_missing": ([0, 1, 1, 0], [0, 1, 1, 3], "", "2 of the 4 classes (eel, fox)"),
     "one_class": ([2, 2, 2], [2, 1, 2], "all 3 images are of class eel", ""),
     "always_the_same": ([0, 1, 2, 3], [1, 1, 1, 1], "takes every natural image for class dog", ""),
+    "one_image": ([2], [2], "", "3 of the 4 classes (cat, dog, fox)"),
     "never_a_class": ([0, 1, 2, 3], [-1, -1, -1, -1], "", ""),
 }
 

@@ -64,6 +64,8 @@ def not_numbers(findings: Findings) -> list[str]:
 def one_class_only(findings: Findings, names: Sequence[str]) -> list[str]:
     """Whether an accuracy is that of a network which always says the same."""
     labels, seen = np.unique(findings.labels), np.unique(findings.natural_predictions)
+    if findings.num_samples == 1:
+        return []
     if len(labels) == 1:
         return [
             f"all {findings.num_samples} images are of class {names[labels[0]]}: a network that "
@@ -80,7 +82,7 @@ def one_class_only(findings: Findings, names: Sequence[str]) -> list[str]:
 def missing_classes(findings: Findings, names: Sequence[str]) -> list[str]:
     """Which of the data set's classes no image is of."""
     missing = sorted(set(range(len(names))) - set(findings.labels.tolist()))
-    if not missing or len(missing) == len(names) - 1:  # then `one_class_only` says so
+    if not missing or one_class_only(findings, names):  # which says so
         return []
     named = ", ".join(names[label] for label in missing[:MOST_NAMED])
     more = ", ..." if len(missing) > MOST_NAMED else ""
