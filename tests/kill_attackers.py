@@ -253,7 +253,7 @@ def main() -> None:
     print(f"  by phase: {', '.join(f'{n} in {phase}' for phase, n in losses.phases.items())}")
     print(f"  runs with versions as messages: {losses.num_by_messages}")
     print(f"  came too late, the run was over: {losses.num_missed}")
-    print(f"  whose last message had not arrived, though Open MPI said so: {losses.num_doubted}")
+    print(f"  whose last message had not arrived, though it seemed so: {losses.num_doubted}")
     print(f"runs begun anew, since MPI was just starting: {losses.num_begun_anew}")
     pauses = losses.longest_pauses
     print(

@@ -1,6 +1,8 @@
 """Receives over MPI that complete with success though not all was written, as from dying ranks."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,9 @@ from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
 from mpiadv.comm.links import BatchSlot, Order, ParameterSlot, plain_memory
 from mpiadv.comm.messages import GRANT_MESSAGE, seal
 from mpiadv.errors import DismissedError, TrainerLostError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 Message = npt.NDArray[np.uint8]
 
@@ -81,6 +86,45 @@ def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
         assert link.farewells() == {} and link.take_doubted() == {}
         link.dismiss(1)
         until(lambda: not link.poll() and not link._sends.of(1), "the word to be taken")  # noqa: B023
+
+
+class Losing:
+    """A communicator whose rank 1 is lost."""
+
+    def __init__(self, comm: "MPI.Comm") -> None:
+        self._comm = comm
+
+    def Get_failed(self) -> "MPI.Group":
+        return self._comm.Get_group().Incl([1])
+
+    def Get_group(self) -> "MPI.Group":
+        return self._comm.Get_group()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_request_that_failed_without_a_status_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mpiadv.comm.library import MPI
+    from mpiadv.comm.requests import Requests
+    from mpiadv.comm.watchdog import Watchdog
+
+    comm, done = MPI.COMM_WORLD, []
+    if comm.rank == 1:
+        return
+    requests = Requests(Losing(comm), Watchdog("rank 0", 60.0))
+    for tag in (51, 52):
+        requests.start(1, lambda tag=tag: comm.Irecv(np.zeros(8), 1, tag), lambda: done.append(1))
+
+    def testsome(underway: list["MPI.Request"], statuses: list["MPI.Status"]) -> None:
+        for request in underway:
+            request.Cancel()
+            request.Wait()
+        statuses[0].Set_error(MPI.ERR_PROC_FAILED)
+        raise MPI.Exception(MPI.ERR_IN_STATUS)
+
+    library = SimpleNamespace(**{**vars(MPI), "Request": SimpleNamespace(Testsome=testsome)})
+    monkeypatch.setattr("mpiadv.comm.requests.MPI", library)
+    assert requests.poll() == {1}
+    assert (done, len(requests)) == ([], 0)
 
 
 def version() -> Message:

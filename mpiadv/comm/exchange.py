@@ -61,7 +61,7 @@ class Exchange:
         self._comm = comm
         self._rank, self._size = int(comm.rank), int(comm.size)
         self._roster = roster
-        self._requests = Requests(watchdog)
+        self._requests = Requests(comm, watchdog)
         self._lost_meanwhile: set[int] = set()
         self._failed: Exception | None = None
         """What went wrong beside the work."""
@@ -196,7 +196,7 @@ class Exchange:
         )
 
     def _disbelieve(self, rank: int) -> None:
-        """Open MPI may complete a receive from a rank that dies though little or nothing came."""
+        """A receive from a rank that dies may pass for complete though little or nothing came."""
         if rank != TRAINER and not FAULT_TOLERANT:
             name = self._roster.name(rank)
             raise DeadlineError(f"what {name} said did not arrive whole: go on with --resume")

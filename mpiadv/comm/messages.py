@@ -2,8 +2,8 @@
 
 Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
 multiple of 64 bytes. A message proves that it arrived: what receives it is erased before, its
-header is sealed, and a long one repeats the seal at its end. Open MPI has completed receives from
-ranks that died with success, though nothing had been written.
+header is sealed, and a long one repeats the seal at its end. A receive from a rank that dies may
+pass for complete though nothing was written, or not all.
 """
 
 import zlib

@@ -54,8 +54,8 @@ class MpiAttackerLink:
         shared: SharedSlots | None = None,
     ) -> None:
         self._wire = Wire(comm)
-        self._receives = Requests(watchdog)
-        self._sends = Requests(watchdog)
+        self._receives = Requests(comm, watchdog)
+        self._sends = Requests(comm, watchdog)
         self._rank = comm.rank
         self._stopped = False
         self._incoming = Incoming()

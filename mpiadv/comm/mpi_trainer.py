@@ -82,8 +82,8 @@ class MpiTrainerLink:
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
-        self._sends = Requests(watchdog)
-        self._receives = Requests(watchdog)
+        self._sends = Requests(comm, watchdog)
+        self._receives = Requests(comm, watchdog)
         self._outbox = Outbox[ParameterSlot]()
         self._shared = shared
         self._readers = readers

@@ -24,7 +24,8 @@ class Requests:
     A request to or from a rank that is lost fails: it is forgotten, and `poll` names the rank.
     """
 
-    def __init__(self, watchdog: Watchdog) -> None:
+    def __init__(self, comm: MPI.Comm, watchdog: Watchdog) -> None:
+        self._comm = comm
         self._watchdog = watchdog
         self._requests: list[MPI.Request] = []
         self._underway: list[_Underway] = []
@@ -102,15 +103,23 @@ class Requests:
         except MPI.Exception as error:
             if error.Get_error_class() != MPI.ERR_IN_STATUS:
                 raise
-        # The exception hides which requests are complete; but those are null by now, and their
-        # statuses lie in front, in the same order.
+        # The exception hides which requests are complete; but those are null by now. Which of them
+        # failed their statuses do not tell: Open MPI fills in those of complete requests, and then
+        # frees all that have failed so far, such as a long receive that was under way.
         completed = [i for i, r in enumerate(self._requests) if r == MPI.REQUEST_NULL]
-        codes = [status.Get_error() for status in self._statuses[: len(completed)]]
-        failed = {i for i, code in zip(completed, codes, strict=True) if code != MPI.SUCCESS}
-        for code in codes:
-            if code != MPI.SUCCESS:
-                _require_loss(code)
-        return completed, failed
+        for status in self._statuses:
+            if status.Get_error() != MPI.SUCCESS:
+                _require_loss(status.Get_error())
+        lost = self._lost_ranks()
+        return completed, {i for i in completed if self._underway[i].peer in lost}
+
+    def _lost_ranks(self) -> set[int]:
+        """All ranks that are known to be lost."""
+        lost, everybody = self._comm.Get_failed(), self._comm.Get_group()
+        ranks = set(MPI.Group.Translate_ranks(lost, None, everybody)) if lost.size else set()
+        lost.Free()
+        everybody.Free()
+        return ranks
 
     def _keep(self, remaining: list[int]) -> None:
         self._requests = [self._requests[index] for index in remaining]
