@@ -296,6 +296,35 @@ def test_pictures_and_classes_are_counted(folder: Path) -> None:
     assert doubts_about(data) == []
 
 
+def test_files_that_do_not_end_like_pictures_are_told_of(folder: Path) -> None:
+    add_notes(folder)
+    GREY.save(folder / "train" / "dog" / "b.gif")
+    (told,) = doubts_about(load(folder))
+    assert told == (
+        "2 of the files in train are left out, as they do not end like pictures: "
+        f"{folder}/train/cat/notes.txt, {folder}/train/dog/b.gif"
+    )
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["link", "copy"])
+def test_test_images_that_are_training_images_are_told_of(folder: Path, is_link: bool) -> None:
+    shutil.rmtree(folder / "test")
+    if is_link:
+        (folder / "test").symlink_to(folder / "train")
+    else:
+        shutil.copytree(folder / "train", folder / "test")
+        (folder / "test" / "cat" / "0.png").unlink()
+    (told,) = doubts_about(load(folder))
+    assert told.startswith("every test image is a training image too")
+
+
+def test_test_images_with_names_and_sizes_of_training_images_are_not(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.open(path).convert("RGB").save(path.with_suffix(".bmp"))
+        path.unlink()
+    assert doubts_about(load(folder)) == []
+
+
 def test_16_bits_with_small_numbers_are_doubted(folder: Path) -> None:
     for path in folder.rglob("*.png"):
         deep = np.asarray(Image.open(path)).max(axis=2).astype(np.uint16)

@@ -1,6 +1,7 @@
 """What ranks do together before and after training, each with a stand-in for the others."""
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from torch import nn
 
+from mpiadv.checkpoint import Checkpoint
+from mpiadv.config import load_config
 from mpiadv.engine import session
 from mpiadv.engine.session import Setup, evaluate_together
+from mpiadv.engine.state import require_same_data
 from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts
 
@@ -73,3 +77,30 @@ def test_images_that_rank_0_cannot_read_either_are_an_error(
     monkeypatch.setattr(session, "_evaluate_share", nobody_can)
     with pytest.raises(UnreadableError):
         evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity())
+
+
+NOW = {"train": "a", "test": "b"}
+OTHER_TRAIN = "the train images have changed: the final bits are not those of an undisturbed run"
+OTHER_TEST = "the test images have changed: accuracy before and after cannot be compared"
+
+THEN: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "the_same": ({"data": NOW}, []),
+    "told_nothing_yet": ({}, []),
+    "other_test": ({"data": NOW | {"test": "c"}}, [OTHER_TEST]),
+    "other_train": ({"data": NOW | {"train": "c"}}, [OTHER_TRAIN]),
+    "both": ({"data": {"train": "c", "test": "c"}}, [OTHER_TEST, OTHER_TRAIN]),
+}
+
+
+@pytest.mark.parametrize(("payload", "told"), THEN.values(), ids=THEN)
+def test_checkpoint_of_other_training_images_takes_a_decision(
+    payload: dict[str, Any], told: list[str]
+) -> None:
+    checkpoint = Checkpoint(step=3, path=Path("checkpoint-000000003.pt"), payload=payload)
+    allowed = load_config(None, ["data.allow_changes=true"])
+    assert require_same_data(allowed, checkpoint, NOW) == told
+    if OTHER_TRAIN not in told:
+        assert require_same_data(load_config(None), checkpoint, NOW) == told
+        return
+    with pytest.raises(UserError, match=r"000000003\.pt was trained on other images than those"):
+        require_same_data(load_config(None), checkpoint, NOW)

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from mpiadv.data.memory import MemorySource
-from mpiadv.data.source import DataSet, Source, spread_over, to_unit_range
+from mpiadv.data.source import (
+    TESTED_ON_TRAINING_IMAGES,
+    DataSet,
+    Source,
+    spread_over,
+    to_unit_range,
+)
 
 NUM_LOOKED_AT = 32
 """Images of a source that are looked at, where they have to be decoded first."""
@@ -33,6 +39,7 @@ def doubts_about(data: DataSet) -> list[str]:
         UnreadableError: one of them could not be read for a while.
     """
     return [
+        *data.oddities,
         *_about_pixels(_stored_images(data.train)),
         *_about_shape(data.image_shape),
         *_about_labels(data.train.labels, data),
@@ -109,7 +116,7 @@ def _about_splits(train: Source, test: Source) -> Iterator[str]:
     if train.images.dtype != test.images.dtype or test.keys[0] not in train.keys:
         return  # nearly always at once
     if set(test.keys.tolist()) <= set(train.keys.tolist()):
-        yield "every test image is a training image too: accuracy will say nothing"
+        yield TESTED_ON_TRAINING_IMAGES
 
 
 def _class_name(label: int, data: DataSet) -> str:

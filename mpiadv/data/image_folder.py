@@ -8,7 +8,12 @@ from mpiadv.data.checks import require_arguments, shape_text
 from mpiadv.data.download import root_of
 from mpiadv.data.lazy import LazySource, Sample
 from mpiadv.data.patience import read_patiently
-from mpiadv.data.picture_files import Listing, list_pictures, require_same_classes
+from mpiadv.data.picture_files import (
+    Listing,
+    list_pictures,
+    oddities,
+    require_same_classes,
+)
 from mpiadv.data.pictures import read_picture
 from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet
@@ -52,6 +57,7 @@ def load_image_folder(config: DataConfig) -> DataSet:
         num_classes=len(train.class_names),
         image_shape=image_shape,
         class_names=train.class_names,
+        oddities=oddities(train, test),
     )
 
 

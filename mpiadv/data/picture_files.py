@@ -1,14 +1,16 @@
 """Which picture files lie in a folder, and in which class. Opens none of them."""
 
+import filecmp
 import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mpiadv.data.source import TESTED_ON_TRAINING_IMAGES, spread_over
 from mpiadv.errors import UserError
 from mpiadv.tickets import choose_samples
 
@@ -16,6 +18,9 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 """Endings of picture files, in small or capital letters."""
 
 _LAYOUT = "expected one folder per class there, with image files in it (see data.root)"
+
+NUM_COMPARED = 32
+"""Files of a split that are looked for in the other one."""
 
 NUM_NAMED = 5
 """How many of several classes a line names."""
@@ -37,6 +42,8 @@ class Listing:
     folder: str
     files: list[PictureFile]
     class_names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Files in class folders that do not end like pictures."""
 
     def path_of(self, index: int) -> str:
         """Where a file lies."""
@@ -46,7 +53,7 @@ class Listing:
         """The same with so many of the files, by `choose_samples`; None: all."""
         chosen = choose_samples(len(self.files), wanted)
         files = [self.files[row] for row in chosen]
-        return Listing(folder=self.folder, files=files, class_names=self.class_names)
+        return replace(self, files=files)
 
     @property
     def fingerprint(self) -> str:
@@ -55,6 +62,30 @@ class Listing:
         for file in self.files:
             told.update(f"\0{file.path}\0{file.num_bytes}".encode(errors="surrogateescape"))
         return told.hexdigest()
+
+
+def oddities(train: Listing, test: Listing) -> tuple[str, ...]:
+    """What looks wrong with two splits, a line each."""
+    lines = []
+    for split, listing in (("train", train), ("test", test)):
+        if listing.left_out:
+            lines.append(
+                f"{len(listing.left_out):,} of the files in {split} are left out, as they do not "
+                f"end like pictures: {_abridged(listing.left_out)}"
+            )
+    if _is_copy(test, train):
+        lines.append(TESTED_ON_TRAINING_IMAGES)
+    return tuple(lines)
+
+
+def _is_copy(test: Listing, train: Listing) -> bool:
+    """Whether a few files of one split are in the other one, by the same names."""
+    sizes = {file.path: file.num_bytes for file in train.files}
+    some = [test.files[row] for row in spread_over(len(test.files), NUM_COMPARED)]
+    if any(sizes.get(file.path) != file.num_bytes for file in some):
+        return False
+    pairs = [(os.path.join(train.folder, f.path), os.path.join(test.folder, f.path)) for f in some]
+    return all(os.path.samefile(*pair) or filecmp.cmp(*pair, shallow=False) for pair in pairs)
 
 
 def list_pictures(folder: Path) -> Listing:
@@ -69,7 +100,11 @@ def list_pictures(folder: Path) -> Listing:
         raise UserError(f"image folder {folder} does not exist: {_LAYOUT}")
     try:
         names = sorted(entry.name for entry in _seen(str(folder)) if entry.is_dir())
-        by_class = [_files_of(str(folder), name, label) for label, name in enumerate(names)]
+        found = [_files_of(str(folder), name) for name in names]
+        by_class = [
+            [_picture(str(folder), entry, label) for entry in entries if _is_picture(entry)]
+            for label, entries in enumerate(found)
+        ]
     except OSError as error:
         raise UserError(f"image folder {error.filename}: {error.strerror}; {_LAYOUT}") from error
     if not names:
@@ -79,7 +114,12 @@ def list_pictures(folder: Path) -> Listing:
     # RandomState: its stream is frozen, that of numpy's newer generators may change.
     order = np.random.RandomState(0).permutation(len(files))
     return Listing(
-        folder=str(folder), files=[files[row] for row in order], class_names=tuple(names)
+        folder=str(folder),
+        files=[files[row] for row in order],
+        class_names=tuple(names),
+        left_out=tuple(
+            entry.path for entries in found for entry in entries if not _is_picture(entry)
+        ),
     )
 
 
@@ -110,22 +150,23 @@ def _require_pictures(
         )
 
 
-def _files_of(folder: str, name: str, label: int) -> list[PictureFile]:
-    """The pictures of a class, in the order of torchvision's ImageFolder."""
+def _files_of(folder: str, name: str) -> list[os.DirEntry[str]]:
+    """The files of a class, in the order of torchvision's ImageFolder."""
     found = _walk(os.path.join(folder, name), frozenset())
-    paths = sorted((place, entry.name, entry) for place, entry in found)
-    return [
-        PictureFile(
-            path=os.path.join(place, base)[len(folder) + 1 :],
-            num_bytes=_num_bytes(entry),
-            label=label,
-        )
-        for place, base, entry in paths
-    ]
+    return [entry for _, _, entry in sorted((place, entry.name, entry) for place, entry in found)]
+
+
+def _picture(folder: str, entry: os.DirEntry[str], label: int) -> PictureFile:
+    path = entry.path[len(folder) + 1 :]
+    return PictureFile(path=path, num_bytes=_num_bytes(entry), label=label)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(ENDINGS)
 
 
 def _walk(place: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Each picture under a folder, with the folder it lies in; links that lead back end there."""
+    """Each file under a folder, with the folder it lies in; links that lead back end there."""
     here = os.stat(place)
     above |= {(here.st_dev, here.st_ino)}
     for entry in _seen(place):
@@ -133,7 +174,7 @@ def _walk(place: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, 
             below = entry.stat()
             if (below.st_dev, below.st_ino) not in above:
                 yield from _walk(entry.path, above)
-        elif entry.name.lower().endswith(ENDINGS):
+        else:
             yield place, entry
 
 

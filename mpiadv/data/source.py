@@ -8,6 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+TESTED_ON_TRAINING_IMAGES = (
+    "every test image is a training image too: accuracy will say nothing of others"
+)
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -68,6 +72,8 @@ class DataSet:
     image_shape: tuple[int, int, int]
     """Channels, height, width."""
     class_names: tuple[str, ...] | None = None
+    oddities: tuple[str, ...] = ()
+    """What looked odd while they were loaded, a line each."""
 
 
 def to_unit_range(images: Tensor) -> Tensor:
