@@ -7,17 +7,18 @@ a step is saved again, the checksum file names both contents until the new one i
 """
 
 import hashlib
-import pickle
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from mpiadv.errors import UserError
+from mpiadv.small_files import read_small
 from mpiadv.uncached_files import UncachedFile
 from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text
 
@@ -27,11 +28,22 @@ _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint read back: the training steps behind it, its file, its contents on the CPU."""
+    """A checkpoint read back.
+
+    Attributes:
+        step: the training steps behind it.
+        payload: its contents, tensors on the CPU.
+        passed_over: newer ones that are damaged, from the newest on.
+    """
 
     step: int
     path: Path
     payload: dict[str, Any]
+    passed_over: tuple[Path, ...] = ()
+
+
+class DamagedCheckpointError(UserError):
+    """The file of a checkpoint is not what was written."""
 
 
 def save_checkpoint(folder: Path, step: int, payload: dict[str, Any], *, keep: int) -> Path:
@@ -70,37 +82,78 @@ def newest_step(folder: Path) -> int | None:
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint of a folder; None where there is none.
+    """The newest checkpoint of a folder that is not damaged; None where there is none at all.
+
+    Which one a run goes on from costs time and changes no bit.
 
     Raises:
-        UserError: the newest one is damaged. Going on with an older one is the user's decision:
-            the line says how.
+        UserError: all are damaged, or one may not be read, or is none of ours.
     """
-    checkpoints = _checkpoints(folder)
-    if not checkpoints:
-        return None
-    return load_checkpoint(checkpoints[max(checkpoints)])
+    passed_over: list[Path] = []
+    reason = ""
+    try:
+        checkpoints = _checkpoints(folder)
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+    for _, path in sorted(checkpoints.items(), reverse=True):
+        try:
+            return replace(load_checkpoint(path), passed_over=tuple(passed_over))
+        except DamagedCheckpointError as error:
+            passed_over.append(path)
+            reason = reason or str(error)
+    if passed_over:
+        others = f", nor can the {len(passed_over) - 1} before it" if passed_over[1:] else ""
+        raise UserError(
+            f"{reason}{others}: there is no other checkpoint: restore one from a copy, or start "
+            "again in another folder with output=FOLDER"
+        )
+    return None
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged checkpoint, and its checksum, a name that no checkpoint has.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    with suppress(FileNotFoundError):
+        _sidecar(path).rename(_sidecar(aside))
+    return aside
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint, tensors on the CPU.
 
     Raises:
-        UserError: there is no such file, it is no checkpoint, or it fails its checksum.
+        UserError: there is no such file, or it is no checkpoint of ours.
+        DamagedCheckpointError: it fails its checksum, or the disk fails to read it.
     """
     name = _NAME.fullmatch(path.name)
     if name is None:
         raise UserError(f"{path} is no checkpoint: expected a file named checkpoint-NUMBER.pt")
+    if path.exists() and not path.is_file():
+        raise DamagedCheckpointError(f"{path} is no plain file")
     try:
         with path.open("rb") as file:
             _verify(path, file)
             file.seek(0)
             payload = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError as error:
+        raise DamagedCheckpointError(f"cannot read checkpoint {path}: {error.strerror}") from None
+    except UserError:
+        raise
+    except Exception as error:  # what torch raises of a file that is none of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no checkpoint of a training run: {reason}") from None
+    if not isinstance(payload, dict):
+        kind = type(payload).__name__
+        raise UserError(f"{path} is no checkpoint of a training run: it holds {kind}")
     return Checkpoint(step=int(name[1]), path=path, payload=payload)
 
 
@@ -155,18 +208,9 @@ def _save(contents: dict[str, Any], path: Path) -> str:
 def _verify(path: Path, file: IO[bytes]) -> None:
     known = _digests(path)
     if not known:
-        raise UserError(f"{path} has no checksum ({_sidecar(path).name}): {_advice(path)}")
+        raise DamagedCheckpointError(f"{path} has no checksum ({_sidecar(path).name})")
     if hashlib.file_digest(file, "sha256").hexdigest() not in known:  # type: ignore[arg-type]
-        raise UserError(f"{path} is damaged, its SHA-256 checksum is wrong: {_advice(path)}")
-
-
-def _advice(path: Path) -> str:
-    step = int(_NAME.fullmatch(path.name)[1])  # type: ignore[index]
-    older = [other for other in _checkpoints(path.parent) if other < step]
-    if not older:
-        return "it is the oldest one here: restore it from a copy, or start again in another folder"
-    before = _checkpoints(path.parent)[max(older)]
-    return f"delete it to go on from {before.name}, the one before"
+        raise DamagedCheckpointError(f"{path} is damaged, its SHA-256 checksum is wrong")
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
@@ -195,7 +239,7 @@ def _sidecar(path: Path) -> Path:
 
 def _digests(path: Path) -> list[str]:
     try:
-        lines = _sidecar(path).read_text(encoding="ascii", errors="replace").splitlines()
+        lines = read_small(_sidecar(path)).decode("ascii", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     return [line.split()[0] for line in lines if line.strip()]
@@ -212,7 +256,7 @@ def _require_plain(value: Any, where: str) -> None:
     if type(value) in (list, tuple):
         for index, item in enumerate(value):
             _require_plain(item, f"{where}[{index}]")
-    elif type(value) in (dict, OrderedDict):
+    elif type(value) in (dict, OrderedDict, Counter):
         for key, item in value.items():
             _require_plain(key, f"a key of {where}")
             _require_plain(item, f"{where}[{key!r}]")

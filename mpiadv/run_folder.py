@@ -1,26 +1,24 @@
 """The folder of a run: who may use it, and what lies where in it. Knows nothing of the contents."""
 
-import contextlib
-import errno
-import fcntl
 import os
 import re
 import socket
-import warnings
+import stat
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from mpiadv.errors import UserError
+from mpiadv.run_lock import LOCK_NAME, RunLock
+from mpiadv.small_files import read_small
 from mpiadv.whole_files import write_text
 
 LOG_NAME = "log.h5"
+MODEL_NAME = "model.pt"
 CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"
-LOCK_NAME = "lock"
-_TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, "model.pt", _DONE_NAME)
-_NO_LOCKS_HERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+_TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, MODEL_NAME, _DONE_NAME)
 
 
 class RunFolder:
@@ -29,10 +27,10 @@ class RunFolder:
     `held_run` tells whether an earlier start of the run left anything in it.
     """
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: RunLock) -> None:
         self.path = path
         self.held_run = _holds_run(path)
-        self._lock: int | None = lock
+        self.lock = lock
 
     @classmethod
     def open(cls, path: str | Path, *, resume: bool) -> Self:
@@ -41,12 +39,14 @@ class RunFolder:
         With `resume` a folder that holds a run is gone on with, and an empty one begun.
 
         Raises:
-            UserError: the folder cannot be made or written to, is in use by another run, or holds
-                a run and `resume` is false. Nothing but the lock file has been touched then.
+            UserError: the folder cannot be made or written to, is in use by another run, holds
+                something else under a name of a run's file, or holds a run and `resume` is false.
+                Nothing but the lock file has been touched then.
         """
         folder = Path(path)
         _make(folder)
-        run_folder = cls(folder, _lock(folder))
+        _require_files(folder)
+        run_folder = cls(folder, RunLock(folder))
         if run_folder.held_run and not resume:
             run_folder.close()
             raise UserError(
@@ -68,7 +68,7 @@ class RunFolder:
     @property
     def model(self) -> Path:
         """The final model's state dict."""
-        return self.path / "model.pt"
+        return self.path / MODEL_NAME
 
     @property
     def done(self) -> Path:
@@ -78,30 +78,20 @@ class RunFolder:
     @property
     def is_done(self) -> bool:
         """Whether the run is finished."""
-        return self.done.exists()
+        return self.done.is_file()
+
+    @property
+    def result(self) -> str:
+        """What the marker of a finished run tells people."""
+        return read_small(self.done).decode(errors="replace")
 
     def mark_done(self, text: str) -> None:
         """Mark the run as finished; `text` tells people how it ended."""
         write_text(self.done, text.rstrip("\n") + "\n")
 
-    def require_held(self) -> None:
-        """Make sure that the folder is still there, and still this run's.
-
-        Raises:
-            OSError: it was deleted, replaced, or cannot be read.
-        """
-        if (self.path / LOCK_NAME).read_text(encoding="utf-8", errors="replace") != _signature():
-            raise FileNotFoundError(errno.ENOENT, "the run's folder was replaced", str(self.path))
-
     def close(self) -> None:
         """Let other runs use the folder."""
-        if self._lock is not None:
-            lock, self._lock = self._lock, None
-            with contextlib.suppress(OSError):  # a disk that is gone takes the signature with it
-                os.truncate(lock, 0)
-            # Closing alone would leave the lock with any child that was forked meanwhile.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+        self.lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -133,13 +123,13 @@ def state_of(folder: Path) -> RunState:
 
     Whether a process of another host still runs cannot be seen: it counts as running.
     """
-    if (folder / _DONE_NAME).exists():
+    if (folder / _DONE_NAME).is_file():
         return RunState.FINISHED
     try:
-        signature = (folder / LOCK_NAME).read_text(encoding="utf-8", errors="replace")
+        signature = read_small(folder / LOCK_NAME).decode(errors="replace")
     except OSError:
         return RunState.UNKNOWN
-    signed = re.match(r"process (\d+) on host (\S+)", signature)
+    signed = re.match(r"process (\d{1,18}) on host (\S+)", signature)
     if signed is None:
         return RunState.STOPPED
     if signed[2] == socket.gethostname() and not _is_alive(int(signed[1])):
@@ -161,8 +151,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
+        what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
         raise UserError(
-            f"output folder {folder} is a file: choose another folder with output=FOLDER"
+            f"output folder {folder} is {what}: choose another folder with output=FOLDER"
         ) from None
     except OSError as error:
         raise UserError(
@@ -171,47 +162,26 @@ def _make(folder: Path) -> None:
         ) from None
 
 
-def _lock(folder: Path) -> int:
-    """Take the lock and sign it; the open file that holds it."""
-    path = folder / LOCK_NAME
-    try:
-        # Creating the file is the test: root passes every permission check, even on a read-only
-        # file system.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
+def _require_files(folder: Path) -> None:
+    """Refuse what is there under the name of a run's file, or folder, and is none."""
+    for name in (LOG_NAME, CHECKPOINTS_NAME, MODEL_NAME, _DONE_NAME, LOCK_NAME):
+        path = folder / name
+        is_folder = name == CHECKPOINTS_NAME
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            if not path.is_symlink():
+                continue
+            what = "a link to nothing"
+        except OSError as error:
+            what = f"not to be read ({error.strerror})"
+        else:
+            if stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode):
+                continue
+            what = "a folder" if stat.S_ISDIR(mode) else "a file" if is_folder else "no plain file"
         raise UserError(
-            f"output folder {folder} is not writable: {error.strerror}: "
-            "choose another folder with output=FOLDER"
-        ) from None
-    try:
-        _take(descriptor, folder)
-        os.truncate(descriptor, 0)
-        os.write(descriptor, _signature().encode())
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _signature() -> str:
-    return f"process {os.getpid()} on host {socket.gethostname()}\n"
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        raise UserError(
-            f"output folder {folder} is in use by another run ({holder or 'just starting'}): "
-            "wait for it, stop it, or choose another folder with output=FOLDER"
-        ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS_HERE:
-            raise UserError(f"cannot lock output folder {folder}: {error.strerror}") from None
-        warnings.warn(
-            f"the file system of {folder} has no locks: make sure that no other run uses it",
-            stacklevel=2,
+            f"{path} is {what}, where a run has its {'folder' if is_folder else 'file'} of that "
+            "name: move it away, or choose another folder with output=FOLDER"
         )
 
 

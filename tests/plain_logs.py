@@ -53,5 +53,5 @@ def begin(path: Path, **options: Any) -> RunLog:
     return RunLog.create(path, attributes={"config": "a: 1\n", "seed": 3}, **options)
 
 
-def resume(path: Path, step: int, **options: Any) -> RunLog:
+def resume(path: Path, step: int | None, **options: Any) -> RunLog:
     return RunLog.resume(path, step=step, **{"num_steps": 10000, "attributes": {}, **options})

@@ -3,6 +3,7 @@
 All cases run in the same three processes: importing torch takes longer than all of them together.
 """
 
+import os
 import shutil
 import struct
 import time
@@ -61,15 +62,38 @@ def _resumed(change: Callable[[Path], None] = lambda checkpoint: None, **setting
     return words
 
 
-def _truncate(checkpoint: Path) -> None:
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: len(content) // 2])
+def _damage_all(checkpoint: Path) -> None:
+    for path in checkpoint.parent.glob("*.pt"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
 
 
-def _flip_a_bit(checkpoint: Path) -> None:
-    content = bytearray(checkpoint.read_bytes())
-    content[len(content) // 2] ^= 1
-    checkpoint.write_bytes(content)
+def _with_part(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Write a checkpoint anew, whole, with one of its parts changed."""
+
+    def rewrite(checkpoint: Path) -> None:
+        import torch
+
+        from mpiadv.checkpoint import save_checkpoint
+
+        payload = torch.load(checkpoint, weights_only=True)
+        changed = {**payload, name: change(payload[name])}
+        save_checkpoint(checkpoint.parent, int(checkpoint.stem[-9:]), changed, keep=2)
+
+    return rewrite
+
+
+def _nonsense(name: str, change: Callable[[Any], Any], reason: str) -> tuple[Words, str]:
+    return (
+        _resumed(_with_part(name, change)),
+        f"*/checkpoint-000000020.pt does not hold the state of this run ({reason}): move it *",
+    )
+
+
+def _a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _remove_all(checkpoint: Path) -> None:
@@ -137,6 +161,10 @@ CASES: dict[str, tuple[Words, str]] = {
     "radius_of_all_images": (
         _with(attack__norm="l2", attack__epsilon=4),
         "attack.epsilon=4 reaches every image from every other: those of 16 pixels in *",
+    ),
+    "log_is_a_folder": (
+        _resumed(lambda checkpoint: _a_folder(checkpoint.parent.parent / "log.h5")),
+        "*/unfinished/log.h5 is a folder, where a run has its file of that name: move it away, *",
     ),
     "setting_given_twice": (_line("seed=1", "seed=2"), "'seed=1' and 'seed=2' set the same: *"),
     "not_a_number": (
@@ -326,14 +354,34 @@ CASES: dict[str, tuple[Words, str]] = {
         "cannot create output folder /proc/new: *: choose another folder with output=FOLDER",
     ),
     "truncated_checkpoint": (
-        _resumed(_truncate),
-        "*/checkpoint-000000020.pt is damaged, its SHA-256 checksum is wrong: delete it to go on "
-        "from checkpoint-000000010.pt, the one before",
+        _resumed(_damage_all),
+        "*/checkpoint-000000020.pt is damaged, its SHA-256 checksum is wrong, nor can the 1 before "
+        "it: there is no other checkpoint: restore one from a copy, or start again *",
     ),
-    "flipped_bit_in_checkpoint": (
-        _resumed(_flip_a_bit),
-        "*/checkpoint-000000020.pt is damaged, its SHA-256 checksum is wrong: delete it to go on "
-        "from checkpoint-000000010.pt, the one before",
+    "checkpoint_without_a_part": (
+        _resumed(_with_part("versions", lambda part: [1])),
+        "*/checkpoint-000000020.pt is no checkpoint of a training run of mpiadv: its versions is "
+        "list, expected dict",
+    ),
+    "checkpoint_whose_settings_are_none": (
+        _resumed(_with_part("identity", lambda part: "[[[")),
+        "*/checkpoint-000000020.pt is no checkpoint of * its identity is no mapping of settings",
+    ),
+    "checkpoint_of_another_step": _nonsense(
+        "schedule", lambda part: {**part, "last_epoch": 7}, "it is of step 7"
+    ),
+    "checkpoint_with_half_a_schedule": _nonsense(
+        "schedule", lambda part: {"last_epoch": 20}, "schedule lacks *"
+    ),
+    "checkpoint_with_odd_rates": _nonsense(
+        "schedule", lambda part: {**part, "_last_lr": "x"}, "schedule[[]'_last_lr'] is of another *"
+    ),
+    "checkpoint_with_another_optimiser": _nonsense("optimizer", lambda part: {"state": 1}, "*"),
+    "checkpoint_with_an_odd_version": _nonsense(
+        "versions", lambda part: {"x": 1}, "'int' object is not subscriptable"
+    ),
+    "checkpoint_with_a_version_of_later": _nonsense(
+        "versions", lambda part: {99: next(iter(part.values()))}, "version 99 is none of a run *"
     ),
     "checkpoint_of_other_data": (
         _resumed(data__root="changed"),
@@ -399,6 +447,63 @@ def test_finished_run_tells_its_result_again_and_changed_code_cannot_resume_it(
         assert fnmatchcase(
             capsys.readouterr().err, f"{line}with (its '1.weight' is *): set its *\n"
         )
+
+
+def _damage_newest(run: Path) -> None:
+    newest = max((run / "checkpoints").glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+
+def _lose_checkpoints(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def _damage_log(run: Path) -> None:
+    os.truncate(run / "log.h5", 3000)
+
+
+WORSE_FOR_WEAR = {
+    "damaged_checkpoint": (
+        _damage_newest,
+        "checkpoint-000000020.pt is damaged: kept as checkpoint-000000020.pt.damaged-1\n"
+        "going on from */checkpoint-000000010.pt",
+        "checkpoints/checkpoint-000000020.pt.damaged-1",
+    ),
+    "no_checkpoint": (
+        _lose_checkpoints,
+        "there is no checkpoint in */checkpoints: the run begins anew\n"
+        "warning: */log.h5 holds 20 steps, and there is no checkpoint to go on from: moved to "
+        "log.h5.old-1, a new log is begun",
+        "log.h5.old-1",
+    ),
+    "damaged_log": (
+        _damage_log,
+        "log.h5 could not be read (*): moved to log.h5.damaged-1, a new log is begun",
+        "log.h5.damaged-1",
+    ),
+    "nothing": (shutil.rmtree, "there is no checkpoint in */checkpoints: the run begins anew", ""),
+}
+
+
+@pytest.mark.mpi(min_size=3)
+def test_run_that_lost_files_says_so_keeps_them_and_ends_with_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(words_of(tmp_path / "finished", **_CHECKPOINTED)) == 0
+    capsys.readouterr()
+    for name, (damage, told, kept) in WORSE_FOR_WEAR.items():
+        run = tmp_path / name
+        if _is_trainer():
+            shutil.copytree(tmp_path / "finished", run)
+            (run / "DONE").unlink()
+            damage(run)
+            before = _contents(run)
+        assert _run([*words_of(run, **_CHECKPOINTED), "--resume"]) == 0
+        if _is_trainer():
+            assert fnmatchcase(capsys.readouterr().out, f"*{told}\n*"), name
+            assert hash_of(run) == hash_of(tmp_path / "finished")
+            original = kept.rpartition(".")[0]  # its name before it was moved aside
+            assert not kept or (run / kept).read_bytes() == before[str(run / original)]
 
 
 @pytest.mark.mpi(min_size=3)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from disk_faults import largest_file
 
-from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint, save_model
+from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint, save_model, set_aside
 from mpiadv.errors import UserError
 
 
@@ -91,25 +91,51 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, lose_checksum])
-def test_damaged_newest_checkpoint_is_refused_naming_the_one_before(
+def test_damaged_checkpoints_are_passed_over_and_can_be_set_aside(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    for step in (500, 1000):
-        newest = save_checkpoint(tmp_path, step, payload_of(step), keep=2)
-    damage(newest)
-    with pytest.raises(UserError, match="checksum") as refusal:
-        load_newest(tmp_path)
-    assert str(newest) in str(refusal.value) and "\n" not in str(refusal.value)
-    assert "delete it to go on from checkpoint-000000500.pt" in str(refusal.value)
-    newest.unlink()
-    older = load_newest(tmp_path)
-    assert older is not None and older.payload["step"] == 500
+    older, *damaged = [
+        save_checkpoint(tmp_path, step, payload_of(step), keep=3) for step in (500, 1000, 1500)
+    ]
+    for path in damaged:
+        damage(path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    found = load_newest(tmp_path)
+    assert found is not None and (found.path, found.payload["step"]) == (older, 500)
+    assert found.passed_over == tuple(reversed(damaged))
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for path in damaged:
+        assert set_aside(path).read_bytes() == before[path]
+    found = load_newest(tmp_path)
+    assert found is not None and (found.path, found.passed_over) == (older, ())
+    for step in (1000, 1500):
+        save_checkpoint(tmp_path, step, payload_of(step), keep=1)
+    aside = [f"{path.name}.damaged-1" for path in damaged]
+    assert {*aside, *checkpoint_names(1500)} <= set(names(tmp_path))
 
 
-def test_damaged_only_checkpoint_offers_no_older_one(tmp_path: Path) -> None:
-    flip(save_checkpoint(tmp_path, 500, payload_of(500), keep=2))
-    with pytest.raises(UserError, match="oldest one here: restore it from a copy"):
+@pytest.mark.parametrize("count", [1, 3])
+def test_line_that_all_checkpoints_are_damaged(tmp_path: Path, count: int) -> None:
+    for step in range(count):
+        flip(save_checkpoint(tmp_path, step, payload_of(step), keep=count))
+    others = ", nor can the 2 before it" if count == 3 else ""
+    told = f"checksum is wrong{others}: there is no other checkpoint: restore one from a copy"
+    with pytest.raises(UserError, match=told):
         load_newest(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"no zip", b"", b"PK\x03\x04"], ids=["text", "empty", "cut"])
+def test_file_with_a_right_checksum_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = save_checkpoint(tmp_path, 500, payload_of(500), keep=1)
+    newest = save_checkpoint(tmp_path, 1000, payload_of(1000), keep=2)
+    torch.save([1, 2], newest) if content == b"" else newest.write_bytes(content)
+    digest = hashlib.sha256(newest.read_bytes()).hexdigest()
+    newest.with_name(f"{newest.name}.sha256").write_text(f"{digest}  {newest.name}\n")
+    with pytest.raises(UserError, match="is no checkpoint of a training run") as refusal:
+        load_newest(tmp_path)
+    assert "\n" not in str(refusal.value) and path.exists()
 
 
 @pytest.mark.parametrize("name", ["model.pt", "checkpoint-000000500.pt"])

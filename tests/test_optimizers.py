@@ -1,9 +1,9 @@
 """Optimisers against their update rules, learning rates against their curves."""
 
-import io
 import math
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mpiadv.checkpoint import load_checkpoint, save_checkpoint
 from mpiadv.config import OptimizerConfig, ScheduleConfig
 from mpiadv.errors import UserError
 from mpiadv.optimizers import make_optimizer, make_schedule
@@ -148,11 +149,9 @@ def test_multistep_without_milestones_is_refused() -> None:
         _rates({"name": "multistep"}, 3)
 
 
-def _saved_and_loaded(state: dict[str, Any]) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def _saved_and_loaded(folder: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """The state as a checkpoint gives it back."""
+    return load_checkpoint(save_checkpoint(folder, 5, state, keep=1)).payload
 
 
 def _build(
@@ -177,12 +176,13 @@ def _advance(
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_loaded_state_takes_the_same_steps_bitwise(
-    optimizer: dict[str, Any], schedule: dict[str, Any]
+    tmp_path: Path, optimizer: dict[str, Any], schedule: dict[str, Any]
 ) -> None:
     parameters, first, scheduler = _build(optimizer, schedule)
     _advance(parameters, first, scheduler, range(5))
     saved = _saved_and_loaded(
-        {"optimizer": first.state_dict(), "schedule": scheduler.state_dict(), "model": parameters}
+        tmp_path,
+        {"optimizer": first.state_dict(), "schedule": scheduler.state_dict(), "model": parameters},
     )
     expected = _advance(parameters, first, scheduler, range(5, 12))
 

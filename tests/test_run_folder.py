@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,13 +60,107 @@ def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trace", ["log.h5", "checkpoints", "model.pt", "DONE"])
 def test_folder_holding_another_run_needs_resume(tmp_path: Path, trace: str) -> None:
-    (tmp_path / trace).write_text("of the other run")
+    held = tmp_path / trace / "held" if trace == "checkpoints" else tmp_path / trace
+    held.parent.mkdir(exist_ok=True)
+    held.write_text("of the other run")
     with pytest.raises(UserError, match="holds another run: add --resume") as refusal:
         RunFolder.open(tmp_path, resume=False)
     assert "\n" not in str(refusal.value)
-    assert (tmp_path / trace).read_text() == "of the other run"
+    assert held.read_text() == "of the other run"
     with RunFolder.open(tmp_path, resume=True) as folder:
         assert folder.held_run
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def _a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["log.h5", "DONE", "model.pt", "lock", "checkpoints"])
+@pytest.mark.parametrize("make", [_a_folder, _a_pipe, _a_link_to_nothing, _a_link_to_itself])
+def test_what_is_no_file_of_a_run_is_refused_by_its_name(
+    tmp_path: Path, make: Callable[[Path], None], name: str, resume: bool
+) -> None:
+    if (make, name) == (_a_folder, "checkpoints"):
+        make = Path.touch
+    make(tmp_path / name)
+    before = [path.name for path in tmp_path.iterdir()]
+    with pytest.raises(UserError, match=rf"/{name} is (a|no|not) .*: move it away") as refusal:
+        RunFolder.open(tmp_path, resume=resume)
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in tmp_path.iterdir()] == before
+
+
+def test_output_that_is_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="run is a link to nothing: choose another folder"):
+        RunFolder.open(tmp_path / "run", resume=False)
+
+
+def test_lock_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(UserError, match="not writable: No space left on device"):
+        RunFolder.open(tmp_path, resume=False)
+
+
+@pytest.mark.parametrize("how", ["removed", "written over", "emptied"])
+def test_lock_that_somebody_touched_is_made_again(tmp_path: Path, how: str) -> None:
+    with RunFolder.open(tmp_path, resume=False) as folder:
+        lock, signature = tmp_path / "lock", (tmp_path / "lock").read_text()
+        folder.lock.require_held()
+        assert folder.lock.take_news() == ""
+        if how == "removed":
+            lock.unlink()
+        else:
+            lock.write_text("" if how == "emptied" else "other words, and more of them than before")
+        folder.lock.require_held()
+        assert f"lock was {'removed' if how == 'removed' else 'written over'}" in (
+            folder.lock.take_news()
+        )
+        assert lock.read_text() == signature and folder.lock.take_news() == ""
+        with pytest.raises(UserError, match="in use by another run"):
+            RunFolder.open(tmp_path, resume=False)
+    RunFolder.open(tmp_path, resume=False).close()
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["is there", "has been there"])
+def test_folder_that_another_run_took_is_not_this_runs_any_more(
+    tmp_path: Path, is_over: bool
+) -> None:
+    with RunFolder.open(tmp_path, resume=False) as folder:
+        (tmp_path / "lock").unlink()
+        other = RunFolder.open(tmp_path, resume=False)
+        if is_over:
+            other.close()
+        with pytest.raises(OSError, match="another run has taken the run's folder"):
+            folder.lock.require_held()
+        other.close()
+
+
+def test_folder_that_was_replaced_is_not_this_runs_any_more(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", resume=False) as folder:
+        (tmp_path / "run").rename(tmp_path / "away")
+        with pytest.raises(FileNotFoundError):
+            folder.lock.require_held()
+        (tmp_path / "run").mkdir()
+        with pytest.raises(FileNotFoundError, match="the run's folder was replaced"):
+            folder.lock.require_held()
+        assert [*(tmp_path / "run").iterdir()] == []
 
 
 def test_unrelated_files_do_not_count_as_a_run(tmp_path: Path) -> None:
@@ -101,7 +196,7 @@ def test_file_system_without_locks_is_used_with_a_warning(
     def refuse(*arguments: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("mpiadv.run_folder.fcntl.flock", refuse)
+    monkeypatch.setattr("mpiadv.run_lock.fcntl.flock", refuse)
     monkeypatch.setattr(RunFolder, "close", lambda self: None)
     with pytest.warns(UserWarning, match="has no locks"):
         RunFolder.open(tmp_path, resume=False)

@@ -1,13 +1,16 @@
 """A log that is gone on with: cut back exactly, moved aside where it cannot be read."""
 
 import os
+import signal
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from flip_bits import flipped, gone_on_with
 from plain_logs import (
     attacker_row,
     begin,
@@ -17,9 +20,13 @@ from plain_logs import (
     train_rows,
     write_steps,
 )
+from sample_logs import finished_run
 
+import mpiadv
 from mpiadv.errors import UserError
-from mpiadv.runlog import read_attributes, read_table
+from mpiadv.runlog import TRIAL, read_attributes, read_table
+from mpiadv.runlog.rows import Rows
+from mpiadv.runlog.trial import Trial
 
 
 def test_resume_cuts_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -132,6 +139,116 @@ def test_unreadable_log_is_moved_aside(tmp_path: Path, damage: Any) -> None:
             resume(path, 100).close()
         assert (tmp_path / f"log.h5.damaged-{number}").read_bytes() == damaged
         assert list(read_table(path, "events")["kind"]) == [b"resume"]
+
+
+BITS = range(5, 8 * 8192, 8 * 8192 // 20)
+"""Spread over the first 8 KiB of a log, where HDF5 keeps what is where; by hand `flip_bits.py`."""
+
+
+def test_log_with_a_flipped_bit_is_gone_on_with_or_moved_aside(tmp_path: Path) -> None:
+    content = (finished_run(tmp_path / "run") / "log.h5").read_bytes()
+    ends = Counter(gone_on_with(tmp_path / "log.h5", flipped(content, bit), TRIAL) for bit in BITS)
+    assert ends["went on"] > 2 and ends["cannot be read"] > 2
+    assert sum(ends.values()) == len(BITS)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by signal 11"),
+        ("os._exit(3)", "failed with exit code 3"),
+        ("time.sleep(60)", "came to no end within 1 s"),
+        ("signal.pthread_sigmask(1, [signal.SIGALRM]) and 0 or time.sleep(60)", "came to no end"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+)
+def test_whatever_reading_a_log_does_it_is_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, told: str
+) -> None:
+    """A module in the place of h5py's stands for what the library does with a damaged file."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "h5py.py").write_text(LIBRARY.format(trouble=trouble))
+    path = tmp_path / "log.h5"
+    begin(path).close()
+    trial = Trial(silence_seconds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(mpiadv, "__file__", str(_linked_package(tmp_path / "modules")))
+        with pytest.warns(UserWarning, match=rf"could not be read \(.*{told}.*moved to log.h5.dam"):
+            resume(path, 100, trial=trial).close()
+    trial.close()
+    assert list(read_table(path, "events")["kind"]) == [b"resume"]
+
+
+LIBRARY = """
+import os, signal, time
+
+class File:
+    def __init__(self, *words, **options):
+        {trouble}
+
+def string_dtype(encoding, length):
+    return "S%d" % length
+
+Dataset = Group = int
+"""
+
+
+def _linked_package(folder: Path) -> Path:
+    """The package in another folder, which comes first on the path of the process that reads."""
+    (folder / "mpiadv").symlink_to(Path(mpiadv.__file__).parent)
+    return folder / "mpiadv" / "__init__.py"
+
+
+def test_requests_to_end_say_nothing_about_a_log(tmp_path: Path) -> None:
+    path, trial = tmp_path / "log.h5", Trial()
+    begin(path).close()
+    trial.require_readable(path)
+    assert trial._process is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        trial._process.send_signal(number)
+        trial.require_readable(path)
+    trial._process.kill()
+    trial.close()
+    with resume(path, 0, trial=trial) as log:
+        log.event("kind", "text", 0)
+    trial.close()
+
+
+def test_resume_without_a_checkpoint_keeps_the_steps_there_were(tmp_path: Path) -> None:
+    path = tmp_path / "log.h5"
+    with begin(path) as log:
+        log.event("kind", "text", 0)
+    resume(path, None).close()
+    assert b"kind" in read_table(path, "events")["kind"]
+    with resume(path, None) as log:
+        write_steps(log, 0, 3)
+    with pytest.warns(UserWarning, match=r"holds 3 steps, .*: moved to log\.h5\.old-1, a new log"):
+        resume(path, None).close()
+    assert len(read_table(path, "train")) == 0
+    assert len(read_table(tmp_path / "log.h5.old-1", "train")) == 3
+
+
+def test_log_from_before_a_column_was_added_goes_on_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.h5"
+    with begin(path) as log:
+        write_steps(log, 0, 10)
+    with h5py.File(path, "r+") as file:
+        older = repack(file["train"][:], drop=("loss", "rank"))
+        del file["train"]
+        file.create_dataset("train", data=older)
+    with resume(path, 8) as log:
+        write_steps(log, 8, 10)
+    train = read_table(path, "train")
+    assert np.isnan(train["loss"][:8]).all() and (train["loss"][8:] == 2.3).all()
+    assert list(train["rank"]) == [0] * 8 + [1] * 2 and list(train["step"]) == list(range(10))
+
+
+def repack(rows: Rows, drop: tuple[str, ...]) -> Rows:
+    names = [name for name in rows.dtype.names or () if name not in drop]
+    new = np.zeros(len(rows), [(name, rows.dtype[name]) for name in names])
+    for name in names:
+        new[name] = rows[name]
+    return new
 
 
 def test_missing_log_is_begun_anew_with_a_warning(tmp_path: Path) -> None:

@@ -98,6 +98,49 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     opened.set()
 
 
+def test_lock_that_was_removed_costs_no_row(bench: Bench) -> None:
+    bench.flushed(10)
+    (bench.folder.path / "lock").unlink()
+    bench.train(5)
+    assert bench.saved() == 15
+    bench.train(1)
+    assert [said for said in bench.said if "lock was removed" in said] == bench.said
+    assert bench.rows() == 15 and len(bench.events("lock")) == 0
+    bench.log.flush()
+    assert bench.rows() == 16 and len(bench.events("lock")) == 1
+
+
+def test_log_of_a_run_that_took_the_folder_is_left_alone(bench: Bench) -> None:
+    bench.flushed(10)
+    (bench.folder.path / "lock").unlink()
+    with RunFolder.open(bench.folder.path, resume=True) as other:
+        other.log.unlink()
+        other.log.write_text("the other run's")
+        bench.train(5)
+        bench.save()
+        bench.kept.close()
+        assert other.log.read_text() == "the other run's"
+    told = "another run has taken the run's folder"
+    assert [told in said for said in bench.said] == [True, True, True]
+
+
+def test_lost_folder_is_tried_as_often_as_configured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.log._flush_seconds = 5.0  # the clock of the log is that of the test
+    now, tries = bench.log._clock(), []
+    monkeypatch.setattr(bench.log, "_clock", lambda: now)
+    require_held = bench.folder.lock.require_held
+    monkeypatch.setattr(
+        bench.folder.lock, "require_held", lambda: (tries.append(now), require_held())
+    )
+    shutil.rmtree(bench.folder.path)
+    for _ in range(200):
+        now += 0.1
+        bench.train(1)
+    assert len(tries) == pytest.approx(20 / 5, abs=1)
+
+
 def test_training_goes_on_while_a_checkpoint_is_written(
     bench: Bench, gate: threading.Event
 ) -> None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import parser
 from mpiadv.config import Config, dump_config, load_config, parse_config
-from mpiadv.engine.lead import Desk, Lead, give_up, open_desk
+from mpiadv.engine.desk import Desk, give_up, open_desk
+from mpiadv.engine.lead import Lead
 from mpiadv.engine.session import (
     AgreedError,
     Setup,
@@ -72,7 +73,7 @@ def _tell_if_done(desk: Desk | None) -> str:
     """Say how a finished run ended; empty where there is something to do."""
     if desk is None or not desk.folder.is_done:
         return ""
-    text = desk.folder.done.read_text(encoding="utf-8")
+    text = desk.folder.result
     print(f"{desk.folder.path} holds a finished run:\n{text}", end="", flush=True)
     desk.folder.close()
     return "done"

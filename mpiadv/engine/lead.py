@@ -1,32 +1,24 @@
 """The trainer's rank from its folder to its result: checkpoint, log, training, report."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 
-from mpiadv.checkpoint import Checkpoint, load_newest, save_model
-from mpiadv.config import Config
+from mpiadv.checkpoint import save_model
 from mpiadv.dispatch import Dispatcher, StalenessMode
 from mpiadv.engine.craft import TorchCrafter
+from mpiadv.engine.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.engine.display import Display
 from mpiadv.engine.learn import TorchLearner
-from mpiadv.engine.opening import attributes_of, opening_lines
-from mpiadv.engine.recorder import Recorder, snapshot_shape
+from mpiadv.engine.opening import opening_lines
+from mpiadv.engine.recorder import Recorder
 from mpiadv.engine.safekeeping import Safekeeping, reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.speed_report import speed_lines
-from mpiadv.engine.state import (
-    require_same_data,
-    require_same_log,
-    require_same_run,
-    restore,
-)
+from mpiadv.engine.state import require_same_data, restore
 from mpiadv.engine.trainer import Stop, Trainer
 from mpiadv.errors import (
     NonFiniteLossError,
@@ -41,55 +33,6 @@ from mpiadv.evaluation.in_run import attack_details, short_name
 from mpiadv.models import fingerprint
 from mpiadv.objectives import Batch, make_objective
 from mpiadv.optimizers import make_optimizer, make_schedule
-from mpiadv.run_folder import LOCK_NAME, RunFolder
-from mpiadv.runlog import RunLog
-
-
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """The trainer's folder, open, and the checkpoint to go on from.
-
-    `is_new` tells whether the folder was made by this start.
-    """
-
-    folder: RunFolder
-    checkpoint: Checkpoint | None
-    is_new: bool = False
-
-    @property
-    def first_step(self) -> int:
-        """Training steps done before this start."""
-        return self.checkpoint.step if self.checkpoint else 0
-
-
-def open_desk(config: Config, *, resume: bool) -> Desk:
-    """Open the run's folder and find the checkpoint.
-
-    Raises:
-        UserError: the folder cannot be used, or its checkpoint is damaged or of another run.
-    """
-    is_new = not Path(config.output).exists()
-    folder = RunFolder.open(config.output, resume=resume)
-    try:
-        checkpoint = load_newest(folder.checkpoints) if resume else None
-        if checkpoint is not None:
-            require_same_run(config, checkpoint)
-        else:
-            require_same_log(config, folder.log)
-    except UserError:
-        folder.close()
-        raise
-    return Desk(folder=folder, checkpoint=checkpoint, is_new=is_new)
-
-
-def give_up(desk: Desk) -> None:
-    """Close the folder of a run that cannot begin, and leave none where there was none."""
-    folder = desk.folder.path
-    desk.folder.close()
-    with suppress(OSError):
-        if desk.is_new and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
-            (folder / LOCK_NAME).unlink()
-            folder.rmdir()
 
 
 class Lead:
@@ -111,7 +54,8 @@ class Lead:
         self._fault = ""
         self._learner = new_learner(setup)
         self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
-        self._log = _open_log(setup, desk)
+        self._log, told = open_log(setup, desk)
+        self._notes = [*set_damaged_aside(desk), *resumed_from(desk), *told]
         self._display = Display(
             first_step=desk.first_step, num_steps=setup.config.training.num_steps
         )
@@ -149,7 +93,7 @@ class Lead:
 
     def train(self, interrupted: Callable[[], bool]) -> Stop:
         """Train to the end or to an interruption; all ranks have parted when this returns."""
-        for line in opening_lines(self._setup, self._desk.checkpoint, self._changes):
+        for line in opening_lines(self._setup, self._desk.checkpoint, self._changes, self._notes):
             self._display.say(line)
         trainer = self._recorder.trainer = self._new_trainer()
         began = time.perf_counter()
@@ -221,6 +165,7 @@ class Lead:
 
     def _try_to_save_model(self) -> bool:
         try:
+            self._desk.folder.lock.require_held()
             save_model(self._desk.folder.model, _on_cpu(self.model))
         except OSError as error:
             text = f"{self._desk.folder.model} could not be written ({reason_of(error)})"
@@ -231,6 +176,7 @@ class Lead:
     def _leave(self, report: str, before_done: Callable[[], None], *, model_is_saved: bool) -> None:
         folder, newest = self._desk.folder, self._safekeeping.newest
         try:
+            folder.lock.require_held()
             if not model_is_saved:
                 save_model(folder.model, _on_cpu(self.model))
             self._log.flush(durable=True)
@@ -346,33 +292,6 @@ def new_learner(setup: Setup) -> TorchLearner:
     schedule = make_schedule(config.schedule, optimizer, num_steps=config.training.num_steps)
     objective = make_objective(config.objective)
     return TorchLearner(setup.plan, model, objective, optimizer, schedule, setup.device)
-
-
-def _open_log(setup: Setup, desk: Desk) -> RunLog:
-    config = setup.config
-    shape = snapshot_shape(config, setup.data.test) if config.log.snapshot_every else None
-    attributes = attributes_of(setup)
-    seconds = config.log.flush_seconds
-    if not desk.folder.held_run:
-        return RunLog.create(
-            desk.folder.log,
-            attributes=attributes,
-            snapshot_shape=shape,
-            flush_seconds=seconds,
-        )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        log = RunLog.resume(
-            desk.folder.log,
-            step=desk.first_step,
-            num_steps=config.training.num_steps,
-            attributes=attributes,
-            snapshot_shape=shape,
-            flush_seconds=seconds,
-        )
-    for warning in caught:
-        print(f"warning: {warning.message}", flush=True)
-    return log
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

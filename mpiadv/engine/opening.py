@@ -15,10 +15,12 @@ from mpiadv.evaluation.in_run import step_warnings
 PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
 
 
-def opening_lines(setup: Setup, checkpoint: Checkpoint | None, changes: Sequence[str]) -> list[str]:
+def opening_lines(
+    setup: Setup, checkpoint: Checkpoint | None, changes: Sequence[str], found: Sequence[str]
+) -> list[str]:
     """What is trained, on what, by whom, and what is odd about it.
 
-    `changes` are those of the data since the checkpoint.
+    `changes` are those of the data since the checkpoint, `found` is what there was on disk.
     """
     config = setup.config
     num_attackers = len(setup.world.roster.attackers)
@@ -29,8 +31,8 @@ def opening_lines(setup: Setup, checkpoint: Checkpoint | None, changes: Sequence
         f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
     ]
     lines += [f"warning: {text}" for text in (*_too_many(setup), *step_warnings(config))]
+    lines += found
     if checkpoint is not None:
-        lines.append(f"going on from {checkpoint.path}")
         here = differences(checkpoint, threads=setup.threads, device=setup.device.torch.type)
         lines += [f"warning: {change}" for change in (*here, *changes)]
     splits = {"train": setup.data.train, "test": setup.data.test}

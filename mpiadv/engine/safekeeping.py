@@ -4,6 +4,7 @@ Knows the log, the checkpoints and their folder, but neither a trainer nor what 
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ class Safekeeping:
         with self._held_up():
             if self.log.is_flush_due():
                 self._flush(step)
+            if news := self.folder.lock.take_news():
+                self._tell("lock", news, step)
             self._take_result(step)
 
     def save(self, step: int, take: Callable[[], Snapshot]) -> None:
@@ -137,6 +140,7 @@ class Safekeeping:
         """Leave behind what can be; for a run that failed, too, so it raises nothing."""
         self._saver.wait(PARTING_SECONDS)
         try:
+            self.folder.lock.require_held()  # else the log there is another run's
             self.log.close()
         except OSError as error:
             self.say(f"warning: the last rows of {self.log.path} are lost ({reason_of(error)})")
@@ -170,7 +174,7 @@ class Safekeeping:
 
         def write() -> None:
             sync()  # the log's rows are on disk before the checkpoint that follows them
-            self.folder.require_held()
+            self.folder.lock.require_held()
             complete()
             save_checkpoint(self.folder.checkpoints, step, state, keep=self.keep)
 
@@ -199,9 +203,10 @@ class Safekeeping:
     def _flush(self, step: int) -> bool:
         """Flush the log; whether that worked."""
         try:
-            self.folder.require_held()
+            self.folder.lock.require_held()
             self.log.flush()
         except OSError as error:
+            self.log.put_off()
             reason = reason_of(error)
             if self.log_failures.add(reason):
                 text = f"{self.log.path} could not be written ({reason})"
@@ -228,6 +233,8 @@ class Safekeeping:
 def reason_of(error: OSError) -> str:
     """Why a write failed, in a few words: h5py's own text goes over several lines."""
     text = error.strerror or str(error)
+    if found := re.search(r"error message = '([^']+)'", text):  # HDF5's own, at its end
+        return found[1]
     if "\n" in text and error.errno:
         return os.strerror(error.errno)
     return text.splitlines()[0] if text else type(error).__name__

@@ -1,11 +1,13 @@
 """The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
 
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from mpiadv.errors import UserError
 from mpiadv.models.weights import misfit_text
 from mpiadv.runlog import read_attributes
 from mpiadv.tickets import AttackSettings
+from mpiadv.yaml_files import parse_yaml
 
 FORMAT = 1
 
@@ -62,6 +65,8 @@ def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
     """The same containers anew, which training may not change, with copies of the tensors."""
     if isinstance(value, Tensor):
         return copy(value)
+    if type(value) is Counter:  # of milestones
+        return Counter(value)
     if type(value) in (list, tuple):
         return type(value)(_copied(item, copy) for item in value)
     if type(value) in (dict, OrderedDict):
@@ -81,21 +86,23 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
     payload = checkpoint.payload
     try:
         _restore_model(learner.model, payload)
-    except (RuntimeError, AttributeError) as error:
+    except Exception as error:
         reason = misfit_text(payload["model"], learner.model)
         raise UserError(
             f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
             "its code back, or start anew with output=FOLDER"
         ) from error
-    learner.optimizer.load_state_dict(payload["optimizer"])
-    learner.schedule.load_state_dict(payload["schedule"])
-    return {
-        version: Published(
-            settings=AttackSettings(num_steps=item["num_steps"], epsilon=item["epsilon"]),
-            values=item["values"].numpy(),
+    try:
+        _restore_optimiser(learner, payload, checkpoint.step)
+        return _published(
+            payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
         )
-        for version, item in payload["versions"].items()
-    }
+    except Exception as error:  # a checksum says that this was written, not that it makes sense
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{checkpoint.path} does not hold the state of this run ({reason}): move it away to go "
+            "on from the one before, or start anew with output=FOLDER"
+        ) from error
 
 
 def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
@@ -103,6 +110,54 @@ def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, kept in payload["unsaved_buffers"].items():
             model.get_buffer(name).copy_(kept)
+
+
+def _restore_optimiser(learner: TorchLearner, payload: dict[str, Any], step: int) -> None:
+    """Put optimiser and schedule into their states; any exception says that these are none."""
+    optimizer, schedule = learner.optimizer, learner.schedule
+    fresh = schedule.state_dict()
+    optimizer.load_state_dict(payload["optimizer"])
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}")
+    _require_like(fresh, payload["schedule"], "schedule")
+    if payload["schedule"]["last_epoch"] != step:
+        raise ValueError(f"it is of step {payload['schedule']['last_epoch']}")
+    schedule.load_state_dict(payload["schedule"])
+
+
+def _require_like(ours: Any, theirs: Any, where: str) -> None:
+    """Refuse a state that has not what the fresh one has: its code would find out days later."""
+    if isinstance(ours, dict):
+        for key in ours if isinstance(theirs, dict) and type(ours) is dict else ():
+            if key not in theirs:
+                raise ValueError(f"{where} lacks {key}")
+            _require_like(ours[key], theirs[key], f"{where}[{key!r}]")
+    number = (int, float)
+    is_like = isinstance(theirs, number if type(ours) in number else type(ours))
+    if not is_like or (isinstance(theirs, bool) and not isinstance(ours, bool)):
+        raise ValueError(f"{where} is of another kind: {type(theirs).__name__}")
+
+
+def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[int, Published]:
+    """The versions that were published; any exception says that they are none."""
+    published = {}
+    for version, item in versions.items():
+        values = item["values"].numpy()
+        if not 0 <= version <= step or values.shape != (num_bytes,) or values.dtype != np.uint8:
+            raise ValueError(f"version {version!r} is none of a run of {step} steps")
+        settings = AttackSettings(num_steps=item["num_steps"], epsilon=item["epsilon"])
+        _require_like({"num_steps": 0, "epsilon": 0.0}, asdict(settings), f"version {version}")
+        published[version] = Published(settings=settings, values=values)
+    return published
+
+
+_FIELDS = {
+    "identity": str, "threads": int, "device": str, "model": dict, "unsaved_buffers": dict,
+    "optimizer": dict, "schedule": dict, "versions": dict,
+}  # fmt: skip
 
 
 def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
@@ -116,7 +171,35 @@ def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
             f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
         )
-    _require_same(json.loads(checkpoint.payload["identity"]), config.identity(), checkpoint.path)
+    _require_same(_identity(checkpoint), config.identity(), checkpoint.path)
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings that a checkpoint was written with.
+
+    Raises:
+        UserError: it lacks them, or another of its parts.
+    """
+    payload = checkpoint.payload
+    for name, kind in _FIELDS.items():
+        if not isinstance(payload.get(name), kind):
+            raise UserError(
+                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its {name} is "
+                f"{type(payload.get(name)).__name__}, expected {kind.__name__}"
+            )
+    for name in ("model", "unsaved_buffers"):
+        if not all(isinstance(tensor, Tensor) for tensor in payload[name].values()):
+            raise UserError(
+                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: not all of its "
+                f"{name} are tensors"
+            )
+    try:
+        return dict(json.loads(payload["identity"]))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its identity is no "
+            "mapping of settings"
+        ) from None
 
 
 def require_same_data(
@@ -130,7 +213,12 @@ def require_same_data(
         UserError: the training images are others, and the configuration does not allow it.
     """
     known = checkpoint.payload.get("data", fingerprints)
-    changed = {split for split in fingerprints if known[split] != fingerprints[split]}
+    if not isinstance(known, dict):
+        raise UserError(
+            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its data "
+            f"is {type(known).__name__}, expected dict"
+        )
+    changed = {split for split in fingerprints if known.get(split) != fingerprints[split]}
     if "train" in changed and not config.data.allow_changes:
         raise UserError(
             f"{checkpoint.path} was trained on other images than those that data.name="
@@ -151,8 +239,8 @@ def require_same_log(config: Config, log: Path) -> None:
         UserError: naming the first setting that differs.
     """
     try:
-        known = flatten(yaml.safe_load(read_attributes(log)["config"]))
-    except (UserError, KeyError, yaml.YAMLError):
+        known = flatten(parse_yaml(str(read_attributes(log)["config"])))
+    except (UserError, KeyError, yaml.YAMLError, AttributeError):
         return  # missing or damaged: resuming begins another one
     ours = config.identity()
     _require_same({key: known[key] for key in ours if key in known}, ours, log)

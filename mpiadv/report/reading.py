@@ -17,7 +17,7 @@ import yaml
 from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
-from mpiadv.runlog import FORMAT_VERSION
+from mpiadv.runlog import FORMAT_VERSION, open_to_read
 
 Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""
@@ -144,7 +144,7 @@ def read_log(given: str | Path, *, snapshots: bool = True) -> Log:
     # Before the rows: they are the last ones where the run is finished.
     state = state_of(path.parent) if path.name == LOG_NAME else RunState.UNKNOWN
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_to_read(path) as file:
             _require_format(path, dict(file.attrs))
             return _read(path, state, file, snapshots)
     except UserError:

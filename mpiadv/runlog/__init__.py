@@ -27,16 +27,20 @@ that outgrows its chunk is copied into a new file with twice the room, which rep
 the unused room is a hole and takes no disk. `tests/test_runlog.py` goes through the states again.
 """
 
-from mpiadv.runlog.log import FORMAT_VERSION, RunLog, read_attributes, read_table
+from mpiadv.runlog.cutting import FORMAT_VERSION
+from mpiadv.runlog.log import RunLog, open_to_read, read_attributes, read_table
 from mpiadv.runlog.rows import AttackerRow, EvaluationRow, FreshRow, TrainRow
+from mpiadv.runlog.trial import TRIAL
 
 __all__ = [
     "FORMAT_VERSION",
+    "TRIAL",
     "AttackerRow",
     "EvaluationRow",
     "FreshRow",
     "RunLog",
     "TrainRow",
+    "open_to_read",
     "read_attributes",
     "read_table",
 ]

@@ -4,13 +4,13 @@ See the package's docstring for why a table is a single chunk.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from mpiadv.runlog.rows import Rows, Table
+from mpiadv.runlog.rows import Rows, Table, fitted
 from mpiadv.whole_files import whole_file
 
 Attributes = Mapping[str, str | int | float]
@@ -56,8 +56,8 @@ def write_log_file(
             kept = source[name] if source and name in source else None
             room = len(added) + (0 if kept is None else len(kept))
             dataset = _create_table(new, name, table, room)
-            for rows in _blocks(kept):
-                _append_chunks(dataset, keep(name, rows).astype(table.dtype))
+            for rows in blocks(kept):
+                _append_chunks(dataset, fitted(keep(name, rows), table))
             _append_chunks(dataset, added)
 
 
@@ -126,27 +126,16 @@ def is_deleted(file: h5py.File) -> bool:
     return os.fstat(file.id.get_vfd_handle()).st_nlink == 0
 
 
-def is_readable(path: Path, format_version: int) -> bool:
-    """Whether a file is a log of this format, and every row and attribute of it can be read.
-
-    Raises:
-        OSError: the file is missing, or may not be read.
-    """
-    path.open("rb").close()
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            for item in file.values():
-                _read_through(item)
-            return bool(dict(file.attrs)["format_version"] == format_version)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError):
-        return False
-
-
-def _read_through(item: h5py.Dataset | h5py.Group) -> None:
-    dict(item.attrs)
-    if isinstance(item, h5py.Dataset):
-        for _ in _blocks(item):
-            pass
+def blocks(dataset: h5py.Dataset | None, most: int | None = None) -> Iterator[Rows]:
+    """All rows of a table, not too many at once; of those blocks `most`, from first to last."""
+    if dataset is None:
+        return
+    step = max(1, _COPIED_AT_ONCE // dataset.dtype.itemsize)
+    starts: Sequence[int] = range(0, len(dataset), step)
+    if most is not None and len(starts) > most:
+        starts = [starts[index] for index in np.linspace(0, len(starts) - 1, most).astype(int)]
+    for start in starts:
+        yield dataset[start : start + step]
 
 
 def _append_chunks(dataset: h5py.Dataset, rows: Rows) -> None:
@@ -175,15 +164,6 @@ def _create_table(file: h5py.File, name: str, table: Table, num_rows: int) -> h5
 
 def _largest_room(dtype: np.dtype[np.void]) -> int:
     return max(1, _LARGEST_CHUNK // dtype.itemsize)
-
-
-def _blocks(dataset: h5py.Dataset | None) -> Iterator[Rows]:
-    """All rows of a table, not too many at once."""
-    if dataset is None:
-        return
-    step = max(1, _COPIED_AT_ONCE // dataset.dtype.itemsize)
-    for start in range(0, len(dataset), step):
-        yield dataset[start : start + step]
 
 
 def _copy_resumes(source: h5py.File | None, target: h5py.File, resumed: Attributes | None) -> None:

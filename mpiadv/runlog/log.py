@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.errors import UserError
+from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.file import (
     Attributes,
     Sync,
     append_rows,
     is_deleted,
-    is_readable,
     lacks_room,
     open_for_writing,
     write_log_file,
@@ -32,24 +32,9 @@ from mpiadv.runlog.rows import (
     Rows,
     Table,
     TrainRow,
-    originals_table,
-    snapshot_table,
-    table_of,
+    tables_with_snapshots,
 )
-
-FORMAT_VERSION = 1
-"""Attribute `format_version` of the file."""
-
-_TABLES = {
-    "train": table_of(TrainRow, 1024),
-    "evaluation": table_of(EvaluationRow, 256),
-    "fresh": table_of(FreshRow, 256),
-    "events": table_of(EventRow, 256),
-    "attackers": table_of(AttackerRow, 64),
-}
-
-_BY_TICKET = ("train", "fresh")
-"""Tables whose row of step n is made again when training goes on at step n."""
+from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
 
 
 class RunLog:
@@ -112,12 +97,13 @@ class RunLog:
         cls,
         path: str | Path,
         *,
-        step: int,
+        step: int | None,
         num_steps: int,
         attributes: Attributes,
         snapshot_shape: tuple[int, ...] | None = None,
         flush_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
+        trial: Trial = TRIAL,
     ) -> Self:
         """Go on with a log from a checkpoint with `step` training steps behind it.
 
@@ -125,24 +111,35 @@ class RunLog:
         the evaluation after `num_steps` and the event `end`, for the run has to end once more. The
         file's attributes stay those of the first start; `attributes` go into `/resumes`. An event
         `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
-        begun; so is one whose file is missing.
+        begun; so is one whose file is missing, and one that holds steps where `step` is None, as
+        there is no checkpoint. `trial` reads it, for nobody knows what state it is in.
 
         Raises:
             UserError: the log holds snapshots of another shape.
+            OSError: the disk is full, or similar. What was there is as it was.
         """
         path = Path(path)
-        begun_anew = _move_aside_damaged(path)
+        cut = {
+            "step": step,
+            "num_steps": num_steps,
+            "snapshot_shape": snapshot_shape,
+            "attributes": dict(attributes),
+        }
+        begun_anew, shape = _cut_back(path, cut, trial)
         if begun_anew:
             warnings.warn(begun_anew, stacklevel=2)
             log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
         else:
-            tables = _cut_back(path, step, num_steps, snapshot_shape, attributes)
+            tables = tables_with_snapshots(shape)
             log = cls(path, tables, flush_seconds=flush_seconds, clock=clock)
         num_rows = len(log._open["train"])
-        if not begun_anew and num_rows < step:
-            missing = f"{path} lacks {step - num_rows} of the rows of /train before step {step}"
-            warnings.warn(f"{missing}: they could not be written at their time", stacklevel=2)
-        log.event("resume", begun_anew or f"went on with {num_rows} rows in /train", step)
+        if not begun_anew and num_rows < (step or 0):
+            missing = f"{path} lacks {(step or 0) - num_rows} of the rows of /train"
+            warnings.warn(
+                f"{missing} before step {step}: they could not be written at their time",
+                stacklevel=2,
+            )
+        log.event("resume", begun_anew or f"went on with {num_rows} rows in /train", step or 0)
         log.flush(durable=True)
         return log
 
@@ -155,8 +152,10 @@ class RunLog:
         flush_seconds: float,
         clock: Callable[[], float],
     ) -> Self:
-        tables = _tables_with_snapshots(snapshot_shape)
-        write_log_file(path, tables, attributes={"format_version": FORMAT_VERSION, **attributes})
+        tables = tables_with_snapshots(snapshot_shape)
+        versioned = {"format_version": FORMAT_VERSION, **attributes}
+        with _told_as_os_error():
+            write_log_file(path, tables, attributes=versioned)
         return cls(path, tables, flush_seconds=flush_seconds, clock=clock)
 
     def train(self, row: TrainRow) -> None:
@@ -230,6 +229,10 @@ class RunLog:
         """Flush if it is due. Raises as `flush` does."""
         if self.is_flush_due():
             self.flush()
+
+    def put_off(self) -> None:
+        """Take a flush that could not even be tried for one that failed."""
+        self._flushed_at = self._clock()
 
     def is_flush_due(self) -> bool:
         """Whether `flush_seconds` have passed since the last try."""
@@ -308,7 +311,7 @@ def read_table(path: str | Path, name: str) -> Rows:
     Raises:
         UserError: there is no log at `path`, or no such table in it.
     """
-    with _open_to_read(Path(path)) as file:
+    with open_to_read(Path(path)) as file:
         if name not in file:
             raise UserError(f"{path} has no table {name!r}: it has {', '.join(file)}")
         rows: Rows = file[name][:]
@@ -321,7 +324,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no log at `path`.
     """
-    with _open_to_read(Path(path)) as file:
+    with open_to_read(Path(path)) as file:
         return dict(file.attrs)
 
 
@@ -334,64 +337,44 @@ def _told_as_os_error() -> Iterator[None]:
         raise OSError(str(error)) from error
 
 
-def _open_to_read(path: Path) -> h5py.File:
+def open_to_read(path: Path, trial: Trial = TRIAL) -> h5py.File:
+    """Open a log of unknown state, also one that is being written, once `trial` has read it.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no log at {path}")
     try:
+        trial.require_readable(path)
         return h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise UserError(f"there is no log at {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as an HDF5 log: {error}") from None
-
-
-def _tables_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Table]:
-    if shape is None:
-        return _TABLES
-    snapshots = {"snapshots": snapshot_table(shape), "snapshot_originals": originals_table(shape)}
-    return {**_TABLES, **snapshots}
-
-
-def _move_aside_damaged(path: Path) -> str | None:
-    """Why a new log has to be begun; None if the one at `path` is good."""
-    if not path.exists():
-        return f"{path} is missing: a new log is begun"
-    if is_readable(path, FORMAT_VERSION):
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return f"{path} could not be read: moved to {aside.name}, a new log is begun"
+    except (DamagedLogError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a log: {why}") from None
 
 
 def _cut_back(
-    path: Path,
-    step: int,
-    num_steps: int,
-    snapshot_shape: tuple[int, ...] | None,
-    attributes: Attributes,
-) -> dict[str, Table]:
-    """Drop what the checkpoint does not know; the tables of the log."""
-
-    def keep(name: str, rows: Rows) -> Rows:
-        if name == "events":
-            rows = rows[rows["kind"] != b"end"]
-        elif name == "evaluation":
-            rows = rows[rows["step"] != num_steps]
-        return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]
-
-    held = _held_snapshot_shape(path)
-    if None not in (held, snapshot_shape) and held != snapshot_shape:
-        raise UserError(
-            f"{path} holds snapshots of shape {held}, not {snapshot_shape}: "
-            "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
-        )
-    tables = _tables_with_snapshots(held or snapshot_shape)
-    resumed = {"step": step, **attributes}
-    with h5py.File(path, "r", locking=False) as held_log:
-        write_log_file(path, tables, source=held_log, keep=keep, resumed=resumed)
-    return tables
+    path: Path, cut: Mapping[str, Any], trial: Trial
+) -> tuple[str, tuple[int, ...] | None]:
+    """Cut the log at `path` back; why a new one has to be begun, or the snapshots' shape."""
+    if not path.exists():
+        return f"{path} is missing: a new log is begun", None
+    try:
+        done = trial.cut_back(path, cut)
+    except DamagedLogError as error:
+        aside = _move_aside(path, "damaged")
+        return f"{path} could not be read ({error}): moved to {aside}, a new log is begun", None
+    if "rows" in done:
+        steps = f"{path} holds {done['rows']} steps, and there is no checkpoint to go on from"
+        return f"{steps}: moved to {_move_aside(path, 'old')}, a new log is begun", None
+    shape = done["snapshot_shape"]
+    return "", None if shape is None else tuple(shape)
 
 
-def _held_snapshot_shape(path: Path) -> tuple[int, ...] | None:
-    with h5py.File(path, "r", locking=False) as file:
-        return file["snapshots"].dtype["images"].shape if "snapshots" in file else None
+def _move_aside(path: Path, why: str) -> str:
+    """Give a log another name, which is returned."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside.name

@@ -186,3 +186,34 @@ def cut_text(text: str, length: int) -> bytes:
 
 def _stored_type(kind: str) -> Any:
     return h5py.string_dtype("utf-8", int(kind[1:])) if kind[0] == "S" else np.dtype(kind)
+
+
+TABLES = {
+    "train": table_of(TrainRow, 1024),
+    "evaluation": table_of(EvaluationRow, 256),
+    "fresh": table_of(FreshRow, 256),
+    "events": table_of(EventRow, 256),
+    "attackers": table_of(AttackerRow, 64),
+}
+"""The tables of every log, by name."""
+
+
+def tables_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Table]:
+    """The tables of a log; `shape` of a snapshot's images, [N, C, H, W], None: no snapshots."""
+    if shape is None:
+        return TABLES
+    snapshots = {"snapshots": snapshot_table(shape), "snapshot_originals": originals_table(shape)}
+    return {**TABLES, **snapshots}
+
+
+def fitted(rows: Rows, table: Table) -> Rows:
+    """Rows of an older log with the columns of now: NaN, zero or no text where it lacks one."""
+    if rows.dtype.names == table.dtype.names:
+        return rows.astype(table.dtype)
+    new = np.zeros(len(rows), table.dtype)
+    for name in table.dtype.names or ():
+        if name in (rows.dtype.names or ()):
+            new[name] = rows[name]
+        elif table.dtype[name].kind == "f":
+            new[name] = np.nan
+    return new

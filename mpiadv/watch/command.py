@@ -1,7 +1,7 @@
 """`mpiadv watch`: looks at a log again and again, until its run is done or Ctrl-C."""
 
 import argparse
-import os
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +15,7 @@ from mpiadv.command_lines import CommandLine
 from mpiadv.errors import UserError
 from mpiadv.report.reading import Log, read_log
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.streams import is_unread
 from mpiadv.watch.picture import Sight, line, screen
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0
@@ -47,12 +48,8 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     every = arguments.every or (TERMINAL_SECONDS if console.is_terminal else FILE_SECONDS)
     seen = looks(arguments.log, every, once=arguments.once)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         (_show_screens if console.is_terminal else _show_lines)(console, seen)
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:  # `mpiadv watch ... | head -1`; Python would flush once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -94,6 +91,8 @@ def _show_screens(console: Console, seen: Iterator[tuple[Log, str]]) -> None:
 def _show_lines(console: Console, seen: Iterator[tuple[Log, str]]) -> None:
     for log, trouble in seen:
         print(line(log, _sight(console, trouble)), flush=True)
+        if is_unread(sys.stdout):  # `mpiadv watch ... | head -1`
+            return
 
 
 def _sight(console: Console, trouble: str) -> Sight:

@@ -1,0 +1,144 @@
+"""A log that another process wrote: whether it is sound, and how it is cut back to a checkpoint.
+
+A bit that was flipped on disk may crash the HDF5 library or keep it busy for ever. So whoever does
+not know in what state a log is has this done in a process of its own: see `mpiadv.runlog.trial`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpiadv.errors import UserError
+from mpiadv.runlog.file import Attributes, blocks, write_log_file
+from mpiadv.runlog.rows import Rows, tables_with_snapshots
+
+FORMAT_VERSION = 1
+"""Attribute `format_version` of the file."""
+
+Beat = Callable[[], object]
+"""Called again and again while there is progress."""
+
+_NEEDED = ("train", "evaluation", "events")
+_BY_TICKET = ("train", "fresh")
+"""Tables whose row of step n is made again when training goes on at step n."""
+_SHOWN_BLOCKS = 64
+"""Of a table that is larger, a reader looks only here and there."""
+_KINDS = {"i": "iu", "f": "fiu", "S": "SO"}
+
+
+def require_sound(path: Path, beat: Beat, *, is_log: bool = True) -> None:
+    """Read a file as its readers do, everything but the middle of large tables.
+
+    With `is_log` it has to be a log that can be gone on with, too, and all of it is read.
+
+    Raises:
+        ValueError: it is not; or any other exception, for it may be damaged in whatever way.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        dict(file.attrs)
+        for item in _items(file):
+            beat()
+            dict(item.attrs)
+            is_table = isinstance(item, h5py.Dataset) and _is_table(item)
+            if is_log and isinstance(item, h5py.Dataset) and not is_table:
+                raise ValueError(f"{item.name} is no table")
+            for _ in blocks(item, None if is_log else _SHOWN_BLOCKS) if is_table else ():
+                beat()
+        if is_log:
+            _require_log(file)
+
+
+def num_train_rows(path: Path) -> int:
+    """How many training steps a sound log tells of."""
+    with h5py.File(path, "r", locking=False) as file:
+        return len(file["train"])
+
+
+def cut_back(
+    path: Path,
+    *,
+    step: int,
+    num_steps: int,
+    snapshot_shape: tuple[int, ...] | None,
+    attributes: Attributes,
+    beat: Beat,
+) -> tuple[int, ...] | None:
+    """Write a sound log anew without what a checkpoint of `step` does not know.
+
+    Returns the shape of its snapshots.
+
+    Raises:
+        UserError: it holds snapshots of another shape.
+        OSError: the disk is full, or similar; the log is as it was.
+    """
+
+    def keep(name: str, rows: Rows) -> Rows:
+        beat()
+        if name == "events":
+            rows = rows[rows["kind"] != b"end"]
+        elif name == "evaluation":
+            rows = rows[rows["step"] != num_steps]
+        return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]
+
+    with h5py.File(path, "r", locking=False) as held_log:
+        held = _snapshot_shape(held_log)
+        if None not in (held, snapshot_shape) and held != snapshot_shape:
+            raise UserError(
+                f"{path} holds snapshots of shape {held}, not {snapshot_shape}: "
+                "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
+            )
+        shape = held or snapshot_shape
+        resumed = {"step": step, **attributes}
+        tables = tables_with_snapshots(shape)
+        write_log_file(path, tables, source=held_log, keep=keep, resumed=resumed)
+    return shape
+
+
+def _items(group: h5py.Group) -> Iterator[h5py.Dataset | h5py.Group]:
+    """What is in a file, and in its groups: no deeper, for damaged ones may hold themselves."""
+    for item in group.values():
+        yield item
+        if isinstance(item, h5py.Group):
+            yield from item.values()
+
+
+def _is_table(item: h5py.Dataset) -> bool:
+    """Whether a data set is one.
+
+    Raises:
+        ValueError: it has more rows than its file can hold, which would be read for ever.
+    """
+    size = os.fstat(item.file.id.get_vfd_handle()).st_size
+    if item.size is not None and item.size * item.dtype.itemsize > size:
+        raise ValueError(f"{item.name} has more rows than the file can hold")
+    return item.ndim == 1 and bool(item.dtype.names)
+
+
+def _require_log(file: h5py.File) -> None:
+    if file.attrs["format_version"] != FORMAT_VERSION:
+        raise ValueError("another format")
+    for name in _NEEDED:
+        file[name]
+    shape = _snapshot_shape(file)
+    for name, table in tables_with_snapshots(shape).items():
+        if name in file:
+            _require_columns(file[name].dtype, table.dtype)
+
+
+def _require_columns(theirs: np.dtype[np.void], ours: np.dtype[np.void]) -> None:
+    """A column that nobody knows has a damaged name, one that is missing is newer than the log."""
+    if "step" not in (theirs.names or ()):
+        raise ValueError("a table without steps")
+    for name in theirs.names or ():
+        if theirs[name].kind not in _KINDS.get(ours[name].kind, ours[name].kind):
+            raise ValueError(f"{name} is a column of another kind")
+
+
+def _snapshot_shape(file: h5py.File) -> tuple[int, ...] | None:
+    if "snapshots" not in file:
+        return None
+    shape: tuple[int, ...] = file["snapshots"].dtype["images"].shape
+    return shape
