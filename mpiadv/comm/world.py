@@ -146,6 +146,8 @@ class World:
             DeadlineError: a rank was lost, and its values with it.
         """
         total = np.zeros(values.shape)
+        if not total.size:  # of all ranks, as they sum arrays of one shape
+            return total
         for rank, part in enumerate(self.collect(values)):
             total += self._required(rank, part)
         self.spread(total.reshape(-1).view(np.uint8))
