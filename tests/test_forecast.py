@@ -57,6 +57,13 @@ def limited(job: Job, ranks: int, network: Network) -> Limit:
     return limit_of(job, network, simulate(job, ranks, network))
 
 
+def test_limit_that_every_trial_seems_to_make_worse_is_not_known() -> None:
+    job = quick_job(rule(16, 16, 4), slowness=dict.fromkeys((1, 2, 3), 8.0))
+    seen = simulate(job, 4, WITHIN_A_HOST)
+    lucky = replace(seen, step_seconds=0.9 * seen.step_seconds)
+    assert limit_of(job, WITHIN_A_HOST, lucky).cause is Cause.UNKNOWN
+
+
 MEASURED = [
     *(((16, 16, 4), ranks, ratio) for ranks, ratio in ((2, 2.00), (4, 4.00), (8, 8.00), (9, 8.09))),
     *(((16, 4, 4), ranks, ratio) for ranks, ratio in ((2, 1.99), (4, 3.99), (8, 7.86), (9, 8.05))),
