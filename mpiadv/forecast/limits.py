@@ -87,7 +87,7 @@ def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
     gains = {cause: alone / forecast.step_seconds for cause, forecast in freed.items()}
     # Older parameters make up for a slow network too: the first that accounts for most is named.
     most = max(gains.values()) - now  # or less than nothing: trials are short
-    cause = next(each for each in gains if gains[each] >= now + min(most, MOST * most))
+    cause = next(each for each in gains if gains[each] - now >= min(most, MOST * most))
     if gains[cause] - now < MATTERS * ideal:
         return Limit(cause=Cause.UNKNOWN, ranks=ranks, speed_up=now, ideal=ideal, without=now)
     limit = Limit(cause=cause, ranks=ranks, speed_up=now, ideal=ideal, without=gains[cause])
