@@ -372,6 +372,18 @@ def traced() -> nn.Module:
     return module
 
 
+_CONSTANT = torch.full((64,), 0.5)
+
+
+class WithConstant(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("middle", _CONSTANT, persistent=False)
+
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images.flatten(1) - self.get_buffer("middle"))
+
+
 class Stores(Net):
     """Keeps what it computed last, as many do to look at it."""
 
@@ -398,6 +410,7 @@ TAKEN: dict[str, Callable[[], nn.Module]] = {
         lambda: nn.Linear(144, 10),
     ),
     "traced": traced,
+    "constant_kept_once": WithConstant,
     "one_parameter_without_use": forward_of(lambda net, x: net.first(x.flatten(1))[:, :10]),
 }  # fmt: skip
 

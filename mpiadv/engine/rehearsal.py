@@ -157,9 +157,12 @@ def rehearse_evaluation(model: nn.Module, given: Sample, *, needs_gradient: bool
 
 
 def _require_two(model: nn.Module, other: nn.Module) -> None:
-    """Refuse a function that gives twice the same model, or two that share something."""
-    owned = {tensor.data_ptr(): name for name, tensor in _tensors(model) if tensor.numel()}
-    shared = [owned[t.data_ptr()] for _, t in _tensors(other) if t.data_ptr() in owned]
+    """Refuse a function that gives twice the same model, or two that share parameters.
+
+    Buffers may be constants that are kept once.
+    """
+    owned = {each.data_ptr(): name for name, each in model.named_parameters() if each.numel()}
+    shared = [owned[each.data_ptr()] for each in other.parameters() if each.data_ptr() in owned]
     if model is other or shared:
         what = "are one model" if model is other else f"share {shared[0]!r}"
         raise UserError(
