@@ -4,7 +4,7 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +53,7 @@ from mpiadv.evaluation.survivors import (
     Warned,
     attack_share,
 )
-from mpiadv.evaluation.verdict import judge
+from mpiadv.evaluation.verdict import Verdict, judge
 
 
 def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findings:
@@ -71,24 +71,12 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     settings = settings_of(bench, wanted)
     agree(world, lambda: _require_free(world, bench, settings, wanted))
     if world.is_trainer:
-        _say(console, f"{path}: {bench.num_samples} test images of {config.data.name}")
-        for line in notes_on(bench, wanted):
+        for line in _opening(path, bench, wanted):
             _say(console, line)
     began = time.perf_counter()
     findings, probe, examples, doubts = _attack(world, bench, wanted, console)
     if world.is_trainer:
-        names = class_names_of(bench.data)
-        verdict = judge(
-            findings,
-            probe,
-            doubts=[
-                *doubts,
-                *step_misfits(bench),
-                *not_numbers(findings),
-                *one_class_only(findings, names),
-            ],
-            notes=missing_classes(findings, names),
-        )
+        verdict = _judged(bench, findings, probe, doubts)
         show(console, findings, verdict)
         report = {
             "model": {"path": path, "name": config.model.name, "hash": bench.hashes[""]},
@@ -98,6 +86,31 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
         }
         _write(bench, report, findings, examples, console)
     return findings
+
+
+def _opening(path: str, bench: Bench, wanted: Wanted) -> list[str]:
+    """What is evaluated."""
+    chosen, num_images = bench.num_samples, bench.data.test.num_samples
+    count = f"{chosen}" if chosen == num_images else f"{chosen} of {num_images}"
+    name = bench.subject.config.data.name
+    return [f"{path}: {count} test images of {name}", *notes_on(bench, wanted)]
+
+
+def _judged(
+    bench: Bench, findings: Findings, probe: Findings | None, doubts: Sequence[str]
+) -> Verdict:
+    names = class_names_of(bench.data)
+    return judge(
+        findings,
+        probe,
+        doubts=[
+            *doubts,
+            *step_misfits(bench),
+            *not_numbers(findings),
+            *one_class_only(findings, names),
+        ],
+        notes=missing_classes(findings, names),
+    )
 
 
 def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wanted: Wanted) -> None:

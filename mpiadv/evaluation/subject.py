@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.checkpoint import is_checkpoint, load_checkpoint
+from mpiadv.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
 from mpiadv.config import Config, override_config, parse_config
 from mpiadv.dotted_keys import nested
 from mpiadv.errors import UserError
@@ -177,7 +177,12 @@ def with_fitting_steps(
 def _read_checkpoint(
     path: Path, overrides: Sequence[str], trusted: Collection[str] | None
 ) -> Subject:
-    payload = load_checkpoint(path).payload
+    try:
+        payload = load_checkpoint(path).payload
+    except DamagedCheckpointError as error:
+        raise UserError(
+            f"{error}: evaluate another one of {path.parent}, or the finished run's folder"
+        ) from None
     try:
         identity = dict(json.loads(payload["identity"]))
         weights, buffers = payload["model"], payload["unsaved_buffers"]
