@@ -19,6 +19,9 @@ from mpiadv.errors import UserError
 SILENCE_SECONDS = 60
 """Without progress, until what reads the log is given up."""
 
+_PARTING_SECONDS = 5.0
+"""For a process that has nothing more to do, or is just dying."""
+
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a job to end is sent to all of its processes, and says nothing about the log."""
 
@@ -87,27 +90,29 @@ class Trial:
             line = _next_answer(process.stdout.fileno(), self._silence_seconds)
         except BrokenPipeError:
             line = b""
+        except TimeoutError:
+            process.kill()
+            line = b""
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        code = self._end()
+        code = self._end()  # killed is silent, as is who was ended by its own alarm
         return {"damaged": f"what read it {_told(code, self._silence_seconds)}"}
 
-    def _end(self) -> int | None:
-        """End the process; its exit code, None where it had not ended by itself."""
+    def _end(self) -> int:
+        """End the process; its exit code."""
         process, self._process = self._process, None
         if process is None:
-            return None
+            return 0
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         process.stdout.close()
         try:
-            return process.wait(0.2)
+            return process.wait(_PARTING_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
-            return None
+            return process.wait()
 
 
 TRIAL = Trial()
@@ -139,11 +144,17 @@ def _start(silence_seconds: int) -> subprocess.Popen[bytes]:
 
 
 def _next_answer(descriptor: int, silence_seconds: float) -> bytes:
-    """The next line that is not empty; nothing where the process ended or is silent."""
+    """The next line that is not empty; nothing where the process ended.
+
+    Raises:
+        TimeoutError: it is silent.
+    """
     received, deadline = b"", time.monotonic() + silence_seconds
     while True:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        data = os.read(descriptor, 2**16) if ready else b""
+        if not ready:
+            raise TimeoutError
+        data = os.read(descriptor, 2**16)
         if not data:
             return b""
         deadline = time.monotonic() + silence_seconds
@@ -152,7 +163,7 @@ def _next_answer(descriptor: int, silence_seconds: float) -> bytes:
             return received
 
 
-def _told(code: int | None, silence_seconds: int) -> str:
-    if code is None or code == -signal.SIGALRM:
+def _told(code: int, silence_seconds: int) -> str:
+    if code in (-signal.SIGKILL, -signal.SIGALRM):
         return f"came to no end within {silence_seconds} s"
     return f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
