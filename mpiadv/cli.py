@@ -10,7 +10,7 @@ from importlib import import_module
 from mpiadv.command_lines import evaluate, is_answered, launch, plan, train
 from mpiadv.command_lines.commands import require_no_misspelt
 from mpiadv.command_lines.described import CommandLine
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, tell_error
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from mpiadv.interruption import SignalRelay
 from mpiadv.launched import is_one_of_several
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _run(arguments)
         except UserError as error:
-            print(f"mpiadv: error: {error}", file=sys.stderr)
+            tell_error(str(error))
             code = EXIT_BAD_INPUT
         except KeyboardInterrupt:
             print("mpiadv: stopped by Ctrl-C", file=sys.stderr)

@@ -71,7 +71,9 @@ def begin(folder: Path, **settings: Any) -> RunLog:
     )
 
 
-def write_steps(log: RunLog, first: int, stop: int, **options: Any) -> None:
+def write_steps(
+    log: RunLog, first: int, stop: int, *, snapshots: bool = True, **options: Any
+) -> None:
     """Steps, an evaluation every 20 of them, a snapshot every 10, a batch attacked anew every 4."""
     random = np.random.default_rng(0)
     originals = random.random(SHAPE, dtype=np.float32)
@@ -82,7 +84,7 @@ def write_steps(log: RunLog, first: int, stop: int, **options: Any) -> None:
         done = step + 1
         if done % 20 == 0:
             log.evaluation(evaluation_row(done))
-        if done % 10 == 0:
+        if done % 10 == 0 and snapshots:
             change = random.uniform(-0.3, 0.3, SHAPE).astype(np.float32)
             log.snapshot(done, np.clip(originals + change, 0, 1), originals=originals)
 

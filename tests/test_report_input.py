@@ -1,5 +1,8 @@
 """What a report says of the runs it is given, however they ended, and of what is no run."""
 
+import dataclasses
+import io
+import json
 import os
 import re
 import shutil
@@ -10,12 +13,26 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from sample_logs import begin, begun_run, finished_run, gone_process, sign
+from rich.console import Console
+from sample_logs import (
+    BEGAN,
+    attributes,
+    begin,
+    begun_run,
+    evaluation_row,
+    finished_run,
+    gone_process,
+    sign,
+    write_steps,
+)
 
 from mpiadv import cli
 from mpiadv.errors import UserError
-from mpiadv.report.reading import read_log
+from mpiadv.report.reading import Log, read_log
 from mpiadv.report.summary import differing_settings
+from mpiadv.runlog import RunLog
+from mpiadv.watch.picture import Sight, screen
+from mpiadv.yaml_files import dump_yaml, parse_yaml
 
 
 def test_settings_are_shown_where_runs_differ(tmp_path: Path) -> None:
@@ -185,3 +202,72 @@ def test_damaged_log_is_read_or_refused_in_one_line(tmp_path: Path, seed: int) -
         read_log(path)
     except UserError as error:
         assert "\n" not in str(error) and str(path) in str(error)
+
+
+NASTY = "<script>alert(1)</script>\x1b[2J\x07$\\frac$\n"
+
+
+def test_what_a_log_says_reaches_neither_terminal_nor_page_as_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run$\\frac$\x1b[2J"
+    run.mkdir()
+    told = {**attributes(), "hosts": NASTY, "device": NASTY, NASTY: NASTY}
+    told["config"] = dump_yaml({**parse_yaml(str(told["config"])), "output": NASTY, NASTY: NASTY})
+    with RunLog.create(run / "log.h5", attributes=told, clock=lambda: BEGAN) as log:
+        write_steps(log, 0, 30, snapshots=False)
+        log.evaluation(dataclasses.replace(evaluation_row(30), attack=NASTY))
+        for kind in ("lost", "end", NASTY):
+            log.event(kind, NASTY, 30)
+    (run / "evaluation.json").write_text(json.dumps({"format": NASTY}))
+    assert cli.main(["report", str(run)]) == 0
+    assert cli.main(["watch", str(run), "--once"]) == 0
+    page = (run / "report.html").read_text()
+    shown = capsys.readouterr().out + page + screen_text(read_log(run))
+    assert not {"\x1b", "\x07"} & set(shown) and "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page and "\\x1b[2J" in page
+
+
+def screen_text(log: Log) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(screen(log, Sight(now=BEGAN, width=100, ascii_only=False, trouble="")))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_page_of_one_run_lies_in_its_folder_and_of_others_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = finished_run(tmp_path / "one"), begun_run(tmp_path / "two")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.main(["report", str(one)]) == 0
+    assert (one / "report.html").exists() and [*(tmp_path / "here").iterdir()] == []
+    assert cli.main(["report", str(one), str(two)]) == 0
+    assert cli.main(["report", str(two / "log.h5")]) == 0
+    assert (tmp_path / "here" / "report.html").exists() and not (two / "report.html").exists()
+
+
+def test_log_without_rows_is_shown_as_one(tmp_path: Path) -> None:
+    begin(tmp_path / "run").close()
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+    assert cli.main(["watch", str(tmp_path / "run"), "--once"]) == 0
+
+
+@pytest.mark.parametrize("command", ["report", "watch"])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "huge", "empty", "link"])
+def test_what_is_no_log_is_one_line_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, kind: str
+) -> None:
+    path = tmp_path / "given"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to("nothing")
+    elif kind != "endless":
+        path.touch()
+        os.truncate(path, 2**40 if kind == "huge" else 0)
+    given = "/dev/zero" if kind == "endless" else str(path)
+    assert cli.main([command, given]) == 2
+    assert re.fullmatch(r"mpiadv: error: .*(no log at|cannot be read).*\n", capsys.readouterr().err)

@@ -1,8 +1,10 @@
 """The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from mpiadv.config.numbers import (
     MOST_SAMPLES,
@@ -28,6 +30,15 @@ Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 
+def _plain(text: str) -> str:
+    if found := re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise PydanticCustomError("text", f"has a control character, {found[0]!r}".replace("{", ""))
+    return text
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+
+
 class Section(BaseModel):
     """A section of the configuration: frozen, and closed to unknown keys."""
 
@@ -37,9 +48,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images to train and test on, and how they are augmented."""
 
-    name: str = "digits"
+    name: Text = "digits"
     """A registered data set, or the dotted name of a function (`my_package.my_module:function`)."""
-    root: str | None = None
+    root: Text | None = None
     """Folder that holds, or receives, the files of the data set."""
     download: bool = True
     """Whether missing files may be downloaded into `root`."""
@@ -67,7 +78,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The classifier. It takes pixels in [0, 1]; normalisation is its first layer."""
 
-    name: str = "digits"
+    name: Text = "digits"
     """A registered model, `torchvision:NAME`, or a dotted name (`my_package.module:function`)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the model's function."""
@@ -86,7 +97,7 @@ class ModelConfig(Section):
 class AttackConfig(Section):
     """The attack that crafts the training batches."""
 
-    name: str = "pgd"
+    name: Text = "pgd"
     """A registered attack: pgd, fgsm, ufgsm."""
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the ball around each image."""
@@ -115,7 +126,7 @@ class AttackConfig(Section):
 class ObjectiveConfig(Section):
     """What training minimises."""
 
-    name: str = "adversarial"
+    name: Text = "adversarial"
     """A registered objective: adversarial (cross-entropy on adversarial images)."""
     clean_fraction: Fraction = 0.0
     """Share of each batch that stays natural."""
@@ -261,7 +272,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    output: str = "runs/digits"
+    output: Text = "runs/digits"
     """Folder of the run: log, checkpoints, final model."""
     seed: Annotated[Count, Field(le=10**18)] = 0
     """Seed of everything random."""

@@ -18,6 +18,7 @@ from mpiadv.engine.session import (
     prepare,
 )
 from mpiadv.engine.trainer import Stop
+from mpiadv.errors import printable
 from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.interruption import Interruption
 
@@ -73,7 +74,7 @@ def _tell_if_done(desk: Desk | None) -> str:
     """Say how a finished run ended; empty where there is something to do."""
     if desk is None or not desk.folder.is_done:
         return ""
-    text = desk.folder.result
+    text = "".join(f"{printable(line)}\n" for line in desk.folder.result.splitlines())
     print(f"{desk.folder.path} holds a finished run:\n{text}", end="", flush=True)
     desk.folder.close()
     return "done"

@@ -14,7 +14,10 @@ import numpy as np
 from mpiadv.errors import UserError
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Examples
+from mpiadv.small_files import read_small
 from mpiadv.whole_files import whole_file, write_text
+
+_MOST_BYTES = 2**24
 
 
 def json_path(output: Path) -> Path:
@@ -65,8 +68,8 @@ def write_results(
 
 def _settings_in(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.loads(read_small(path, _MOST_BYTES))["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -21,6 +21,7 @@ from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.runlog import read_attributes, read_table
+from mpiadv.yaml_files import parse_yaml
 
 MODEL_FILE, LOG_FILE = "model.pt", "log.h5"
 
@@ -133,7 +134,7 @@ def load_into(model: nn.Module, subject: Subject) -> str:
 def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] | None) -> Subject:
     log = folder / LOG_FILE
     try:
-        tree = dict(yaml.safe_load(read_attributes(log)["config"]))
+        tree = dict(parse_yaml(str(read_attributes(log)["config"])))
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
     if not (folder / MODEL_FILE).exists():

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpiadv.command_lines import CommandLine
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, printable
 from mpiadv.report.drawing import MARK, Picture, pdf
 from mpiadv.report.page import page
 from mpiadv.report.reading import Log, read_log
 from mpiadv.whole_files import whole_file
+
+NAME = "report.html"
 
 _ENDS_OF_A_FILE = 8192
 
@@ -30,7 +32,10 @@ def parser() -> CommandLine:
     described.add_argument(
         "logs", nargs="+", metavar="LOG_OR_RUN_FOLDER", help="a log.h5, or a run's folder"
     )
-    described.add_argument("--output", metavar="PAGE", default="report.html", help="the page")
+    described.add_argument(
+        "--output", metavar="PAGE",
+        help="the page; without it report.html, in the run's folder where one is given",
+    )  # fmt: skip
     described.add_argument(
         "--figures", metavar="FOLDER", help="also write each figure here, as PNG and as PDF"
     )
@@ -47,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: a log cannot be read, or a file not be written.
     """
     arguments = parser().parse_args(argv)
-    output = Path(arguments.output)
+    output = Path(arguments.output or _usual_output(arguments.logs))
     _require_writable(output, arguments.overwrite)
     logs = distinctly_labelled([read_log(path) for path in arguments.logs])
     if arguments.figures is not None:
@@ -60,8 +65,15 @@ def main(argv: Sequence[str]) -> int:
     for path, data in {**files, output: written.encode()}.items():
         _write(path, data)
     told = f", also in {arguments.figures} as PNG and PDF" if arguments.figures else ""
-    print(f"{output}: {len(logs)} run{'s' if len(logs) > 1 else ''}, {len(drawn)} figures{told}")
+    runs = f"{len(logs)} run{'s' if len(logs) > 1 else ''}"
+    print(printable(f"{output}: {runs}, {len(drawn)} figures{told}"))
     return 0
+
+
+def _usual_output(given: Sequence[str]) -> Path:
+    """In the run's folder where it is the only one, else here."""
+    folder = Path(given[0])
+    return folder / NAME if len(given) == 1 and folder.is_dir() else Path(NAME)
 
 
 def distinctly_labelled(logs: Sequence[Log]) -> list[Log]:

@@ -48,6 +48,7 @@ _STYLE: Mapping[str, Any] = {
     "legend.framealpha": 0.85,
     "legend.edgecolor": "none",
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names of runs may hold a $
 }
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpiadv.errors import printable
 from mpiadv.report.reading import Log
 from mpiadv.run_folder import LOG_NAME
+from mpiadv.small_files import read_small
 
 NAME = "evaluation.json"
 
@@ -19,6 +21,7 @@ HEADINGS = (
 )  # fmt: skip
 
 _MOST_FILES = 20
+_MOST_BYTES = 2**24
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What comes of a file that is damaged, or of something else."""
 
@@ -50,14 +53,17 @@ def evaluations(log: Log) -> list[Evaluation]:
 
 
 def _read(path: Path, log: Log) -> Evaluation:
-    place = str(path.relative_to(log.path.parent))
+    place = printable(str(path.relative_to(log.path.parent)))
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(read_small(path, _MOST_BYTES))
         if report["format"] != FORMAT:
             told = f"of format {report['format']!r}, not {FORMAT}: run mpiadv evaluate again"
             return Evaluation(place=place, told=told)
         return Evaluation(
-            place=place, told=_told(report, log), rows=_rows(report), verdict=_verdict(report)
+            place=place,
+            told=printable(_told(report, log)),
+            rows=[tuple(map(printable, row)) for row in _rows(report)],
+            verdict=[printable(line) for line in _verdict(report)],
         )
     except _UNREADABLE:
         return Evaluation(place=place, told="cannot be read as results of mpiadv evaluate")

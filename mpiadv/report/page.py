@@ -152,7 +152,7 @@ def _settings(log: Log) -> str:
         "<h3>Settings</h3>\n<details><summary>Configuration</summary>"
         f"{table(['setting', 'value'], settings)}</details>\n"
         "<details><summary>Versions, hosts, seeds</summary>"
-        f"{table(['attribute', 'value'], [('log', str(log.path)), *origin])}</details>"
+        f"{table(['attribute', 'value'], [('log', text(str(log.path))), *origin])}</details>"
     )
 
 

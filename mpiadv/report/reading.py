@@ -15,9 +15,11 @@ import numpy.typing as npt
 import yaml
 
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, printable
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
+from mpiadv.runlog.rows import TABLES, fitted
+from mpiadv.yaml_files import parse_yaml
 
 Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""
@@ -27,6 +29,7 @@ DIVERGED = "diverged"
 """Condition of a run that ended as its loss stopped being a number."""
 
 _NEEDED = ("train", "evaluation", "events")
+_NEEDED_COLUMNS = ("step", "rank", "wall_clock")
 _MOST_SNAPSHOTS = 10
 _MOST_IMAGES = 4
 _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
@@ -168,8 +171,21 @@ def read_snapshots(log: Log, *, num_images: int) -> Snapshots | None:
 
 
 def text(value: bytes | str) -> str:
-    """A cell of text."""
+    """A cell of text, as a terminal or a page may show it: what would steer one is spelt out."""
+    return printable(_text(value))
+
+
+def _text(value: bytes | str) -> str:
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: Any) -> Any:
+    """The same with all texts in it as `text` gives them."""
+    if isinstance(value, dict):
+        return {text(str(key)): _shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return text(value) if isinstance(value, bytes | str) else value
 
 
 def _require_format(path: Path, attributes: Mapping[str, Any]) -> None:
@@ -188,13 +204,14 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     if "resumes" in file:
         starts += [dict(file["resumes"][name].attrs) for name in sorted(file["resumes"])]
     attributes = {key: value for start in starts for key, value in start.items()}
+    config = _flat_config(path, attributes.get("config", ""))
     tables = {name: _table(path, file, name) for name in _NEEDED}
     return Log(
         path=path,
-        label=path.resolve().parent.name if path.name == LOG_NAME else path.stem,
+        label=text(path.resolve().parent.name if path.name == LOG_NAME else path.stem),
         state=state,
-        config=_flat_config(path, attributes.get("config", "")),
-        attributes=attributes,
+        config=config,
+        attributes=_shown(attributes),
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
         fresh=_table(path, file, "fresh") if "fresh" in file else None,
@@ -206,12 +223,16 @@ def _table(path: Path, file: h5py.File, name: str) -> Rows:
     if name not in file or not file[name].dtype.names:
         raise UserError(f"{path} is not a log of mpiadv: it has no table {name}")
     rows: Rows = file[name][:]
-    return rows
+    lacking = [key for key in _NEEDED_COLUMNS if key not in (rows.dtype.names or ())]
+    if name == "train" and lacking:
+        raise UserError(f"{path} is not a log of mpiadv: its table train has no {lacking[0]}")
+    # A column of numbers may be newer than a log; what a row says in words has always been there.
+    return rows if name == "train" else fitted(rows, TABLES[name])
 
 
 def _flat_config(path: Path, written: Any) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(text(written))
+        tree = _shown(parse_yaml(_text(written)))
     except yaml.YAMLError:
         raise UserError(f"{path} is damaged: its configuration is not YAML") from None
     return flatten(tree) if isinstance(tree, dict) else {}

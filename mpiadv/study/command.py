@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiadv.command_lines import CommandLine
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, printable
 from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.interruption import Interruption
 from mpiadv.lifeline import end_with_the_starter
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
             slots=slots,
             share=share,
             interruption=interruption,
-            say=lambda line: print(line, flush=True),
+            say=lambda line: print(printable(line), flush=True),
         )
         for other in arguments.reuse:
             for name in reuse(folder, Path(other)):

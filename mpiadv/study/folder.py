@@ -14,9 +14,11 @@ from mpiadv.errors import UserError
 from mpiadv.report.reading import DIVERGED, Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows
+from mpiadv.small_files import read_small
 from mpiadv.study.plan import Request, Run, configuration, require_consistent
 from mpiadv.study.scores import Scoring, key_of, keys, locked, read_scores, select
 from mpiadv.whole_files import write_text
+from mpiadv.yaml_files import dump_yaml, parse_yaml
 
 NEEDED_FOR_REUSE = ("log.", "evaluation.")
 """Settings that do not change a network, but what its log holds."""
@@ -159,10 +161,10 @@ def _require_same_study(path: Path, request: Request) -> None:
     ours = {"study": request.study, "preset": request.preset, "changes": dict(request.changes)}
     if not path.exists() or not any(path.parent.glob("**/*.h5")):
         # What was refused before it began must not stand in the way of what is right.
-        write_text(path, yaml.safe_dump(ours, sort_keys=False))
+        write_text(path, dump_yaml(ours))
         return
     try:
-        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        theirs = parse_yaml(read_small(path).decode())
         told = [_told(theirs), _told(ours)]
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise UserError(f"{path} is damaged: choose another folder with --output FOLDER") from None

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from mpiadv.errors import UserError
+from mpiadv.runlog import TRIAL
 from mpiadv.runlog.rows import Rows, Table
 from mpiadv.whole_files import whole_file
 
@@ -36,10 +37,11 @@ class RowFile:
         if not path.exists():
             return np.empty(0, self.table.dtype)
         try:
+            TRIAL.require_readable(path)
             with h5py.File(path, "r", locking=False) as file:
                 version = int(file.attrs["format_version"])
                 rows: Rows = file[self.name][:]
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except Exception as error:  # what damaged files raise, nobody knows
             why = " ".join(str(error).split())
             raise UserError(
                 f"{path} cannot be read as {self.name}: {why}: move it away, and {self.remedy}"
@@ -48,6 +50,11 @@ class RowFile:
             raise UserError(
                 f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: "
                 "move it away"
+            )
+        if rows.dtype.names != self.table.dtype.names:
+            raise UserError(
+                f"{path} cannot be read as {self.name}: its columns are others: move it away, and "
+                f"{self.remedy}"
             )
         return rows
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from mpiadv.command_lines import CommandLine
-from mpiadv.errors import UserError
+from mpiadv.errors import UserError, printable
 from mpiadv.report.reading import Log, read_log
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.streams import is_unread
@@ -100,7 +100,7 @@ def _sight(console: Console, trouble: str) -> Sight:
         now=time.time(),
         width=min(console.width, 120),
         ascii_only=console.options.ascii_only,
-        trouble=trouble,
+        trouble=printable(trouble),
     )
 
 
