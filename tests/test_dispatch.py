@@ -410,3 +410,41 @@ def test_run_is_finished_when_the_last_ticket_is_consumed() -> None:
     craft_own(dispatcher, versions(0, 2))
     dispatcher.trained()
     assert dispatcher.finished
+
+
+def test_ticket_that_its_holder_cannot_read_is_crafted_by_the_trainer_at_once() -> None:
+    dispatcher = book(1, 2)
+    given = dict(grants(dispatcher))
+    holder = given[0]
+    dispatcher.unread(0, holder)
+    assert dispatcher.state(0) is TicketState.RECRAFTED
+    assert 0 in dispatcher.own and 0 not in dispatcher.owed_by(holder)
+    assert dispatcher.is_late(holder)
+
+
+def test_ticket_that_waits_to_be_granted_again_is_the_trainers_once_somebody_cannot_read_it() -> (
+    None
+):
+    dispatcher = book(1, 2)
+    given = dict(grants(dispatcher))
+    held = [ticket for ticket, attacker in given.items() if attacker == given[0]]
+    dispatcher.overdue(0)
+    assert dispatcher.state(held[1]) is TicketState.RETURNED
+    dispatcher.unread(held[1], given[0])
+    assert dispatcher.state(held[1]) is TicketState.OWN
+    assert held[1] in dispatcher.own
+    assert held[1] not in dict(grants(dispatcher))
+
+
+def test_ticket_that_another_attacker_holds_stays_there_when_one_cannot_read_it() -> None:
+    dispatcher = book(1, 2)
+    (ticket, holder), *_ = grants(dispatcher)
+    other = 3 - holder
+    dispatcher._turns.tried(ticket, other)
+    before = dispatcher._turns.num_charged
+    dispatcher.unread(ticket, other)
+    assert dispatcher.state(ticket) is TicketState.GRANTED
+    assert ticket not in dispatcher.own
+    dispatcher._turns.granted(ticket, other)
+    charged = sum(len(dispatcher.charged_to(attacker)) for attacker in (1, 2))
+    assert dispatcher._turns.num_charged == before == charged

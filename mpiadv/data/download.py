@@ -25,8 +25,10 @@ def root_of(config: DataConfig) -> Path:
     """
     try:
         root = Path(config.root or DEFAULT_ROOT).expanduser().absolute()
-    except RuntimeError as error:
-        raise UserError(f"data.root={config.root}: {error}: write the folder in full") from None
+    except RuntimeError:
+        raise UserError(
+            f"data.root={config.root}: there is no such home: write it in full"
+        ) from None
     if root.exists() and not root.is_dir():
         raise UserError(
             f"data.root={config.root or DEFAULT_ROOT} is a file ({root}): name the folder that "
