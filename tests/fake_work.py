@@ -16,7 +16,7 @@ from scenario import mixed
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
-from mpiadv.dispatch import AttackStep
+from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
 from mpiadv.errors import UnreadableError
 from mpiadv.tickets import AttackSettings, StalenessRule

@@ -15,7 +15,8 @@ from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from mpiadv.comm.links import Farewell, Order, ParameterSlot
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.comm.messages import Bytes
-from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.craft_queue import StalenessMode
+from mpiadv.dispatch import Dispatcher
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord

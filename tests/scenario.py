@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from mpiadv.dispatch import StalenessMode
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 TRAINER = 0

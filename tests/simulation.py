@@ -12,7 +12,8 @@ from random import Random
 
 from scenario import NEVER, TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
 
-from mpiadv.dispatch import AttackStep, CraftQueue, Dispatcher, Grant, Train
+from mpiadv.craft_queue import AttackStep, CraftQueue
+from mpiadv.dispatch import Dispatcher, Grant, Train
 from mpiadv.rhythm import Rhythm
 from mpiadv.ticket_states import TicketState as State
 from mpiadv.tickets import AttackSettings

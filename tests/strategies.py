@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from scenario import NEVER, Scenario
 
-from mpiadv.dispatch import StalenessMode
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.tickets import StalenessRule
 
 EXPLORE = int(os.environ.get("HYPOTHESIS_EXPLORE", "0"))

@@ -25,7 +25,8 @@ from mpiadv.comm.links import (
 from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import Dispatcher, StalenessMode
+from mpiadv.craft_queue import StalenessMode
+from mpiadv.dispatch import Dispatcher
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop, Trainer
 from mpiadv.outbox import LONGEST_QUEUE

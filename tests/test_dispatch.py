@@ -5,14 +5,8 @@ from typing import Any
 
 import pytest
 
-from mpiadv.dispatch import (
-    AttackStep,
-    CraftQueue,
-    Dispatcher,
-    Grant,
-    StalenessMode,
-    Train,
-)
+from mpiadv.craft_queue import AttackStep, CraftQueue, StalenessMode
+from mpiadv.dispatch import Dispatcher, Grant, Train
 from mpiadv.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.tickets import AttackSettings, StalenessRule
 from mpiadv.turns import Pace

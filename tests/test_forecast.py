@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from job_shapes import rule
 
-from mpiadv.dispatch import StalenessMode
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.engine.supervision import OVERDUE_FACTOR
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network

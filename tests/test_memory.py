@@ -26,7 +26,8 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
+from mpiadv.craft_queue import AttackStep, StalenessMode
+from mpiadv.dispatch import Dispatcher
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.device import Device

@@ -4,7 +4,7 @@ import pytest
 from fake_work import FakeCrafter
 
 from mpiadv.comm.links import ParameterSlot, plain_memory
-from mpiadv.dispatch import AttackStep
+from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.bench import VersionRing
 from mpiadv.engine.probe import NOBODY, NOTHING, Prober, prober_of
 from mpiadv.tickets import StalenessRule

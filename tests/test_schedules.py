@@ -10,7 +10,7 @@ from scenario import Checkpoint, Scenario, mixed
 from simulation import Simulation, simulate
 from strategies import examples, scenarios
 
-from mpiadv.dispatch import StalenessMode
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 BOTH = st.sampled_from(list(StalenessMode))

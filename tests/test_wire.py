@@ -13,7 +13,7 @@ from mpiadv.checkpoint import Checkpoint
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
 from mpiadv.config import Config, load_config
-from mpiadv.dispatch import AttackStep
+from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device
 from mpiadv.engine.learn import TorchLearner

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
 from mpiadv.comm.messages import DROPPED, UNREAD
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, StalenessMode
+from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.probe import Prober

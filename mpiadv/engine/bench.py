@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
-from mpiadv.dispatch import AttackStep, Crafting, CraftQueue
+from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue
 from mpiadv.engine.work import BatchT, Crafter, CraftReport, Work
 from mpiadv.tickets import AttackSettings, StalenessRule
 

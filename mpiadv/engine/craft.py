@@ -13,8 +13,8 @@ from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_atta
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
 from mpiadv.config import AttackConfig, DataConfig
+from mpiadv.craft_queue import AttackStep
 from mpiadv.data import ReadAhead, Source, augment
-from mpiadv.dispatch import AttackStep
 from mpiadv.engine.device import Device
 from mpiadv.engine.wire import WIRE_TENSORS, as_tensor, rounded
 from mpiadv.engine.work import CraftReport, ProbeReport

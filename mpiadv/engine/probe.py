@@ -11,7 +11,7 @@ from math import nan
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
-from mpiadv.dispatch import AttackStep
+from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.bench import VersionRing, settle
 from mpiadv.engine.work import BatchT, Crafter, ProbeReport
 from mpiadv.errors import UnreadableError, UserError

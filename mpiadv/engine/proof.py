@@ -1,7 +1,8 @@
 """Whether a batch is the one that was to be crafted. Knows no MPI and no torch."""
 
 from mpiadv.comm.links import Delivery
-from mpiadv.dispatch import Crafting, Dispatcher, Versions
+from mpiadv.craft_queue import Crafting, Versions
+from mpiadv.dispatch import Dispatcher
 from mpiadv.tickets import StalenessRule
 
 

@@ -19,8 +19,8 @@ from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
 from mpiadv.config import Config
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
-from mpiadv.dispatch import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic

@@ -12,7 +12,8 @@ from typing import Generic
 from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.waiting import Wait
-from mpiadv.dispatch import AttackStep, Crafting, Dispatcher, StalenessMode
+from mpiadv.craft_queue import AttackStep, Crafting, StalenessMode
+from mpiadv.dispatch import Dispatcher
 from mpiadv.engine.bench import Bench, VersionRing, settle
 from mpiadv.engine.probe import Probed, Prober, is_probed, prober_of
 from mpiadv.engine.proof import flaw_of, verify_own

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import Bytes
-from mpiadv.dispatch import AttackStep
+from mpiadv.craft_queue import AttackStep
 from mpiadv.tickets import AttackSettings
 
 BatchT = TypeVar("BatchT")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, inf
 
-from mpiadv.dispatch import StalenessMode
+from mpiadv.craft_queue import StalenessMode
 from mpiadv.tickets import StalenessRule
 from mpiadv.turns import USUAL_CREDIT
 

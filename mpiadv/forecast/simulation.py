@@ -10,7 +10,8 @@ from itertools import count
 from random import Random
 from statistics import fmean
 
-from mpiadv.dispatch import AttackStep, Crafting, CraftQueue, Dispatcher, Grant, Train
+from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue
+from mpiadv.dispatch import Dispatcher, Grant, Train
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
 from mpiadv.outbox import HEAD_START_SECONDS, Dispatch, Outbox

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.comm.world import World
-from mpiadv.dispatch import AttackStep, Dispatcher, StalenessMode
+from mpiadv.craft_queue import AttackStep, StalenessMode
+from mpiadv.dispatch import Dispatcher
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.records import StepRecord
