@@ -7,15 +7,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-<<<<<<< HEAD
 from mpiadv.checkpoint import save_model
-from mpiadv.dispatch import Dispatcher, StalenessMode
-=======
-from mpiadv.checkpoint import Checkpoint, load_newest, save_model
-from mpiadv.config import Config
 from mpiadv.craft_queue import StalenessMode
 from mpiadv.dispatch import Dispatcher
->>>>>>> 2aa78ff (Give a rank's bench a module of its own)
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.engine.display import Display
