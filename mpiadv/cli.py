@@ -52,7 +52,7 @@ exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input is one line on standard error."""
     outlive_readers()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     with _ended_by_ctrl_c(for_good=argv is None):
         try:
             code = _run(arguments)
@@ -79,6 +79,12 @@ def _run(arguments: list[str]) -> int:
     if first not in COMMANDS:
         require_no_misspelt(arguments)
     return COMMANDS.get(first, TRAIN)(arguments[first in COMMANDS :])
+
+
+def _at_home(word: str) -> str:
+    """A word, or the value of an option, with the home for `~` that no shell has put there."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}"
 
 
 def _require_working_folder() -> None:

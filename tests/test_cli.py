@@ -112,6 +112,8 @@ REFUSED = {
     "CHECKPOINT|KEY=VALUE: see mpiadv evaluate --help",
     "plan --rank 3": "plan: unrecognized arguments: --rank: did you mean --ranks? See mpiadv plan "
     "--help",
+    "plan --ranks 2,1000000": "plan: argument --ranks: 1000000: expected at most 1024: see mpiadv "
+    "plan --help",
     "plan --ranks": "plan: argument --ranks: expected one argument: see mpiadv plan --help",
     "report": "report: the following arguments are required: LOG_OR_RUN_FOLDER: see mpiadv report "
     "--help",
@@ -133,6 +135,29 @@ def test_name_of_a_configuration_is_no_misspelt_command(
 ) -> None:
     assert cli.main([name]) == 75
     assert calls == [("run", [name])]
+
+
+@pytest.mark.parametrize(
+    ("given", "reached"),
+    [
+        ("~/a.yaml", "HOME/a.yaml"),
+        ("~", "HOME"),
+        ("--output=~/x", "--output=HOME/x"),
+        ("seed=~", "seed=~"),
+        ("a~b", "a~b"),
+        ("~nobody-at-all/x", "~nobody-at-all/x"),
+    ],
+)
+def test_home_stands_in_words_where_no_shell_has_put_it(
+    calls: list[tuple[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: str,
+    reached: str,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["evaluate", "x", given]) == 75
+    assert calls == [("evaluate", ["x", reached.replace("HOME", str(tmp_path))])]
 
 
 def test_existing_file_is_a_configuration_whatever_its_name(

@@ -7,6 +7,9 @@ from typing import Any
 
 from mpiadv.command_lines.described import TRUST_HELP, TRUST_OPTION, CommandLine
 
+MOST_RANKS = 1024
+"""How a job goes on is simulated rank by rank."""
+
 
 def parser() -> CommandLine:
     """The command line."""
@@ -34,9 +37,12 @@ def _at_least_one(text: str) -> int:
 
 def _ranks(text: str) -> list[int]:
     try:
-        return [_at_least_one(word) for word in text.split(",")]
+        ranks = [_at_least_one(word) for word in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: expected numbers, as 2,4,8") from None
+    if max(ranks) > MOST_RANKS:
+        raise argparse.ArgumentTypeError(f"{max(ranks)}: expected at most {MOST_RANKS}")
+    return ranks
 
 
 def _not_negative(text: str) -> float:

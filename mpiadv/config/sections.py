@@ -19,6 +19,7 @@ from mpiadv.config.numbers import (
     Seconds,
     StepSize,
 )
+from mpiadv.config.paths import at_home
 from mpiadv.dotted_keys import flatten
 from mpiadv.errors import UserError
 from mpiadv.pixels import require_length
@@ -37,6 +38,7 @@ def _plain(text: str) -> str:
 
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+Folder = Annotated[Text, AfterValidator(at_home)]
 
 
 class Section(BaseModel):
@@ -272,7 +274,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    output: Text = "runs/digits"
+    output: Folder = "runs/digits"
     """Folder of the run: log, checkpoints, final model."""
     seed: Annotated[Count, Field(le=10**18)] = 0
     """Seed of everything random."""
