@@ -52,6 +52,7 @@ exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input is one line on standard error."""
     outlive_readers()
+    _have_a_home()
     arguments = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     with _ended_by_ctrl_c(for_good=argv is None):
         try:
@@ -79,6 +80,12 @@ def _run(arguments: list[str]) -> int:
     if first not in COMMANDS:
         require_no_misspelt(arguments)
     return COMMANDS.get(first, TRAIN)(arguments[first in COMMANDS :])
+
+
+def _have_a_home() -> None:
+    """See to it that there is a HOME, without which Open MPI does not start."""
+    home = os.path.expanduser("~")  # by the user's number, if need be
+    os.environ.setdefault("HOME", "/" if home == "~" else home)
 
 
 def _at_home(word: str) -> str:

@@ -33,6 +33,9 @@ ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 PROGRAMS = {"evaluate": "mpiadv.evaluate", "emulate": "mpiadv.study.emulation"}
 """First words that start another program than training. A file of that name is `./evaluate`."""
 
+ROOM_BYTES = 2**20
+"""Of the folder for temporary files."""
+
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 _RULER = rb"-{74}\n"
@@ -203,7 +206,9 @@ def _run_with_outcome(
 ) -> tuple[int, int | None]:
     """The exit code of `mpirun`, and rank 0's own; None where that has not come to its end."""
     with _outcome_file() as outcome:
-        code = _run(command, {**environ, OUTCOME: str(outcome)}, relay)
+        # Where a file could be made: mpirun makes its own there, and tries no other folder.
+        room = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
+        code = _run(command, {**environ, **room, OUTCOME: str(outcome)}, relay)
         told = outcome.read_bytes()
     return code, None if told == NO_OUTCOME else int(told)
 
@@ -214,6 +219,8 @@ def _outcome_file() -> Iterator[Path]:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpiadv-"))
             outcome = Path(folder) / "outcome"
+            # As much as mpirun itself needs there, of which it says in many lines that it lacks.
+            outcome.write_bytes(bytes(ROOM_BYTES))
             # Its block on the disk is taken now: at the end there may be none.
             outcome.write_bytes(NO_OUTCOME)
         except OSError as error:

@@ -160,6 +160,14 @@ def test_home_stands_in_words_where_no_shell_has_put_it(
     assert calls == [("evaluate", ["x", reached.replace("HOME", str(tmp_path))])]
 
 
+def test_home_is_found_where_the_environment_has_none(
+    calls: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    assert cli.main([]) == 75
+    assert Path(os.environ["HOME"]).is_dir()
+
+
 def test_existing_file_is_a_configuration_whatever_its_name(
     calls: list[tuple[str, object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

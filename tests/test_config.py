@@ -296,5 +296,5 @@ def test_identity_changes_only_with_what_decides_the_trained_model(
 def test_home_stands_in_the_output_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert load_config(None, ["output=~/x"]).output == "/home/me/x"
-    with pytest.raises(UserError, match="^output=~nobody-at-all/x: nobody knows whose home"):
+    with pytest.raises(UserError, match=r"^output=~nobody-at-all/x: nobody knows whose home"):
         load_config(None, ["output=~nobody-at-all/x"])

@@ -1,5 +1,6 @@
 """The launcher: which mpirun, with which words, and what comes back through it."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -255,6 +256,24 @@ def test_request_that_comes_when_rank_0_is_done_is_no_failure(tmp_path: Path) ->
         time.sleep(0.2)
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_full_disk_is_one_line_before_any_rank_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = _program(tmp_path, f"touch {tmp_path / 'started'}")
+
+    def write(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    found = Launcher(path=str(program), is_open_mpi=True)
+    monkeypatch.setattr("mpiadv.launch.find_launcher", lambda: found)
+    monkeypatch.setattr(Path, "write_bytes", write)
+    wanted = Launch(ranks=2, words=(), is_fault_tolerant=False)
+    line = r"^cannot make a temporary file for launch \(No space left on device\): free space, or "
+    with pytest.raises(UserError, match=line):
+        launch(wanted, SignalRelay())
+    assert not (tmp_path / "started").exists()
 
 
 @pytest.mark.parametrize("fault_tolerant", [False, True])
