@@ -90,6 +90,7 @@ def _in_snapshots() -> float:
         test=MemorySource(IMAGES, LABELS),
         trainer=cast(Any, SimpleNamespace(pump=lambda: None)),
         safekeeping=cast(Any, None),
+        fingerprints=cast(Any, None),
         display=cast(Any, None),
         threads=1,
     )  # fmt: skip

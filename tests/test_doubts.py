@@ -70,6 +70,20 @@ def test_random_network_is_found_out(noise: Callable[[], Any], end: str) -> None
     assert all(line.startswith("the network is random: ") and line.endswith(end) for line in lines)
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack with few steps: what its authors warn of does not depend on their number."""
+    from pyautoattack import AutoAttack
+
+    set_version = AutoAttack._set_version
+
+    def fewer(self: Any, version: str = "standard") -> None:
+        set_version(self, version)
+        self.apgd.n_iter = self.apgd_targeted.n_iter = 10
+
+    monkeypatch.setattr(AutoAttack, "_set_version", fewer)
+
+
 AUTHORS = {
     "plain": (_Noisy(lambda: 0.0), "apgd-t", ""),
     "random": (_Noisy(lambda: torch.rand(5)), "apgd-ce", "it seems to be a randomized defense! "
@@ -84,6 +98,7 @@ AUTHORS = {
     ("model", "component", "warning"),
     [pytest.param(*case, id=name) for name, case in AUTHORS.items()],
 )
+@pytest.mark.usefixtures("quick")
 def test_warning_of_autoattacks_authors_is_told_once(
     model: nn.Module, component: str, warning: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
