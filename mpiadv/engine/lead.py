@@ -222,6 +222,9 @@ class Lead:
 
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
+        with setup.world.at_work():
+            model = setup.new_model()
+        crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
         link = setup.world.trainer_link(
             setup.link_shape(self._learner.parameter_bytes),
             setup.device.allocate,
@@ -242,7 +245,6 @@ class Lead:
             mode=mode,
             trainer_crafts=setup.config.staleness.trainer_crafts,
         )
-        crafter = TorchCrafter(setup.plan, setup.new_model(), setup.data.train, setup.device)
         return Trainer(
             dispatcher=dispatcher,
             link=link,

@@ -179,7 +179,8 @@ def craft(setup: Setup) -> tuple[Stop, nn.Module]:
 
     Its parameters are rounded as they travelled: `take_exactly` makes it the trainer's own.
     """
-    model = setup.new_model()
+    with setup.world.at_work():
+        model = setup.new_model()
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
     state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
     device = setup.device
