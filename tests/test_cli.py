@@ -249,6 +249,21 @@ def test_ctrl_c_in_a_command_is_one_line(
     assert capsys.readouterr().err == "mpiadv: stopped by Ctrl-C\n"
 
 
+def test_ctrl_c_while_a_command_is_loaded_ends_it_in_silence(tmp_path: Path) -> None:
+    """`difflib`, which the command line imports, stands for all that takes time to load."""
+    (tmp_path / "difflib.py").write_text("print('loads', flush=True); import time; time.sleep(60)")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+    line = [sys.executable, "-m", "mpiadv", "report", "x"]
+    with subprocess.Popen(
+        line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loads\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
 HIDDEN = ("statistics", "difflib", "argparse", "dataclasses", "signal", "contextlib", "types")
 
 
