@@ -52,8 +52,6 @@ def _read(argv: Sequence[str]) -> str:
     paths = [word for word in arguments.words if Path(word).exists() or "=" not in word]
     if not paths:
         raise UserError("no network to evaluate: name a run's folder or a file of weights")
-    if arguments.samples is not None and arguments.samples < 1:
-        raise UserError(f"--samples {arguments.samples}: expected at least 1")
     wanted = _wanted(arguments, [word for word in arguments.words if word not in paths])
     return json.dumps(
         [(path, dataclasses.asdict(_with_output(wanted, path, paths))) for path in paths]

@@ -112,8 +112,8 @@ REFUSED = {
     "CHECKPOINT|KEY=VALUE: see mpiadv evaluate --help",
     "plan --rank 3": "plan: unrecognized arguments: --rank: did you mean --ranks? See mpiadv plan "
     "--help",
-    "plan --ranks 2,1000000": "plan: argument --ranks: 1000000: expected at most 1024: see mpiadv "
-    "plan --help",
+    "plan --ranks 2,1000000": "plan: argument --ranks: 1000000: expected at least 1, and at "
+    "most 1,024: see mpiadv plan --help",
     "plan --ranks": "plan: argument --ranks: expected one argument: see mpiadv plan --help",
     "report": "report: the following arguments are required: LOG_OR_RUN_FOLDER: see mpiadv report "
     "--help",
@@ -287,3 +287,35 @@ def test_launcher_loads_neither_torch_nor_mpi() -> None:
     program = "import sys, mpiadv.cli; print({'torch', 'mpi4py', 'h5py'} & set(sys.modules))"
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert completed.stdout == "set()\n"
+
+
+NUMBERS = [
+    (
+        "plan",
+        "--ranks",
+        "1000000",
+        "argument --ranks: 1000000: expected at least 1, and at most 1,024",
+    ),
+    ("plan", "--ranks", "2,x", "argument --ranks: x is no whole number"),
+    ("plan", "--ranks-per-host", "0", "0: expected at least 1, and at most 1,024"),
+    ("plan", "--bandwidth", "1e300", "1e300: expected more than 0, and at most 1,000,000"),
+    ("plan", "--latency", "nan", "nan: expected 0 or more, and at most 1,000,000"),
+    ("evaluate", "--samples", "9" * 5000, "expected at least 1, and at most 1,000,000,000"),
+    ("evaluate", "--samples", "²", "² is no whole number"),
+    ("evaluate", "--samples", "1.0", "1.0 is no whole number"),
+    ("study", "--jobs", "100000", "100000: expected at least 1, and at most 10,000"),
+    ("study", "--share", "²/3", "--share ²/3: expected I/N, from 1/N to N/N"),
+    ("submit", "--gpus", "1_0", "1_0 is no whole number"),
+    ("submit", "--nodes", "10000000", "10000000: expected at least 1, and at most 1,000,000"),
+    ("watch", "--every", "1e9", "1e9: expected more than 0, and at most 86,400"),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "value", "line"), NUMBERS)
+def test_number_of_an_option_has_bounds(
+    capsys: pytest.CaptureFixture[str], command: str, option: str, value: str, line: str
+) -> None:
+    words = {"study": ["power", "--preset", "smoke"], "watch": ["."], "evaluate": ["."]}
+    assert cli.main([command, *words.get(command, []), option, value]) == 2
+    told = capsys.readouterr().err
+    assert line in told and told.count("\n") == 1 and len(told) < 300

@@ -167,8 +167,11 @@ def test_cut_back_log_is_shown_as_it_is_now(tmp_path: Path) -> None:
 BAD = {
     "no_log": (["missing"], "there is no log at missing: give a run's folder, or a log"),
     "no_word": ([], "watch: the following arguments are required: LOG_OR_RUN_FOLDER: see .*"),
-    "no_pace": (["log.h5", "--every", "0"], "watch: .*0 is no number of seconds above 0.*"),
-    "no_number": (["log.h5", "--every", "x"], "watch: .*x is no number of seconds above 0.*"),
+    "no_pace": (
+        ["log.h5", "--every", "0"],
+        "watch: .*0: expected more than 0, and at most 86,400.*",
+    ),
+    "no_number": (["log.h5", "--every", "x"], "watch: .*x is no number.*"),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpiadv.command_lines.described import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.command_lines.numbers import whole
 
 ATTACKS = (
     "fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack", "grid",
@@ -47,7 +48,9 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--each-alone": {
         **_FLAG, "help": "start each attack from all images, not from what others left standing",
     },
-    "--samples": {"type": int, "metavar": "N", "help": "only N test images, the same N always"},
+    "--samples": {
+        "type": whole(1, 10**9), "metavar": "N", "help": "only N test images, the same N always",
+    },
     "--transfer-from": {
         **_REPEATED,
         "metavar": "CHECKPOINT",

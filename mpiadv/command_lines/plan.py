@@ -1,11 +1,10 @@
 """The command line of planning."""
 
-import argparse
 from collections.abc import Mapping
-from math import inf
 from typing import Any
 
 from mpiadv.command_lines.described import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.command_lines.numbers import number, whole
 
 MOST_RANKS = 1024
 """How a job goes on is simulated rank by rank."""
@@ -28,34 +27,11 @@ def parser() -> CommandLine:
     return described
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected at least 1")
-    return number
+_one_rank_or_more = whole(1, MOST_RANKS)
 
 
 def _ranks(text: str) -> list[int]:
-    try:
-        ranks = [_at_least_one(word) for word in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: expected numbers, as 2,4,8") from None
-    if max(ranks) > MOST_RANKS:
-        raise argparse.ArgumentTypeError(f"{max(ranks)}: expected at most {MOST_RANKS}")
-    return ranks
-
-
-def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < inf:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return number
-
-
-def _positive(text: str) -> float:
-    if _not_negative(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
-    return float(text)
+    return [_one_rank_or_more(word) for word in text.split(",")]
 
 
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -65,20 +41,23 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "numbers of ranks; without it, up to that from which more are no faster",
     },
     "--ranks-per-host": {
-        "type": _at_least_one, "metavar": "N",
+        "type": whole(1, MOST_RANKS), "metavar": "N",
         "help": "without it, as many as there are GPUs here, or all on one host",
     },
     "--bandwidth": {
-        "type": _positive, "metavar": "GBIT", "help": "between hosts, per second; 10 without it",
+        "type": number(1e6), "metavar": "GBIT", "help": "between hosts, per second; 10 without it",
     },
     "--latency": {
-        "type": _not_negative, "metavar": "MS", "help": "between hosts, one way; 0.1 without it",
+        "type": number(1e6, may_be_0=True),
+        "metavar": "MS", "help": "between hosts, one way; 0.1 without it",
     },
     "--craft-seconds": {
-        "type": _positive, "metavar": "S", "help": "of a batch, instead of the time measured here",
+        "type": number(1e6),
+        "metavar": "S", "help": "of a batch, instead of the time measured here",
     },
     "--train-seconds": {
-        "type": _positive, "metavar": "S", "help": "of a batch, instead of the time measured here",
+        "type": number(1e6),
+        "metavar": "S", "help": "of a batch, instead of the time measured here",
     },
     TRUST_OPTION: {"action": "store_true", "help": TRUST_HELP},
     "--json": {"action": "store_true", "help": "print the figures for programs"},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiadv.command_lines import CommandLine
+from mpiadv.command_lines.numbers import whole
 from mpiadv.errors import UserError, printable
 from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.interruption import Interruption
@@ -52,7 +53,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--output": {"metavar": "FOLDER", "help": "of the study; studies/NAME-PRESET without it"},
     "--jobs": {
-        "type": int,
+        "type": whole(1, 10_000),
         "metavar": "N",
         "help": "how many runs at a time; as many as there are cores without it",
     },
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser().parse_intermixed_args(argv)
     end_with_the_starter()
     study = find_registered("study", arguments.name, STUDIES)
-    slots, share = _jobs(arguments.jobs), _share(arguments.share)
+    slots, share = arguments.jobs or available_cores(), _share(arguments.share)
     folder = _folder(study, arguments)
     with Interruption().listening() as interruption:
         means = Means(
@@ -130,14 +131,9 @@ def _folder(study: Study, arguments: argparse.Namespace) -> StudyFolder:
     return open_folder(Path(path), request, study.plan(request))
 
 
-def _jobs(wanted: int | None) -> int:
-    if wanted is not None and wanted < 1:
-        raise UserError(f"--jobs {wanted}: expected at least 1")
-    return wanted or available_cores()
-
-
 def _share(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+    is_whole = text.isascii() and number.isdigit() and count.isdigit() and len(count) < 7
+    if not (is_whole and 1 <= int(number) <= int(count)):
         raise UserError(f"--share {text}: expected I/N, from 1/N to N/N")
     return int(number), int(count)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.command_lines.numbers import whole
 from mpiadv.config import load_config
 from mpiadv.errors import UserError
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
@@ -40,18 +41,6 @@ def parser() -> CommandLine:
     return described
 
 
-def _number(given: str) -> int:
-    if not given.isdigit():
-        raise argparse.ArgumentTypeError(f"{given} is no whole number")
-    return int(given)
-
-
-def _one_or_more(given: str) -> int:
-    if _number(given) < 1:
-        raise argparse.ArgumentTypeError(f"{given}: expected at least 1")
-    return int(given)
-
-
 def _word(given: str) -> str:
     if not re.fullmatch(r"[^\s'\"#]+", given):
         raise argparse.ArgumentTypeError(f"{given!r} is no single word")
@@ -66,18 +55,23 @@ def _option(given: str) -> str:
 
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--gpus": {
-        "type": _number,
+        "type": whole(0, 1024),
         "metavar": "N",
         "help": "GPUs of each node, with a rank for each; 0: on CPUs alone, with --ranks",
     },
     "--ranks": {
-        "type": _one_or_more,
+        "type": whole(1, 10**6),
         "metavar": "N",
         "help": "ranks on each node; as many as GPUs without it",
     },
-    "--nodes": {"type": _one_or_more, "metavar": "N", "default": 1, "help": "nodes; 1 without it"},
+    "--nodes": {
+        "type": whole(1, 10**6),
+        "metavar": "N",
+        "default": 1,
+        "help": "nodes; 1 without it",
+    },
     "--cpus": {
-        "type": _one_or_more,
+        "type": whole(1, 10**6),
         "metavar": "N",
         "default": 4,
         "help": "cores for each rank; 4 without it",
@@ -99,7 +93,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "another option of sbatch; may be repeated",
     },
     "--warning": {
-        "type": _one_or_more,
+        "type": whole(1, 10**6),
         "metavar": "SECONDS",
         "default": WARNING_SECONDS,
         "help": "how long before the limit the last checkpoint is asked for; "

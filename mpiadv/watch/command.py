@@ -1,17 +1,16 @@
 """`mpiadv watch`: looks at a log again and again, until its run is done or Ctrl-C."""
 
-import argparse
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
 from mpiadv.command_lines import CommandLine
+from mpiadv.command_lines.numbers import number
 from mpiadv.errors import UserError, printable
 from mpiadv.report.reading import Log, read_log
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
@@ -31,7 +30,7 @@ def parser() -> CommandLine:
     )
     described.add_argument("log", metavar="LOG_OR_RUN_FOLDER", help="a log.h5, or a run's folder")
     described.add_argument(
-        "--every", metavar="SECONDS", type=_positive, help="seconds between looks: 2 in a "
+        "--every", metavar="SECONDS", type=number(86_400), help="seconds between looks: 2 in a "
         "terminal, 10 where the output goes elsewhere and each look is a line",
     )  # fmt: skip
     described.add_argument("--once", action="store_true", help="look once, and end")
@@ -102,13 +101,3 @@ def _sight(console: Console, trouble: str) -> Sight:
         ascii_only=console.options.ascii_only,
         trouble=printable(trouble),
     )
-
-
-def _positive(given: str) -> float:
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not (isfinite(seconds) and seconds > 0):
-        raise argparse.ArgumentTypeError(f"{given} is no number of seconds above 0")
-    return seconds
