@@ -156,8 +156,7 @@ class Trainer(Generic[BatchT]):
 
         Raises:
             SilentRankError: an attacker does not answer, and the job cannot do without it.
-            UserError: samples are not what they should be.
-            UnreadableError: samples could not be read for a while.
+            UserError, UnreadableError: samples are at fault, or could not be read for a while.
 
         The last step is complete then.
         """
