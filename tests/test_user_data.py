@@ -87,6 +87,20 @@ def other_label_anew(root, split):
             return super().__getitem__(index)[0], self.reads % 4
     return Anew(byte_samples(root, split))
 
+def shuffled_pair(root, split):
+    order = np.random.permutation(6)
+    return BYTES[order], LABELS[order]
+def shuffled_samples(root, split):
+    order = torch.randperm(60)
+    return [(BYTES.repeat(10, 1, 1, 1)[row], row % 3) for row in order.tolist()]
+def longer_each_time(root, split, calls=[]):
+    calls.append(split)
+    return byte_samples(root, split) * len(calls)
+def callable_once(root, split, calls=set()):
+    assert split not in calls, "once"
+    calls.add(split)
+    return BYTES, LABELS
+
 THREADS = set()
 class SharedFile(Listed):
     # Seeks and reads in two steps, as all data sets on one open file do.
@@ -228,6 +242,9 @@ REFUSED = [
     ("objects", "holds <U5 [1], expected tensors"),
     ("anew", "has another image each time it is read, expected the same: leave augmentation to"),
     ("other_label_anew", "index 0: has another label each time it is read"),
+    ("shuffled_pair", "split 'train': has other samples when its function is called again"),
+    ("shuffled_samples", "split 'train': has other samples when its function is called again"),
+    ("longer_each_time", "seed whatever is random inside the function"),
     ("short_labels", "labels are int64 [5], expected one whole number per image"),
     ("float_labels", "labels are float32 [6], expected one whole number per image"),
     ("shapes_differ", "split 'train' are 1x3x4, of split 'test' 1x3x2"),
@@ -239,6 +256,10 @@ def test_wrong_set_is_refused_with_the_place_at_fault(function: str, expected: s
     line = refusal(lambda: load(function))
     assert f"data set '{MODULE}:{function}'" in line
     assert expected in line
+
+
+def test_function_that_may_be_called_once_alone_is_taken() -> None:
+    assert load("callable_once").train.num_samples == 6
 
 
 def test_label_beyond_the_stated_classes_is_refused() -> None:

@@ -6,6 +6,7 @@ Knows no particular data set; `user_samples` knows what one sample may be.
 import inspect
 import operator
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,9 @@ from mpiadv.data.lazy import LazySource, Sample
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.patience import read_patiently
 from mpiadv.data.readers import Readers
-from mpiadv.data.source import DataSet, Indices, Source
+from mpiadv.data.source import DataSet, Indices, Source, spread_over
 from mpiadv.data.user_samples import (
+    NUM_READ_TWICE,
     indices_read_twice,
     is_same,
     read_again,
@@ -41,6 +43,10 @@ MAX_MEMORY_BYTES = 2**30
 USUAL_THREADS = 1
 """Threads that call a user's code where `data.num_workers` does not say how many: few people write
 data sets that may be called by several at once, and those that may not mix up their samples."""
+
+
+LONGEST_CALLED_TWICE_SECONDS = 5.0
+"""A function that takes no longer is called once more, to see whether it gives the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +113,61 @@ def _load_split(
     config: DataConfig, function: Callable[..., Any], split: str, limit: int | None
 ) -> _Split:
     place = f"data set {config.name!r}, split {split!r}"
+    root = None if config.root is None else os.path.expanduser(config.root)
+    call = partial(function, root=root, split=split, **_arguments(config, function))
+    began = time.perf_counter()
     with user_code(place):
-        root = None if config.root is None else os.path.expanduser(config.root)
-        result = function(root=root, split=split, **_arguments(config, function))
-    if isinstance(result, tuple | list) and len(result) == 2 and _is_array(result[0]):
-        images, labels = read_pair(result[0], result[1], place)
-        chosen = choose_samples(len(labels), limit)
-        if len(chosen) < len(labels):
-            images, labels = images[chosen], labels[chosen]
-        return _in_memory(place, result, chosen, images, labels)
-    return _read_map_style(result, place, limit)
+        result = call()
+    seconds = time.perf_counter() - began
+    read = _read(result, place, limit)
+    if seconds < LONGEST_CALLED_TWICE_SECONDS:
+        _require_same_again(call, result, place)
+    return read
+
+
+def _read(result: Any, place: str, limit: int | None) -> _Split:
+    """A split from what the user's function returned, refused where it is nothing of the kind."""
+    if not _is_pair(result):
+        return _read_map_style(result, place, limit)
+    images, labels = read_pair(result[0], result[1], place)
+    chosen = choose_samples(len(labels), limit)
+    if len(chosen) < len(labels):
+        images, labels = images[chosen], labels[chosen]
+    return _in_memory(place, result, chosen, images, labels)
+
+
+def _require_same_again(call: Callable[[], Any], result: Any, place: str) -> None:
+    """Refuse a function that gives other samples when it is called again, as other ranks call it.
+
+    One that fails then tells nothing.
+    """
+    try:
+        other = call()
+        some, others = _some(result, place), _some(other, place)
+    except Exception:
+        return
+    if _length(result) != _length(other) or not all(map(is_same, some, others)):
+        raise UserError(
+            f"{place}: has other samples when its function is called again, as every rank and "
+            f"every resume does: seed whatever is random inside the function"
+        )
+
+
+def _some(result: Any, place: str) -> list[Sample]:
+    """A few samples of what the user's function returned."""
+    rows = spread_over(_length(result), NUM_READ_TWICE)
+    if not _is_pair(result):
+        return [read_sample(result, row, place) for row in rows.tolist()]
+    images, labels = read_pair(result[0][rows], result[1][rows], place)
+    return list(zip(images, labels.tolist(), strict=True))
+
+
+def _length(result: Any) -> int:
+    return len(result[0] if _is_pair(result) else result)
+
+
+def _is_pair(result: Any) -> bool:
+    return isinstance(result, tuple | list) and len(result) == 2 and _is_array(result[0])
 
 
 def _is_array(value: Any) -> bool:
