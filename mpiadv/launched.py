@@ -21,10 +21,14 @@ _TOLD = (
 
 
 def place_told(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Rank and number of ranks that a launcher has given this process; None without a launcher."""
-    for rank, size in _TOLD:
-        if environ.get(rank, "").isdecimal() and environ.get(size, "").isdecimal():
-            return int(environ[rank]), int(environ[size])
+    """Rank and number of ranks that a launcher has given this process; None without a launcher.
+
+    A size without a rank counts, too: whoever told it meant several processes.
+    """
+    for name, size in _TOLD:
+        rank = environ.get(name, "0")
+        if rank.isdecimal() and environ.get(size, "").isdecimal():
+            return int(rank), int(environ[size])
     return None
 
 

@@ -28,6 +28,7 @@ PLACES = {
         (0, 1),
     ),
     "no_number": ({"PMI_RANK": "x", "PMI_SIZE": "2"}, None),
+    "size_alone": ({"OMPI_COMM_WORLD_SIZE": "2"}, (0, 2)),
 }
 
 
