@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             tell_error(str(error))
             code = EXIT_BAD_INPUT
+        except SystemExit as end:  # a command's own help
+            code = int(end.code or EXIT_DONE)
         except KeyboardInterrupt:
             print("mpiadv: stopped by Ctrl-C", file=sys.stderr)
             code = EXIT_STOPPED
