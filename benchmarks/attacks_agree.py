@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from mpiadv.data import load_data
-from mpiadv.errors import UserError
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import gradient_attack
 from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import Purpose, choose_samples, seed_for
 
 POINTS = 0.3

@@ -5,8 +5,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpiadv.exit_codes import EXIT_DONE
 from mpiadv.launch import find_launcher
+from mpiadv.process.exit_codes import EXIT_DONE
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_SECONDS = 600.0

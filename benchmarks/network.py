@@ -19,9 +19,9 @@ from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
 from mpirun import mpirun
 
 from mpiadv.comm.messages import WIRE_ARRAYS
-from mpiadv.errors import UserError
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
+from mpiadv.process.errors import UserError
 from mpiadv.study.measurements import read_measurements, scenario_text
 from mpiadv.study.scenario import Scenario
 

@@ -20,7 +20,7 @@ from real import PRECISIONS, ticket_seconds
 
 from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.study.measurements import read_measurements, scenario_text
 from mpiadv.study.scenario import Scenario
 

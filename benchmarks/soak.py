@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mpiadv.comm.requests import Requests
 from mpiadv.data import user
-from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME
+from mpiadv.process.exit_codes import EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.runlog import read_table
 
 BATCH_SIZE, IMAGE_SHAPE = 8, (1, 32, 32)

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import torch
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.small_files import read_small
 from mpiadv.uncached_files import UncachedFile
 from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text

@@ -10,12 +10,12 @@ from importlib import import_module
 from mpiadv.command_lines import evaluate, is_answered, launch, plan, train
 from mpiadv.command_lines.commands import require_no_misspelt
 from mpiadv.command_lines.described import CommandLine
-from mpiadv.errors import UserError, tell_error
-from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
-from mpiadv.interruption import SignalRelay
-from mpiadv.launched import is_one_of_several
-from mpiadv.lifeline import end_with_the_starter
-from mpiadv.streams import is_unread, lost, outlive_readers
+from mpiadv.process.errors import UserError, tell_error
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
+from mpiadv.process.interruption import SignalRelay
+from mpiadv.process.launched import is_one_of_several
+from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.streams import is_unread, lost, outlive_readers
 
 USAGE = """\
 usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]

@@ -16,12 +16,12 @@ from mpiadv.engine.entry import on_all_ranks
 from mpiadv.engine.examination import examine
 from mpiadv.engine.examined import Wanted
 from mpiadv.engine.session import agree
-from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import protocol_of
-from mpiadv.exit_codes import EXIT_DONE
-from mpiadv.launched import is_one_of_several
-from mpiadv.lifeline import end_with_the_starter
-from mpiadv.streams import outlive_readers
+from mpiadv.process.errors import UserError
+from mpiadv.process.exit_codes import EXIT_DONE
+from mpiadv.process.launched import is_one_of_several
+from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.streams import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,12 +20,12 @@ from typing import IO, TextIO
 
 from mpiadv.command_lines.launch import Launch
 from mpiadv.engine.display import TERMINAL_WIDTH
-from mpiadv.errors import UserError
-from mpiadv.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
-from mpiadv.interruption import SignalRelay
-from mpiadv.lifeline import tell_of_our_death, with_starter
-from mpiadv.programs import python_module
-from mpiadv.room import require_room
+from mpiadv.process.errors import UserError
+from mpiadv.process.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
+from mpiadv.process.interruption import SignalRelay
+from mpiadv.process.lifeline import tell_of_our_death, with_starter
+from mpiadv.process.programs import python_module
+from mpiadv.process.room import require_room
 
 ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 """Set inside an allocation, whose slots are the cluster's to count."""

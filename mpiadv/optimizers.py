@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from mpiadv.config import OptimizerConfig, ScheduleConfig
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.registry import find_registered
 
 

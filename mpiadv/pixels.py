@@ -3,7 +3,7 @@
 import math
 import re
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 DECIMAL = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 """A number as people write it: no underscores, no infinity."""

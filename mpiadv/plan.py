@@ -11,9 +11,9 @@ from mpiadv.config import Config, load_config
 from mpiadv.engine.entry import on_all_ranks
 from mpiadv.engine.planning import Where, plan_run
 from mpiadv.engine.session import agree, prepare
-from mpiadv.errors import UserError
-from mpiadv.exit_codes import EXIT_DONE
 from mpiadv.forecast.text import lines_of, values_of
+from mpiadv.process.errors import UserError
+from mpiadv.process.exit_codes import EXIT_DONE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

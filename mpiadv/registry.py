@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
-from mpiadv.errors import UserError, user_code
+from mpiadv.process.errors import UserError, user_code
 
 T = TypeVar("T")
 

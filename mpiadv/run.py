@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mpiadv.errors import UserError
-from mpiadv.interruption import Interruption
-from mpiadv.launched import is_one_of_several, refused
-from mpiadv.lifeline import end_with_the_starter
-from mpiadv.streams import outlive_readers
+from mpiadv.process.errors import UserError
+from mpiadv.process.interruption import Interruption
+from mpiadv.process.launched import is_one_of_several, refused
+from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.streams import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:

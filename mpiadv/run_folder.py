@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.run_lock import LOCK_NAME, RunLock
 from mpiadv.small_files import read_small
 from mpiadv.whole_files import write_text

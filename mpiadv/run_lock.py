@@ -9,7 +9,7 @@ import threading
 import warnings
 from pathlib import Path
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.small_files import read_small
 
 LOCK_NAME = "lock"

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 class Purpose(IntEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.small_files import read_small
 
 MOST_LEVELS = 32

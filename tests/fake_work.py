@@ -18,7 +18,7 @@ from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
-from mpiadv.errors import UnreadableError
+from mpiadv.process.errors import UnreadableError
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 START = 1

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from sample_logs import finished_run
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.command import main as report
 from mpiadv.runlog import RunLog, read_table
 from mpiadv.runlog.trial import Trial

@@ -21,7 +21,7 @@ from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.trainer import Published, Stop, Trainer
-from mpiadv.errors import DismissedError
+from mpiadv.process.errors import DismissedError
 from mpiadv.tickets import AttackSettings, StalenessRule
 
 

@@ -16,8 +16,8 @@ from typing import IO
 
 import pytest
 
-from mpiadv.errors import UserError
 from mpiadv.launch import Launcher, find_launcher
+from mpiadv.process.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -16,7 +16,7 @@ import pytest
 from launching import hash_of, launch, train_rows, words_of
 from PIL import Image
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.run_folder import RunFolder
 
 Words = Callable[[Path], list[str]]

@@ -15,7 +15,7 @@ import torch
 from disk_faults import largest_file
 
 from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint, save_model, set_aside
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 def payload_of(step: int) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from mpi_runner import REPOSITORY
 from mpiadv import cli
 from mpiadv.command_lines import evaluate
 from mpiadv.command_lines.launch import Launch
-from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import KINDS, PROTOCOLS
-from mpiadv.interruption import SignalRelay
-from mpiadv.programs import python_module
+from mpiadv.process.errors import UserError
+from mpiadv.process.interruption import SignalRelay
+from mpiadv.process.programs import python_module
 
 
 @pytest.fixture

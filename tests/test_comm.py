@@ -19,8 +19,8 @@ from mpiadv.comm.messages import (
     BatchShape,
 )
 from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
-from mpiadv.errors import DeadlineError
 from mpiadv.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
+from mpiadv.process.errors import DeadlineError
 from mpiadv.tickets import StalenessRule
 
 SHAPES = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mpiadv.config import Config, dump_config, load_config, parse_config
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 REFUSED = {
     "unknown_section": (

@@ -8,7 +8,7 @@ import pytest
 from mpiadv.config import load_config, parse_config
 from mpiadv.config.sections import Config
 from mpiadv.dotted_keys import nested
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 SCHEMA = Config.model_json_schema()
 """What pydantic itself knows of the fields, so that none is forgotten."""

@@ -19,7 +19,7 @@ from mpiadv.data.lazy import LazySource
 from mpiadv.data.patience import LONGEST_SECONDS, read_patiently
 from mpiadv.data.read_ahead import MOST_BATCHES, ReadAhead
 from mpiadv.data.readers import Readers
-from mpiadv.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.tickets import choose_samples
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, load_data, may_download
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import choose_samples
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

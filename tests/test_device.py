@@ -14,9 +14,9 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.engine.bench import settle
 from mpiadv.engine.device import CopyInFlight, Device, choose_device, choose_threads
 from mpiadv.engine.learn import TorchLearner
-from mpiadv.errors import UserError
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import AttackSettings
 
 

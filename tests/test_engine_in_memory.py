@@ -12,7 +12,7 @@ from mpiadv.craft_queue import StalenessMode
 from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.probe import Probed, prober_of
 from mpiadv.engine.trainer import Stop
-from mpiadv.errors import NonFiniteLossError, SilentRankError
+from mpiadv.process.errors import NonFiniteLossError, SilentRankError
 
 
 def probing(shape: JobShape, num_attackers: int, seed: int, fewer: int = 1) -> JobShape:

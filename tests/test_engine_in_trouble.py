@@ -14,7 +14,7 @@ from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerL
 from mpiadv.craft_queue import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop
-from mpiadv.errors import DeadlineError, SilentRankError, UnreadableError
+from mpiadv.process.errors import DeadlineError, SilentRankError, UnreadableError
 
 DEATHS = {
     "one": {2: 9},

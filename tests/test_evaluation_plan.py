@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from mpiadv.errors import UserError
 from mpiadv.evaluation.plan import (
     PROTOCOLS,
     PlannedAttack,
@@ -13,6 +12,7 @@ from mpiadv.evaluation.plan import (
     protocol_of,
     require_within_box,
 )
+from mpiadv.process.errors import UserError
 
 
 def _plan(*words: str, **changes: Any) -> tuple[PlannedAttack, ...]:

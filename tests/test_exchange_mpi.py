@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from mpiadv.comm.messages import FRAME, checksum, seal
-from mpiadv.errors import DeadlineError, TrainerLostError
+from mpiadv.process.errors import DeadlineError, TrainerLostError
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World

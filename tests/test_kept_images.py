@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from mpiadv.data.memory import MemorySource
 from mpiadv.engine.kept_images import bring_together
-from mpiadv.errors import DeadlineError
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.picture import Column, least_changed, picture
 from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Examples, attack_share
+from mpiadv.process.errors import DeadlineError
 
 NUM_IMAGES, BATCH_SIZE, SHAPE = 50, 4, (1, 6, 6)
 IMAGES = torch.rand(NUM_IMAGES, *SHAPE, generator=torch.Generator().manual_seed(0))

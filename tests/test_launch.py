@@ -17,9 +17,9 @@ import pytest
 from mpi_runner import finished, pids_in_session, started
 
 from mpiadv.command_lines.launch import Launch
-from mpiadv.errors import UserError
-from mpiadv.interruption import SignalRelay
 from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
+from mpiadv.process.errors import UserError
+from mpiadv.process.interruption import SignalRelay
 
 OPEN_MPI = Launcher(path="/bin/mpirun", is_open_mpi=True)
 MPICH = Launcher(path="/bin/mpirun", is_open_mpi=False)
@@ -194,7 +194,7 @@ LAUNCH = """
 import sys
 from mpiadv import launch
 from mpiadv.command_lines.launch import Launch
-from mpiadv.interruption import SignalRelay
+from mpiadv.process.interruption import SignalRelay
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
 with SignalRelay().listening() as relay:
     wanted = Launch(ranks=2, words=tuple(sys.argv[2:]), is_fault_tolerant=False)

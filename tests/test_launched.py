@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mpi_runner import finished, started
 
-from mpiadv.errors import UserError
-from mpiadv.launched import place_told, require_known_to_mpi, require_same_mpi
+from mpiadv.process.errors import UserError
+from mpiadv.process.launched import place_told, require_known_to_mpi, require_same_mpi
 
 OPEN_MPI, OLD_OPEN_MPI, MPICH = "Open MPI v5.0.11", "Open MPI v4.1.6", "MPICH Version: 5.0.2"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mpiadv import room
-from mpiadv.errors import UserError
-from mpiadv.lifeline import STARTER, with_starter
+from mpiadv.process import room
+from mpiadv.process.errors import UserError
+from mpiadv.process.lifeline import STARTER, with_starter
 
 STARTED = """
 import signal, sys, time
-from mpiadv import lifeline
+from mpiadv.process import lifeline
 lifeline.LOOK_SECONDS, lifeline.GRACE_SECONDS = 0.05, 0.5
 if sys.argv[1] == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -25,7 +25,7 @@ time.sleep(60)
 
 STARTER_PROGRAM = """
 import os, subprocess, sys, time
-from mpiadv.lifeline import with_starter
+from mpiadv.process.lifeline import with_starter
 with subprocess.Popen(sys.argv[1:], env=with_starter(os.environ), close_fds=False):
     time.sleep(60)
 """

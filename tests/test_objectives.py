@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from mpiadv.attacks import mixed_precision
 from mpiadv.config import ObjectiveConfig
-from mpiadv.errors import UserError
 from mpiadv.objectives import Batch, make_objective, num_clean
+from mpiadv.process.errors import UserError
 
 
 def _model() -> nn.Module:

@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mpiadv.checkpoint import load_checkpoint, save_checkpoint
 from mpiadv.config import OptimizerConfig, ScheduleConfig
-from mpiadv.errors import UserError
 from mpiadv.optimizers import make_optimizer, make_schedule
+from mpiadv.process.errors import UserError
 
 SCHEDULES = [
     pytest.param({"name": "constant"}, id="constant"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, doubts_about, load_data, split_line
 from mpiadv.data.pictures import read_picture
-from mpiadv.errors import UserError, printable
+from mpiadv.process.errors import UserError, printable
 
 LEVELS = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
 """A grey picture of three rows and four columns."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpiadv.errors import UserError, user_code
+from mpiadv.process.errors import UserError, user_code
 from mpiadv.registry import find_registered, import_dotted, is_dotted
 
 REGISTERED = {"pgd": len, "fgsm": max}

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from mpiadv.attacks import Precision
 from mpiadv.config import ModelConfig, ObjectiveConfig
 from mpiadv.engine.rehearsal import Rehearsal, Sample, rehearse_evaluation
-from mpiadv.errors import UserError
 from mpiadv.models import build_model, fingerprint
 from mpiadv.objectives import make_objective
+from mpiadv.process.errors import UserError
 
 SHAPE, NUM_CLASSES = (1, 8, 8), 10
 

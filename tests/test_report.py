@@ -353,7 +353,7 @@ class Refused:
             raise ImportError(name)
 sys.meta_path.insert(0, Refused())
 from mpiadv import cli
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 codes = cli.main(["report", sys.argv[1], "--output", sys.argv[2]]), cli.main(["watch", sys.argv[1]])
 assert "matplotlib.pyplot" not in sys.modules
 sys.exit(codes != (0, 0))

@@ -27,7 +27,7 @@ from sample_logs import (
 )
 
 from mpiadv import cli
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.reading import Log, read_log
 from mpiadv.report.summary import differing_settings
 from mpiadv.runlog import RunLog

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.run_folder import RunFolder, RunState, state_of
 
 

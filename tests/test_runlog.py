@@ -25,7 +25,7 @@ from plain_logs import (
     write_steps,
 )
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog import TrainRow, read_attributes, read_table
 from mpiadv.runlog.file import WRITER_OPTIONS, append_rows, write_log_file
 from mpiadv.runlog.rows import cut_text, table_of

@@ -23,7 +23,7 @@ from plain_logs import (
 from sample_logs import finished_run
 
 import mpiadv
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog import TRIAL, read_attributes, read_table
 from mpiadv.runlog.rows import Rows
 from mpiadv.runlog.trial import Trial

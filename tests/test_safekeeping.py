@@ -18,7 +18,7 @@ from plain_logs import begin, train_row, train_rows
 from mpiadv.checkpoint import load_newest, save_checkpoint
 from mpiadv.engine import safekeeping
 from mpiadv.engine.safekeeping import Safekeeping, Snapshot
-from mpiadv.errors import StorageError
+from mpiadv.process.errors import StorageError
 from mpiadv.run_folder import RunFolder
 from mpiadv.runlog import read_table
 

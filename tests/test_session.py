@@ -14,8 +14,8 @@ from mpiadv.config import load_config
 from mpiadv.engine import session
 from mpiadv.engine.session import Setup, evaluate_together
 from mpiadv.engine.state import require_same_data
-from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts
+from mpiadv.process.errors import UnreadableError, UserError
 
 SIZE = 3
 

@@ -12,8 +12,8 @@ import pytest
 from launching import HERE
 from mpi_runner import REPOSITORY, finished, started
 
-from mpiadv.errors import UserError
-from mpiadv.programs import python_module
+from mpiadv.process.errors import UserError
+from mpiadv.process.programs import python_module
 from mpiadv.submit import job
 from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
@@ -271,7 +271,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from mpiadv import cli
-from mpiadv.programs import python_module
+from mpiadv.process.programs import python_module
 from mpiadv.submit import job
 work = job.Work(command=("bash", "-c", sys.argv[1]), folder=Path("run"))
 job.work_of = lambda words, environ: work

@@ -11,7 +11,7 @@ WRITER = """
 import sys
 from rich.console import Console
 from rich.progress import track
-from mpiadv.streams import is_unread, lost, outlive_readers
+from mpiadv.process.streams import is_unread, lost, outlive_readers
 outlive_readers()
 for number in track(range(50), console=Console(force_terminal=True), update_period=0.001):
     print("line", number, "\\u00e9\\udcff", flush=True)
@@ -50,7 +50,7 @@ def test_printing_outlives_whoever_reads(tmp_path: Path, shell: str, told: str) 
 
 def test_file_opened_after_a_closed_stream_is_not_printed_into(tmp_path: Path) -> None:
     program = (
-        "from mpiadv.streams import outlive_readers; outlive_readers(); "
+        "from mpiadv.process.streams import outlive_readers; outlive_readers(); "
         "file = open('log', 'wb'); file.write(b'log'); file.flush(); "
         "print('lost', flush=True); import os; os.write(1, b'lost too')"
     )

@@ -9,7 +9,7 @@ import pytest
 from made_up_study import open_study
 from sample_logs import BEGAN, STEP_SECONDS, begin, evaluation_row, resumed_run, train_row
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.study import headline

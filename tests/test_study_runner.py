@@ -10,8 +10,8 @@ import pytest
 from made_up_staleness import MadeUp, write_run
 from made_up_study import finish_runs, open_study
 
-from mpiadv.errors import UserError
-from mpiadv.interruption import Interruption
+from mpiadv.process.errors import UserError
+from mpiadv.process.interruption import Interruption
 from mpiadv.study import runner
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Run

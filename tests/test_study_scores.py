@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_up_study import add, finish_runs, open_study, score_row
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.study.scores import ScoreRow, Scoring, add_scores, read_scores
 
 

@@ -14,8 +14,8 @@ from made_up_study import open_study
 from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
-from mpiadv.errors import UserError
 from mpiadv.forecast.job import ideal_speed_up
+from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.study import speedup

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples, rules
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 
 TICKETS = st.integers(0, 300)

@@ -14,8 +14,8 @@ from mpiadv.checkpoint import save_checkpoint
 from mpiadv.config import dump_config, load_config, override_config, parse_config
 from mpiadv.engine import command
 from mpiadv.engine.examined import Wanted
-from mpiadv.errors import UserError
 from mpiadv.evaluation.subject import read_subject
+from mpiadv.process.errors import UserError
 from mpiadv.study import runner
 from mpiadv.submit.job import work_of
 

@@ -11,7 +11,7 @@ from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
 
 from mpiadv.comm.links import BatchSlot, Order, ParameterSlot, plain_memory
 from mpiadv.comm.messages import GRANT_MESSAGE, seal
-from mpiadv.errors import DismissedError, TrainerLostError
+from mpiadv.process.errors import DismissedError, TrainerLostError
 
 if TYPE_CHECKING:
     from mpi4py import MPI

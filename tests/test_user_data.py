@@ -14,7 +14,7 @@ from torch import Tensor
 import mpiadv.data.user
 from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, load_data
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 MODULE = "users_sets"
 

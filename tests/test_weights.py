@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.errors import UserError
 from mpiadv.evaluation.subject import Subject, fitted, load_into, read_subject
 from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import build_model
 from mpiadv.models.weights import misfit_text, unwrapped
+from mpiadv.process.errors import UserError
 
 SETTINGS = ["model.name=digits", "data.name=digits"]
 

@@ -19,8 +19,8 @@ from mpiadv.engine.device import Device
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.state import FORMAT, require_same_run
 from mpiadv.engine.wire import WIRE_TENSORS, rounded
-from mpiadv.errors import UserError
 from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import AttackSettings
 
 BATCH_SIZE = 8

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 COMPONENTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The standard version, in its order; each attacks what the ones before left standing."""

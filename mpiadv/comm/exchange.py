@@ -24,7 +24,7 @@ from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.comm.wire import TRAINER
-from mpiadv.errors import DeadlineError, DismissedError, TrainerLostError
+from mpiadv.process.errors import DeadlineError, DismissedError, TrainerLostError
 
 TAG_FRAME, TAG_TEXT = 11, 12
 LEAVE, ALIVE = -1, -2

@@ -8,9 +8,9 @@ import warnings
 
 import mpi4py
 
-from mpiadv.errors import UserError
-from mpiadv.interruption import SIGNALS
-from mpiadv.launched import require_same_mpi
+from mpiadv.process.errors import UserError
+from mpiadv.process.interruption import SIGNALS
+from mpiadv.process.launched import require_same_mpi
 
 # Started below, once it is known to be the launcher's.
 mpi4py.rc.initialize, mpi4py.rc.finalize = False, True

@@ -22,8 +22,8 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.errors import DismissedError
 from mpiadv.outbox import Dispatch, Outbox
+from mpiadv.process.errors import DismissedError
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""

@@ -39,7 +39,7 @@ from mpiadv.comm.wire import (
     TRAINER,
     Wire,
 )
-from mpiadv.errors import DismissedError, TrainerLostError
+from mpiadv.process.errors import DismissedError, TrainerLostError
 
 
 class MpiAttackerLink:

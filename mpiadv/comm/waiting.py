@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from mpiadv.errors import DeadlineError
+from mpiadv.process.errors import DeadlineError
 
 SHORTEST_SLEEP_SECONDS = 0.0001
 LONGEST_SLEEP_SECONDS = 0.001

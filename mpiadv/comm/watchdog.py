@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mpiadv.exit_codes import EXIT_RESUME_ME
+from mpiadv.process.exit_codes import EXIT_RESUME_ME
 
 LOOKS_PER_DEADLINE = 20
 

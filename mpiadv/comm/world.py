@@ -23,8 +23,8 @@ from mpiadv.comm.roster import Roster
 from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.comm.wire import TRAINER
-from mpiadv.errors import DeadlineError
-from mpiadv.launched import require_known_to_mpi
+from mpiadv.process.errors import DeadlineError
+from mpiadv.process.launched import require_known_to_mpi
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 LONGEST_MESSAGE = 2**30

@@ -4,7 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 COMMANDS = ("evaluate", "job", "launch", "plan", "report", "study", "submit", "watch")
 """First words. A configuration that is called `launch` is `./launch`."""

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 TRUST_OPTION = "--trust-code"
 """Says on a command line that files may choose what code is run."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mpiadv.command_lines import evaluate, train
 from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
 from mpiadv.command_lines.described import is_answered
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 HELP = """\
 usage: mpiadv launch -n RANKS [--fault-tolerant] [CONFIG] [key.subkey=value ...] [--resume]

@@ -6,7 +6,7 @@ from typing import Any
 from mpiadv.command_lines import TRUST_OPTION
 from mpiadv.config.sections import Config
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.registry import is_dotted
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mpiadv.config.code import require_chosen
 from mpiadv.config.sections import Config, Section
-from mpiadv.errors import UserError, shown
+from mpiadv.process.errors import UserError, shown
 from mpiadv.yaml_files import MOST_LEVELS, dump_yaml, parse_yaml, read_settings, where_and_why
 
 

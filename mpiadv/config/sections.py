@@ -21,8 +21,8 @@ from mpiadv.config.numbers import (
 )
 from mpiadv.config.paths import at_home
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError
 from mpiadv.pixels import require_length
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import StalenessRule
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]

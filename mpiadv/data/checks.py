@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mpiadv.config import DataConfig
 from mpiadv.data.source import Indices
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 def require_arguments(config: DataConfig, known: Collection[str] = ()) -> None:

@@ -10,7 +10,7 @@ from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import download, root_of
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 def load_cifar10(config: DataConfig) -> DataSet:

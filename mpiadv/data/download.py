@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from mpiadv.config import DataConfig
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 DEFAULT_ROOT = "data"
 

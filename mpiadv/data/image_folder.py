@@ -17,7 +17,7 @@ from mpiadv.data.picture_files import (
 from mpiadv.data.pictures import read_picture
 from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 USUAL_THREADS = 2
 """Threads that decode where `data.num_workers` does not say how many."""

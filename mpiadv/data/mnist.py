@@ -12,7 +12,7 @@ from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import download, root_of
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mpiadv.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError
 
 T = TypeVar("T")
 

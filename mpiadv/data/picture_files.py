@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mpiadv.data.source import TESTED_ON_TRAINING_IMAGES, spread_over
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import choose_samples
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 DEEPEST = 65535
 """White in a picture of 16 bits."""

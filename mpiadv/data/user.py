@@ -33,7 +33,7 @@ from mpiadv.data.user_samples import (
     read_sample,
     tensor_text,
 )
-from mpiadv.errors import UserError, user_code
+from mpiadv.process.errors import UserError, user_code
 from mpiadv.registry import import_dotted
 from mpiadv.tickets import choose_samples
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mpiadv.data.checks import require_pixels
 from mpiadv.data.source import Indices, spread_over
-from mpiadv.errors import UserError, origin_of, user_code
+from mpiadv.process.errors import UserError, origin_of, user_code
 
 NUM_READ_TWICE = 32
 """Samples of a split that are read twice: of one that moves images about by a pixel at random, the

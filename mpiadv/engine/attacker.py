@@ -16,7 +16,7 @@ from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.probe import Prober
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
-from mpiadv.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.rhythm import Rhythm
 from mpiadv.tickets import StalenessRule
 

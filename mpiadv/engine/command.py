@@ -18,9 +18,9 @@ from mpiadv.engine.session import (
     prepare,
 )
 from mpiadv.engine.trainer import Stop
-from mpiadv.errors import printable
-from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
-from mpiadv.interruption import Interruption
+from mpiadv.process.errors import printable
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
+from mpiadv.process.interruption import Interruption
 
 _CODES = {
     Stop.FINISHED: EXIT_DONE,

@@ -12,7 +12,7 @@ from mpiadv.engine.recorder import snapshot_shape
 from mpiadv.engine.safekeeping import reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import require_same_log, require_same_run
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.run_folder import RunFolder
 from mpiadv.run_lock import LOCK_NAME
 from mpiadv.runlog import TRIAL, RunLog

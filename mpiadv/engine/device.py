@@ -8,7 +8,7 @@ import torch
 
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 class Device:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from mpiadv.comm.world import World
 from mpiadv.engine.session import AgreedError
-from mpiadv.errors import (
+from mpiadv.process.errors import (
     DeadlineError,
     DismissedError,
     NonFiniteLossError,
@@ -19,14 +19,14 @@ from mpiadv.errors import (
     printable,
     tell_error,
 )
-from mpiadv.exit_codes import (
+from mpiadv.process.exit_codes import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_RESUME_ME,
     OUTCOME,
 )
-from mpiadv.launched import refused
+from mpiadv.process.launched import refused
 
 
 def on_all_ranks(program: Callable[[World], int]) -> int:

@@ -17,7 +17,6 @@ from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.config import Config
 from mpiadv.data import DataSet
 from mpiadv.engine.networks import load_network, overrides_for, try_network
-from mpiadv.errors import UserError
 from mpiadv.evaluation.accuracy import load_batch
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import (
@@ -29,6 +28,7 @@ from mpiadv.evaluation.plan import (
 from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
+from mpiadv.process.errors import UserError
 from mpiadv.tickets import choose_samples
 
 NUM_PROBED, PROBE_BATCH = 100, 25

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.world import World
-from mpiadv.errors import DeadlineError
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Example, Examples
+from mpiadv.process.errors import DeadlineError
 
 PIECE_BYTES = 2**25
 """What a rank sends at once, at most, or one image."""

@@ -21,7 +21,12 @@ from mpiadv.engine.session import Setup
 from mpiadv.engine.speed_report import speed_lines
 from mpiadv.engine.state import require_same_data, restore
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.errors import (
+from mpiadv.evaluation import Counts
+from mpiadv.evaluation.in_run import attack_details, short_name
+from mpiadv.models import fingerprint
+from mpiadv.objectives import Batch, make_objective
+from mpiadv.optimizers import make_optimizer, make_schedule
+from mpiadv.process.errors import (
     NonFiniteLossError,
     SilentRankError,
     StorageError,
@@ -29,11 +34,6 @@ from mpiadv.errors import (
     UserError,
     tell_error,
 )
-from mpiadv.evaluation import Counts
-from mpiadv.evaluation.in_run import attack_details, short_name
-from mpiadv.models import fingerprint
-from mpiadv.objectives import Batch, make_objective
-from mpiadv.optimizers import make_optimizer, make_schedule
 
 
 class Lead:

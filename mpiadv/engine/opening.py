@@ -9,8 +9,8 @@ from mpiadv.config import dump_config
 from mpiadv.data import split_line
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import differences
-from mpiadv.errors import printable
 from mpiadv.evaluation.in_run import step_warnings
+from mpiadv.process.errors import printable
 
 PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
 

@@ -11,12 +11,12 @@ from mpiadv.craft_queue import StalenessMode
 from mpiadv.engine.measurement import Measured, buffers, measure
 from mpiadv.engine.session import Setup
 from mpiadv.engine.wire import WIRE_TENSORS
-from mpiadv.errors import UserError
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
 from mpiadv.models import FlatState
+from mpiadv.process.errors import UserError
 
 OVERHEAD_SECONDS = 0.0003
 """The trainer's own time per step, for messages, decisions and the log: see benchmarks."""

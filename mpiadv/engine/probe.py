@@ -14,7 +14,7 @@ from mpiadv.comm.links import ParameterSlot
 from mpiadv.craft_queue import AttackStep
 from mpiadv.engine.bench import VersionRing, settle
 from mpiadv.engine.work import BatchT, Crafter, ProbeReport
-from mpiadv.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.tickets import StalenessRule
 
 NOBODY = 0

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from mpiadv.attacks import Precision, mixed_precision, seed_layers, streams_kept
 from mpiadv.attacks.gradients import summed_cross_entropy
-from mpiadv.errors import UserError, origin_of, user_code
 from mpiadv.models import FlatState, check_model, freeze
 from mpiadv.models.check import evaluation_mode, images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
 from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
 from mpiadv.objectives import Batch, Objective
+from mpiadv.process.errors import UserError, origin_of, user_code
 
 FEW = 2
 """Images of a trial."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpiadv.checkpoint import newest_step, save_checkpoint
 from mpiadv.engine.saver import Saver
-from mpiadv.errors import StorageError
+from mpiadv.process.errors import StorageError
 from mpiadv.run_folder import RunFolder
 from mpiadv.runlog import RunLog
 

@@ -27,12 +27,12 @@ from mpiadv.engine.device import Device, choose_device, choose_threads, make_det
 from mpiadv.engine.rehearsal import Rehearsal, Sample
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.wire import WIRE_TENSORS
-from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.objectives import make_objective, num_clean
 from mpiadv.pixels import require_length
+from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.registry import is_dotted
 from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 

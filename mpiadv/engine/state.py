@@ -17,8 +17,8 @@ from mpiadv.config import Config
 from mpiadv.dotted_keys import flatten
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.trainer import Published
-from mpiadv.errors import UserError
 from mpiadv.models.weights import misfit_text
+from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
 from mpiadv.tickets import AttackSettings
 from mpiadv.yaml_files import parse_yaml

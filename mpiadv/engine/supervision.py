@@ -8,7 +8,7 @@ from math import inf
 
 from mpiadv.comm.links import TrainerLink
 from mpiadv.dispatch import Dispatcher
-from mpiadv.errors import SilentRankError
+from mpiadv.process.errors import SilentRankError
 from mpiadv.ticket_states import TicketState
 
 OVERDUE_FACTOR = 10.0

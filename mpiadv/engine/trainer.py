@@ -27,7 +27,7 @@ from mpiadv.engine.records import (
 )
 from mpiadv.engine.supervision import Supervision
 from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
-from mpiadv.errors import NonFiniteLossError
+from mpiadv.process.errors import NonFiniteLossError
 from mpiadv.tickets import AttackSettings
 
 BACKSTOP = 2.0

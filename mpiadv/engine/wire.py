@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mpiadv.comm.messages import WireDtype
 from mpiadv.engine.device import Device
-from mpiadv.errors import UserError
 from mpiadv.models import FlatState
+from mpiadv.process.errors import UserError
 
 WIRE_TENSORS: Mapping[WireDtype, torch.dtype] = {
     "float32": torch.float32,

@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mpiadv.errors import UserError
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Examples
+from mpiadv.process.errors import UserError
 from mpiadv.small_files import read_small
 from mpiadv.whole_files import whole_file, write_text
 

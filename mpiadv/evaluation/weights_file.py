@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 _OBJECTS = re.compile(r"Unsupported (global|class)|TorchScript", re.IGNORECASE)
 """How torch refuses to unpickle what is neither a tensor nor a plain value."""

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mpiadv.config import ModelConfig
-from mpiadv.errors import UserError, user_code
 from mpiadv.models.check import check_model, outputs_of_zeros
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
@@ -18,6 +17,7 @@ from mpiadv.models.mnist import mnist
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import preact_resnet18
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
+from mpiadv.process.errors import UserError, user_code
 from mpiadv.registry import find_registered, import_dotted, is_dotted
 
 __all__ = ["FlatState", "build_model", "check_model", "fingerprint", "freeze"]

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mpiadv.errors import UserError, user_code
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
+from mpiadv.process.errors import UserError, user_code
 
 ImageShape = tuple[int, int, int]
 

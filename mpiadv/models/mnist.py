@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from mpiadv.errors import UserError
 from mpiadv.models.shapes import require_image_shape
+from mpiadv.process.errors import UserError
 
 IMAGE_SHAPE = (1, 28, 28)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 def normalized(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 PREFIX = "torchvision:"
 

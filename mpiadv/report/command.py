@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpiadv.command_lines import CommandLine
-from mpiadv.errors import UserError, printable
+from mpiadv.process.errors import UserError, printable
 from mpiadv.report.drawing import MARK, Picture, pdf
 from mpiadv.report.page import page
 from mpiadv.report.reading import Log, read_log

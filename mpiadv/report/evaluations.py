@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpiadv.errors import printable
+from mpiadv.process.errors import printable
 from mpiadv.report.reading import Log
 from mpiadv.run_folder import LOG_NAME
 from mpiadv.small_files import read_small

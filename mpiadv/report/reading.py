@@ -15,7 +15,7 @@ import numpy.typing as npt
 import yaml
 
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError, printable
+from mpiadv.process.errors import UserError, printable
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
 from mpiadv.runlog.rows import TABLES, fitted

@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog.file import Attributes, blocks, write_log_file
 from mpiadv.runlog.rows import Rows, tables_with_snapshots
 

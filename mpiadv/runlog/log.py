@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.file import (
     Attributes,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mpiadv
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 SILENCE_SECONDS = 60
 """Without progress, until what reads the log is given up."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog.cutting import cut_back, num_train_rows, require_sound
 
 BEAT_SECONDS = 0.5

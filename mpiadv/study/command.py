@@ -7,10 +7,10 @@ from typing import Any
 
 from mpiadv.command_lines import CommandLine
 from mpiadv.command_lines.numbers import whole
-from mpiadv.errors import UserError, printable
-from mpiadv.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
-from mpiadv.interruption import Interruption
-from mpiadv.lifeline import end_with_the_starter
+from mpiadv.process.errors import UserError, printable
+from mpiadv.process.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
+from mpiadv.process.interruption import Interruption
+from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.registry import find_registered
 from mpiadv.report.drawing import style
 from mpiadv.study.definition import Study

@@ -27,9 +27,9 @@ from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.trainer import Trainer
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
-from mpiadv.lifeline import end_with_the_starter
+from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.streams import outlive_readers
 from mpiadv.runlog import RunLog
-from mpiadv.streams import outlive_readers
 from mpiadv.study.measurements import Measured, add_measurement, scenario_text
 from mpiadv.study.scenario import Scenario
 from mpiadv.tickets import AttackSettings

@@ -10,7 +10,7 @@ import yaml
 
 from mpiadv.config import Config, parse_config
 from mpiadv.dotted_keys import flatten, nested
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.reading import DIVERGED, Log, read_log, text
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows

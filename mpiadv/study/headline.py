@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.reading import Floats, Log
 from mpiadv.report.series import in_blocks, row_seconds
 from mpiadv.study.definition import Study

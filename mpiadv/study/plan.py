@@ -9,7 +9,7 @@ import yaml
 
 from mpiadv.config import Config, override_config, parse_config
 from mpiadv.dotted_keys import flatten
-from mpiadv.errors import UserError, shown
+from mpiadv.process.errors import UserError, shown
 from mpiadv.yaml_files import parse_yaml
 
 OF_STUDY = "study."

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpiadv.interruption import Interruption
-from mpiadv.lifeline import with_starter
+from mpiadv.process.interruption import Interruption
+from mpiadv.process.lifeline import with_starter
 
 POLL_SECONDS = 0.05
 

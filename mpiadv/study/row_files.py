@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.runlog import TRIAL
 from mpiadv.runlog.rows import Rows, Table
 from mpiadv.whole_files import whole_file

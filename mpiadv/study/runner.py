@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from mpiadv.config import code_words, dump_config
-from mpiadv.errors import UserError
-from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
-from mpiadv.interruption import Interruption
-from mpiadv.programs import python_module
+from mpiadv.process.errors import UserError
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE
+from mpiadv.process.interruption import Interruption
+from mpiadv.process.programs import python_module
 from mpiadv.report.reading import text
 from mpiadv.report.series import final_evaluation
 from mpiadv.study.folder import StudyFolder

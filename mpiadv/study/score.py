@@ -18,12 +18,12 @@ from mpiadv.attacks import Attack, make_attack
 from mpiadv.config import AttackConfig, Config
 from mpiadv.data import DataSet, load_data
 from mpiadv.engine.device import choose_device, choose_threads, make_deterministic
-from mpiadv.errors import UnreadableError, UserError
 from mpiadv.evaluation import Counts, evaluate_transfer
 from mpiadv.evaluation.subject import load_into, read_subject
-from mpiadv.lifeline import end_with_the_starter
 from mpiadv.models import build_model
-from mpiadv.streams import outlive_readers
+from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.streams import outlive_readers
 from mpiadv.study.scores import ScoreRow, Scoring, add_scores
 from mpiadv.tickets import AttackSettings
 

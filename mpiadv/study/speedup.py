@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mpiadv.errors import UserError
-from mpiadv.programs import python_module
+from mpiadv.process.errors import UserError
+from mpiadv.process.programs import python_module
 from mpiadv.report.reading import Log, Rows
 from mpiadv.report.series import row_seconds
 from mpiadv.study.definition import Study

@@ -6,7 +6,7 @@ run stands depends on its learning rate. Draws from logs alone: knows no torch.
 
 from collections.abc import Iterator
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import Picture
 from mpiadv.report.reading import read_snapshots
 from mpiadv.study.definition import Study

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
-from mpiadv.exit_codes import EXIT_RESUME_ME
-from mpiadv.lifeline import with_starter
+from mpiadv.process.exit_codes import EXIT_RESUME_ME
+from mpiadv.process.lifeline import with_starter
 
 
 @dataclass(kw_only=True)

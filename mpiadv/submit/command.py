@@ -12,7 +12,7 @@ from typing import Any
 from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
 from mpiadv.command_lines.numbers import whole
 from mpiadv.config import load_config
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.script import WARNING_SECONDS, Job, render
 from mpiadv.submit.slurm import SlurmError, submit_script

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
 from mpiadv.config import load_config
-from mpiadv.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
-from mpiadv.programs import python_module
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
+from mpiadv.process.programs import python_module
 from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.slurm import (

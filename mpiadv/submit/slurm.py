@@ -4,7 +4,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 _SECONDS_TO_ANSWER = 120
 _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")

@@ -11,10 +11,10 @@ from rich.live import Live
 
 from mpiadv.command_lines import CommandLine
 from mpiadv.command_lines.numbers import number
-from mpiadv.errors import UserError, printable
+from mpiadv.process.errors import UserError, printable
+from mpiadv.process.streams import is_unread
 from mpiadv.report.reading import Log, read_log
 from mpiadv.run_folder import LOG_NAME, RunState, state_of
-from mpiadv.streams import is_unread
 from mpiadv.watch.picture import Sight, line, screen
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpiadv.exit_codes import EXIT_RESUME_ME
+from mpiadv.process.exit_codes import EXIT_RESUME_ME
 
 STARTER = "MPIADV_STARTER"
 """Names the process that is watched: host, process id, and when it began."""

@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from mpiadv.errors import UserError, tell_error
-from mpiadv.exit_codes import EXIT_BAD_INPUT
+from mpiadv.process.errors import UserError, tell_error
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT
 
 _TOLD = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _PYTHON = Path(signal.__file__).parent
 _INSTALLED = {"site-packages", "dist-packages"}
 _LONGEST_SHOWN = 100

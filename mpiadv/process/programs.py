@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-_SOURCE = Path(__file__).resolve().parents[1]
+_SOURCE = Path(__file__).resolve().parents[2]
 
 
 def python_module(name: str) -> list[str]:

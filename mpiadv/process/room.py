@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mpiadv.errors import UserError
+from mpiadv.process.errors import UserError
 
 RANK_BYTES = 256 * 2**20
 """Less than the least that a rank takes: torch alone is 275 MiB of memory that none can share."""
