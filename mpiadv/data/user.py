@@ -44,7 +44,6 @@ USUAL_THREADS = 1
 """Threads that call a user's code where `data.num_workers` does not say how many: few people write
 data sets that may be called by several at once, and those that may not mix up their samples."""
 
-
 LONGEST_CALLED_TWICE_SECONDS = 5.0
 """A function that takes no longer is called once more, to see whether it gives the same."""
 
@@ -167,11 +166,8 @@ def _length(result: Any) -> int:
 
 
 def _is_pair(result: Any) -> bool:
-    return isinstance(result, tuple | list) and len(result) == 2 and _is_array(result[0])
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
+    is_two = isinstance(result, tuple | list) and len(result) == 2
+    return is_two and isinstance(result[0], Tensor | np.ndarray)
 
 
 def _arguments(config: DataConfig, function: Callable[..., Any]) -> dict[str, Any]:

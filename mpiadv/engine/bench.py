@@ -16,7 +16,6 @@ from mpiadv.tickets import AttackSettings, StalenessRule
 LONGEST_READ_SECONDS = 0.5
 """For so long a rank stays with a ticket whose images are being read, before it looks up."""
 
-
 SLOW_IMAGES_SECONDS = 5.0
 """Images that take longer to read are told of."""
 

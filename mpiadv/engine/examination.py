@@ -38,9 +38,7 @@ from mpiadv.evaluation.doubts import (
     told_by_authors,
 )
 from mpiadv.evaluation.picture import Column, least_changed, save_picture
-from mpiadv.evaluation.plan import (
-    PlannedAttack,
-)
+from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.store import hdf5_path, json_path, require_free, write_results

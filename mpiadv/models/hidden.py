@@ -43,13 +43,6 @@ def changed_attributes(
     return [key for key, value in after.items() if key in before and before[key] != value]
 
 
-def is_generator(model: nn.Module, attribute: Attribute) -> bool:
-    """Whether an attribute is a source of random numbers."""
-    layer, name = attribute
-    value = getattr(model.get_submodule(layer), name, None)
-    return isinstance(value, torch.Generator | np.random.Generator | random.Random)
-
-
 def attribute_text(attribute: Attribute) -> str:
     """`'block.norm.calls'`."""
     return repr(".".join(part for part in attribute if part))

@@ -13,7 +13,6 @@ PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 """Where training programs put the state dict of the network, beside that of the optimiser."""
 
 _COMPILED = "_orig_mod."
-_COMPILED = "_orig_mod."
 _FEW = 3
 
 
