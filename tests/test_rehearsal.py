@@ -173,6 +173,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
         "in training mode, fails: AssertionError: no training here (at test_rehearsal.py:",
     ),
     "leaves": (forward_of(lambda net, x: exit(3)), {}, "ends the program with SystemExit: 3 (at "),
+    "leaves_in_training": (
+        forward_of(lambda net, x: exit(3) if net.training else plain(net, x)), {},
+        "in training mode, fails: it ends the program with SystemExit: 3 (at ",
+    ),
     "parameters_unused": (
         forward_of(lambda net, x: x.flatten(1)[:, :10] * 2), {}, "lets no gradient through *, so "
         "that nothing is trained",

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from mpiadv.attacks.fgsm import fgsm, ufgsm
 from mpiadv.attacks.gradients import Precision, forward, input_gradient, mixed_precision
 from mpiadv.attacks.pgd import Attack, pgd
-from mpiadv.attacks.randomness import seed_layers, streams_kept
 from mpiadv.config import AttackConfig
 from mpiadv.registry import find_registered
 from mpiadv.tickets import AttackSettings
@@ -19,8 +18,6 @@ __all__ = [
     "input_gradient",
     "make_attack",
     "mixed_precision",
-    "seed_layers",
-    "streams_kept",
 ]
 
 ATTACKS: Mapping[str, Callable[[AttackConfig, AttackSettings], Attack]] = {

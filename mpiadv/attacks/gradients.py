@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks.randomness import seed_layers
+from mpiadv.random_streams import seed_streams
 
 Precision = Literal["float32", "bfloat16"]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -25,7 +25,7 @@ def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int
 
     `seed` is of whatever the model draws at random, in evaluation mode too: some models do.
     """
-    seed_layers(seed, images.device)
+    seed_streams(seed, images.device)
     with mixed_precision(images.device, precision):
         logits: Tensor = model(images)
     return logits.float()

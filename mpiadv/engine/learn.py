@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.attacks import input_gradient, make_attack, mixed_precision, seed_layers
+from mpiadv.attacks import input_gradient, make_attack, mixed_precision
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.engine.craft import CraftPlan
@@ -19,6 +19,7 @@ from mpiadv.engine.wire import WIRE_TENSORS, RangeGuard, as_tensor
 from mpiadv.engine.work import Outcome
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch, Objective
+from mpiadv.random_streams import seed_streams
 from mpiadv.tickets import AttackSettings, Purpose, seed_for
 
 
@@ -99,7 +100,7 @@ class TorchLearner:
         if min(self._plan.rule.trainer_steps, settings.num_steps) > 0:
             batch = self._finish_attack(ticket, batch, settings, pump)
         self.model.train()
-        seed_layers(seed_for(self._plan.seed, Purpose.DROPOUT, ticket), self._device.torch)
+        seed_streams(seed_for(self._plan.seed, Purpose.DROPOUT, ticket), self._device.torch)
         with mixed_precision(self._device.torch, self._plan.precision):
             loss = self._objective(self.model, batch)
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,9 +12,8 @@ from mpiadv.attacks import Precision
 from mpiadv.checkpoint import is_checkpoint
 from mpiadv.data import DataSet
 from mpiadv.engine.rehearsal import FEW, Sample, rehearse_evaluation
-from mpiadv.evaluation import device_of
 from mpiadv.evaluation.subject import Subject, fitted, load_into
-from mpiadv.models import build_model
+from mpiadv.models import build_model, device_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,21 +4,22 @@ On a few images only: what goes wrong with two goes wrong with a batch. Where tw
 model, as for one that splits its batches in training, the whole batch is taken.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision, mixed_precision, seed_layers, streams_kept
+from mpiadv.attacks import Precision, mixed_precision
 from mpiadv.attacks.gradients import summed_cross_entropy
-from mpiadv.models import FlatState, check_model, freeze
-from mpiadv.models.check import evaluation_mode, images_text, name_of, require_logits
+from mpiadv.models import FlatState, check_model, evaluation_mode, parameters_frozen
+from mpiadv.models.check import images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
 from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
 from mpiadv.objectives import Batch, Objective
 from mpiadv.process.errors import UserError, origin_of, user_code
+from mpiadv.random_streams import seed_streams, streams_kept
 
 FEW = 2
 """Images of a trial."""
@@ -124,7 +125,7 @@ class Rehearsal:
                 user_code(f"{place}, fails"),
                 mixed_precision(given.images.device, given.precision),
             ):
-                seed_layers(_SEED, given.images.device)
+                seed_streams(_SEED, given.images.device)
                 loss = self.objective(model, batch)
         except UserError:
             _logits(model, given.images, given)  # names what is wrong with it
@@ -242,7 +243,7 @@ def _attacked(model: nn.Module, given: Sample) -> Tensor:
     """The gradient that an attack climbs, in the mode that the model is in: as the images."""
     place, images = given.given_to(model), given.images.clone().requires_grad_()
     gradient = None
-    with _parameters_frozen(model), torch.enable_grad():
+    with parameters_frozen(model), torch.enable_grad():
         loss = summed_cross_entropy(_logits(model, images, given), given.labels)
         if loss.requires_grad:
             with user_code(f"{place}, fails when the gradient of its images is computed"):
@@ -281,18 +282,6 @@ def _cut(model: nn.Module, images: Tensor, given: Sample) -> str:
     )
 
 
-@contextmanager
-def _parameters_frozen(model: nn.Module) -> Iterator[None]:
-    """As attacks have it: no gradients but those of the images."""
-    wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    freeze(model)
-    try:
-        yield
-    finally:
-        for parameter, requires_grad in wanted.items():
-            parameter.requires_grad_(requires_grad)
-
-
 def _require_images_kept(model: nn.Module, given: Sample) -> None:
     """Refuse a model that writes into the images that it is given."""
     for is_second in (False, True):
@@ -317,7 +306,7 @@ def _logits(model: nn.Module, images: Tensor, given: Sample, *, seed: int = _SEE
     """Its logits float32 [N, K]; where it fails, a line that names the layer."""
 
     def run() -> object:
-        seed_layers(seed, images.device)
+        seed_streams(seed, images.device)
         with mixed_precision(images.device, given.precision):
             return model(images)
 
@@ -328,7 +317,7 @@ def _logits(model: nn.Module, images: Tensor, given: Sample, *, seed: int = _SEE
     except UserError as refusal:
         if refusal.__cause__ is None:
             raise
-        with watched(model) as watch, suppress(Exception):
+        with watched(model) as watch, suppress(UserError), user_code(place):
             run()
         raise UserError(f"{place}, fails{watch.place}: {origin_of(refusal.__cause__)}") from None
     require_logits(outputs, place, len(images), given.num_classes)

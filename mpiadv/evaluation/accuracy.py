@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Attack, Precision, forward, input_gradient, streams_kept
-from mpiadv.models import freeze
+from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.models import device_of, evaluation_mode, parameters_frozen
+from mpiadv.random_streams import streams_kept
 from mpiadv.tickets import Purpose, choose_samples, pass_seed, seed_for
 
 COLUMNS = (
@@ -217,18 +218,8 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
     Afterwards it is as it was, and so are the global random streams.
     """
-    training = {module: module.training for module in model.modules()}
-    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        freeze(model)
-        with streams_kept(device_of(model)):
-            yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
-        for parameter, had_gradient in requires_grad.items():
-            parameter.requires_grad_(had_gradient)
+    with evaluation_mode(model), parameters_frozen(model), streams_kept(device_of(model)):
+        yield
 
 
 def numbered_batches(
@@ -246,12 +237,6 @@ def load_batch(
     images, labels = source.batch(indices)
     device = device_of(model)
     return images.to(device), labels.to(device)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _run(

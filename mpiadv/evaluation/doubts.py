@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import streams_kept
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Warned
+from mpiadv.random_streams import streams_kept
 
 MOST_NAMED = 5
 """Classes that a line names."""

@@ -1,10 +1,7 @@
 """Which classifier a configuration names, built from a seed. Knows no data set and no training."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -14,16 +11,29 @@ from mpiadv.models.check import check_model, outputs_of_zeros
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.mnist import mnist
+from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import preact_resnet18
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
 from mpiadv.process.errors import UserError, user_code
+from mpiadv.random_streams import seed_streams, streams_kept
 from mpiadv.registry import find_registered, import_dotted, is_dotted
 
-__all__ = ["FlatState", "build_model", "check_model", "fingerprint", "freeze"]
+__all__ = [
+    "FlatState",
+    "build_model",
+    "check_model",
+    "device_of",
+    "evaluation_mode",
+    "fingerprint",
+    "freeze",
+    "parameters_frozen",
+]
 
 ImageShape = tuple[int, int, int]
 Builder = Callable[..., nn.Module]
+
+_CPU = torch.device("cpu")
 
 REGISTERED: dict[str, Builder] = {
     "digits": digits,
@@ -44,7 +54,8 @@ def build_model(
         UserError: no such model, arguments that it refuses, or images that it cannot take.
     """
     builder = _find_builder(config.name)
-    with _seeded(seed):
+    with streams_kept(_CPU):
+        seed_streams(seed, _CPU)
         model = _build(builder, config, num_classes, image_shape)
         with user_code(f"model {config.name!r} cannot be brought to the CPU in float32"):
             model.to(device="cpu", dtype=torch.float32)
@@ -54,27 +65,6 @@ def build_model(
     if config.mean is None or config.std is None:
         return model
     return normalized(model, mean=config.mean, std=config.std, num_channels=image_shape[0])
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    of_numpy, of_python = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would reseed the generators of all GPUs too, and nothing restores those.
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(of_numpy)
-            random.setstate(of_python)
-
-
-def freeze(model: nn.Module) -> None:
-    """Have no gradients of parameters computed."""
-    for parameter in model.parameters():  # scripted modules have no requires_grad_ of their own
-        parameter.requires_grad_(False)
 
 
 def _find_builder(name: str) -> Builder:

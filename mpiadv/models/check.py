@@ -1,11 +1,9 @@
 """Whether a model fits the data, asked before anything starts. Knows no particular model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
+from mpiadv.models.modes import device_of, evaluation_mode
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
 from mpiadv.process.errors import UserError, user_code
@@ -35,9 +33,7 @@ def outputs_of_zeros(model: nn.Module, image_shape: ImageShape, *, num_images: i
     Raises:
         UserError: it raises.
     """
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    zeros = torch.zeros(num_images, *image_shape, device=device)
+    zeros = torch.zeros(num_images, *image_shape, device=device_of(model))
     place = f"model {name_of(model)}, given {images_text(num_images, image_shape)}, fails"
     try:
         with user_code(place), evaluation_mode(model), torch.no_grad():
@@ -59,19 +55,6 @@ def require_logits(outputs: object, given: str, num_images: int, num_classes: in
             f"{given}, returns a tensor of shape {list(outputs.shape)}, expected logits {shape}: "
             "one row per image, one column per class of the data set"
         )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; each of its layers as it was afterwards."""
-    # Layer by layer: a user's model may keep some layers in evaluation mode for good.
-    modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def name_of(model: nn.Module) -> str:

@@ -1,7 +1,7 @@
-"""What a model's layers draw at random: seeded before every forward pass. Knows no attack.
+"""The global random streams, which a user's model draws from. Knows no model.
 
-So a random model is, on every pass, a function of the seed alone, and not of the rank that
-happens to run it or of what it ran before.
+They are seeded before it is built and before every forward pass. So it is, on every pass, a
+function of the seed alone, and not of the rank that happens to run it or of what that ran before.
 """
 
 import random
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 
-def seed_layers(seed: int, device: torch.device) -> None:
+def seed_streams(seed: int, device: torch.device) -> None:
     """Seed the global random streams: torch's, on the CPU and on `device`, numpy's and Python's."""
-    # torch.manual_seed would do, but takes milliseconds where CUDA is built in and absent.
+    # torch.manual_seed would reseed other GPUs too, and takes milliseconds where there are none.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

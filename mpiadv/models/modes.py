@@ -1,0 +1,44 @@
+"""In which mode a model is, whether its parameters get gradients, and where it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; each of its layers as it was afterwards."""
+    # Layer by layer: a user's model may keep some layers in evaluation mode for good.
+    modes = [(layer, layer.training) for layer in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@contextmanager
+def parameters_frozen(model: nn.Module) -> Iterator[None]:
+    """No gradients of parameters; each of them as it was afterwards."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    freeze(model)
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+
+
+def freeze(model: nn.Module) -> None:
+    """Have no gradients of parameters computed."""
+    for parameter in model.parameters():  # scripted modules have no requires_grad_ of their own
+        parameter.requires_grad_(False)
