@@ -165,24 +165,26 @@ def _make(folder: Path) -> None:
 def _require_files(folder: Path) -> None:
     """Refuse what is there under the name of a run's file, or folder, and is none."""
     for name in (LOG_NAME, CHECKPOINTS_NAME, MODEL_NAME, _DONE_NAME, LOCK_NAME):
-        path = folder / name
-        is_folder = name == CHECKPOINTS_NAME
-        try:
-            mode = path.stat().st_mode
-        except FileNotFoundError:
-            if not path.is_symlink():
-                continue
-            what = "a link to nothing"
-        except OSError as error:
-            what = f"not to be read ({error.strerror})"
-        else:
-            if stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode):
-                continue
-            what = "a folder" if stat.S_ISDIR(mode) else "a file" if is_folder else "no plain file"
-        raise UserError(
-            f"{path} is {what}, where a run has its {'folder' if is_folder else 'file'} of that "
-            "name: move it away, or choose another folder with output=FOLDER"
-        )
+        path, expected = folder / name, "folder" if name == CHECKPOINTS_NAME else "file"
+        found = _what_is_at(path)
+        if found not in ("", f"a {expected}"):
+            raise UserError(
+                f"{path} is {found}, where a run has its {expected} of that name: move it away, "
+                "or choose another folder with output=FOLDER"
+            )
+
+
+def _what_is_at(path: Path) -> str:
+    """A file, a folder, or something else, in words; empty where nothing is."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else ""
+    except OSError as error:
+        return f"not to be read ({error.strerror})"
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a file" if stat.S_ISREG(mode) else "no plain file"
 
 
 def _holds_run(folder: Path) -> bool:
