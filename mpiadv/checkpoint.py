@@ -20,7 +20,7 @@ import torch
 from mpiadv.process.errors import UserError
 from mpiadv.small_files import read_small
 from mpiadv.uncached_files import UncachedFile
-from mpiadv.whole_files import TEMPORARY_SUFFIX, whole_file, write_text
+from mpiadv.whole_files import TEMPORARY_SUFFIX, unused_name, whole_file, write_text
 
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
@@ -116,10 +116,7 @@ def set_aside(path: Path) -> Path:
     Raises:
         OSError: the folder cannot be written to.
     """
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    path.rename(aside)
+    aside = path.rename(unused_name(path, "damaged"))
     with suppress(FileNotFoundError):
         _sidecar(path).rename(_sidecar(aside))
     return aside

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from mpiadv.command_lines import evaluate, is_answered, launch, plan, train
+from mpiadv.command_lines import CommandLine, evaluate, is_answered, launch, plan, train
 from mpiadv.command_lines.commands import require_no_misspelt
-from mpiadv.command_lines.described import CommandLine
 from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from mpiadv.process.interruption import SignalRelay
@@ -169,7 +168,7 @@ def _code_of_answer(arguments: Sequence[str]) -> int:
     error = lost(sys.stdout)
     if error is None or is_unread(sys.stdout):
         return EXIT_DONE
-    print(f"mpiadv: error: cannot print: {error.strerror}", file=sys.stderr)
+    tell_error(f"cannot print: {error.strerror}")
     is_answer = arguments and (arguments[0] in _ANSWERS or not _ANSWERS.isdisjoint(arguments))
     return EXIT_FAILED if is_answer else EXIT_DONE
 

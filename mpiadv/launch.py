@@ -20,7 +20,7 @@ from typing import IO, TextIO
 
 from mpiadv.command_lines.launch import Launch
 from mpiadv.engine.display import TERMINAL_WIDTH
-from mpiadv.process.errors import UserError
+from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
 from mpiadv.process.interruption import SignalRelay
 from mpiadv.process.lifeline import tell_of_our_death, with_starter
@@ -153,10 +153,7 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         # Rank 0 had nothing left to do: what was asked of it after that came too late to matter.
         return EXIT_DONE
     if wanted.is_fault_tolerant and code == EXIT_DONE and told is None:
-        print(
-            "mpiadv: error: the job ended before rank 0 had finished: go on with --resume",
-            file=sys.stderr,
-        )
+        tell_error("the job ended before rank 0 had finished: go on with --resume")
         return EXIT_RESUME_ME
     return code if module else _code_of_run(code, relay)
 

@@ -34,6 +34,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def unused_name(path: Path, ending: str) -> Path:
+    """The first of `path.ENDING-1`, `path.ENDING-2`, ... that no file has."""
+    number = 1
+    while (unused := path.with_name(f"{path.name}.{ending}-{number}")).exists():
+        number += 1
+    return unused
+
+
 def _sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -134,8 +134,10 @@ def test_madrys_steps_are_a_hundredth_in_his_own_ball_alone(
     madry = protocol_of("madry")
     attacks = _plan(*madry.words(*ball), norm=ball[0], epsilon=ball[1])
     assert [attack.step_length for attack in attacks] == pytest.approx(lengths)
-    assert madry.is_at_home(*ball) == (ball == ("linf", 0.3))
-    assert madry.abroad.startswith("its steps of 0.01 were made for linf 0.3: here they are 2.5 ")
+    assert madry.is_made_for(*ball) == (ball == ("linf", 0.3))
+    assert madry.note_elsewhere.startswith(
+        "its steps of 0.01 were made for linf 0.3: here they are 2.5 "
+    )
 
 
 def test_attacks_that_go_alone_have_chains_of_their_own_but_parts_of_one_share_it() -> None:

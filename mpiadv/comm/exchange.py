@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -118,7 +119,7 @@ class Exchange:
         peers = self._roster.attackers if self._rank == TRAINER else [TRAINER]
         for rank in set(peers) - self._not_heard:
             self._not_heard.add(rank)
-            self._send_frame(rank, ALIVE, taken=lambda rank=rank: self._not_heard.discard(rank))  # type: ignore[misc]
+            self._send_frame(rank, ALIVE, taken=partial(self._not_heard.discard, rank))
 
     def _send(self, rank: int, text: Bytes) -> None:
         self._send_frame(rank, text.size, checksum(text))

@@ -13,6 +13,7 @@ from mpiadv.data.source import (
     spread_over,
     to_unit_range,
 )
+from mpiadv.process.errors import abridged
 
 NUM_LOOKED_AT = 32
 """Images of a source that are looked at, where they have to be decoded first."""
@@ -101,13 +102,9 @@ def _about_labels(labels: Tensor | None, data: DataSet) -> Iterator[str]:
     if len(missing) >= data.num_classes - 1:
         yield "all training images are of one class: there is nothing to tell apart"
     elif missing:
-        names = [_class_name(label, data) for label in missing[:NUM_NAMED]]
-        more = ", ..." if len(missing) > NUM_NAMED else ""
+        names = abridged([_class_name(label, data) for label in missing])
         from_one = ": labels are counted from 0" if missing == [0] else ""
-        yield (
-            f"no training image is of class {', '.join(names)}{more} (of {data.num_classes:,})"
-            f"{from_one}"
-        )
+        yield (f"no training image is of class {names} (of {data.num_classes:,}){from_one}")
 
 
 def _about_splits(train: Source, test: Source) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mpiadv.data.source import TESTED_ON_TRAINING_IMAGES, spread_over
-from mpiadv.process.errors import UserError
+from mpiadv.process.errors import UserError, abridged
 from mpiadv.tickets import choose_samples
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -21,9 +21,6 @@ _LAYOUT = "expected one folder per class there, with image files in it (see data
 
 NUM_COMPARED = 32
 """Files of a split that are looked for in the other one."""
-
-NUM_NAMED = 5
-"""How many of several classes a line names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ def oddities(train: Listing, test: Listing) -> tuple[str, ...]:
         if listing.left_out:
             lines.append(
                 f"{len(listing.left_out):,} of the files in {split} are left out, as they do not "
-                f"end like pictures: {_abridged(listing.left_out)}"
+                f"end like pictures: {abridged(listing.left_out)}"
             )
     if _is_copy(test, train):
         lines.append(TESTED_ON_TRAINING_IMAGES)
@@ -129,7 +126,7 @@ def require_same_classes(root: Path, train: Sequence[str], test: Sequence[str]) 
     if different:
         raise UserError(
             f"{root}: train has {len(train)} class folders and test {len(test)}; only one of them "
-            f"has {_abridged(different)}: give both the same class folders"
+            f"has {abridged(different)}: give both the same class folders"
         )
 
 
@@ -139,7 +136,7 @@ def _require_pictures(
     bare = [name for name, files in zip(names, by_class, strict=True) if not files]
     if bare:
         raise UserError(
-            f"image folder {folder} has no image files for {_abridged(bare)}: remove the folder, "
+            f"image folder {folder} has no image files for {abridged(bare)}: remove the folder, "
             f"or put files there that end with {', '.join(ENDINGS)}"
         )
     empty = [file for files in by_class for file in files if file.num_bytes == 0]
@@ -193,7 +190,3 @@ def _num_bytes(entry: os.DirEntry[str]) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"image {entry.path} is no file: remove it")
     return status.st_size
-
-
-def _abridged(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

@@ -61,7 +61,7 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
         return EXIT_DONE
     except TrainerLostError as error:
         if world.rank == 1:
-            print(f"mpiadv: error: {error}: go on with --resume", file=sys.stderr)
+            tell_error(f"{error}: go on with --resume")
         return EXIT_RESUME_ME
     except (
         UserError, UnreadableError, NonFiniteLossError, DeadlineError, StorageError,

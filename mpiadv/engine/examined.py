@@ -166,9 +166,9 @@ def notes_on(bench: Bench, wanted: Wanted) -> list[str]:
         *bench.taken,
         *(bench.subject.notes if is_own else ()),
         *(
-            f"protocol {name}: {protocol.abroad}"
+            f"protocol {name}: {protocol.note_elsewhere}"
             for name, protocol in protocols.items()
-            if not protocol.is_at_home(*bench.subject.ball)
+            if not protocol.is_made_for(*bench.subject.ball)
         ),
     ]
 

@@ -18,7 +18,7 @@ from mpiadv.models.check import images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
 from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
 from mpiadv.objectives import Batch, Objective
-from mpiadv.process.errors import UserError, origin_of, user_code
+from mpiadv.process.errors import UserError, abridged, origin_of, user_code
 from mpiadv.random_streams import seed_streams, streams_kept
 
 FEW = 2
@@ -344,7 +344,7 @@ def _hidden(
     name = name_of(model)
     changed = changed_attributes(before, plain_state(model))
     if changed:
-        told = ", ".join(map(attribute_text, changed[:3])) + (", ..." if len(changed) > 3 else "")
+        told = abridged([attribute_text(each) for each in changed], 3)
         return [
             f"model {name}: {told} changes in training and is no buffer, so that attackers, "
             "evaluations and a resumed run do not know it, and bits may depend on who computes: "

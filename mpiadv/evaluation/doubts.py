@@ -13,10 +13,8 @@ from torch import Tensor
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Warned
+from mpiadv.process.errors import abridged
 from mpiadv.random_streams import streams_kept
-
-MOST_NAMED = 5
-"""Classes that a line names."""
 
 
 def randomness(classifier: Classifier, images: Tensor) -> list[str]:
@@ -84,10 +82,9 @@ def missing_classes(findings: Findings, names: Sequence[str]) -> list[str]:
     missing = sorted(set(range(len(names))) - set(findings.labels.tolist()))
     if not missing or one_class_only(findings, names):  # which says so
         return []
-    named = ", ".join(names[label] for label in missing[:MOST_NAMED])
-    more = ", ..." if len(missing) > MOST_NAMED else ""
+    named = abridged([names[label] for label in missing])
     return [
-        f"no image is of {len(missing)} of the {len(names)} classes ({named}{more}): the figures "
+        f"no image is of {len(missing)} of the {len(names)} classes ({named}): the figures "
         "do not tell of them"
     ]
 

@@ -161,18 +161,18 @@ class Protocol:
 
     def words(self, norm: str, epsilon: float | None) -> tuple[str, ...]:
         """Its attacks, for images in the ball of `norm` and `epsilon`."""
-        if self.step_size is None or not self.is_at_home(norm, epsilon):
+        if self.step_size is None or not self.is_made_for(norm, epsilon):
             return self.attacks
         return tuple(f"{word},step_size={self.step_size!r}" for word in self.attacks)
 
-    def is_at_home(self, norm: str, epsilon: float | None) -> bool:
+    def is_made_for(self, norm: str, epsilon: float | None) -> bool:
         """Whether it was made for this ball; true where it says nothing of one."""
         if self.ball is None or epsilon is None:
             return True
         return norm == self.ball[0] and math.isclose(epsilon, self.ball[1], rel_tol=1e-6)
 
     @property
-    def abroad(self) -> str:
+    def note_elsewhere(self) -> str:
         """What becomes of its step size in any other ball."""
         assert self.ball is not None, "asked of a protocol for any ball"
         return (

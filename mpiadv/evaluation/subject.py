@@ -20,10 +20,9 @@ from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
+from mpiadv.run_folder import LOG_NAME, MODEL_NAME
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.yaml_files import parse_yaml
-
-MODEL_FILE, LOG_FILE = "model.pt", "log.h5"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,14 +131,14 @@ def load_into(model: nn.Module, subject: Subject) -> str:
 
 
 def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] | None) -> Subject:
-    log = folder / LOG_FILE
+    log = folder / LOG_NAME
     try:
         tree = dict(parse_yaml(str(read_attributes(log)["config"])))
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
-    if not (folder / MODEL_FILE).exists():
+    if not (folder / MODEL_NAME).exists():
         raise UserError(
-            f"{folder} has no {MODEL_FILE}: the run is not finished: evaluate a file of its "
+            f"{folder} has no {MODEL_NAME}: the run is not finished: evaluate a file of its "
             "checkpoints/, or finish it with --resume"
         )
     trained = parse_config(tree)
@@ -150,7 +149,7 @@ def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] |
         path=folder,
         config=config,
         notes=notes,
-        weights=_load_weights(folder / MODEL_FILE),
+        weights=_load_weights(folder / MODEL_NAME),
         expected_hash=_hash_told(log) if config.model == trained.model else None,
     )
 

@@ -35,6 +35,7 @@ from mpiadv.runlog.rows import (
     tables_with_snapshots,
 )
 from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
+from mpiadv.whole_files import unused_name
 
 
 class RunLog:
@@ -373,8 +374,4 @@ def _cut_back(
 
 def _move_aside(path: Path, why: str) -> str:
     """Give a log another name, which is returned."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.{why}-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside.name
+    return path.rename(unused_name(path, why)).name

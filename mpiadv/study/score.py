@@ -21,7 +21,7 @@ from mpiadv.engine.device import choose_device, choose_threads, make_determinist
 from mpiadv.evaluation import Counts, evaluate_transfer
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
-from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError, tell_error
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
 from mpiadv.study.scores import ScoreRow, Scoring, add_scores
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             add_scores(Path(request["scores"]), rows)
             print(_told(rows), flush=True)
     except (UserError, UnreadableError) as error:
-        print(f"mpiadv: error: {error}", file=sys.stderr)
+        tell_error(str(error))
         return 2
     return 0
 
