@@ -16,7 +16,7 @@ from mpiadv.attacks import Precision
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.config import Config
 from mpiadv.data import DataSet
-from mpiadv.engine.networks import load_network, overrides_for, try_network
+from mpiadv.engine.networks import Network, load_network, overrides_for, try_network
 from mpiadv.evaluation.accuracy import load_batch
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import (
@@ -96,43 +96,55 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
         UserError: networks, data and attacks do not go together.
     """
     target = load_network(subject, data, device)
-    hashes, taken = {"": target.hash}, [*target.taken]
-    sources: dict[str, Classifier] = {}
+    sources = _load_sources(data, wanted, device)
+    attacks = _plan(subject, data, wanted, tuple(sources))
+    climbs = _climbs(attacks, probe=wanted.probe)
+    networks = [target, *sources.values()]
+    doubts, *_ = [
+        try_network(each.model, data, wanted.precision, climbs=climbs) for each in networks
+    ]
+    return Bench(
+        subject=subject,
+        data=data,
+        target=Classifier(model=target.model, precision=wanted.precision),
+        sources={
+            name: Classifier(model=source.model, precision=wanted.precision)
+            for name, source in sources.items()
+        },
+        hashes={"": target.hash, **{name: source.hash for name, source in sources.items()}},
+        attacks=attacks,
+        num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
+        output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
+        taken=tuple(line for each in networks for line in each.taken),
+        doubts=tuple(doubts),
+    )
+
+
+def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[str, Network]:
+    """The networks to craft images on, by name."""
+    sources: dict[str, Network] = {}
     for path in wanted.transfer_from:
         words = overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
-        name = _unused_name(source, sources)
-        loaded = load_network(source, data, device)
-        hashes[name] = loaded.hash
-        taken.extend(loaded.taken)
-        sources[name] = Classifier(model=loaded.model, precision=wanted.precision)
+        sources[_unused_name(source, sources)] = load_network(source, data, device)
+    return sources
+
+
+def _plan(
+    subject: Subject, data: DataSet, wanted: Wanted, sources: tuple[str, ...]
+) -> tuple[PlannedAttack, ...]:
     norm, epsilon = subject.ball
     attacks = plan_attacks(
         _words(subject, wanted),
         norm=norm,
         epsilon=epsilon,
         each_alone=wanted.each_alone,
-        sources=tuple(sources),
+        sources=sources,
     )
     for attack in attacks:
         require_within_box(attack, math.prod(data.image_shape))
     _require_auto_attack(attacks, data.num_classes)
-    climbs = _climbs(attacks, probe=wanted.probe)
-    doubts = try_network(target.model, data, wanted.precision, climbs=climbs)
-    for classifier in sources.values():
-        try_network(classifier.model, data, wanted.precision, climbs=climbs)
-    return Bench(
-        subject=subject,
-        data=data,
-        target=Classifier(model=target.model, precision=wanted.precision),
-        sources=sources,
-        hashes=hashes,
-        attacks=attacks,
-        num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
-        output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
-        taken=tuple(taken),
-        doubts=tuple(doubts),
-    )
+    return attacks
 
 
 def _climbs(attacks: Sequence[PlannedAttack], *, probe: bool) -> bool:
