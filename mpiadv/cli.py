@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; bad input is one line on standard error."""
     outlive_readers()
     _have_a_home()
-    arguments = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    arguments = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     with _ended_by_ctrl_c(for_good=argv is None):
         try:
             code = _run(arguments)
@@ -89,7 +89,7 @@ def _have_a_home() -> None:
     os.environ.setdefault("HOME", "/" if home == "~" else home)
 
 
-def _at_home(word: str) -> str:
+def _with_home(word: str) -> str:
     """A word, or the value of an option, with the home for `~` that no shell has put there."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(value)}"

@@ -1,5 +1,6 @@
 """The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
 
+import os
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -19,7 +20,6 @@ from mpiadv.config.numbers import (
     Seconds,
     StepSize,
 )
-from mpiadv.config.paths import at_home
 from mpiadv.dotted_keys import flatten
 from mpiadv.pixels import require_length
 from mpiadv.process.errors import UserError
@@ -37,8 +37,17 @@ def _plain(text: str) -> str:
     return text
 
 
+def _with_home(path: str) -> str:
+    """`path` with a home in the place of `~`, which no shell puts behind `output=`."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(f"output={path}: nobody knows whose home that is: write it in full")
+    return expanded
+
+
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
-Folder = Annotated[Text, AfterValidator(at_home)]
+OutputFolder = Annotated[Text, AfterValidator(_with_home)]
+"""Not `data.root`, which is seen to where the data are: code may take it as is."""
 
 
 class Section(BaseModel):
@@ -274,7 +283,7 @@ class CheckpointConfig(Section):
 class Config(Section):
     """The whole configuration of a run."""
 
-    output: Folder = "runs/digits"
+    output: OutputFolder = "runs/digits"
     """Folder of the run: log, checkpoints, final model."""
     seed: Annotated[Count, Field(le=10**18)] = 0
     """Seed of everything random."""
