@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.data import load_data
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import gradient_attack
@@ -30,7 +31,6 @@ from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import Purpose, choose_samples, seed_for
 
 POINTS = 0.3
 BATCH_SIZE = 500

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mpiadv.process.errors import UserError
-from mpiadv.small_files import read_small
+from mpiadv.storage.small_files import read_small
 
 MOST_LEVELS = 32
 """Of sections within sections."""

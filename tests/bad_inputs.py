@@ -61,7 +61,7 @@ def _with_part(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None
     def rewrite(checkpoint: Path) -> None:
         import torch
 
-        from mpiadv.checkpoint import save_checkpoint
+        from mpiadv.storage.checkpoint import save_checkpoint
 
         payload = torch.load(checkpoint, weights_only=True)
         changed = {**payload, name: change(payload[name])}

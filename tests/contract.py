@@ -6,7 +6,7 @@
 from fractions import Fraction
 from math import floor
 
-from mpiadv.tickets import StalenessRule
+from mpiadv.contract.tickets import StalenessRule
 
 
 def contract_lag(rule: StalenessRule, step: int, k: int) -> int:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mpiadv.config import AttackConfig, DataConfig
+from mpiadv.contract.tickets import SampleOrder, StalenessRule
 from mpiadv.engine.craft import CraftPlan
-from mpiadv.tickets import SampleOrder, StalenessRule
 
 
 def craft_plan(*, num_samples: int, batch_size: int, **changes: Any) -> CraftPlan:

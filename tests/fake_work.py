@@ -16,10 +16,10 @@ from scenario import mixed
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
 from mpiadv.process.errors import UnreadableError
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 START = 1
 PARAMETER_BYTES = 1000

@@ -15,14 +15,14 @@ from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from mpiadv.comm.links import Farewell, Order, ParameterSlot
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.comm.messages import Bytes
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.probe import Probed
 from mpiadv.engine.records import StepRecord
 from mpiadv.engine.trainer import Published, Stop, Trainer
 from mpiadv.process.errors import DismissedError
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from fake_work import sequential_value
 from in_memory_job import Job, JobShape
 
-from mpiadv.tickets import StalenessRule
+from mpiadv.contract.tickets import StalenessRule
 
 
 def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> StalenessRule:

@@ -23,7 +23,7 @@ from pathlib import Path
 from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import kill_now, pids_in_session, pids_of
 
-from mpiadv.checkpoint import load_newest
+from mpiadv.storage.checkpoint import load_newest
 
 NUM_STEPS, CHECKPOINT_STEPS = 400, 10
 DEADLINE_SECONDS = 180.0

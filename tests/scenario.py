@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 
 TRAINER = 0
 NEVER = float("inf")

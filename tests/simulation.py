@@ -12,11 +12,11 @@ from random import Random
 
 from scenario import NEVER, TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
 
-from mpiadv.craft_queue import AttackStep, CraftQueue
-from mpiadv.dispatch import Dispatcher, Grant, Train
-from mpiadv.rhythm import Rhythm
-from mpiadv.ticket_states import TicketState as State
-from mpiadv.tickets import AttackSettings
+from mpiadv.contract.craft_queue import AttackStep, CraftQueue
+from mpiadv.contract.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.ticket_states import TicketState as State
+from mpiadv.contract.tickets import AttackSettings
 
 
 @dataclass(frozen=True, kw_only=True)

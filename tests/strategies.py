@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from scenario import NEVER, Scenario
 
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.tickets import StalenessRule
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import StalenessRule
 
 EXPLORE = int(os.environ.get("HYPOTHESIS_EXPLORE", "0"))
 

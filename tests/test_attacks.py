@@ -15,8 +15,8 @@ from mpiadv.attacks import attack_num_steps, input_gradient, make_attack
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.pgd import Attack
 from mpiadv.config import AttackConfig
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import AttackSettings
 
 TINY = 1e-5
 """Rounding of float32 sums of pixels in [0, 1]."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
+from mpiadv.contract.tickets import Purpose, seed_for
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, attack_share
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import Purpose, seed_for
 
 NUM_IMAGES, EPSILON = 16, 0.1
 

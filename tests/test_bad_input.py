@@ -16,7 +16,7 @@ from launching import hash_of, launch, train_rows, words_of
 from PIL import Image
 
 from mpiadv.process.errors import UserError
-from mpiadv.run_folder import RunFolder
+from mpiadv.storage.run_folder import RunFolder
 
 SLOWEST_SECONDS = 20.0
 """On a busy machine; the slowest takes a tenth of a second where nothing else runs."""

@@ -14,8 +14,14 @@ import pytest
 import torch
 from disk_faults import largest_file
 
-from mpiadv.checkpoint import load_checkpoint, load_newest, save_checkpoint, save_model, set_aside
 from mpiadv.process.errors import UserError
+from mpiadv.storage.checkpoint import (
+    load_checkpoint,
+    load_newest,
+    save_checkpoint,
+    save_model,
+    set_aside,
+)
 
 
 def payload_of(step: int) -> dict[str, Any]:
@@ -197,7 +203,7 @@ def test_folder_is_loadable_between_any_two_changes(
 KILLS = """
 import itertools, os, random, signal, sys, time, torch
 from pathlib import Path
-from mpiadv.checkpoint import load_newest, save_checkpoint
+from mpiadv.storage.checkpoint import load_newest, save_checkpoint
 
 def save_for_ever(folder, first, done):
     for step in itertools.count(first):

@@ -19,9 +19,9 @@ from mpiadv.comm.messages import (
     BatchShape,
 )
 from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
-from mpiadv.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
+from mpiadv.contract.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.process.errors import DeadlineError
-from mpiadv.tickets import StalenessRule
 
 SHAPES = {
     "one": BatchShape(batch_size=1, image_shape=(1, 1, 2)),

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pytest
 from fake_work import FakeCrafter, FakeLearner, fake_shape, parameters_of, sequential_value
 
-from mpiadv import outbox
 from mpiadv.comm.links import (
     SPARE_BROADCASTS,
     BatchSlot,
@@ -25,12 +24,13 @@ from mpiadv.comm.links import (
 from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract import outbox
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.outbox import LONGEST_QUEUE
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop, Trainer
-from mpiadv.outbox import LONGEST_QUEUE
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World

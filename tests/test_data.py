@@ -14,13 +14,13 @@ from sklearn import datasets
 from torch import Tensor
 
 from mpiadv.config import DataConfig
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, Source, load_data
 from mpiadv.data.lazy import LazySource
 from mpiadv.data.patience import LONGEST_SECONDS, read_patiently
 from mpiadv.data.read_ahead import MOST_BATCHES, ReadAhead
 from mpiadv.data.readers import Readers
 from mpiadv.process.errors import UnreadableError, UserError
-from mpiadv.tickets import choose_samples
 
 
 def everything(source: Source) -> tuple[Tensor, Tensor]:

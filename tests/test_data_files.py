@@ -15,9 +15,9 @@ import torchvision
 from PIL import Image
 
 from mpiadv.config import DataConfig
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, load_data, may_download
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import choose_samples
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from mpiadv.craft_queue import AttackStep, CraftQueue, StalenessMode
-from mpiadv.dispatch import Dispatcher, Grant, Train
-from mpiadv.ticket_states import TRANSITIONS, TicketEvent, TicketState
-from mpiadv.tickets import AttackSettings, StalenessRule
-from mpiadv.turns import Pace
+from mpiadv.contract.craft_queue import AttackStep, CraftQueue, StalenessMode
+from mpiadv.contract.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.turns import Pace
 
 RULE = StalenessRule(max_staleness=4, final_staleness=1, publish_every=2)
 ATTACKERS = range(1, 10)

@@ -8,7 +8,7 @@ from fake_work import fresh_report, parameters_of, sequential_values
 from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.probe import Probed, prober_of
 from mpiadv.engine.trainer import Stop

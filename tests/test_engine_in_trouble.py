@@ -11,7 +11,7 @@ from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
 
 from mpiadv.comm.links import BatchSlot, Order
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.trainer import Stop
 from mpiadv.process.errors import DeadlineError, SilentRankError, UnreadableError

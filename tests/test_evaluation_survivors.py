@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.attacks import input_gradient
+from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier, gradient_attack, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Found, Progress, attack_share
-from mpiadv.tickets import Purpose, choose_samples, seed_for
 
 WORDS = ("fgsm", "pgd:steps=3,restarts=3", "cw:steps=2,norm=l2,epsilon=0.3", "pgd:norm=l1,steps=2,"
          "epsilon=2", "grid:angles=3,shifts=3,pixels=1")  # fmt: skip

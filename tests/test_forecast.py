@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from job_shapes import rule
 
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.engine.supervision import OVERDUE_FACTOR
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
@@ -15,7 +16,6 @@ from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.simulation import simulate
 from mpiadv.forecast.wires import EAGER_BYTES, Wires
-from mpiadv.tickets import StalenessRule
 
 GIGABIT = 1e9 / 8
 MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpiadv.checkpoint import load_checkpoint, save_checkpoint
 from mpiadv.config import Config, ScheduleConfig
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.engine.host_copies import HostCopies
 from mpiadv.engine.state import restore, training_state
 from mpiadv.engine.trainer import Published
 from mpiadv.optimizers import make_schedule
-from mpiadv.tickets import AttackSettings
+from mpiadv.storage.checkpoint import load_checkpoint, save_checkpoint
 
 
 def a_learner() -> Any:

@@ -26,14 +26,14 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.craft_queue import AttackStep, StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.craft_queue import AttackStep, StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.device import Device
 from mpiadv.engine.trainer import Trainer
 from mpiadv.models import FlatState
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World

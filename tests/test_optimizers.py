@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.checkpoint import load_checkpoint, save_checkpoint
 from mpiadv.config import OptimizerConfig, ScheduleConfig
 from mpiadv.optimizers import make_optimizer, make_schedule
 from mpiadv.process.errors import UserError
+from mpiadv.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SCHEDULES = [
     pytest.param({"name": "constant"}, id="constant"),

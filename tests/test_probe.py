@@ -4,10 +4,10 @@ import pytest
 from fake_work import FakeCrafter
 
 from mpiadv.comm.links import ParameterSlot, plain_memory
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.engine.bench import VersionRing
 from mpiadv.engine.probe import NOBODY, NOTHING, Prober, prober_of
-from mpiadv.tickets import StalenessRule
 
 RULE = StalenessRule(max_staleness=4, final_staleness=2, publish_every=2)
 

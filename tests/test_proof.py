@@ -7,9 +7,9 @@ import pytest
 from fake_work import fake_shape
 
 from mpiadv.comm.links import BatchSlot, Delivery, ParameterSlot, plain_memory
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.proof import flaw_of
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 RULE = StalenessRule(max_staleness=16, final_staleness=4, publish_every=4)
 SETTINGS = AttackSettings(num_steps=4, epsilon=0.3)

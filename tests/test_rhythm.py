@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpiadv.rhythm import Rhythm
+from mpiadv.contract.rhythm import Rhythm
 
 
 def rhythm(*published: float, lag: float = 0.5) -> Rhythm:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mpiadv.process.errors import UserError
-from mpiadv.run_folder import RunFolder, RunState, state_of
+from mpiadv.storage.run_folder import RunFolder, RunState, state_of
 
 
 def test_missing_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_state_of_a_run_is_told_without_touching_its_folder(tmp_path: Path) -> N
 
 def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from mpiadv.run_folder import RunFolder\n"
+        "import sys, time; from mpiadv.storage.run_folder import RunFolder\n"
         "folder = RunFolder.open(sys.argv[1], resume=False)\n"
         "print('locked', flush=True); time.sleep(60)"
     )
@@ -196,7 +196,7 @@ def test_file_system_without_locks_is_used_with_a_warning(
     def refuse(*arguments: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("mpiadv.run_lock.fcntl.flock", refuse)
+    monkeypatch.setattr("mpiadv.storage.run_lock.fcntl.flock", refuse)
     monkeypatch.setattr(RunFolder, "close", lambda self: None)
     with pytest.warns(UserWarning, match="has no locks"):
         RunFolder.open(tmp_path, resume=False)

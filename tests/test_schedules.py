@@ -10,8 +10,8 @@ from scenario import Checkpoint, Scenario, mixed
 from simulation import Simulation, simulate
 from strategies import examples, scenarios
 
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 
 BOTH = st.sampled_from(list(StalenessMode))
 BOUNDED = st.just(StalenessMode.BOUNDED)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples, rules
 
+from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 
 TICKETS = st.integers(0, 300)
 STEPS = st.integers(0, 12)

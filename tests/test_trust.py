@@ -10,12 +10,12 @@ from made_up_study import open_study
 from sample_logs import begin
 
 from mpiadv import cli, plan
-from mpiadv.checkpoint import save_checkpoint
 from mpiadv.config import dump_config, load_config, override_config, parse_config
 from mpiadv.engine import command
 from mpiadv.engine.examined import Wanted
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.process.errors import UserError
+from mpiadv.storage.checkpoint import save_checkpoint
 from mpiadv.study import runner
 from mpiadv.submit.job import work_of
 

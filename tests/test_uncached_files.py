@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from disk_faults import largest_file
 
-from mpiadv.uncached_files import PIECE_BYTES, UncachedFile
+from mpiadv.storage.uncached_files import PIECE_BYTES, UncachedFile
 
 LENGTHS = (0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 4097)
 

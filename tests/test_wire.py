@@ -9,11 +9,11 @@ import torch
 from craft_plans import craft_plan
 from torch import Tensor, nn
 
-from mpiadv.checkpoint import Checkpoint
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
 from mpiadv.config import Config, load_config
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device
 from mpiadv.engine.learn import TorchLearner
@@ -21,7 +21,7 @@ from mpiadv.engine.state import FORMAT, require_same_run
 from mpiadv.engine.wire import WIRE_TENSORS, rounded
 from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import AttackSettings
+from mpiadv.storage.checkpoint import Checkpoint
 
 BATCH_SIZE = 8
 SETTINGS = AttackSettings(num_steps=2, epsilon=0.1)

@@ -6,8 +6,8 @@ from mpiadv.attacks.fgsm import fgsm, ufgsm
 from mpiadv.attacks.gradients import Precision, forward, input_gradient, mixed_precision
 from mpiadv.attacks.pgd import Attack, pgd
 from mpiadv.config import AttackConfig
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.registry import find_registered
-from mpiadv.tickets import AttackSettings
 
 __all__ = [
     "ATTACKS",

@@ -25,7 +25,7 @@ from mpiadv.comm.messages import (
     seal,
     seal_whole,
 )
-from mpiadv.outbox import LONGEST_QUEUE
+from mpiadv.contract.outbox import LONGEST_QUEUE
 
 Allocate = Callable[[int], Bytes]
 """Gives a zeroed host buffer of so many bytes, 64-byte aligned; pinned where there is a GPU."""

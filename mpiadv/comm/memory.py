@@ -22,7 +22,7 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.outbox import Dispatch, Outbox
+from mpiadv.contract.outbox import Dispatch, Outbox
 from mpiadv.process.errors import DismissedError
 
 Delay = Callable[[], bool]

@@ -47,7 +47,7 @@ from mpiadv.comm.wire import (
     TAG_VERSION,
     Wire,
 )
-from mpiadv.outbox import Dispatch, Outbox
+from mpiadv.contract.outbox import Dispatch, Outbox
 
 
 def _announcement(slot: ParameterSlot) -> Bytes:

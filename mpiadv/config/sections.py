@@ -20,10 +20,10 @@ from mpiadv.config.numbers import (
     Seconds,
     StepSize,
 )
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.dotted_keys import flatten
 from mpiadv.pixels import require_length
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import StalenessRule
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
 StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]

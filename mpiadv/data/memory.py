@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data.fingerprints import Keys, fingerprint_of, keys_of
 from mpiadv.data.source import Indices, to_unit_range
-from mpiadv.tickets import choose_samples
 
 
 class MemorySource:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data.source import TESTED_ON_TRAINING_IMAGES, spread_over
 from mpiadv.process.errors import UserError, abridged
-from mpiadv.tickets import choose_samples
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of picture files, in small or capital letters."""

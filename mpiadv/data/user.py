@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.config import DataConfig
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data.checks import label_line, require_labels, shape_text
 from mpiadv.data.fingerprints import fingerprint_of, keys_of
 from mpiadv.data.lazy import LazySource, Sample
@@ -35,7 +36,6 @@ from mpiadv.data.user_samples import (
 )
 from mpiadv.process.errors import UserError, user_code
 from mpiadv.registry import import_dotted
-from mpiadv.tickets import choose_samples
 
 MAX_MEMORY_BYTES = 2**30
 """Larger sets are not loaded: their samples are read when needed."""

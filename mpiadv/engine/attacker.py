@@ -10,15 +10,15 @@ import numpy.typing as npt
 from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
 from mpiadv.comm.messages import DROPPED, UNREAD
 from mpiadv.comm.waiting import Wait
-from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
+from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.engine.bench import Bench, Crafted, VersionRing
 from mpiadv.engine.idleness import Idleness
 from mpiadv.engine.probe import Prober
 from mpiadv.engine.trainer import Stop
 from mpiadv.engine.work import BatchT, Crafter
 from mpiadv.process.errors import UnreadableError, UserError
-from mpiadv.rhythm import Rhythm
-from mpiadv.tickets import StalenessRule
 
 
 class Attacker(Generic[BatchT]):

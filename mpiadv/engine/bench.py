@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
-from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.engine.work import BatchT, Crafter, CraftReport, Work
-from mpiadv.tickets import AttackSettings, StalenessRule
 
 LONGEST_READ_SECONDS = 0.5
 """For so long a rank stays with a ticket whose images are being read, before it looks up."""

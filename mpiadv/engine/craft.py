@@ -13,14 +13,14 @@ from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_atta
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
 from mpiadv.config import AttackConfig, DataConfig
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.engine.device import Device
 from mpiadv.engine.wire import WIRE_TENSORS, as_tensor, rounded
 from mpiadv.engine.work import CraftReport, ProbeReport
 from mpiadv.models import FlatState, freeze
 from mpiadv.objectives import Batch
-from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
 
 MOMENT_SECONDS = 0.001
 """Between two looks at messages while images are read."""

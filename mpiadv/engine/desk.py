@@ -5,7 +5,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpiadv.checkpoint import Checkpoint, load_newest, set_aside
 from mpiadv.config import Config
 from mpiadv.engine.opening import attributes_of
 from mpiadv.engine.recorder import snapshot_shape
@@ -13,9 +12,10 @@ from mpiadv.engine.safekeeping import reason_of
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import require_same_log, require_same_run
 from mpiadv.process.errors import UserError
-from mpiadv.run_folder import RunFolder
-from mpiadv.run_lock import LOCK_NAME
 from mpiadv.runlog import TRIAL, RunLog
+from mpiadv.storage.checkpoint import Checkpoint, load_newest, set_aside
+from mpiadv.storage.run_folder import RunFolder
+from mpiadv.storage.run_lock import LOCK_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

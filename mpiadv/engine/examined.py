@@ -15,6 +15,7 @@ from torch import Tensor
 from mpiadv.attacks import Precision
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.config import Config
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
 from mpiadv.engine.networks import Network, load_network, overrides_for, try_network
 from mpiadv.evaluation.accuracy import load_batch
@@ -29,7 +30,6 @@ from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
 from mpiadv.process.errors import UserError
-from mpiadv.tickets import choose_samples
 
 NUM_PROBED, PROBE_BATCH = 100, 25
 """Images that are attacked for the verdict alone, and how many of them at a time."""

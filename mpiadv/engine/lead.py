@@ -7,9 +7,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from mpiadv.checkpoint import save_model
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.engine.display import Display
@@ -34,6 +33,7 @@ from mpiadv.process.errors import (
     UserError,
     tell_error,
 )
+from mpiadv.storage.checkpoint import save_model
 
 
 class Lead:

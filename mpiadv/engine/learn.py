@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mpiadv.attacks import input_gradient, make_attack, mixed_precision
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
+from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.engine.craft import CraftPlan
 from mpiadv.engine.device import CopyInFlight, Device
 from mpiadv.engine.wire import WIRE_TENSORS, RangeGuard, as_tensor
@@ -20,7 +21,6 @@ from mpiadv.engine.work import Outcome
 from mpiadv.models import FlatState
 from mpiadv.objectives import Batch, Objective
 from mpiadv.random_streams import seed_streams
-from mpiadv.tickets import AttackSettings, Purpose, seed_for
 
 
 class TorchLearner:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.engine.bench import settle
 from mpiadv.engine.craft import TorchCrafter
 from mpiadv.engine.lead import new_learner

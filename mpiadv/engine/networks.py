@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from mpiadv.attacks import Precision
-from mpiadv.checkpoint import is_checkpoint
 from mpiadv.data import DataSet
 from mpiadv.engine.rehearsal import FEW, Sample, rehearse_evaluation
 from mpiadv.evaluation.subject import Subject, fitted, load_into
 from mpiadv.models import build_model, device_of
+from mpiadv.storage.checkpoint import is_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -4,13 +4,13 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from mpiadv.checkpoint import Checkpoint
 from mpiadv.config import dump_config
 from mpiadv.data import split_line
 from mpiadv.engine.session import Setup
 from mpiadv.engine.state import differences
 from mpiadv.evaluation.in_run import step_warnings
 from mpiadv.process.errors import printable
+from mpiadv.storage.checkpoint import Checkpoint
 
 PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
 

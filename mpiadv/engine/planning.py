@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpiadv.config import Config
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.engine.measurement import Measured, buffers, measure
 from mpiadv.engine.session import Setup
 from mpiadv.engine.wire import WIRE_TENSORS

@@ -11,11 +11,11 @@ from math import nan
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
-from mpiadv.craft_queue import AttackStep
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.engine.bench import VersionRing, settle
 from mpiadv.engine.work import BatchT, Crafter, ProbeReport
 from mpiadv.process.errors import UnreadableError, UserError
-from mpiadv.tickets import StalenessRule
 
 NOBODY = 0
 """In place of a prober, as rank 0 trains."""

@@ -1,9 +1,9 @@
 """Whether a batch is the one that was to be crafted. Knows no MPI and no torch."""
 
 from mpiadv.comm.links import Delivery
-from mpiadv.craft_queue import Crafting, Versions
-from mpiadv.dispatch import Dispatcher
-from mpiadv.tickets import StalenessRule
+from mpiadv.contract.craft_queue import Crafting, Versions
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import StalenessRule
 
 
 def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, exact: bool) -> str:

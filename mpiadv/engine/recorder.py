@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mpiadv.comm.links import Farewell
 from mpiadv.config import Config
+from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import Source
 from mpiadv.engine.display import Display
 from mpiadv.engine.host_copies import HostCopies
@@ -21,7 +22,6 @@ from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
 from mpiadv.objectives import Batch
 from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
-from mpiadv.tickets import choose_samples
 
 
 @dataclass(kw_only=True)

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpiadv.checkpoint import newest_step, save_checkpoint
 from mpiadv.engine.saver import Saver
 from mpiadv.process.errors import StorageError
-from mpiadv.run_folder import RunFolder
 from mpiadv.runlog import RunLog
+from mpiadv.storage.checkpoint import newest_step, save_checkpoint
+from mpiadv.storage.run_folder import RunFolder
 
 PARTING_SECONDS = 30.0
 """How long a run that failed waits for a checkpoint that is being written."""

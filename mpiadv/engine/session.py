@@ -19,7 +19,8 @@ from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
 from mpiadv.config import Config
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
@@ -34,7 +35,6 @@ from mpiadv.objectives import make_objective, num_clean
 from mpiadv.pixels import require_length
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.registry import is_dotted
-from mpiadv.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 
 T = TypeVar("T")
 

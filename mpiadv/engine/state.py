@@ -12,15 +12,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.checkpoint import Checkpoint
 from mpiadv.config import Config
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.dotted_keys import flatten
 from mpiadv.engine.learn import TorchLearner
 from mpiadv.engine.trainer import Published
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
-from mpiadv.tickets import AttackSettings
+from mpiadv.storage.checkpoint import Checkpoint
 from mpiadv.yaml_files import parse_yaml
 
 FORMAT = 1

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from math import inf
 
 from mpiadv.comm.links import TrainerLink
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.ticket_states import TicketState
 from mpiadv.process.errors import SilentRankError
-from mpiadv.ticket_states import TicketState
 
 OVERDUE_FACTOR = 10.0
 """A ticket is overdue after so many times the seconds that its holder usually takes for one, and a

@@ -12,8 +12,9 @@ from typing import Generic
 from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.waiting import Wait
-from mpiadv.craft_queue import AttackStep, Crafting, StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.engine.bench import Bench, VersionRing, settle
 from mpiadv.engine.probe import Probed, Prober, is_probed, prober_of
 from mpiadv.engine.proof import flaw_of, verify_own
@@ -28,7 +29,6 @@ from mpiadv.engine.records import (
 from mpiadv.engine.supervision import Supervision
 from mpiadv.engine.work import BatchT, Crafter, Learner, Outcome
 from mpiadv.process.errors import NonFiniteLossError
-from mpiadv.tickets import AttackSettings
 
 BACKSTOP = 2.0
 """The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it

@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import Bytes
-from mpiadv.craft_queue import AttackStep
-from mpiadv.tickets import AttackSettings
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import AttackSettings
 
 BatchT = TypeVar("BatchT")
 """A batch on the device of the rank, whatever the work takes for one."""

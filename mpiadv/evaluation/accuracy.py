@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
 from mpiadv.random_streams import streams_kept
-from mpiadv.tickets import Purpose, choose_samples, pass_seed, seed_for
 
 COLUMNS = (
     "num_samples",

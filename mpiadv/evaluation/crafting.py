@@ -13,9 +13,9 @@ from mpiadv.attacks.l1 import drop_blocked
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.spatial import place, placements
+from mpiadv.contract.tickets import pass_seed
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.random_streams import torch_streams_kept
-from mpiadv.tickets import pass_seed
 
 RELATIVE_TOLERANCE = 1e-5
 PIXEL_TOLERANCE = 2e-7

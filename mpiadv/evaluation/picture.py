@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.survivors import Examples
-from mpiadv.whole_files import whole_file
+from mpiadv.storage.whole_files import whole_file
 
 if TYPE_CHECKING:  # loaded where a picture is drawn
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ import numpy as np
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Examples
 from mpiadv.process.errors import UserError
-from mpiadv.small_files import read_small
-from mpiadv.whole_files import whole_file, write_text
+from mpiadv.storage.small_files import read_small
+from mpiadv.storage.whole_files import whole_file, write_text
 
 _MOST_BYTES = 2**24
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mpiadv.contract.tickets import Purpose, pass_seed, seed_for
 from mpiadv.evaluation.accuracy import ImageSource, load_batch, numbered_batches
 from mpiadv.evaluation.crafting import JUDGING, Classifier, Try, craft, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack
-from mpiadv.tickets import Purpose, pass_seed, seed_for
 
 NUM_PLAIN = 3
 """The first columns of `Found.values`: the image's index among the test images, the label, and the

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil, inf
 
-from mpiadv.craft_queue import StalenessMode
-from mpiadv.tickets import StalenessRule
-from mpiadv.turns import USUAL_CREDIT
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import StalenessRule
+from mpiadv.contract.turns import USUAL_CREDIT
 
 
 @dataclass(frozen=True, kw_only=True)

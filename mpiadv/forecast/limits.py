@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from mpiadv.craft_queue import StalenessMode
+from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
 

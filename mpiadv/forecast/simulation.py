@@ -10,14 +10,14 @@ from itertools import count
 from random import Random
 from statistics import fmean
 
-from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue
-from mpiadv.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
+from mpiadv.contract.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.outbox import HEAD_START_SECONDS, Dispatch, Outbox
+from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.ticket_states import TicketState
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
-from mpiadv.outbox import HEAD_START_SECONDS, Dispatch, Outbox
-from mpiadv.rhythm import Rhythm
-from mpiadv.ticket_states import TicketState
-from mpiadv.tickets import AttackSettings
 
 OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
 """A ticket is overdue after so many times the usual seconds and so many more, as in the trainer."""

@@ -10,7 +10,7 @@ from mpiadv.process.errors import UserError, printable
 from mpiadv.report.drawing import MARK, Picture, pdf
 from mpiadv.report.page import page
 from mpiadv.report.reading import Log, read_log
-from mpiadv.whole_files import whole_file
+from mpiadv.storage.whole_files import whole_file
 
 NAME = "report.html"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from mpiadv.process.errors import printable
 from mpiadv.report.reading import Log
-from mpiadv.run_folder import LOG_NAME
-from mpiadv.small_files import read_small
+from mpiadv.storage.run_folder import LOG_NAME
+from mpiadv.storage.small_files import read_small
 
 NAME = "evaluation.json"
 

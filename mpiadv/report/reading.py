@@ -16,9 +16,9 @@ import yaml
 
 from mpiadv.dotted_keys import flatten
 from mpiadv.process.errors import UserError, printable
-from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
 from mpiadv.runlog.rows import TABLES, fitted
+from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.yaml_files import parse_yaml
 
 Rows = npt.NDArray[np.void]

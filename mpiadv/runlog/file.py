@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from mpiadv.runlog.rows import Rows, Table, fitted
-from mpiadv.whole_files import whole_file
+from mpiadv.storage.whole_files import whole_file
 
 Attributes = Mapping[str, str | int | float]
 WriteAt = Callable[[int, bytes], None]

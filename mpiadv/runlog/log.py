@@ -35,7 +35,7 @@ from mpiadv.runlog.rows import (
     tables_with_snapshots,
 )
 from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
-from mpiadv.whole_files import unused_name
+from mpiadv.storage.whole_files import unused_name
 
 
 class RunLog:

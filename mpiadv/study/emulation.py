@@ -20,8 +20,9 @@ import numpy.typing as npt
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.comm.world import World
-from mpiadv.craft_queue import AttackStep, StalenessMode
-from mpiadv.dispatch import Dispatcher
+from mpiadv.contract.craft_queue import AttackStep, StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.log_rows import train_row
 from mpiadv.engine.records import StepRecord
@@ -32,7 +33,6 @@ from mpiadv.process.streams import outlive_readers
 from mpiadv.runlog import RunLog
 from mpiadv.study.measurements import Measured, add_measurement, scenario_text
 from mpiadv.study.scenario import Scenario
-from mpiadv.tickets import AttackSettings
 
 DEADLINE_SECONDS = 60.0
 OVERSLEEP_SECONDS = 0.00015

@@ -12,12 +12,12 @@ from mpiadv.config import Config, parse_config
 from mpiadv.dotted_keys import flatten, nested
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import DIVERGED, Log, read_log, text
-from mpiadv.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.runlog.rows import Rows
-from mpiadv.small_files import read_small
+from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.storage.small_files import read_small
+from mpiadv.storage.whole_files import write_text
 from mpiadv.study.plan import Request, Run, configuration, require_consistent
 from mpiadv.study.scores import Scoring, key_of, keys, locked, read_scores, select
-from mpiadv.whole_files import write_text
 from mpiadv.yaml_files import dump_yaml, parse_yaml
 
 NEEDED_FOR_REUSE = ("log.", "evaluation.")

@@ -10,8 +10,8 @@ from mpiadv.report.page import document, illustration, table
 from mpiadv.report.reading import Log
 from mpiadv.report.series import final_evaluation, row_seconds
 from mpiadv.report.summary import duration
+from mpiadv.storage.whole_files import whole_file, write_text
 from mpiadv.study.folder import StudyFolder
-from mpiadv.whole_files import whole_file, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

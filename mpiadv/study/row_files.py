@@ -14,7 +14,7 @@ import numpy as np
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import TRIAL
 from mpiadv.runlog.rows import Rows, Table
-from mpiadv.whole_files import whole_file
+from mpiadv.storage.whole_files import whole_file
 
 FORMAT_VERSION = 1
 """Attribute `format_version` of the file."""

@@ -14,11 +14,11 @@ from mpiadv.process.interruption import Interruption
 from mpiadv.process.programs import python_module
 from mpiadv.report.reading import text
 from mpiadv.report.series import final_evaluation
+from mpiadv.storage.whole_files import write_text
 from mpiadv.study.folder import StudyFolder
 from mpiadv.study.plan import Run
 from mpiadv.study.processes import Job, run_jobs
 from mpiadv.study.scores import Scoring
-from mpiadv.whole_files import write_text
 
 """As of all programs of mpiadv."""
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from mpiadv.comm.messages import WIRE_ARRAYS, WireDtype
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.forecast.job import ideal_speed_up
-from mpiadv.tickets import StalenessRule
 
 WARMUP_STEPS_OF_A_RANK = 5
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.config import AttackConfig, Config
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.data import DataSet, load_data
 from mpiadv.engine.device import choose_device, choose_threads, make_deterministic
 from mpiadv.evaluation import Counts, evaluate_transfer
@@ -25,7 +26,6 @@ from mpiadv.process.errors import UnreadableError, UserError, tell_error
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
 from mpiadv.study.scores import ScoreRow, Scoring, add_scores
-from mpiadv.tickets import AttackSettings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
 from mpiadv.report.reading import Log, Rows
@@ -28,7 +29,6 @@ from mpiadv.study.processes import Job, available_cores
 from mpiadv.study.results import Results
 from mpiadv.study.scenario import Scenario
 from mpiadv.study.speedup_figures import shown
-from mpiadv.tickets import StalenessRule
 
 IMAGE_VALUES = 784
 """Float32 values of an emulated image: MNIST's."""

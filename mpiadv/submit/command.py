@@ -13,7 +13,7 @@ from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
 from mpiadv.command_lines.numbers import whole
 from mpiadv.config import load_config
 from mpiadv.process.errors import UserError
-from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
+from mpiadv.storage.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.submit.script import WARNING_SECONDS, Job, render
 from mpiadv.submit.slurm import SlurmError, submit_script
 

@@ -19,7 +19,8 @@ from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
 from mpiadv.config import load_config
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.process.programs import python_module
-from mpiadv.run_folder import CHECKPOINTS_NAME, RunState, state_of
+from mpiadv.storage.run_folder import CHECKPOINTS_NAME, RunState, state_of
+from mpiadv.storage.whole_files import write_text
 from mpiadv.submit.attempt import Attempt
 from mpiadv.submit.slurm import (
     SlurmError,
@@ -30,7 +31,6 @@ from mpiadv.submit.slurm import (
     submit_script,
     without_job,
 )
-from mpiadv.whole_files import write_text
 
 FRUITLESS_STARTS = 10
 """After so many starts in a row without a newer checkpoint a run is given up."""

@@ -14,7 +14,7 @@ from mpiadv.command_lines.numbers import number
 from mpiadv.process.errors import UserError, printable
 from mpiadv.process.streams import is_unread
 from mpiadv.report.reading import Log, read_log
-from mpiadv.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.watch.picture import Sight, line, screen
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0

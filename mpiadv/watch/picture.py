@@ -27,7 +27,7 @@ from mpiadv.report.series import (
     trainer_seconds,
 )
 from mpiadv.report.summary import duration
-from mpiadv.run_folder import RunState
+from mpiadv.storage.run_folder import RunState
 from mpiadv.watch.curves import ASCII_LEVELS, LEVELS, counts_up_to, segments, sparkline
 
 _LAST_EVENTS = 5

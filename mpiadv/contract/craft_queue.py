@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from mpiadv.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.tickets import AttackSettings, StalenessRule
 
 Versions = Mapping[int, AttackSettings]
 """The published versions a rank holds, and the attack settings each of them carries."""

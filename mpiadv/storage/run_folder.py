@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from mpiadv.process.errors import UserError
-from mpiadv.run_lock import LOCK_NAME, RunLock
-from mpiadv.small_files import read_small
-from mpiadv.whole_files import write_text
+from mpiadv.storage.run_lock import LOCK_NAME, RunLock
+from mpiadv.storage.small_files import read_small
+from mpiadv.storage.whole_files import write_text
 
 LOG_NAME = "log.h5"
 MODEL_NAME = "model.pt"

@@ -1,16 +1,16 @@
 """Who crafts which ticket, and what to do next: pure book-keeping, events in, decisions out.
 
 `Dispatcher` is the trainer's book: what is granted, what is ready, when the trainer itself crafts;
-`mpiadv.turns` tells it whose turn it is. Knows no MPI, no torch and no clock.
+`mpiadv.contract.turns` tells it whose turn it is. Knows no MPI, no torch and no clock.
 """
 
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
-from mpiadv.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
-from mpiadv.ticket_states import TRANSITIONS, TicketEvent, TicketState
-from mpiadv.tickets import StalenessRule
-from mpiadv.turns import Pace, Turns
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
+from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
+from mpiadv.contract.tickets import StalenessRule
+from mpiadv.contract.turns import Pace, Turns
 
 
 @dataclass(frozen=True, kw_only=True)

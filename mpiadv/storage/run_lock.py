@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from mpiadv.process.errors import UserError
-from mpiadv.small_files import read_small
+from mpiadv.storage.small_files import read_small
 
 LOCK_NAME = "lock"
 

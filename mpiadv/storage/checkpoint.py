@@ -18,9 +18,9 @@ from typing import IO, Any
 import torch
 
 from mpiadv.process.errors import UserError
-from mpiadv.small_files import read_small
-from mpiadv.uncached_files import UncachedFile
-from mpiadv.whole_files import TEMPORARY_SUFFIX, unused_name, whole_file, write_text
+from mpiadv.storage.small_files import read_small
+from mpiadv.storage.uncached_files import UncachedFile
+from mpiadv.storage.whole_files import TEMPORARY_SUFFIX, unused_name, whole_file, write_text
 
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))

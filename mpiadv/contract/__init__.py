@@ -1,0 +1,1 @@
+"""What decides which bits are trained, and who crafts what when: pure, without MPI and torch."""
