@@ -167,10 +167,34 @@ def test_override_reads_a_number_as_people_write_it(text: str, value: float | No
     assert load_config(None, [f"attack.step_size={text}"]).attack.step_size == value
 
 
+NAMES = {
+    "number": ("12345", "12345"),
+    "comment": ("runs/a #1", "runs/a #1"),
+    "mapping": ("runs/a: b", "runs/a: b"),
+    "truth": ("true", "true"),
+    "spaces": (" a  b ", "a  b"),
+    "quoted": ("'runs/a #1'", "runs/a #1"),
+}
+
+
+@pytest.mark.parametrize(("text", "name"), NAMES.values(), ids=NAMES)
+def test_override_takes_a_name_as_it_stands(text: str, name: str) -> None:
+    assert load_config(None, [f"output={text}"]).output == name
+
+
+def test_override_takes_no_name_as_none() -> None:
+    assert load_config(None, ["data.root=null"]).data.root is None
+
+
+def test_folder_with_a_line_feed_is_refused_and_not_folded() -> None:
+    with pytest.raises(UserError, match="has a control character"):
+        load_config(None, ["output=a\nb"])
+
+
 BAD_OVERRIDES = {
     "no_equals_sign": ("training.num_steps", "expected key.subkey=value"),
     "no_key": ("=3", "expected key.subkey=value"),
-    "value_is_no_yaml": ("data.root=[", "is not a valid YAML value"),
+    "value_is_no_yaml": ("seed=[", "is not a valid YAML value"),
     "below_a_value": ("data.root.folder=3", "data.root={'folder': 3}"),
     "empty_name": ("data..root=3", "expected names between dots"),
     "too_deep": ("data.arguments" + ".a" * 40 + "=3", "expected names between dots"),

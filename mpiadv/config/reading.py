@@ -14,6 +14,11 @@ from mpiadv.config.sections import Config, Section
 from mpiadv.process.errors import UserError, shown
 from mpiadv.yaml_files import MOST_LEVELS, dump_yaml, parse_yaml, read_settings, where_and_why
 
+_TEXTS = {"output", "data.name", "data.root", "model.name", "attack.name", "objective.name"}
+"""Settings that are names, as which a command line may give 12345, or `a #1`, without quotes."""
+_QUOTES = ("'", '"')
+_NOTHING = ("", "~", "null")
+
 
 def load_config(
     path: str | Path | None, overrides: Sequence[str] = (), *, trust_code: bool = False
@@ -73,6 +78,8 @@ def _read_override(override: str) -> tuple[str, Any]:
         raise UserError(
             f"override {shown(override)}: expected names between dots, as section.key=value"
         )
+    if key in _TEXTS and text[:1] not in _QUOTES and text not in _NOTHING:
+        return key, text.strip()
     try:
         return key, parse_yaml(text)
     except yaml.YAMLError as error:
