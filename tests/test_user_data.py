@@ -115,6 +115,13 @@ class OwnFile(Listed):
         THREADS.add(threading.get_ident())
         time.sleep(0.001)
         return super().__getitem__(index)
+class Scales(Listed):
+    # Writes into its own images, of which the sample is a view.
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        sample[0].mul_(0.5)
+        return sample
+def scales_in_place(root, split): return Scales((b / 255, l) for b, l in zip(BYTES, LABELS))
 def own_file(root, split): return OwnFile(byte_samples(root, split))
 def shared_file(root, split):
     THREADS.add(threading.get_ident())
@@ -242,6 +249,7 @@ REFUSED = [
     ("objects", "holds <U5 [1], expected tensors"),
     ("anew", "has another image each time it is read, expected the same: leave augmentation to"),
     ("other_label_anew", "index 0: has another label each time it is read"),
+    ("scales_in_place", "has another image each time it is read, expected the same: leave"),
     ("shuffled_pair", "split 'train': has other samples when its function is called again"),
     ("shuffled_samples", "split 'train': has other samples when its function is called again"),
     ("longer_each_time", "seed whatever is random inside the function"),
@@ -276,6 +284,12 @@ def test_number_of_classes_that_is_none_is_refused(number: Any) -> None:
 def test_argument_that_the_function_does_not_take_is_refused() -> None:
     line = refusal(lambda: load("byte_samples", arguments={"colour": "red"}))
     assert "unexpected keyword argument 'colour'" in line
+
+
+@pytest.mark.parametrize("name", ["root", "split"])
+def test_argument_that_the_function_is_given_anyway_is_refused(name: str) -> None:
+    line = refusal(lambda: load("byte_samples", arguments={name: "here"}))
+    assert f"multiple values for keyword argument '{name}'" in line
 
 
 @pytest.mark.parametrize(

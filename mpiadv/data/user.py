@@ -113,7 +113,11 @@ def _load_split(
 ) -> _Split:
     place = f"data set {config.name!r}, split {split!r}"
     root = None if config.root is None else os.path.expanduser(config.root)
-    call = partial(function, root=root, split=split, **_arguments(config, function))
+    arguments = _arguments(config, function)
+
+    def call() -> Any:
+        return function(root=root, split=split, **arguments)
+
     began = time.perf_counter()
     with user_code(place):
         result = call()

@@ -5,6 +5,7 @@ whole number.
 """
 
 import operator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, 
         UserError: as `read_sample`, or the second time one is not the same.
     """
     indices = indices_read_twice(chosen)
-    once = [read_sample(dataset, index, place) for index in indices]
+    # Copies: one that writes into its own images would be compared with itself.
+    once = [(image.clone(), label) for image, label in _samples(dataset, indices, place)]
     for index, sample in zip(indices, once, strict=True):
         again = read_sample(dataset, index, place)
         if not is_same(sample, again):
@@ -60,6 +62,10 @@ def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, 
                 f"else is random"
             )
     return once
+
+
+def _samples(dataset: Any, indices: Iterable[int], place: str) -> Iterator[tuple[Tensor, int]]:
+    return (read_sample(dataset, index, place) for index in indices)
 
 
 def indices_read_twice(chosen: Indices) -> list[int]:
