@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -15,7 +16,8 @@ from mpiadv.engine.host_copies import HostCopies
 from mpiadv.engine.state import restore, training_state
 from mpiadv.engine.trainer import Published
 from mpiadv.optimizers import make_schedule
-from mpiadv.storage.checkpoint import load_checkpoint, save_checkpoint
+from mpiadv.process.errors import UserError
+from mpiadv.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def a_learner() -> Any:
@@ -25,7 +27,11 @@ def a_learner() -> Any:
     optimizer = torch.optim.Adam(model.parameters())
     schedule = make_schedule(ScheduleConfig(), optimizer, num_steps=10)
     learner = SimpleNamespace(
-        model=model, optimizer=optimizer, schedule=schedule, device_type="cpu"
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        device_type="cpu",
+        parameter_bytes=8,
     )
     train_once(learner)
     return learner
@@ -37,11 +43,25 @@ def train_once(learner: Any) -> None:
     learner.schedule.step()
 
 
+def test_model_whose_layers_come_in_another_order_is_not_gone_on_with() -> None:
+    def learner(*names: str) -> Any:
+        layers = nn.ModuleDict({name: nn.Linear(2, 2) for name in names})
+        return SimpleNamespace(model=layers)
+
+    checkpoint = Checkpoint(
+        step=3,
+        path=Path("checkpoint-000000003.pt"),
+        payload={"model": learner("a", "b").model.state_dict(), "unsaved_buffers": {}},
+    )
+    with pytest.raises(UserError, match="its layers come in another order"):
+        restore(learner("b", "a"), checkpoint)
+
+
 def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) -> None:
     learner, config, copies = a_learner(), Config(), HostCopies()
     settings = AttackSettings(num_steps=8, epsilon=0.5)
     values = np.arange(8, dtype=np.uint8)
-    published = {3: Published(settings=settings, values=values)}
+    published = {1: Published(settings=settings, values=values)}
     expected = copy.deepcopy(learner)
     for _ in range(2):
         copies.begin()
@@ -49,15 +69,17 @@ def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) 
         train_once(learner)
         values += 1
         restored = a_learner()
-        checkpoint = load_checkpoint(save_checkpoint(tmp_path, 5, state, keep=1))
+        checkpoint = load_checkpoint(
+            save_checkpoint(tmp_path, expected.schedule.last_epoch, state, keep=1)
+        )
         versions = restore(restored, checkpoint)
         for part in ("model", "optimizer"):
             ours, theirs = (getattr(one, part).state_dict() for one in (restored, expected))
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
         assert restored.schedule.state_dict() == expected.schedule.state_dict()
         assert checkpoint.payload["model"]._metadata == expected.model.state_dict()._metadata
-        assert (versions[3].values == values - 1).all()
-        assert versions[3].settings == settings
+        assert (versions[1].values == values - 1).all()
+        assert versions[1].settings == settings
         expected = copy.deepcopy(learner)
 
 

@@ -22,6 +22,7 @@ from mpiadv.config import Config
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
+from mpiadv.engine.alike import appearance, differences
 from mpiadv.engine.attacker import Attacker
 from mpiadv.engine.craft import CraftPlan, TorchCrafter
 from mpiadv.engine.device import Device, choose_device, choose_threads, make_deterministic
@@ -128,6 +129,7 @@ def prepare(config: Config, world: World) -> Setup:
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, device, threads, data))
     doubts += agree(world, lambda: _check_model(setup))
+    doubts += _unlike(setup)
     return dataclasses.replace(setup, doubts=tuple(doubts))
 
 
@@ -312,6 +314,18 @@ def _check_model(setup: Setup) -> list[str]:
         trains_under_attack=plan.attack.batch_norm == "train",
     )
     return rehearsal.run()
+
+
+def _unlike(setup: Setup) -> list[str]:
+    """What to warn of where the model is not the same on all ranks."""
+    world = setup.world
+    if world.size == 1:
+        return []
+    shape = setup.data.image_shape
+    looks = agree(world, lambda: appearance(setup.new_model(), shape, setup.device.torch))
+    everywhere = world.gather(looks)
+    names = [world.roster.name(rank) for rank in range(world.size)]
+    return agree(world, lambda: differences(everywhere, names))
 
 
 def _sample(setup: Setup, count: int) -> Sample:

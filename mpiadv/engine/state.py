@@ -77,6 +77,13 @@ def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+class _ReorderedError(ValueError):
+    """A model has the parameters of a checkpoint, in another order."""
+
+
+_REORDERED = "its layers come in another order: a set has none"
+
+
 def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:
     """Put the learner into the checkpoint's state; returns the versions to publish again.
 
@@ -87,7 +94,8 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
     try:
         _restore_model(learner.model, payload)
     except Exception as error:
-        reason = misfit_text(payload["model"], learner.model)
+        is_reordered = isinstance(error, _ReorderedError)
+        reason = _REORDERED if is_reordered else misfit_text(payload["model"], learner.model)
         raise UserError(
             f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
             "its code back, or start anew with output=FOLDER"
@@ -107,6 +115,9 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
 
 def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
     model.load_state_dict(payload["model"])
+    if [*payload["model"]] != [*model.state_dict()]:
+        # Names fit, and yet layers that come in another order are another function.
+        raise _ReorderedError
     with torch.no_grad():
         for name, kept in payload["unsaved_buffers"].items():
             model.get_buffer(name).copy_(kept)
