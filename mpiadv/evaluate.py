@@ -49,7 +49,7 @@ def _read(argv: Sequence[str]) -> str:
         arguments = parser().parse_intermixed_args(argv)
     except SystemExit:
         return ""
-    paths = [word for word in arguments.words if Path(word).exists() or "=" not in word]
+    paths = [word for word in arguments.words if os.path.exists(word) or "=" not in word]
     if not paths:
         raise UserError("no network to evaluate: name a run's folder or a file of weights")
     wanted = _wanted(arguments, [word for word in arguments.words if word not in paths])

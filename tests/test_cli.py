@@ -14,6 +14,7 @@ from mpi_runner import REPOSITORY
 
 from mpiadv import cli
 from mpiadv.command_lines import evaluate
+from mpiadv.command_lines.commands import require_no_misspelt
 from mpiadv.command_lines.launch import Launch
 from mpiadv.evaluation.plan import KINDS, PROTOCOLS
 from mpiadv.process.errors import UserError
@@ -127,6 +128,51 @@ def test_what_is_no_command_line_is_refused_in_one_line_before_anything_is_loade
     assert cli.main(line.split()) == 2
     assert calls == []
     assert capsys.readouterr() == ("", f"mpiadv: error: {REFUSED[line]}\n")
+
+
+EMPTY = {
+    "train": ([""], "there is an empty word"),
+    "train_behind": (["a.yaml", ""], "there is an empty word behind 'a.yaml'"),
+    "launch": (["launch", "-n", "2", ""], "there is an empty word"),
+    "evaluate": (["evaluate", ""], "evaluate: there is an empty word"),
+    "evaluate_option": (
+        ["evaluate", "runs/a", "--output", ""],
+        "evaluate: there is an empty word behind '--output'",
+    ),
+    "plan_option": (["plan", "--ranks="], "plan: there is an empty word behind '--ranks='"),
+    "report": (["report", ""], "report: there is an empty word"),
+    "watch": (["watch", ""], "watch: there is an empty word"),
+    "study": (["study", "", "--preset", "smoke"], "study: there is an empty word"),
+    "submit": (["submit", "", "--gpus", "2"], "submit: there is an empty word"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), EMPTY.values(), ids=EMPTY)
+def test_empty_word_is_refused_and_not_passed_over(
+    calls: list[tuple[str, object]],
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    told: str,
+) -> None:
+    assert cli.main(words) == 2
+    assert calls == []
+    line = f"mpiadv: error: {told}: is a variable of the shell not set? See mpiadv"
+    assert capsys.readouterr().err.startswith(line)
+
+
+LONG = 300 * "L"
+
+
+def test_name_that_is_too_long_for_a_file_is_no_command_and_no_configuration() -> None:
+    require_no_misspelt([LONG])
+
+
+@pytest.mark.parametrize("command", ["report", "watch"])
+def test_name_that_is_too_long_for_a_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert cli.main([command, LONG]) == 2
+    assert capsys.readouterr().err.startswith(f"mpiadv: error: there is no log at {LONG}")
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "small", "plan.yaml", "exp-1"])

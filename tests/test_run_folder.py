@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mpiadv.config import load_config
+from mpiadv.engine.desk import open_desk
 from mpiadv.process.errors import UserError
 from mpiadv.storage.run_folder import RunFolder, RunState, state_of
 
@@ -209,3 +211,9 @@ def test_done_marker_is_kept_for_the_next_start(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, resume=True) as folder:
         assert folder.is_done
     assert (tmp_path / "DONE").read_text() == "500 steps\n"
+
+
+def test_name_that_is_too_long_for_a_folder_is_refused(tmp_path: Path) -> None:
+    config = load_config(None, [f"output={tmp_path / (300 * 'L')}"])
+    with pytest.raises(UserError, match=r"cannot create output folder .*: File name too long"):
+        open_desk(config, resume=False)

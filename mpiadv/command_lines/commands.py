@@ -1,8 +1,8 @@
 """The commands, by their first words, and what was meant by words that are none of them."""
 
 import difflib
+import os
 import re
-from pathlib import Path
 
 from mpiadv.process.errors import UserError
 
@@ -27,7 +27,7 @@ def require_no_misspelt(words: list[str], start: str = "mpiadv") -> None:
     Raises:
         UserError: it says which command is near.
     """
-    if not words or not _MAY_BE_COMMAND.fullmatch(words[0]) or Path(words[0]).exists():
+    if not words or not _MAY_BE_COMMAND.fullmatch(words[0]) or os.path.exists(words[0]):
         return
     for meant in difflib.get_close_matches(words[0].lower(), _MEANT, n=1):
         raise UserError(f"no command {words[0]}: did you mean {start} {_MEANT[meant]}?")

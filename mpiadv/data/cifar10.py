@@ -1,5 +1,6 @@
 """CIFAR-10, fetched, verified by checksums and read by torchvision."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def load_cifar10(config: DataConfig) -> DataSet:
 def is_cifar10_missing(config: DataConfig) -> bool:
     """Whether loading has to download the files first."""
     folder = _folder(config)
-    return not folder.is_dir() or not any(folder.iterdir())
+    return not os.path.isdir(folder) or not any(folder.iterdir())
 
 
 def _folder(config: DataConfig) -> Path:

@@ -1,5 +1,6 @@
 """Where the files of a public data set are, and how they get there. Knows no format."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ def root_of(config: DataConfig) -> Path:
         raise UserError(
             f"data.root={config.root}: there is no such home: write it in full"
         ) from None
-    if root.exists() and not root.is_dir():
+    if os.path.exists(root) and not os.path.isdir(root):
         raise UserError(
             f"data.root={config.root or DEFAULT_ROOT} is a file ({root}): name the folder that "
             f"holds the data set"
@@ -50,7 +51,7 @@ def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> N
             f"{missing}: set data.root to {tree} (now {root_of(config)}), or allow the download "
             f"with data.download=true"
         )
-    missing_folders = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing_folders = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         with _network_timeout():
             fetch()

@@ -1,5 +1,6 @@
 """MNIST and Fashion-MNIST: four IDX files each, fetched by torchvision, checked and read here."""
 
+import os
 from math import prod
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _folder(config: DataConfig, torchvision_name: str) -> Path:
 
 
 def _is_missing(folder: Path) -> bool:
-    return not all(path.is_file() for split in _PREFIXES for path in _paths(folder, split))
+    return not all(os.path.isfile(path) for split in _PREFIXES for path in _paths(folder, split))
 
 
 def _paths(folder: Path, split: str) -> tuple[Path, Path]:

@@ -93,7 +93,7 @@ def list_pictures(folder: Path) -> Listing:
     Raises:
         UserError: the folder, a class or a file is missing, empty, or cannot be read.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"image folder {folder} does not exist: {_LAYOUT}")
     try:
         names = sorted(entry.name for entry in _seen(str(folder)) if entry.is_dir())

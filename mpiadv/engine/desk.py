@@ -1,9 +1,9 @@
 """What the trainer's rank finds on disk and goes on with: the folder, a checkpoint, the log."""
 
+import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from mpiadv.config import Config
 from mpiadv.engine.opening import attributes_of
@@ -42,7 +42,7 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
     Raises:
         UserError: the folder cannot be used, or its checkpoint is damaged or of another run.
     """
-    is_new = not Path(config.output).exists()
+    is_new = not os.path.exists(config.output)
     folder = RunFolder.open(config.output, resume=resume)
     try:
         checkpoint = load_newest(folder.checkpoints) if resume else None

@@ -1,5 +1,6 @@
 """The networks of an evaluation on their way from a file to a device. Knows no attack."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,6 @@ def try_network(
 
 def overrides_for(path: Path, overrides: Sequence[str]) -> list[str]:
     """A network that brings its own configuration keeps its model; a plain file takes ours."""
-    if path.is_dir() or is_checkpoint(path):
+    if os.path.isdir(path) or is_checkpoint(path):
         return [override for override in overrides if not override.startswith("model.")]
     return list(overrides)

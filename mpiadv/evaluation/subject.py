@@ -4,6 +4,7 @@ Knows no attack and no communicator.
 """
 
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,12 +59,12 @@ class Subject:
     @property
     def name(self) -> str:
         """A short name: the run's folder, or the file without its ending."""
-        return self.path.resolve().name if self.path.is_dir() else self.path.stem
+        return self.path.resolve().name if os.path.isdir(self.path) else self.path.stem
 
     @property
     def output(self) -> Path:
         """Where results go, if the user does not say: beside it, without an ending."""
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             return self.path / "evaluation"
         return self.path.with_name(f"{self.path.stem}-evaluation")
 
@@ -80,9 +81,9 @@ def read_subject(
     Raises:
         UserError: nothing is there, it is damaged, or the configuration is not complete.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_run(path, overrides, trusted)
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(f"there is no {path}: expected a run's folder, or a file of weights (.pt)")
     if is_checkpoint(path):
         return _read_checkpoint(path, overrides, trusted)
@@ -136,7 +137,7 @@ def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] |
         tree = dict(parse_yaml(str(read_attributes(log)["config"])))
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
-    if not (folder / MODEL_NAME).exists():
+    if not os.path.exists(folder / MODEL_NAME):
         raise UserError(
             f"{folder} has no {MODEL_NAME}: the run is not finished: evaluate a file of its "
             "checkpoints/, or finish it with --resume"

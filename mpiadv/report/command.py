@@ -1,5 +1,6 @@
 """`mpiadv report`: reads logs, writes the page and each figure. Draws nothing itself."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -73,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 def _usual_output(given: Sequence[str]) -> Path:
     """In the run's folder where it is the only one, else here."""
     folder = Path(given[0])
-    return folder / NAME if len(given) == 1 and folder.is_dir() else Path(NAME)
+    return folder / NAME if len(given) == 1 and os.path.isdir(folder) else Path(NAME)
 
 
 def distinctly_labelled(logs: Sequence[Log]) -> list[Log]:
@@ -115,11 +116,11 @@ def _make(folder: Path) -> None:
 
 
 def _require_writable(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path} is a folder: say --output {path / 'report.html'}")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} into: create it")
-    if path.exists() and not overwrite and not _is_ours(path):
+    if os.path.exists(path) and not overwrite and not _is_ours(path):
         raise UserError(
             f"{path} exists and is not of mpiadv report: choose another place, or add --overwrite"
         )

@@ -4,6 +4,7 @@ Logs may be of running, finished, interrupted, resumed or killed runs, and lack 
 were added since: `column` is NaN there.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,11 +129,11 @@ def find_log(given: str | Path) -> Path:
         UserError: there is none.
     """
     path = Path(given)
-    if path.is_dir():
-        if not (path / LOG_NAME).is_file():
+    if os.path.isdir(path):
+        if not os.path.isfile(path / LOG_NAME):
             raise UserError(f"{path} holds no {LOG_NAME}: give a run's folder, or a log")
         return path / LOG_NAME
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no log at {path}: give a run's folder, or a log")
     return path
 

@@ -1,6 +1,7 @@
 """The log as the trainer sees it: rows in, flushed now and then, cut back on resume."""
 
 import contextlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ class RunLog:
             FileExistsError: there is a log already: `resume` it, from step 0 if need be.
         """
         path = Path(path)
-        if path.exists():
+        if os.path.exists(path):
             raise FileExistsError(f"{path} exists")
         log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
         log.event("start", "began the log", 0)
@@ -344,7 +345,7 @@ def open_to_read(path: Path, trial: Trial = TRIAL) -> h5py.File:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no log at {path}")
     try:
         trial.require_readable(path)
@@ -358,7 +359,7 @@ def _cut_back(
     path: Path, cut: Mapping[str, Any], trial: Trial
 ) -> tuple[str, tuple[int, ...] | None]:
     """Cut the log at `path` back; why a new one has to be begun, or the snapshots' shape."""
-    if not path.exists():
+    if not os.path.exists(path):
         return f"{path} is missing: a new log is begun", None
     try:
         done = trial.cut_back(path, cut)

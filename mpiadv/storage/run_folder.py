@@ -123,7 +123,7 @@ def state_of(folder: Path) -> RunState:
 
     Whether a process of another host still runs cannot be seen: it counts as running.
     """
-    if (folder / _DONE_NAME).is_file():
+    if os.path.isfile(folder / _DONE_NAME):
         return RunState.FINISHED
     try:
         signature = read_small(folder / LOCK_NAME).decode(errors="replace")
@@ -151,7 +151,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        what = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
+        what = (
+            "a link to nothing" if folder.is_symlink() and not os.path.exists(folder) else "a file"
+        )
         raise UserError(
             f"output folder {folder} is {what}: choose another folder with output=FOLDER"
         ) from None
@@ -188,4 +190,4 @@ def _what_is_at(path: Path) -> str:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in _TRACES_OF_A_RUN)
+    return any(os.path.exists(folder / name) for name in _TRACES_OF_A_RUN)

@@ -1,5 +1,6 @@
 """The folder of a study: what it belongs to, where its runs lie and how they ended. No torch."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ def reuse(folder: StudyFolder, other: Path) -> list[str]:
     Raises:
         UserError: `other` is no study's folder.
     """
-    if not (other / "runs").is_dir():
+    if not os.path.isdir(other / "runs"):
         raise UserError(f"--reuse {other}: expected the folder of a study: it holds no runs")
     finished = dict(_finished(other))
     taken = []
@@ -159,7 +160,7 @@ def _left_of(
 
 def _require_same_study(path: Path, request: Request) -> None:
     ours = {"study": request.study, "preset": request.preset, "changes": dict(request.changes)}
-    if not path.exists() or not any(path.parent.glob("**/*.h5")):
+    if not os.path.exists(path) or not any(path.parent.glob("**/*.h5")):
         # What was refused before it began must not stand in the way of what is right.
         write_text(path, dump_yaml(ours))
         return
@@ -196,7 +197,7 @@ def _require_same_settings(folder: StudyFolder, run: Run) -> None:
 def _finished(study: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The finished, whole runs of a study that this version understands, with their settings."""
     for path in sorted((study / "runs").iterdir()):
-        if not all((path / name).is_file() for name in _RUN_FILES):
+        if not all(os.path.isfile(path / name) for name in _RUN_FILES):
             continue
         try:
             yield path, _settings(_config_of(read_log(path, snapshots=False)))

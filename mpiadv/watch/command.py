@@ -1,6 +1,7 @@
 """`mpiadv watch`: looks at a log again and again, until its run is done or Ctrl-C."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +79,7 @@ def looks(
 
 def _is_starting(folder: Path) -> bool:
     """Whether a run holds the folder and has not come to its log."""
-    return not (folder / LOG_NAME).exists() and state_of(folder) is RunState.RUNNING
+    return not os.path.exists(folder / LOG_NAME) and state_of(folder) is RunState.RUNNING
 
 
 def _show_screens(console: Console, seen: Iterator[tuple[Log, str]]) -> None:
