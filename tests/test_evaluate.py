@@ -237,7 +237,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
         _on(RUN, "--atack", "pgd"),
         "evaluate: unrecognized arguments: --atack*: did you mean --attack? See *",
     ),
-    "no_samples": (_on(RUN, "--samples", "0"), "--samples 0: expected at least 1"),
+    "no_samples": (
+        _on(RUN, "--samples", "0"),
+        "evaluate: argument --samples: 0: expected at least 1, and at most 1,000,000,000: see "
+        "mpiadv evaluate --help",
+    ),
     "too_few_classes": (
         _on(RUN, "--protocol", "autoattack"),
         "apgd-t needs 4 classes, the data set has 3: use --attack apgd-ce --attack fab-t *",
