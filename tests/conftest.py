@@ -26,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts background jobs with SIGINT ignored; children would inherit that for good.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # So does nohup with SIGHUP. What is heard and let pass here is not shut out of children.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
 
 
