@@ -270,6 +270,12 @@ def test_function_that_may_be_called_once_alone_is_taken() -> None:
     assert load("callable_once").train.num_samples == 6
 
 
+@pytest.mark.parametrize("name", ["builtins:dict", "torch:rand"])
+def test_function_whose_arguments_cannot_be_known_is_called_all_the_same(name: str) -> None:
+    line = refusal(lambda: load_data(DataConfig(name=name)))
+    assert line.startswith(f"data set '{name}', split 'train'")
+
+
 def test_label_beyond_the_stated_classes_is_refused() -> None:
     line = refusal(lambda: load("byte_samples", arguments={"num_classes": 2}))
     assert "split 'train', index 2: label 2 is outside 0..1" in line

@@ -22,6 +22,9 @@ from mpiadv.process.errors import UserError
 USUAL_THREADS = 2
 """Threads that decode where `data.num_workers` does not say how many."""
 
+_LARGEST_SIZE = 8_192
+"""Of a picture, in pixels: one of them takes 200 MB then."""
+
 
 def load_image_folder(config: DataConfig) -> DataSet:
     """`root/train/CLASS/*` and `root/test/CLASS/*` as RGB, decoded by threads ahead of time.
@@ -63,10 +66,12 @@ def load_image_folder(config: DataConfig) -> DataSet:
 
 def _image_size(config: DataConfig) -> int | None:
     size = config.arguments.get("image_size")
-    if size is None or (isinstance(size, int) and not isinstance(size, bool) and size > 0):
+    is_whole = isinstance(size, int) and not isinstance(size, bool)
+    if size is None or (is_whole and 0 < size <= _LARGEST_SIZE):
         return size
     raise UserError(
-        f"data.arguments.image_size={size!r}: expected a whole number of pixels above 0"
+        f"data.arguments.image_size={size!r}: expected a whole number of pixels above 0, at most "
+        f"{_LARGEST_SIZE:,}"
     )
 
 

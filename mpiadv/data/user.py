@@ -7,7 +7,8 @@ import inspect
 import operator
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -177,7 +178,10 @@ def _is_pair(result: Any) -> bool:
 def _arguments(config: DataConfig, function: Callable[..., Any]) -> dict[str, Any]:
     """The configured arguments; `num_classes` only if the function names it, else it is ours."""
     arguments = dict(config.arguments)
-    if "num_classes" not in inspect.signature(function).parameters:
+    parameters: Mapping[str, Any] = {}
+    with suppress(ValueError, TypeError):  # of code that is not Python, as builtins:dict
+        parameters = inspect.signature(function).parameters
+    if "num_classes" not in parameters:
         arguments.pop("num_classes", None)
     return arguments
 
