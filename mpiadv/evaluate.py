@@ -50,6 +50,9 @@ def _read(argv: Sequence[str]) -> str:
     except SystemExit:
         return ""
     paths = [word for word in arguments.words if os.path.exists(word) or "=" not in word]
+    for word in arguments.words:
+        if word.startswith("output="):
+            raise UserError(f"evaluate: {word}: results go to --output FOLDER")
     if not paths:
         raise UserError("no network to evaluate: name a run's folder or a file of weights")
     wanted = _wanted(arguments, [word for word in arguments.words if word not in paths])

@@ -187,6 +187,10 @@ def _on(name: str, *words: str, change: Callable[[Path], None] | None = None) ->
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
+    "output_of_a_run": (
+        lambda folder: [f"{folder}", "output=there"],
+        "evaluate: output=there: results go to --output FOLDER",
+    ),
     "nothing": (lambda folder: ["seed=1"], "no network to evaluate: name a run's folder or *"),
     "no_such_file": (_on("missing.pt"), "there is no */missing.pt: expected a run's folder, or *"),
     "folder_without_a_run": (_on("run/checkpoints"), "there is no log at */checkpoints/log.h5"),
