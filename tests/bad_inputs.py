@@ -319,8 +319,7 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "folder_holds_another_run": (
         _output("finished"),
-        "*/finished holds another run: add --resume to go on with it, or choose another folder "
-        "with output=FOLDER",
+        "*/finished holds a finished run: choose another folder with output=FOLDER",
     ),
     "folder_in_use": (
         _output("used"),

@@ -194,9 +194,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": (lambda folder: ["seed=1"], "no network to evaluate: name a run's folder or *"),
     "no_such_file": (_on("missing.pt"), "there is no */missing.pt: expected a run's folder, or *"),
     "folder_without_a_run": (_on("run/checkpoints"), "there is no log at */checkpoints/log.h5"),
-    "unfinished_run": (
+    "finished_run_without_its_model": (
         _on("run/model.pt", change=Path.unlink),
-        "*/run has no model.pt: the run is not finished: evaluate a file of its checkpoints/, *",
+        "*/run has no model.pt: evaluate a file of its checkpoints/",
     ),
     "damaged_model": (
         _on("run/model.pt", change=_half),

@@ -60,12 +60,19 @@ def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, resume=False).close()
 
 
-@pytest.mark.parametrize("trace", ["log.h5", "checkpoints", "model.pt", "DONE"])
-def test_folder_holding_another_run_needs_resume(tmp_path: Path, trace: str) -> None:
+@pytest.mark.parametrize(
+    ("trace", "line"),
+    [
+        *((name, "holds another run: add --resume") for name in ("log.h5", "checkpoints")),
+        ("model.pt", "holds another run: add --resume"),
+        ("DONE", "holds a finished run: choose another folder"),
+    ],
+)
+def test_folder_holding_another_run_needs_resume(tmp_path: Path, trace: str, line: str) -> None:
     held = tmp_path / trace / "held" if trace == "checkpoints" else tmp_path / trace
     held.parent.mkdir(exist_ok=True)
     held.write_text("of the other run")
-    with pytest.raises(UserError, match="holds another run: add --resume") as refusal:
+    with pytest.raises(UserError, match=line) as refusal:
         RunFolder.open(tmp_path, resume=False)
     assert "\n" not in str(refusal.value)
     assert held.read_text() == "of the other run"

@@ -27,14 +27,18 @@ def require_chosen(
         trusted: what the command line has said besides, as `code_words`; None: everything.
 
     Raises:
-        UserError: naming the first setting that only a file says.
+        UserError: naming the settings that only a file says.
     """
     if trusted is None:
         return
     of_command_line = {f"{key}={value}" for key, value in flatten(said).items()}
-    for word in code_words(config):
-        if word not in of_command_line and word not in trusted:
-            raise UserError(
-                f"{word} comes from a file, and no file may choose code that is run: if you trust "
-                f"it, add {word} or {TRUST_OPTION} to the command line"
-            )
+    of_files = [
+        word for word in code_words(config) if word not in of_command_line and word not in trusted
+    ]
+    if of_files:
+        verb, it = ("come", "them") if len(of_files) > 1 else ("comes", "it")
+        raise UserError(
+            f"{' and '.join(of_files)} {verb} from a file, and no file may choose code that is "
+            f"run: if you trust {it}, add {' '.join(of_files)} or {TRUST_OPTION} to the command "
+            "line"
+        )

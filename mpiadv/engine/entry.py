@@ -24,6 +24,7 @@ from mpiadv.process.exit_codes import (
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_RESUME_ME,
+    EXIT_STOPPED,
     OUTCOME,
 )
 from mpiadv.process.launched import refused
@@ -69,7 +70,7 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
         line = f"mpiadv: error on rank {world.rank}: {printable(str(error))}"
         told, code = f"{line}\n", _code_of(error)
     except KeyboardInterrupt:
-        told, code = f"mpiadv: rank {world.rank} was stopped by Ctrl-C\n", EXIT_FAILED
+        told, code = f"mpiadv: rank {world.rank} was stopped by Ctrl-C\n", EXIT_STOPPED
     except BaseException:
         told = f"mpiadv: rank {world.rank} on {world.host} failed:\n{traceback.format_exc()}"
         code = EXIT_FAILED

@@ -41,7 +41,13 @@ from mpiadv.evaluation.picture import Column, least_changed, save_picture
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.store import hdf5_path, json_path, require_free, write_results
+from mpiadv.evaluation.store import (
+    hdf5_path,
+    json_path,
+    picture_path,
+    require_free,
+    write_results,
+)
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.evaluation.survivors import (
     Assault,
@@ -192,7 +198,7 @@ def _write(
     write_results(bench.output, report, findings, examples)
     written = [json_path(bench.output), hdf5_path(bench.output)]
     if examples and len(examples.index):
-        written.append(bench.output.with_name(f"{bench.output.name}.png"))
+        written.append(picture_path(bench.output))
         save_picture(written[-1], _columns(bench, examples), bench.subject.name)
     _say(console, f"results in {', '.join(map(str, written))}")
 

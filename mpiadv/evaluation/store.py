@@ -30,6 +30,11 @@ def hdf5_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.h5")
 
 
+def picture_path(output: Path) -> Path:
+    """The picture of broken images, where there is one; `output` has no ending."""
+    return output.with_name(f"{output.name}.png")
+
+
 def require_free(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
     """Refuse to write over the results of other settings; make the folder if there is none.
 
@@ -56,7 +61,11 @@ def write_results(
     findings: Findings,
     examples: Examples | None,
 ) -> None:
-    """Write both files; `examples` go into the HDF5 file, unless None."""
+    """Write both files; `examples` go into the HDF5 file, unless None.
+
+    A picture of earlier results, which these are not, is removed.
+    """
+    picture_path(output).unlink(missing_ok=True)
     text = json.dumps(report, indent=1)
     with whole_file(hdf5_path(output)) as temporary, h5py.File(temporary, "w") as file:
         file["report"] = text

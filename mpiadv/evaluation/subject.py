@@ -22,7 +22,7 @@ from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, u
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.storage.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
-from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME
+from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME, RunState, state_of
 from mpiadv.yaml_files import parse_yaml
 
 
@@ -138,10 +138,8 @@ def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] |
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
     if not os.path.exists(folder / MODEL_NAME):
-        raise UserError(
-            f"{folder} has no {MODEL_NAME}: the run is not finished: evaluate a file of its "
-            "checkpoints/, or finish it with --resume"
-        )
+        more = "" if state_of(folder) is RunState.FINISHED else ", or finish the run with --resume"
+        raise UserError(f"{folder} has no {MODEL_NAME}: evaluate a file of its checkpoints/{more}")
     trained = parse_config(tree)
     config, notes = with_fitting_steps(
         override_config(tree, overrides, trusted=trusted), trained, overrides

@@ -2,7 +2,7 @@
 
 EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_RESUME_ME = 0, 1, 2, 75
 EXIT_STOPPED = 130
-"""Ctrl-C ended something that leaves nothing to go on with."""
+"""Ctrl-C ended it at once."""
 
 OUTCOME, NO_OUTCOME = "MPIADV_OUTCOME", b"--"
 """Names a file for rank 0's exit code, and what it holds before its end: a fault-tolerant `mpirun`

@@ -49,10 +49,12 @@ class RunFolder:
         run_folder = cls(folder, RunLock(folder))
         if run_folder.held_run and not resume:
             run_folder.close()
-            raise UserError(
-                f"{folder} holds another run: add --resume to go on with it, "
-                "or choose another folder with output=FOLDER"
+            what, way = (
+                ("a finished run", "")
+                if run_folder.is_done
+                else ("another run", "add --resume to go on with it, or ")
             )
+            raise UserError(f"{folder} holds {what}: {way}choose another folder with output=FOLDER")
         return run_folder
 
     @property
