@@ -297,7 +297,7 @@ def test_damaged_image_folder_is_refused(
     assert expected in refusal(lambda: load("image_folder", pictures))
 
 
-@pytest.mark.parametrize("image_size", [0, -3, "32", 2.5, True, 10**6])
+@pytest.mark.parametrize("image_size", [0, -3, "32", 2.5, True, 8193])
 def test_image_size_that_is_no_number_of_pixels_is_refused(pictures: Path, image_size: Any) -> None:
     arguments = {"image_size": image_size}
     line = refusal(lambda: load("image_folder", pictures, arguments=arguments))
