@@ -91,7 +91,7 @@ def test_plan_of_a_configuration_is_a_table() -> None:
 
 
 REFUSED = {
-    "ranks_not_numbers": (["--ranks", "2,many"], "argument --ranks: 2,many: expected numbers"),
+    "ranks_not_numbers": (["--ranks", "2,many"], "argument --ranks: many is no whole number"),
     "no_rank": (["--ranks", "0"], "argument --ranks: 0: expected at least 1"),
     "no_bandwidth": (["--bandwidth", "0"], "argument --bandwidth: 0: expected more than 0"),
     "time_before_time": (["--latency", "-1"], "argument --latency: -1: expected 0 or more"),

@@ -224,8 +224,8 @@ def test_real_runs_take_turns_alone_on_as_many_ranks_as_there_are_cores(
 REFUSED = {
     "deadlock": (["study.publish_every=9"], "publish_every=9 cannot hold final_staleness=4"),
     "too_many_ranks": (
-        ["study.real=true", "study.ranks=[4096]"],
-        r"study.ranks=\[4096\]: real work takes a core for each rank, and there are",
+        ["study.real=true", "study.ranks=[1024]"],
+        r"study.ranks=\[1024\]: real work takes a core for each rank, and there are",
     ),
     "setting_without_effect": (
         ["model.name=mnist"],

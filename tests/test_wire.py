@@ -156,7 +156,14 @@ def test_snapshot_holds_the_rounded_parameters(wire_dtype: WireDtype) -> None:
 def test_checkpoint_from_before_the_setting_is_one_of_float32() -> None:
     identity = Config().identity()
     del identity["training.wire_dtype"]
-    payload = {"format": FORMAT, "identity": json.dumps(identity)}
+    parts = ("model", "unsaved_buffers", "optimizer", "schedule", "versions")
+    payload = {
+        "format": FORMAT,
+        "identity": json.dumps(identity),
+        "threads": 1,
+        "device": "cpu",
+        **{part: {} for part in parts},
+    }
     checkpoint = Checkpoint(path=Path("old.pt"), step=1, payload=payload)
     require_same_run(Config(), checkpoint)
     with pytest.raises(UserError, match=r"trained with training\.wire_dtype=float32, this"):
