@@ -180,7 +180,7 @@ def _evaluated(
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
-                sys.executable, "-m", "mpiadv.evaluate", str(options.folder), *options.overrides,
+                sys.executable, "-m", "mpiadv", "evaluate", str(options.folder), *options.overrides,
                 "--attack", attack, "--samples", str(num_images), "--no-probe",
                 "--output", folder, *(["--save-examples"] if keep else []),
                 f"evaluation.batch_size={min(num_images, BATCH_SIZE)}",

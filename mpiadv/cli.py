@@ -109,18 +109,18 @@ def _launch(arguments: Sequence[str]) -> int:
     with SignalRelay().listening() as relay:
         end_with_the_starter()
         # Only now: a request to end may come while it is loaded.
-        from mpiadv.launch import launch as start
+        from mpiadv.cluster.launch import launch as start
 
         return start(wanted, relay)
 
 
 def _job(arguments: Sequence[str]) -> int:
-    from mpiadv.submit.attempt import Attempt
+    from mpiadv.cluster.attempt import Attempt
 
     attempt = Attempt()
     attempt.listen()
     # Only now: Slurm may warn of the job's end while it is loaded.
-    from mpiadv.submit.job import main as job
+    from mpiadv.cluster.job import main as job
 
     return job(arguments, attempt)
 
@@ -180,14 +180,14 @@ _ANSWERS = {"plan", "submit", "watch", "-h", "--help", "--version", "--print-con
 Command = Callable[[Sequence[str]], int]
 
 COMMANDS: Mapping[str, Command] = {
-    "evaluate": _of("mpiadv.evaluate", evaluate.parser),
+    "evaluate": _of("mpiadv.commands.evaluate", evaluate.parser),
     "job": _job,
     "launch": _launch,
-    "plan": _of("mpiadv.plan", plan.parser),
-    "report": _of("mpiadv.report.command"),
-    "study": _of("mpiadv.study.command"),
-    "submit": _of("mpiadv.submit.command"),
-    "watch": _of("mpiadv.watch.command"),
+    "plan": _of("mpiadv.commands.plan", plan.parser),
+    "report": _of("mpiadv.commands.report"),
+    "study": _of("mpiadv.commands.study"),
+    "submit": _of("mpiadv.commands.submit"),
+    "watch": _of("mpiadv.commands.watch"),
 }
 """First word of the command line to what it does."""
 

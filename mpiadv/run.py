@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_the_starter(and_with_parent=is_one_of_several(os.environ))
     # Only now: torch and MPI take seconds, in which a signal would end a rank that does not listen.
     try:
-        from mpiadv.engine.command import run
-        from mpiadv.engine.entry import on_all_ranks
+        from mpiadv.commands.entry import on_all_ranks
+        from mpiadv.commands.train import run
     except UserError as error:  # there is no MPI
         return refused(error)
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mpiadv.config import AttackConfig, DataConfig
 from mpiadv.contract.tickets import SampleOrder, StalenessRule
-from mpiadv.engine.craft import CraftPlan
+from mpiadv.settings import AttackConfig, DataConfig
+from mpiadv.work.craft import CraftPlan
 
 
 def craft_plan(*, num_samples: int, batch_size: int, **changes: Any) -> CraftPlan:

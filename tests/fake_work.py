@@ -18,8 +18,8 @@ from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.engine.work import CraftReport, Outcome, ProbeReport
 from mpiadv.process.errors import UnreadableError
+from mpiadv.work.protocols import CraftReport, Outcome, ProbeReport
 
 START = 1
 PARAMETER_BYTES = 1000

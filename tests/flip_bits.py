@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from sample_logs import finished_run
 
+from mpiadv.commands.report import main as report
 from mpiadv.process.errors import UserError
-from mpiadv.report.command import main as report
 from mpiadv.runlog import RunLog, read_table
 from mpiadv.runlog.trial import Trial
 

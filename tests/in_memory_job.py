@@ -18,10 +18,10 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.engine.attacker import Attacker
-from mpiadv.engine.probe import Probed
-from mpiadv.engine.records import StepRecord
-from mpiadv.engine.trainer import Published, Stop, Trainer
+from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.probe import Probed
+from mpiadv.loops.records import StepRecord
+from mpiadv.loops.trainer import Published, Stop, Trainer
 from mpiadv.process.errors import DismissedError
 
 

@@ -11,10 +11,10 @@ from sample_logs import SHAPE, begin, evaluation_row, train_row
 
 from mpiadv.report.drawing import Picture
 from mpiadv.report.drawing import style as drawing_style
-from mpiadv.study.folder import StudyFolder
-from mpiadv.study.results import Results, Table
-from mpiadv.study.staleness import show
-from mpiadv.study.staleness_runs import State
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.results import Results, Table
+from mpiadv.studies.staleness import show
+from mpiadv.studies.staleness_runs import State
 
 NUM_STEPS = 60
 WORDS = (

@@ -6,11 +6,11 @@ from typing import Any
 
 from sample_logs import NUM_STEPS, begin, write_steps
 
-from mpiadv.study.folder import StudyFolder, open_folder
-from mpiadv.study.plan import request_of
-from mpiadv.study.presets import PRESETS
-from mpiadv.study.scores import ScoreRow, add_scores
-from mpiadv.study.studies import STUDIES
+from mpiadv.studies.folder import StudyFolder, open_folder
+from mpiadv.studies.plan import request_of
+from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.scores import ScoreRow, add_scores
+from mpiadv.studies.studies import STUDIES
 
 
 def open_study(path: Path, name: str, *words: str, preset: str = "smoke") -> StudyFolder:

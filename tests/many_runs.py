@@ -16,8 +16,8 @@ from small_models import PAUSES
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.world import World
-from mpiadv.engine.command import run
-from mpiadv.engine.recorder import Recorder
+from mpiadv.commands.train import run
+from mpiadv.session.recorder import Recorder
 
 
 def main(plan: Path) -> None:

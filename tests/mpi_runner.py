@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from mpiadv.launch import Launcher, find_launcher
+from mpiadv.cluster.launch import Launcher, find_launcher
 from mpiadv.process.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mpiadv.config import dump_config, parse_config
 from mpiadv.runlog import EvaluationRow, FreshRow, RunLog, TrainRow
+from mpiadv.settings import dump_config, parse_config
 
 BEGAN = 1_700_000_000.0
 """When the made-up runs began, seconds since 1970."""

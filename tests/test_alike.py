@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.engine import session
-from mpiadv.engine.alike import appearance, differences
 from mpiadv.process.errors import UserError
+from mpiadv.session import setup as session
+from mpiadv.session.alike import appearance, differences
 
 SHAPE = (1, 8, 8)
 NAMES = ["rank 0", "rank 1", "rank 2"]

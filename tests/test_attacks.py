@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mpiadv.attacks import attack_num_steps, input_gradient, make_attack
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.pgd import Attack
-from mpiadv.config import AttackConfig
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError
+from mpiadv.settings import AttackConfig
 
 TINY = 1e-5
 """Rounding of float32 sums of pixels in [0, 1]."""

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 import mpiadv.data.user
 from mpiadv.attacks import make_attack
-from mpiadv.config import AttackConfig, DataConfig, parse_config
 from mpiadv.contract.tickets import AttackSettings, choose_samples
 from mpiadv.data import load_data
 from mpiadv.data.memory import MemorySource
-from mpiadv.engine.recorder import Recorder
 from mpiadv.evaluation import evaluate, evaluate_transfer
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, attack_share
+from mpiadv.session.recorder import Recorder
+from mpiadv.settings import AttackConfig, DataConfig, parse_config
 
 NUM_CLASSES, PER_CLASS, WANTED = 4, 30, 40
 

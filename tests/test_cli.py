@@ -40,8 +40,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         return 75
 
     monkeypatch.setitem(sys.modules, "mpiadv.run", SimpleNamespace(main=run))
-    monkeypatch.setitem(sys.modules, "mpiadv.evaluate", SimpleNamespace(main=evaluate))
-    monkeypatch.setitem(sys.modules, "mpiadv.launch", SimpleNamespace(launch=launch))
+    monkeypatch.setitem(sys.modules, "mpiadv.commands.evaluate", SimpleNamespace(main=evaluate))
+    monkeypatch.setitem(sys.modules, "mpiadv.cluster.launch", SimpleNamespace(launch=launch))
     return seen
 
 
@@ -290,7 +290,7 @@ def test_ctrl_c_in_a_command_is_one_line(
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("went on")
 
-    monkeypatch.setitem(sys.modules, "mpiadv.watch.command", SimpleNamespace(main=main))
+    monkeypatch.setitem(sys.modules, "mpiadv.commands.watch", SimpleNamespace(main=main))
     assert cli.main(["watch", "x"]) == 130
     assert capsys.readouterr().err == "mpiadv: stopped by Ctrl-C\n"
 

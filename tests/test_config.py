@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mpiadv.config import Config, dump_config, load_config, parse_config
 from mpiadv.process.errors import UserError
+from mpiadv.settings import Config, dump_config, load_config, parse_config
 
 REFUSED = {
     "unknown_section": (

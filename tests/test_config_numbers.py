@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from mpiadv.config import load_config, parse_config
-from mpiadv.config.sections import Config
-from mpiadv.dotted_keys import nested
 from mpiadv.process.errors import UserError
+from mpiadv.settings import load_config, parse_config
+from mpiadv.settings.dotted_keys import nested
+from mpiadv.settings.sections import Config
 
 SCHEMA = Config.model_json_schema()
 """What pydantic itself knows of the fields, so that none is forgotten."""

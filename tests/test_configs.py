@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mpiadv.config import Config, load_config
 from mpiadv.data import REGISTERED as DATA_SETS
 from mpiadv.models import REGISTERED as MODELS
+from mpiadv.settings import Config, load_config
 
 FOLDER = Path(__file__).parent.parent / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -13,7 +13,6 @@ import torch
 from sklearn import datasets
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, Source, load_data
 from mpiadv.data.lazy import LazySource
@@ -21,6 +20,7 @@ from mpiadv.data.patience import LONGEST_SECONDS, read_patiently
 from mpiadv.data.read_ahead import MOST_BATCHES, ReadAhead
 from mpiadv.data.readers import Readers
 from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.settings import DataConfig
 
 
 def everything(source: Source) -> tuple[Tensor, Tensor]:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, doubts_about, load_data, split_line
 from mpiadv.data.fingerprints import keys_of
 from mpiadv.data.memory import MemorySource
+from mpiadv.settings import DataConfig
 
 Pair = tuple[Tensor, Tensor]
 

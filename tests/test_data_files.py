@@ -14,10 +14,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from mpiadv.config import DataConfig
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, load_data, may_download
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -30,10 +30,10 @@ from small_models import PAUSES
 from torch.nn import functional
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.config import Config, load_config
 from mpiadv.contract.tickets import Purpose, SampleOrder, seed_for
 from mpiadv.data import load_data
 from mpiadv.models import build_model, fingerprint
+from mpiadv.settings import Config, load_config
 
 MANY_RANKS = (8, 5, 3, 2, 1)
 SOME_RANKS = (5, 3, 1)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.engine.bench import settle
-from mpiadv.engine.device import CopyInFlight, Device, choose_device, choose_threads
-from mpiadv.engine.learn import TorchLearner
+from mpiadv.loops.bench import settle
+from mpiadv.methods.objectives import Batch, Objective, adversarial_cross_entropy
 from mpiadv.models import FlatState
-from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
 from mpiadv.process.errors import UserError
+from mpiadv.work.device import CopyInFlight, Device, choose_device, choose_threads
+from mpiadv.work.learn import TorchLearner
 
 
 class LateCopy(CopyInFlight):

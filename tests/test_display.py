@@ -6,11 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
-from mpiadv.engine.display import TERMINAL_WIDTH, Display
-from mpiadv.engine.follow import Follower
-from mpiadv.engine.records import Provenance, StepRecord
-from mpiadv.engine.work import Outcome
 from mpiadv.evaluation.survivors import Progress as Place
+from mpiadv.examination.follow import Follower
+from mpiadv.loops.records import Provenance, StepRecord
+from mpiadv.session.display import TERMINAL_WIDTH, Display
+from mpiadv.work.protocols import Outcome
 
 
 def record(step: int) -> StepRecord:

@@ -33,7 +33,7 @@ MOMENTS = {
     "usr1_before_mpi": ("mpi4py.MPI", signal.SIGUSR1),
     "term_before_torch": ("torch", signal.SIGTERM),
     # Open MPI, loaded by then, takes the signal for itself unless it is taken back.
-    "hang_up_after_mpi": ("mpiadv.engine.trainer", signal.SIGHUP),
+    "hang_up_after_mpi": ("mpiadv.loops.trainer", signal.SIGHUP),
 }
 
 

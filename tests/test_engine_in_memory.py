@@ -9,10 +9,10 @@ from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.engine.log_rows import train_row
-from mpiadv.engine.probe import Probed, prober_of
-from mpiadv.engine.trainer import Stop
+from mpiadv.loops.probe import Probed, prober_of
+from mpiadv.loops.trainer import Stop
 from mpiadv.process.errors import NonFiniteLossError, SilentRankError
+from mpiadv.session.log_rows import train_row
 
 
 def probing(shape: JobShape, num_attackers: int, seed: int, fewer: int = 1) -> JobShape:

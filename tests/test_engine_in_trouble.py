@@ -12,8 +12,8 @@ from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
 from mpiadv.comm.links import BatchSlot, Order
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.engine.attacker import Attacker
-from mpiadv.engine.trainer import Stop
+from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.trainer import Stop
 from mpiadv.process.errors import DeadlineError, SilentRankError, UnreadableError
 
 DEATHS = {

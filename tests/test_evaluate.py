@@ -18,8 +18,8 @@ import torch
 from launching import words_of
 from rich.console import Console
 
-from mpiadv.engine.follow import Follower
 from mpiadv.evaluation.survivors import Progress
+from mpiadv.examination.follow import Follower
 
 ATTACKS = [
     "--attack", "fgsm", "--attack", "pgd:steps=3,restarts=2,epsilon=0.1",
@@ -41,7 +41,7 @@ def _run_main(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    from mpiadv.evaluate import main
+    from mpiadv.commands.evaluate import main
 
     return main([*argv, "--trust-code"])
 
@@ -50,7 +50,7 @@ def _evaluate_alone(argv: list[str]) -> int:
     from mpi4py import MPI
 
     from mpiadv.comm.world import World
-    from mpiadv.evaluate import run
+    from mpiadv.commands.evaluate import run
 
     world = World(MPI.COMM_SELF)
     world.meet()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, make_attack
-from mpiadv.config import AttackConfig
 from mpiadv.contract.tickets import AttackSettings, Purpose, choose_samples, seed_for
 from mpiadv.evaluation import AttackedImages, Counts, attack_images, evaluate
+from mpiadv.settings import AttackConfig
 
 
 class _Source:

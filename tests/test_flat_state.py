@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.config import ModelConfig
 from mpiadv.models import FlatState, build_model, fingerprint
+from mpiadv.settings import ModelConfig
 
 
 class Mixed(nn.Module):

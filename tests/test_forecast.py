@@ -9,13 +9,13 @@ from job_shapes import rule
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.engine.supervision import OVERDUE_FACTOR
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.simulation import simulate
 from mpiadv.forecast.wires import EAGER_BYTES, Wires
+from mpiadv.loops.supervision import OVERDUE_FACTOR
 
 GIGABIT = 1e9 / 8
 MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000

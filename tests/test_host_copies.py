@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from mpiadv.config import Config, ScheduleConfig
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.engine.host_copies import HostCopies
-from mpiadv.engine.state import restore, training_state
-from mpiadv.engine.trainer import Published
-from mpiadv.optimizers import make_schedule
+from mpiadv.loops.trainer import Published
+from mpiadv.methods.optimizers import make_schedule
 from mpiadv.process.errors import UserError
+from mpiadv.session.state import restore, training_state
+from mpiadv.settings import Config, ScheduleConfig
 from mpiadv.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mpiadv.work.host_copies import HostCopies
 
 
 def a_learner() -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpiadv.engine.idleness import Idleness
+from mpiadv.loops.idleness import Idleness
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.data.memory import MemorySource
-from mpiadv.engine.kept_images import bring_together
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.picture import Column, least_changed, picture
 from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Examples, attack_share
+from mpiadv.examination.kept_images import bring_together
 from mpiadv.process.errors import DeadlineError
 
 NUM_IMAGES, BATCH_SIZE, SHAPE = 50, 4, (1, 6, 6)

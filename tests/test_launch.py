@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from mpi_runner import finished, pids_in_session, started
 
+from mpiadv.cluster.launch import Launcher, find_launcher, launch, without_repetition
 from mpiadv.command_lines.launch import Launch
-from mpiadv.launch import Launcher, find_launcher, launch, without_repetition
 from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import SignalRelay
 
@@ -192,7 +192,7 @@ def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
 
 LAUNCH = """
 import sys
-from mpiadv import launch
+from mpiadv.cluster import launch
 from mpiadv.command_lines.launch import Launch
 from mpiadv.process.interruption import SignalRelay
 launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
@@ -226,7 +226,7 @@ def test_arguments_output_and_exit_code_pass_through(tmp_path: Path) -> None:
 
 def test_word_evaluate_starts_the_evaluation(tmp_path: Path) -> None:
     process = _launch_with(_program(tmp_path, 'printf "%s " "$@"'), "evaluate", "runs/digits")
-    assert process.communicate(timeout=30)[0].endswith("-m mpiadv.evaluate runs/digits ")
+    assert process.communicate(timeout=30)[0].endswith("-m mpiadv.commands.evaluate runs/digits ")
 
 
 def test_mpirun_killed_by_a_signal_gives_the_shells_code(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_full_disk_is_one_line_before_any_rank_is_started(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     found = Launcher(path=str(program), is_open_mpi=True)
-    monkeypatch.setattr("mpiadv.launch.find_launcher", lambda: found)
+    monkeypatch.setattr("mpiadv.cluster.launch.find_launcher", lambda: found)
     monkeypatch.setattr(Path, "write_bytes", write)
     wanted = Launch(ranks=2, words=(), is_fault_tolerant=False)
     line = r"^cannot make a temporary file for launch \(No space left on device\): free space, or "
@@ -290,7 +290,7 @@ def test_request_before_mpirun_is_found_keeps_it_from_starting(
         # As after Ctrl-C, which ends the mpirun that was asked for its version.
         return Launcher(path=str(program), is_open_mpi=False)
 
-    monkeypatch.setattr("mpiadv.launch.find_launcher", find)
+    monkeypatch.setattr("mpiadv.cluster.launch.find_launcher", find)
     with SignalRelay().listening() as relay:
         wanted = Launch(ranks=2, words=("some.yaml",), is_fault_tolerant=fault_tolerant)
         assert launch(wanted, relay) == 75

@@ -116,7 +116,7 @@ def test_killed_attackers_cost_no_bits(tmp_path: Path) -> None:
 
 HANGS_PARTING = """\
 import sys
-from mpiadv.engine.trainer import Trainer
+from mpiadv.loops.trainer import Trainer
 from mpiadv.process.errors import SilentRankError
 from mpiadv.run import main
 def shut_down(trainer, reason):

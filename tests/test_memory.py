@@ -29,11 +29,11 @@ from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.engine.attacker import Attacker
-from mpiadv.engine.craft import TorchCrafter
-from mpiadv.engine.device import Device
-from mpiadv.engine.trainer import Trainer
+from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.trainer import Trainer
 from mpiadv.models import FlatState
+from mpiadv.work.craft import TorchCrafter
+from mpiadv.work.device import Device
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World

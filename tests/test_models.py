@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.config import ModelConfig
 from mpiadv.models import build_model, check_model, fingerprint
 from mpiadv.process.errors import UserError
+from mpiadv.settings import ModelConfig
 
 MNIST, CIFAR, DIGITS = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 

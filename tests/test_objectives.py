@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import mixed_precision
-from mpiadv.config import ObjectiveConfig
-from mpiadv.objectives import Batch, make_objective, num_clean
+from mpiadv.methods.objectives import Batch, make_objective, num_clean
 from mpiadv.process.errors import UserError
+from mpiadv.settings import ObjectiveConfig
 
 
 def _model() -> nn.Module:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.config import OptimizerConfig, ScheduleConfig
-from mpiadv.optimizers import make_optimizer, make_schedule
+from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.process.errors import UserError
+from mpiadv.settings import OptimizerConfig, ScheduleConfig
 from mpiadv.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SCHEDULES = [

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, doubts_about, load_data, split_line
 from mpiadv.data.pictures import read_picture
 from mpiadv.process.errors import UserError, printable
+from mpiadv.settings import DataConfig
 
 LEVELS = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
 """A grey picture of three rows and four columns."""

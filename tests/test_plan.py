@@ -14,7 +14,7 @@ from launching import HERE
 from mpi_runner import finished, started
 from test_forecast import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
 
-from mpiadv import plan as command
+from mpiadv.commands import plan as command
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice
 from mpiadv.forecast.outlook import look_ahead

@@ -6,8 +6,8 @@ from fake_work import FakeCrafter
 from mpiadv.comm.links import ParameterSlot, plain_memory
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.engine.bench import VersionRing
-from mpiadv.engine.probe import NOBODY, NOTHING, Prober, prober_of
+from mpiadv.loops.bench import VersionRing
+from mpiadv.loops.probe import NOBODY, NOTHING, Prober, prober_of
 
 RULE = StalenessRule(max_staleness=4, final_staleness=2, publish_every=2)
 

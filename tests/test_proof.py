@@ -9,7 +9,7 @@ from fake_work import fake_shape
 from mpiadv.comm.links import BatchSlot, Delivery, ParameterSlot, plain_memory
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.engine.proof import flaw_of
+from mpiadv.loops.proof import flaw_of
 
 RULE = StalenessRule(max_staleness=16, final_staleness=4, publish_every=4)
 SETTINGS = AttackSettings(num_steps=4, epsilon=0.3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mpiadv.process.errors import UserError, user_code
-from mpiadv.registry import find_registered, import_dotted, is_dotted
+from mpiadv.settings.registry import find_registered, import_dotted, is_dotted
 
 REGISTERED = {"pgd": len, "fgsm": max}
 

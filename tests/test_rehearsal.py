@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Precision
-from mpiadv.config import ModelConfig, ObjectiveConfig
-from mpiadv.engine.rehearsal import Rehearsal, Sample, rehearse_evaluation
+from mpiadv.methods.objectives import make_objective
 from mpiadv.models import build_model, fingerprint
-from mpiadv.objectives import make_objective
 from mpiadv.process.errors import UserError
+from mpiadv.session.rehearsal import Rehearsal, Sample, rehearse_evaluation
+from mpiadv.settings import ModelConfig, ObjectiveConfig
 
 SHAPE, NUM_CLASSES = (1, 8, 8), 10
 

@@ -29,10 +29,10 @@ from sample_logs import (
 from mpiadv import cli
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import Log, read_log
+from mpiadv.report.screen import Sight, screen
 from mpiadv.report.summary import differing_settings
 from mpiadv.runlog import RunLog
-from mpiadv.watch.picture import Sight, screen
-from mpiadv.yaml_files import dump_yaml, parse_yaml
+from mpiadv.settings.yaml_files import dump_yaml, parse_yaml
 
 
 def test_settings_are_shown_where_runs_differ(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mpiadv.config import load_config
-from mpiadv.engine.desk import open_desk
 from mpiadv.process.errors import UserError
+from mpiadv.session.desk import open_desk
+from mpiadv.settings import load_config
 from mpiadv.storage.run_folder import RunFolder, RunState, state_of
 
 

@@ -15,10 +15,10 @@ import torch
 from disk_faults import fill, largest_file, read_only, replaced_by_a_file, tiny_disk
 from plain_logs import begin, train_row, train_rows
 
-from mpiadv.engine import safekeeping
-from mpiadv.engine.safekeeping import Safekeeping, Snapshot
 from mpiadv.process.errors import StorageError
 from mpiadv.runlog import read_table
+from mpiadv.session import safekeeping
+from mpiadv.session.safekeeping import Safekeeping, Snapshot
 from mpiadv.storage.checkpoint import load_newest, save_checkpoint
 from mpiadv.storage.run_folder import RunFolder
 

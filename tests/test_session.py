@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from torch import nn
 
-from mpiadv.config import load_config
-from mpiadv.engine import session
-from mpiadv.engine.session import Setup, evaluate_together
-from mpiadv.engine.state import require_same_data
 from mpiadv.evaluation import Counts
 from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.session import setup as session
+from mpiadv.session.setup import Setup, evaluate_together
+from mpiadv.session.state import require_same_data
+from mpiadv.settings import load_config
 from mpiadv.storage.checkpoint import Checkpoint
 
 SIZE = 3

@@ -12,13 +12,13 @@ import pytest
 from launching import HERE
 from mpi_runner import REPOSITORY, finished, started
 
+from mpiadv.cluster import job
+from mpiadv.cluster.attempt import Attempt
+from mpiadv.cluster.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
+from mpiadv.cluster.script import ACTIVATE, Job, render
+from mpiadv.cluster.slurm import job_of, num_tasks, without_job
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
-from mpiadv.submit import job
-from mpiadv.submit.attempt import Attempt
-from mpiadv.submit.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
-from mpiadv.submit.script import ACTIVATE, Job, render
-from mpiadv.submit.slurm import job_of, num_tasks, without_job
 
 InJob = Callable[..., int]
 
@@ -167,7 +167,7 @@ def test_rank_that_dies_of_the_warning_while_it_starts_is_no_failure(tmp_path: P
 
 def test_warning_while_the_job_is_imported_starts_nothing_and_requeues(tmp_path: Path) -> None:
     _stand_in(tmp_path)
-    paused = ["paused_start", "mpiadv.submit.job", "mpiadv.cli"]
+    paused = ["paused_start", "mpiadv.cluster.job", "mpiadv.cli"]
     line = [sys.executable, "-m", *paused, "job", "seed=1"]
     tasks = {"SLURM_TASKS_PER_NODE": "1", "PYTHONPATH": f"{REPOSITORY}:{HERE}"}
     with started(line, cwd=tmp_path, env={**_environ(tmp_path), **tasks}) as process:
@@ -272,7 +272,7 @@ import sys
 from pathlib import Path
 from mpiadv import cli
 from mpiadv.process.programs import python_module
-from mpiadv.submit import job
+from mpiadv.cluster import job
 work = job.Work(command=("bash", "-c", sys.argv[1]), folder=Path("run"))
 job.work_of = lambda words, environ: work
 sys.exit(cli.main(["job"]))

@@ -6,9 +6,9 @@ import pytest
 
 from mpiadv.comm.links import Farewell
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.engine.records import Provenance, StepRecord
-from mpiadv.engine.speed_report import MOST_RANKS, RankSpeed, SpeedBook, speed_lines
-from mpiadv.engine.work import Outcome
+from mpiadv.loops.records import Provenance, StepRecord
+from mpiadv.session.speed_report import MOST_RANKS, RankSpeed, SpeedBook, speed_lines
+from mpiadv.work.protocols import Outcome
 
 
 def step_record(

@@ -7,14 +7,14 @@ import pytest
 
 from mpiadv.attacks import ATTACKS, Attack, make_attack
 from mpiadv.attacks.steps import misfit
-from mpiadv.config import Config, override_config, parse_config
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.evaluation.crafting import gradient_attack
 from mpiadv.evaluation.in_run import attack_name, evaluation_attack, step_warnings
 from mpiadv.evaluation.plan import KINDS, PROTOCOLS, plan_attacks
 from mpiadv.evaluation.subject import with_fitting_steps
 from mpiadv.evaluation.verdict import probe_attacks
-from mpiadv.study.score import attack_of
+from mpiadv.settings import Config, override_config, parse_config
+from mpiadv.studies.score import attack_of
 
 
 def _config(norm: str, epsilon: float, **attack: Any) -> Config:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpiadv.study.cycling import PROMINENCE, autocorrelation, find_cycle
+from mpiadv.studies.cycling import PROMINENCE, autocorrelation, find_cycle
 
 SHAPE = (3, 1, 5, 4)
 """Images of a snapshot."""

@@ -9,13 +9,19 @@ import pytest
 from made_up_study import open_study
 from sample_logs import BEGAN, STEP_SECONDS, begin, evaluation_row, resumed_run, train_row
 
+from mpiadv.commands.study import main
+from mpiadv.emulation.measurements import (
+    Measured,
+    add_measurement,
+    read_measurements,
+    scenario_text,
+)
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
-from mpiadv.study import headline
-from mpiadv.study.command import main
-from mpiadv.study.folder import StudyFolder
-from mpiadv.study.headline import (
+from mpiadv.studies import headline
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.headline import (
     ASYNCHRONOUS,
     LABELS,
     common_accuracy,
@@ -23,10 +29,9 @@ from mpiadv.study.headline import (
     step_seconds,
     usual_step_seconds,
 )
-from mpiadv.study.measurements import Measured, add_measurement, read_measurements, scenario_text
-from mpiadv.study.plan import request_of
-from mpiadv.study.presets import PRESETS
-from mpiadv.study.results import Results, Table, write_results
+from mpiadv.studies.plan import request_of
+from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.results import Results, Table, write_results
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from made_up_study import finish_runs, open_study
 
 from mpiadv import cli
-from mpiadv.config import load_config
-from mpiadv.study.folder import reuse
-from mpiadv.study.plan import configuration, request_of
-from mpiadv.study.presets import PRESETS
-from mpiadv.study.studies import STUDIES
+from mpiadv.settings import load_config
+from mpiadv.studies.folder import reuse
+from mpiadv.studies.plan import configuration, request_of
+from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,10 +13,10 @@ from made_up_study import add, finish_runs, open_study, score_row
 
 from mpiadv.evaluation import evaluate
 from mpiadv.report.drawing import Picture, style
-from mpiadv.study import power, transfer
-from mpiadv.study.results import Results, Table, runs_table, write_results
-from mpiadv.study.score import Networks, attack_of
-from mpiadv.study.scores import read_scores
+from mpiadv.studies import power, transfer
+from mpiadv.studies.results import Results, Table, runs_table, write_results
+from mpiadv.studies.score import Networks, attack_of
+from mpiadv.studies.scores import read_scores
 
 CLI = [sys.executable, "-m", "mpiadv.cli", "study"]
 
@@ -263,8 +263,8 @@ def test_pages_are_drawn_without_torch_and_mpi(tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'mpi4py'): sys.modules[name] = None\n"
         "from made_up_study import open_study\n"
-        "from mpiadv.study.power import show\n"
-        "from mpiadv.study.results import write_results\n"
+        "from mpiadv.studies.power import show\n"
+        "from mpiadv.studies.results import write_results\n"
         "from pathlib import Path\n"
         f"folder = open_study(Path({str(tmp_path)!r}), 'power')\n"
         "write_results(folder, show(folder))"

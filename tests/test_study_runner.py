@@ -12,12 +12,12 @@ from made_up_study import finish_runs, open_study
 
 from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import Interruption
-from mpiadv.study import runner
-from mpiadv.study.folder import StudyFolder
-from mpiadv.study.plan import Run
-from mpiadv.study.processes import Job, run_jobs
-from mpiadv.study.runner import Means, train
-from mpiadv.study.staleness_runs import State
+from mpiadv.studies import runner
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.plan import Run
+from mpiadv.studies.processes import Job, run_jobs
+from mpiadv.studies.runner import Means, train
+from mpiadv.studies.staleness_runs import State
 
 
 def job(name: str, code: str, *, slots: int = 1, output: Path | None = None) -> Job:

@@ -8,7 +8,7 @@ import pytest
 from made_up_study import add, finish_runs, open_study, score_row
 
 from mpiadv.process.errors import UserError
-from mpiadv.study.scores import ScoreRow, Scoring, add_scores, read_scores
+from mpiadv.studies.scores import ScoreRow, Scoring, add_scores, read_scores
 
 
 def test_scores_are_a_table_with_units(tmp_path: Path) -> None:

@@ -14,25 +14,25 @@ from made_up_study import open_study
 from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
-from mpiadv.forecast.job import ideal_speed_up
-from mpiadv.process.errors import UserError
-from mpiadv.report.drawing import style
-from mpiadv.report.reading import read_log
-from mpiadv.study import speedup
-from mpiadv.study.command import main
-from mpiadv.study.folder import StudyFolder
-from mpiadv.study.measurements import (
+from mpiadv.commands.study import main
+from mpiadv.emulation.measurements import (
     Measured,
     add_measurement,
     as_rows,
     read_measurements,
     scenario_text,
 )
-from mpiadv.study.plan import request_of
-from mpiadv.study.presets import PRESETS
-from mpiadv.study.results import Table, write_results
-from mpiadv.study.speedup import Point, measured_in, measurements, scenario_of
-from mpiadv.study.speedup_figures import series_of
+from mpiadv.forecast.job import ideal_speed_up
+from mpiadv.process.errors import UserError
+from mpiadv.report.drawing import style
+from mpiadv.report.reading import read_log
+from mpiadv.studies import speedup
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.plan import request_of
+from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.results import Table, write_results
+from mpiadv.studies.speedup import Point, measured_in, measurements, scenario_of
+from mpiadv.studies.speedup_figures import series_of
 
 QUICK = ("study.ranks=[2]", "study.num_steps=40")
 

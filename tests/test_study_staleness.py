@@ -9,10 +9,10 @@ from made_up_staleness import FIGURES, MadeUp, write_run
 from made_up_study import open_study
 
 from mpiadv.report.reading import read_log
-from mpiadv.study.plan import Run, request_of
-from mpiadv.study.presets import PRESETS
-from mpiadv.study.staleness import STALENESS
-from mpiadv.study.staleness_runs import Limits, Outcome, State, limits, snapshot_every
+from mpiadv.studies.plan import Run, request_of
+from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.staleness import STALENESS
+from mpiadv.studies.staleness_runs import Limits, Outcome, State, limits, snapshot_every
 
 
 def test_runs_that_figures_share_are_trained_once() -> None:

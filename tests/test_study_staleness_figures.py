@@ -24,10 +24,16 @@ from sample_logs import begin
 from mpiadv.report.drawing import Picture
 from mpiadv.report.drawing import style as drawing_style
 from mpiadv.report.reading import read_log
-from mpiadv.study.folder import StudyFolder
-from mpiadv.study.results import Results, Table, markdown
-from mpiadv.study.staleness_figures import rate_map
-from mpiadv.study.staleness_runs import State, constant_run, most_telling, outcome_of, read_outcomes
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.results import Results, Table, markdown
+from mpiadv.studies.staleness_figures import rate_map
+from mpiadv.studies.staleness_runs import (
+    State,
+    constant_run,
+    most_telling,
+    outcome_of,
+    read_outcomes,
+)
 
 FULL = {
     "s0": MadeUp(adversarial=0.84),

@@ -9,15 +9,16 @@ import torch
 from made_up_study import open_study
 from sample_logs import begin
 
-from mpiadv import cli, plan
-from mpiadv.config import dump_config, load_config, override_config, parse_config
-from mpiadv.engine import command
-from mpiadv.engine.examined import Wanted
+from mpiadv import cli
+from mpiadv.cluster.job import work_of
+from mpiadv.commands import plan
+from mpiadv.commands import train as command
 from mpiadv.evaluation.subject import read_subject
+from mpiadv.examination.examined import Wanted
 from mpiadv.process.errors import UserError
+from mpiadv.settings import dump_config, load_config, override_config, parse_config
 from mpiadv.storage.checkpoint import save_checkpoint
-from mpiadv.study import runner
-from mpiadv.submit.job import work_of
+from mpiadv.studies import runner
 
 WORDS = {"model": "model.name=torch.hub:load", "data": "data.name=os:system"}
 TREES = {

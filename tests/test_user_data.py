@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import mpiadv.data.user
-from mpiadv.config import DataConfig
 from mpiadv.data import DataSet, load_data
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 MODULE = "users_sets"
 

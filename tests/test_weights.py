@@ -26,7 +26,7 @@ def digits() -> nn.Module:
 
 
 def read_config() -> Any:
-    from mpiadv.config import load_config
+    from mpiadv.settings import load_config
 
     return load_config(None, SETTINGS)
 

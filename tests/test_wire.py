@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
-from mpiadv.config import Config, load_config
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.engine.craft import CraftPlan, TorchCrafter
-from mpiadv.engine.device import Device
-from mpiadv.engine.learn import TorchLearner
-from mpiadv.engine.state import FORMAT, require_same_run
-from mpiadv.engine.wire import WIRE_TENSORS, rounded
-from mpiadv.objectives import Batch, Objective, adversarial_cross_entropy
+from mpiadv.methods.objectives import Batch, Objective, adversarial_cross_entropy
 from mpiadv.process.errors import UserError
+from mpiadv.session.state import FORMAT, require_same_run
+from mpiadv.settings import Config, load_config
 from mpiadv.storage.checkpoint import Checkpoint
+from mpiadv.work.craft import CraftPlan, TorchCrafter
+from mpiadv.work.device import Device
+from mpiadv.work.learn import TorchLearner
+from mpiadv.work.rounding import WIRE_TENSORS, rounded
 
 BATCH_SIZE = 8
 SETTINGS = AttackSettings(num_steps=2, epsilon=0.1)

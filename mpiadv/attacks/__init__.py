@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from mpiadv.attacks.fgsm import fgsm, ufgsm
 from mpiadv.attacks.gradients import Precision, forward, input_gradient, mixed_precision
 from mpiadv.attacks.pgd import Attack, pgd
-from mpiadv.config import AttackConfig
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.registry import find_registered
+from mpiadv.settings import AttackConfig
+from mpiadv.settings.registry import find_registered
 
 __all__ = [
     "ATTACKS",

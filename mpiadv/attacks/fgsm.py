@@ -5,8 +5,8 @@ An explicit `step_size` is honoured; `relative_step_size` belongs to PGD.
 
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.pgd import Attack
-from mpiadv.config import AttackConfig
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.settings import AttackConfig
 
 UFGSM_STEP = 1.25
 """Step of U-FGSM in units of epsilon: Wong et al. 2020, "Fast is better than free", section 4."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mpiadv.attacks.norms import NORMS, Norm, to_box
 from mpiadv.attacks.steps import step_length
-from mpiadv.config import AttackConfig
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.settings import AttackConfig
 
 GradientFunction = Callable[[Tensor], Tensor]
 """From images float32 [N, C, H, W] to the gradient of the attacked loss in the same shape."""

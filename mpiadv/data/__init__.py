@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from mpiadv.config import DataConfig
 from mpiadv.data.augmentation import augment
 from mpiadv.data.checks import require_padding
 from mpiadv.data.cifar10 import is_cifar10_missing, load_cifar10
@@ -18,7 +17,8 @@ from mpiadv.data.mnist import (
 from mpiadv.data.read_ahead import ReadAhead
 from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user import load_user_set
-from mpiadv.registry import find_registered, is_dotted
+from mpiadv.settings import DataConfig
+from mpiadv.settings.registry import find_registered, is_dotted
 
 __all__ = [
     "DataSet",

@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.data.source import Indices
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 
 def require_arguments(config: DataConfig, known: Collection[str] = ()) -> None:

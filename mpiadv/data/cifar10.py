@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mpiadv.config import DataConfig
 from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import download, root_of
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 
 def load_cifar10(config: DataConfig) -> DataSet:

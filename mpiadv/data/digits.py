@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.data.checks import require_arguments
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
+from mpiadv.settings import DataConfig
 
 NUM_TRAIN = 1437
 """Of 1,797 samples; the other 360 are for testing."""

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 
-from mpiadv.config import DataConfig
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 DEFAULT_ROOT = "data"
 

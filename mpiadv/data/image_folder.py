@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.data.checks import require_arguments, shape_text
 from mpiadv.data.download import root_of
 from mpiadv.data.lazy import LazySource, Sample
@@ -18,6 +17,7 @@ from mpiadv.data.pictures import read_picture
 from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 USUAL_THREADS = 2
 """Threads that decode where `data.num_workers` does not say how many."""

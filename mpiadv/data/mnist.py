@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mpiadv.config import DataConfig
 from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import download, root_of
 from mpiadv.data.memory import MemorySource
 from mpiadv.data.source import DataSet
 from mpiadv.process.errors import UserError
+from mpiadv.settings import DataConfig
 
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10

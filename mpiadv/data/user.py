@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpiadv.config import DataConfig
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data.checks import label_line, require_labels, shape_text
 from mpiadv.data.fingerprints import fingerprint_of, keys_of
@@ -36,7 +35,8 @@ from mpiadv.data.user_samples import (
     tensor_text,
 )
 from mpiadv.process.errors import UserError, user_code
-from mpiadv.registry import import_dotted
+from mpiadv.settings import DataConfig
+from mpiadv.settings.registry import import_dotted
 
 MAX_MEMORY_BYTES = 2**30
 """Larger sets are not loaded: their samples are read when needed."""

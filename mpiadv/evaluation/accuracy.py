@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mpiadv.attacks import Attack, Precision, forward, input_gradient
 from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
-from mpiadv.random_streams import streams_kept
+from mpiadv.models.random_streams import streams_kept
 
 COLUMNS = (
     "num_samples",

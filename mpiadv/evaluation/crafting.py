@@ -15,7 +15,7 @@ from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.contract.tickets import pass_seed
 from mpiadv.evaluation.plan import PlannedAttack
-from mpiadv.random_streams import torch_streams_kept
+from mpiadv.models.random_streams import torch_streams_kept
 
 RELATIVE_TOLERANCE = 1e-5
 PIXEL_TOLERANCE = 2e-7

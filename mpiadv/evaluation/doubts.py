@@ -13,8 +13,8 @@ from torch import Tensor
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Warned
+from mpiadv.models.random_streams import streams_kept
 from mpiadv.process.errors import abridged
-from mpiadv.random_streams import streams_kept
 
 
 def randomness(classifier: Classifier, images: Tensor) -> list[str]:

@@ -5,9 +5,9 @@ Knows no model and no log.
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.attacks.steps import misfit
-from mpiadv.config import AttackConfig, Config
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.evaluation.accuracy import Counts
+from mpiadv.settings import AttackConfig, Config
 
 
 def evaluation_attack(config: Config) -> Attack:

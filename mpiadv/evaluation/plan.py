@@ -11,9 +11,9 @@ from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.steps import misfit, step_length
-from mpiadv.pixels import read_pixels, require_length
 from mpiadv.process.errors import UserError, shown
-from mpiadv.registry import find_registered
+from mpiadv.settings.pixels import read_pixels, require_length
+from mpiadv.settings.registry import find_registered
 
 N = TypeVar("N", int, float)
 

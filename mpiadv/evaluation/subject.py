@@ -14,16 +14,16 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.config import Config, override_config, parse_config
-from mpiadv.dotted_keys import nested
 from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
+from mpiadv.settings import Config, override_config, parse_config
+from mpiadv.settings.dotted_keys import nested
+from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
 from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME, RunState, state_of
-from mpiadv.yaml_files import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

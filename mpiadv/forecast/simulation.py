@@ -1,6 +1,6 @@
 """A job in virtual time: the real dispatcher, queues and patience; work and messages take time.
 
-Follows the loops of `mpiadv.engine`: what they do at once happens at one moment here. Pure.
+Follows the loops of `mpiadv.loops`: what they do at once happens at one moment here. Pure.
 """
 
 import heapq

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mpiadv.config import ModelConfig
 from mpiadv.models.check import check_model, outputs_of_zeros
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
@@ -14,10 +13,11 @@ from mpiadv.models.mnist import mnist
 from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import preact_resnet18
+from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
 from mpiadv.process.errors import UserError, user_code
-from mpiadv.random_streams import seed_streams, streams_kept
-from mpiadv.registry import find_registered, import_dotted, is_dotted
+from mpiadv.settings import ModelConfig
+from mpiadv.settings.registry import find_registered, import_dotted, is_dotted
 
 __all__ = [
     "FlatState",

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from mpiadv.dotted_keys import flatten
 from mpiadv.process.errors import UserError, printable
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
 from mpiadv.runlog.rows import TABLES, fitted
+from mpiadv.settings.dotted_keys import flatten
+from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
-from mpiadv.yaml_files import parse_yaml
 
 Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""

@@ -1,0 +1,70 @@
+"""`mpiadv plan`: measure crafting and training here, then say what to expect of a job. No logic."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from mpiadv.comm.world import World
+from mpiadv.command_lines.plan import parser
+from mpiadv.commands.entry import on_all_ranks
+from mpiadv.forecast.text import lines_of, values_of
+from mpiadv.process.errors import UserError
+from mpiadv.process.exit_codes import EXIT_DONE
+from mpiadv.session.forecasting import Where, plan_run
+from mpiadv.session.setup import agree, prepare
+from mpiadv.settings import Config, load_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan on this rank; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    return on_all_ranks(lambda world: run(world, words))
+
+
+def run(world: World, argv: Sequence[str]) -> int:
+    """Plan on the only rank of `world`; returns the exit code."""
+    asked = agree(world, lambda: _asked(world, argv))
+    if asked is None:
+        return EXIT_DONE
+    config = agree(world, lambda: _config(asked))
+    where = _where(asked)
+    plan = agree(world, lambda: plan_run(prepare(config, world), where))
+    if asked.json:
+        print(json.dumps(values_of(plan), indent=2), flush=True)
+    else:
+        print("\n".join(lines_of(plan)), flush=True)
+    return EXIT_DONE
+
+
+def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:
+    """The command line, checked; None when it is answered already."""
+    try:
+        asked = parser().parse_intermixed_args(argv)
+    except SystemExit:
+        return None
+    if world.size > 1:
+        raise UserError(f"plan measures one rank, and {world.size} are here: start it by itself")
+    return asked
+
+
+def _config(asked: argparse.Namespace) -> Config:
+    words = asked.words
+    path = words[0] if words and "=" not in words[0] else None
+    rest = words if path is None else words[1:]
+    return load_config(path, rest, trust_code=asked.trust_code)
+
+
+def _where(asked: argparse.Namespace) -> Where:
+    return Where(
+        ranks=asked.ranks,
+        ranks_per_host=asked.ranks_per_host,
+        gigabits_per_second=asked.bandwidth,
+        latency_milliseconds=asked.latency,
+        craft_seconds=asked.craft_seconds,
+        train_seconds=asked.train_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

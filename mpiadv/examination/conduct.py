@@ -1,0 +1,238 @@
+"""The evaluation of one trained network on all ranks: read, attack, add up, judge, write."""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from mpiadv.comm.world import World
+from mpiadv.evaluation import frozen
+from mpiadv.evaluation.doubts import (
+    missing_classes,
+    not_numbers,
+    one_class_only,
+    randomness,
+    told_by_authors,
+)
+from mpiadv.evaluation.picture import Column, least_changed, save_picture
+from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.report import report_of, show
+from mpiadv.evaluation.results import Findings
+from mpiadv.evaluation.store import (
+    hdf5_path,
+    json_path,
+    picture_path,
+    require_free,
+    write_results,
+)
+from mpiadv.evaluation.subject import read_subject
+from mpiadv.evaluation.survivors import (
+    Assault,
+    Examples,
+    Found,
+    Progress,
+    Warned,
+    attack_share,
+)
+from mpiadv.evaluation.verdict import Verdict, judge
+from mpiadv.examination.examined import (
+    Bench,
+    Wanted,
+    class_names_of,
+    few_images,
+    notes_on,
+    probe_of,
+    set_up,
+    settings_of,
+    step_misfits,
+)
+from mpiadv.examination.follow import Follower
+from mpiadv.examination.kept_images import bring_together
+from mpiadv.session.setup import agree, load_data_together
+from mpiadv.work.device import choose_device, choose_threads, make_deterministic
+
+
+def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findings:
+    """Evaluate one network; rank 0 prints and writes the results.
+
+    Raises:
+        AgreedError: on all ranks, if the input is bad on any.
+    """
+    subject = agree(world, lambda: read_subject(Path(path), wanted.overrides, wanted.trusted))
+    config = subject.config
+    device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
+    make_deterministic(choose_threads(config.training.threads, world.local_size))
+    data = load_data_together(config, world)
+    bench = agree(world, lambda: set_up(subject, data, wanted, device.torch))
+    settings = settings_of(bench, wanted)
+    agree(world, lambda: _require_free(world, bench, settings, wanted))
+    if world.is_trainer:
+        for line in _opening(path, bench, wanted):
+            _say(console, line)
+    began = time.perf_counter()
+    findings, probe, examples, doubts = _attack(world, bench, wanted, console)
+    if world.is_trainer:
+        verdict = _judged(bench, findings, probe, doubts)
+        show(console, findings, verdict)
+        report = {
+            "model": {"path": path, "name": config.model.name, "hash": bench.hashes[""]},
+            "settings": settings,
+            **report_of(findings, verdict),
+            "run": _circumstances(world, device.torch, time.perf_counter() - began),
+        }
+        _write(bench, report, findings, examples, console)
+    return findings
+
+
+def _opening(path: str, bench: Bench, wanted: Wanted) -> list[str]:
+    """What is evaluated."""
+    chosen, num_images = bench.num_samples, bench.data.test.num_samples
+    count = f"{chosen}" if chosen == num_images else f"{chosen} of {num_images}"
+    name = bench.subject.config.data.name
+    return [f"{path}: {count} test images of {name}", *notes_on(bench, wanted)]
+
+
+def _judged(
+    bench: Bench, findings: Findings, probe: Findings | None, doubts: Sequence[str]
+) -> Verdict:
+    names = class_names_of(bench.data)
+    return judge(
+        findings,
+        probe,
+        doubts=[
+            *doubts,
+            *step_misfits(bench),
+            *not_numbers(findings),
+            *one_class_only(findings, names),
+        ],
+        notes=missing_classes(findings, names),
+    )
+
+
+def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wanted: Wanted) -> None:
+    if world.is_trainer:
+        require_free(bench.output, settings, overwrite=wanted.overwrite)
+
+
+def _attack(
+    world: World, bench: Bench, wanted: Wanted, console: Console
+) -> tuple[Findings, Findings | None, Examples | None, list[str]]:
+    """What all ranks find, what the probe finds, the images that were kept, and doubts."""
+    config = bench.subject.config
+    assault = Assault(
+        target=bench.target,
+        sources=bench.sources,
+        attacks=bench.attacks,
+        seed=config.seed,
+        num_samples=bench.num_samples,
+        batch_size=config.evaluation.batch_size,
+        keep_examples=wanted.save_examples,
+    )
+    with ExitStack() as stack:
+        for classifier in (bench.target, *bench.sources.values()):
+            stack.enter_context(frozen(classifier.model))
+        with world.at_work():
+            doubts = [*bench.doubts, *randomness(bench.target, few_images(bench))]
+        follow = _follower(world, console, stack)
+        found = _share(world, assault, bench, follow)
+        findings = _add_up(world, bench.attacks, found)
+        probed = probe_of(bench) if wanted.probe else None
+        probe = None
+        if probed is not None:
+            probe = _add_up(world, tuple(probed.attacks), _share(world, probed, bench, follow))
+    doubts += told_by_authors(_all_warnings(world, found))
+    examples = _examples(world, bench, findings, found) if wanted.save_examples else None
+    return findings, probe, examples, doubts
+
+
+def _examples(world: World, bench: Bench, findings: Findings, found: Found) -> Examples | None:
+    """The kept images of all ranks, on rank 0."""
+    return bring_together(
+        world,
+        findings,
+        found.examples,
+        batch_size=bench.subject.config.evaluation.batch_size,
+        image_shape=bench.data.image_shape,
+    )
+
+
+def _all_warnings(world: World, found: Found) -> list[Warned]:
+    """Those of all ranks."""
+    texts = world.gather(json.dumps([dataclasses.asdict(warned) for warned in found.warnings]))
+    return [Warned(**values) for text in filter(None, texts) for values in json.loads(text)]
+
+
+def _follower(world: World, console: Console, stack: ExitStack) -> Callable[[Progress], None]:
+    if not world.is_trainer:
+        return lambda progress: None
+    return stack.enter_context(Follower(console, num_ranks=world.size))
+
+
+def _share(
+    world: World, assault: Assault, bench: Bench, follow: Callable[[Progress], None]
+) -> Found:
+    share = (world.rank, world.size)
+    with world.at_work():
+        return attack_share(assault, bench.data.test, share=share, on_progress=follow)
+
+
+def _add_up(world: World, attacks: tuple[PlannedAttack, ...], found: Found) -> Findings:
+    return Findings(attacks=attacks, values=world.sum(found.values))
+
+
+def _write(
+    bench: Bench,
+    report: Mapping[str, Any],
+    findings: Findings,
+    examples: Examples | None,
+    console: Console,
+) -> None:
+    write_results(bench.output, report, findings, examples)
+    written = [json_path(bench.output), hdf5_path(bench.output)]
+    if examples and len(examples.index):
+        written.append(picture_path(bench.output))
+        save_picture(written[-1], _columns(bench, examples), bench.subject.name)
+    _say(console, f"results in {', '.join(map(str, written))}")
+
+
+def _columns(bench: Bench, examples: Examples) -> list[Column]:
+    shown = least_changed(examples)
+    natural, labels = bench.data.test.batch(examples.index[shown])
+    names = class_names_of(bench.data)
+    seen = examples.prediction[shown].tolist()
+    return [
+        Column(
+            natural=image.cpu().numpy(),
+            adversarial=examples.images[place],
+            label=names[label],
+            found=names[found] if found >= 0 else "not a number",
+            attack=bench.attacks[examples.attack[place]],
+        )
+        for place, image, label, found in zip(shown, natural, labels.tolist(), seen, strict=True)
+    ]
+
+
+def _circumstances(world: World, device: torch.device, seconds: float) -> dict[str, Any]:
+    """Where the figures come from; none of it changes them on the same hardware."""
+    return {
+        "ranks": world.size,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("mpiadv", "torch", "numpy")},
+        },
+    }
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)

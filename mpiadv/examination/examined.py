@@ -1,0 +1,253 @@
+"""What an evaluation is of: the network, its data and its attacks, set up on one rank.
+
+Knows no communicator.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpiadv.attacks import Precision
+from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
+from mpiadv.contract.tickets import choose_samples
+from mpiadv.data import DataSet
+from mpiadv.evaluation.accuracy import load_batch
+from mpiadv.evaluation.crafting import Classifier
+from mpiadv.evaluation.plan import (
+    PlannedAttack,
+    plan_attacks,
+    protocol_of,
+    require_within_box,
+)
+from mpiadv.evaluation.subject import Subject, read_subject
+from mpiadv.evaluation.survivors import Assault
+from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
+from mpiadv.examination.networks import Network, load_network, overrides_for, try_network
+from mpiadv.process.errors import UserError
+from mpiadv.settings import Config
+
+NUM_PROBED, PROBE_BATCH = 100, 25
+"""Images that are attacked for the verdict alone, and how many of them at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the user asks for, of every network.
+
+    Attributes:
+        overrides: settings as `key.subkey=value`.
+        protocols: names of `PROTOCOLS`, which come first.
+        attacks: words for `plan_attacks`; none of both: PGD as the configuration's `evaluation`
+            has it.
+        each_alone: whether each attack starts from all images, not from the survivors.
+        num_samples: so many test images, by `choose_samples`; None: all.
+        transfer_from: networks to craft images on.
+        output: a folder for the results; None: beside the network.
+        probe: whether to attack a few images more, in search of gradient masking.
+        trust_code: whether to run what a network's own settings name as its model or data set.
+    """
+
+    overrides: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    each_alone: bool = False
+    num_samples: int | None = None
+    transfer_from: tuple[str, ...] = ()
+    output: str | None = None
+    overwrite: bool = False
+    save_examples: bool = False
+    precision: Precision = "float32"
+    probe: bool = True
+    trust_code: bool = False
+
+    @property
+    def trusted(self) -> Sequence[str] | None:
+        """What code a network's own settings may name; see `override_config`."""
+        return None if self.trust_code else self.overrides
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A network on this rank, and all that its evaluation takes."""
+
+    subject: Subject
+    data: DataSet
+    target: Classifier
+    sources: Mapping[str, Classifier]
+    hashes: Mapping[str, str]
+    attacks: tuple[PlannedAttack, ...]
+    num_samples: int
+    output: Path
+    taken: tuple[str, ...]
+    """What was done to weights so that they fit."""
+    doubts: tuple[str, ...]
+    """What of the model speaks against figures."""
+
+
+def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device) -> Bench:
+    """The subject's network and those that it is attacked from, on the device, with the attacks.
+
+    Raises:
+        UserError: networks, data and attacks do not go together.
+    """
+    target = load_network(subject, data, device)
+    sources = _load_sources(data, wanted, device)
+    attacks = _plan(subject, data, wanted, tuple(sources))
+    climbs = _climbs(attacks, probe=wanted.probe)
+    networks = [target, *sources.values()]
+    doubts, *_ = [
+        try_network(each.model, data, wanted.precision, climbs=climbs) for each in networks
+    ]
+    return Bench(
+        subject=subject,
+        data=data,
+        target=Classifier(model=target.model, precision=wanted.precision),
+        sources={
+            name: Classifier(model=source.model, precision=wanted.precision)
+            for name, source in sources.items()
+        },
+        hashes={"": target.hash, **{name: source.hash for name, source in sources.items()}},
+        attacks=attacks,
+        num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
+        output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
+        taken=tuple(line for each in networks for line in each.taken),
+        doubts=tuple(doubts),
+    )
+
+
+def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[str, Network]:
+    """The networks to craft images on, by name."""
+    sources: dict[str, Network] = {}
+    for path in wanted.transfer_from:
+        words = overrides_for(Path(path), wanted.overrides)
+        source = read_subject(Path(path), words, wanted.trusted)
+        sources[_unused_name(source, sources)] = load_network(source, data, device)
+    return sources
+
+
+def _plan(
+    subject: Subject, data: DataSet, wanted: Wanted, sources: tuple[str, ...]
+) -> tuple[PlannedAttack, ...]:
+    norm, epsilon = subject.ball
+    attacks = plan_attacks(
+        _words(subject, wanted),
+        norm=norm,
+        epsilon=epsilon,
+        each_alone=wanted.each_alone,
+        sources=sources,
+    )
+    for attack in attacks:
+        require_within_box(attack, math.prod(data.image_shape))
+    _require_auto_attack(attacks, data.num_classes)
+    return attacks
+
+
+def _climbs(attacks: Sequence[PlannedAttack], *, probe: bool) -> bool:
+    """Whether anything, be it the probe, takes gradients."""
+    by_attacks = any(attack.kind not in ("grid", "square") for attack in attacks)
+    return by_attacks or (probe and any(attack.kind != "grid" for attack in attacks))
+
+
+def _unused_name(subject: Subject, taken: Mapping[str, object]) -> str:
+    """The subject's name, or its whole path if another one has that name."""
+    return subject.name if subject.name not in taken else str(subject.path)
+
+
+def _words(subject: Subject, wanted: Wanted) -> tuple[str, ...]:
+    """The attacks of the protocols, the ones by name, or else that of the run's own evaluation."""
+    protocols = [protocol_of(name).words(*subject.ball) for name in wanted.protocols]
+    words = (*(word for words in protocols for word in words), *wanted.attacks)
+    return words or (_default_attack(subject.config),)
+
+
+def _default_attack(config: Config) -> str:
+    size = config.evaluation.step_size
+    return f"pgd:steps={config.evaluation.num_steps}" + (f",step_size={size!r}" if size else "")
+
+
+def notes_on(bench: Bench, wanted: Wanted) -> list[str]:
+    """What became of weights, and of step sizes that were made for another ball."""
+    protocols = {name: protocol_of(name) for name in wanted.protocols}
+    is_own = not wanted.protocols and not wanted.attacks
+    return [
+        *bench.taken,
+        *(bench.subject.notes if is_own else ()),
+        *(
+            f"protocol {name}: {protocol.note_elsewhere}"
+            for name, protocol in protocols.items()
+            if not protocol.is_made_for(*bench.subject.ball)
+        ),
+    ]
+
+
+def step_misfits(bench: Bench) -> list[str]:
+    """The attacks whose steps do not fit their ball."""
+    return [
+        f"{attack.title}: {attack.misfit}, so that its figures flatter the model: without "
+        "step_size, or with evaluation.step_size=null, they fit"
+        for attack in bench.attacks
+        if attack.misfit and not attack.source
+    ]
+
+
+def _require_auto_attack(attacks: Sequence[PlannedAttack], num_classes: int) -> None:
+    kinds = {attack.kind for attack in attacks}
+    if kinds & set(COMPONENTS):
+        require_auto_attack()
+    if "apgd-t" in kinds and num_classes < 4:
+        raise UserError(
+            f"apgd-t needs 4 classes, the data set has {num_classes}: use --attack apgd-ce "
+            "--attack fab-t --attack square in place of autoattack"
+        )
+
+
+def settings_of(bench: Bench, wanted: Wanted) -> dict[str, Any]:
+    """What decides the figures, and what is written beside them."""
+    config = bench.subject.config
+    return {
+        "model_hash": bench.hashes[""],
+        "source_hashes": {name: found for name, found in bench.hashes.items() if name},
+        "data": {"name": config.data.name, "arguments": config.data.arguments},
+        "num_samples": bench.num_samples,
+        "batch_size": config.evaluation.batch_size,
+        "seed": config.seed,
+        "precision": wanted.precision,
+        "attacks": [
+            {**attack.settings, "source": attack.source, "chain": attack.chain}
+            for attack in bench.attacks
+        ],
+        "probe": wanted.probe,
+        "examples": wanted.save_examples,
+    }
+
+
+def few_images(bench: Bench) -> Tensor:
+    """Of those that are evaluated: float32 [N, C, H, W]."""
+    few = choose_samples(bench.data.test.num_samples, bench.num_samples)[:PROBE_BATCH]
+    images, _ = load_batch(bench.data.test, few, bench.target.model)
+    return images
+
+
+def probe_of(bench: Bench) -> Assault | None:
+    """A few images under attacks that tell on gradient masking; None where no ball is attacked."""
+    balls = attacked_balls(bench.attacks)
+    if not balls:
+        return None
+    num_pixels = math.prod(bench.data.image_shape)
+    return Assault(
+        target=bench.target,
+        attacks=probe_attacks(balls, num_pixels),
+        seed=bench.subject.config.seed,
+        num_samples=min(NUM_PROBED, bench.num_samples),
+        batch_size=PROBE_BATCH,
+    )
+
+
+def class_names_of(data: DataSet) -> tuple[str, ...]:
+    """The data set's names of its classes, or their numbers."""
+    return data.class_names or tuple(map(str, range(data.num_classes)))

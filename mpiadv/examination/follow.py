@@ -1,0 +1,62 @@
+"""What the user sees while attacks run: a progress bar, or plain lines when piped."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from mpiadv.evaluation.survivors import Progress as Place
+from mpiadv.session.display import clock_text
+from mpiadv.session.progress_line import ProgressLine, Words
+
+PLAIN_SECONDS = 10.0
+"""Seconds between plain lines."""
+
+
+class Follower:
+    """Follows one rank's attacks; use as a context manager, and print nothing else meanwhile."""
+
+    def __init__(
+        self, console: Console, *, num_ranks: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._console = console
+        self._among = (f"rank 0 of {num_ranks}",) if num_ranks > 1 else ()
+        self._clock = clock
+        self._began = self._said = clock()
+        self._bar: ProgressLine | None = None
+
+    def __enter__(self) -> "Follower":
+        if self._console.is_terminal:
+            self._bar = ProgressLine(self._console, by_itself=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, place: Place) -> None:
+        """Take in where the rank is."""
+        if self._bar is not None:
+            self._bar.show(place.batch, place.num_batches, self._words(place))
+        elif self._clock() - self._said > PLAIN_SECONDS:
+            self._said = self._clock()
+            words = self._words(place)
+            line = "  ".join([*words.always, *words.more])
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _words(self, place: Place) -> Words:
+        attack = f"{place.title}{f', try {place.number + 1}' if place.number else ''}"
+        standing = f"{place.num_standing} images standing"
+        batch = f"batch {place.batch + 1}/{place.num_batches}"
+        return Words(
+            always=(batch, f"left {self._left(place)}"),
+            more=(attack, standing, *self._among),
+            worth=(attack, standing, *self._among),
+        )
+
+    def _left(self, place: Place) -> str:
+        """Time for the batches that are not done; a dash while none is."""
+        if place.batch == 0:
+            return "-"
+        elapsed = self._clock() - self._began
+        return clock_text(elapsed / place.batch * (place.num_batches - place.batch))

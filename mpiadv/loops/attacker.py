@@ -1,0 +1,250 @@
+"""The attacker's loop: take grants and parameters, craft, send back. Knows no MPI and no torch."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Generic
+
+import numpy.typing as npt
+
+from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
+from mpiadv.comm.messages import DROPPED, UNREAD
+from mpiadv.comm.waiting import Wait
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
+from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.tickets import StalenessRule
+from mpiadv.loops.bench import Bench, Crafted, VersionRing
+from mpiadv.loops.idleness import Idleness
+from mpiadv.loops.probe import Prober
+from mpiadv.loops.trainer import Stop
+from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.work.protocols import BatchT, Crafter
+
+
+class Attacker(Generic[BatchT]):
+    """Crafts what it is granted until the trainer says stop."""
+
+    def __init__(
+        self,
+        *,
+        rule: StalenessRule,
+        mode: StalenessMode,
+        link: AttackerLink,
+        crafter: Crafter[BatchT],
+        host: str,
+        deadline_seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._link = link
+        self._crafter = crafter
+        self._host = host
+        self._clock = clock
+        self._wait = Wait(deadline_seconds, clock=clock, sleep=sleep)
+        self._ring = VersionRing(rule)
+        self._bench = Bench(
+            CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
+        )
+        self._prober = Prober(
+            rule,
+            self._ring,
+            crafter,
+            rank=link.rank,
+            pump=self._pump,
+            recycle=link.recycle,
+            clock=clock,
+        )
+        self._newest = -1
+        self._stop = Stop.NO
+        self._patient = False
+        self._rhythm = Rhythm()
+        self._step_seconds = 0.0
+        self._last_call = False
+        self._parted = False
+        self._final: ParameterSlot | None = None
+        self._sent = 0
+        self._dropped = 0
+        self._craft_seconds = 0.0
+        self._idleness = Idleness()
+        self._reported = Idleness()
+
+    def run(self) -> tuple[Stop, ParameterSlot]:
+        """Work until the trainer stops the run; returns why, and the last parameters."""
+        while not self.turn():
+            pass
+        assert self._final is not None
+        return self._stop, self._final
+
+    def turn(self) -> bool:
+        """Do the next thing: an attack step, a delivery or a moment's wait; True at the end."""
+        self._pump()
+        self._drop_consumed()
+        if self._stop is not Stop.NO:
+            return self._part()
+        versions = self._ring.settings
+        crafting = self._bench.queue.pop_crafted(versions)
+        if crafting is not None:
+            self._deliver(crafting)
+            return False
+        step = self._bench.queue.next_step(versions, patient=self._is_patient())
+        if self._prober.goes_before(step):
+            self._wait.over()
+            self._prober.run(before=step)
+        elif step is None:
+            self._idle()
+        else:
+            self._wait.over()
+            self._run(step)
+        return False
+
+    def _run(self, step: AttackStep) -> None:
+        try:
+            self._step_seconds = self._bench.run(step)
+        except (UserError, UnreadableError):
+            self._bench.queue.remove(step.ticket)
+            self._give_back(step.ticket)
+        else:
+            self._craft_seconds += self._step_seconds
+
+    def _is_patient(self) -> bool:
+        return self._rhythm.rewards_patience(
+            self._step_seconds, self._clock(), patient=self._patient
+        )
+
+    def _pump(self) -> None:
+        incoming = self._link.poll()
+        if incoming:
+            self._wait.over()
+        for slot in incoming.parameters:
+            self._take_up(slot)
+        for order in incoming.orders:
+            self._bench.queue.add(order.ticket)
+            self._bench.prefetch(order.ticket)
+            self._patient = order.patient
+        self._last_call |= incoming.last_call
+
+    def _take_up(self, slot: ParameterSlot) -> None:
+        # Between hosts this compares two clocks; those of a cluster agree to milliseconds.
+        published_at = float(slot.header["published_at"][0])
+        self._idleness.parameters_arrived(time.time() - published_at)
+        self._rhythm.arrived(published_at, self._clock())
+        stop = Stop(int(slot.header["stop"][0]))
+        if stop is not Stop.NO:
+            self._stop, self._final = stop, slot
+            return
+        self._newest = slot.version
+        self._ring.add(slot)
+        for old in self._ring.evict(self._newest):
+            self._prober.let_go(old)
+        if slot.header["prober"][0] == self._link.rank:
+            self._prober.begin(slot.version)
+
+    def _drop_consumed(self) -> None:
+        """Parameters of step `n` say that tickets before `n` were consumed without this rank."""
+        for ticket in self._bench.queue.tickets:
+            if ticket < self._newest or self._stop is not Stop.NO:
+                self._bench.queue.remove(ticket)
+                self._bench.forget(ticket)
+                self._send_dropped(ticket, DROPPED)
+
+    def _deliver(self, crafting: Crafting) -> None:
+        try:
+            crafted = self._bench.hand_over(crafting)
+        except (UserError, UnreadableError):
+            self._give_back(crafting.ticket)
+            return
+        slot = self._free_slot()
+        self._crafter.download(crafted.batch, slot)
+        self._describe(slot, crafted)
+        self._link.send(slot)
+        self._sent += 1
+
+    def _describe(self, slot: BatchSlot, crafted: Crafted[BatchT]) -> None:
+        crafting, header = crafted.crafting, slot.header
+        assert crafting.settings is not None
+        header["ticket"], header["dropped"] = crafting.ticket, 0
+        header["first_version"] = crafting.first_version
+        header["last_version"] = crafting.last_version
+        header["num_steps"] = crafting.settings.num_steps
+        header["epsilon"] = crafting.settings.epsilon
+        header["craft_seconds"] = crafted.seconds
+        idle = self._idleness.since(self._reported)
+        self._reported = replace(self._idleness)
+        header["parameter_wait_seconds"] = idle.parameters
+        header["trainer_wait_seconds"] = idle.trainer
+        header["grant_wait_seconds"] = idle.grant
+        header["gradient_magnitude"] = crafted.report.gradient_magnitude
+        header["natural_accuracy"] = crafted.report.natural_accuracy
+        self._tell_probe(header)
+
+    def _tell_probe(self, header: npt.NDArray[Any]) -> None:
+        """Put the probe that has a result, if any, into the header of the next batch."""
+        probed = self._prober.take_result()
+        header["probe_ticket"], header["probe_accuracy"] = probed.ticket, probed.accuracy
+        header["probe_loss"], header["probe_seconds"] = probed.loss, probed.seconds
+
+    def _give_back(self, ticket: int) -> None:
+        """Leave a ticket whose images are at fault to the trainer: it meets the same, or does not.
+
+        Where it does, it can end the run in order.
+        """
+        self._bench.forget(ticket)
+        self._send_dropped(ticket, UNREAD)
+
+    def _send_dropped(self, ticket: int, why: int) -> None:
+        slot = self._free_slot()
+        slot.header["ticket"], slot.header["dropped"] = ticket, why
+        self._tell_probe(slot.header)
+        self._link.send(slot)
+        self._dropped += 1
+
+    def _free_slot(self) -> BatchSlot:
+        slot = self._link.free_batch_slot()
+        while slot is None:
+            self._pump()
+            self._wait.pause(lambda: "the trainer (rank 0) to receive a batch")
+            slot = self._link.free_batch_slot()
+        self._wait.over()
+        return slot
+
+    def _part(self) -> bool:
+        """Wait until every grant was answered, say farewell; True when all is sent."""
+        # The last grants may have come in while the earlier ones were being dropped.
+        if not self._last_call or len(self._bench.queue):
+            self._wait.pause(lambda: "the trainer's (rank 0) last call")
+            return False
+        if not self._parted:
+            self._link.bid_farewell(self._farewell())
+            self._parted = True
+        if self._link.pending():
+            self._wait.pause(lambda: "the trainer (rank 0) to take the last batches")
+            return False
+        self._link.free()
+        return True
+
+    def _farewell(self) -> Farewell:
+        probed = self._prober.take_result()
+        return Farewell(
+            batches_sent=self._sent,
+            tickets_dropped=self._dropped,
+            craft_seconds=self._craft_seconds,
+            parameter_wait_seconds=self._idleness.parameters,
+            trainer_wait_seconds=self._idleness.trainer,
+            grant_wait_seconds=self._idleness.grant,
+            probe_ticket=probed.ticket,
+            probe_accuracy=probed.accuracy,
+            probe_loss=probed.loss,
+            probe_seconds=probed.seconds,
+            host=self._host,
+        )
+
+    def _idle(self) -> None:
+        began = self._clock()
+        holds = self._bench.queue.tickets
+        waits_for = f"parameters for ticket {holds[0]}" if holds else "a ticket"
+        self._wait.pause(lambda: f"{waits_for} from the trainer (rank 0)")
+        seconds = self._clock() - began
+        if holds:
+            self._idleness.blocked(seconds)
+        else:
+            self._idleness.without_ticket(seconds)

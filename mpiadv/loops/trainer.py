@@ -1,0 +1,399 @@
+"""The trainer's loop: publish, grant, consume in ticket order, craft while it would be idle.
+
+Knows no MPI and no torch: messages go through a link, the work through a learner and a crafter.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic
+
+from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
+from mpiadv.comm.messages import Bytes
+from mpiadv.comm.waiting import Wait
+from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
+from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.tickets import AttackSettings
+from mpiadv.loops.bench import Bench, VersionRing, settle
+from mpiadv.loops.probe import Probed, Prober, is_probed, prober_of
+from mpiadv.loops.proof import flaw_of, verify_own
+from mpiadv.loops.records import (
+    Provenance,
+    StepRecord,
+    crafted_here,
+    provenance_of,
+    told_in_farewell,
+    told_in_header,
+)
+from mpiadv.loops.supervision import Supervision
+from mpiadv.process.errors import NonFiniteLossError
+from mpiadv.work.protocols import BatchT, Crafter, Learner, Outcome
+
+BACKSTOP = 2.0
+"""The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it
+waits for."""
+
+
+class Stop(IntEnum):
+    """Why a run ends, as the last broadcast says it."""
+
+    NO = 0
+    FINISHED = 1
+    INTERRUPTED = 2
+    REFUSED = 3  # samples are not what they should be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published version: its attack settings and the flat parameters."""
+
+    settings: AttackSettings
+    values: Bytes
+
+
+@dataclass(kw_only=True)
+class _Spent:
+    """Where the trainer's time went since its last training step."""
+
+    craft: float = 0.0
+    wait: float = 0.0
+    publish: float = 0.0
+
+
+class Trainer(Generic[BatchT]):
+    """Runs training from `dispatcher.step` to the last ticket.
+
+    `settings_at(step)` gives the attack settings published with the version of that step,
+    `on_step` sees every training step, `on_event(kind, text)` what is out of the ordinary,
+    `on_probe` the probes that are due every `fresh_every` steps (0: never), in any order.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        link: TrainerLink,
+        learner: Learner[BatchT],
+        crafter: Crafter[BatchT],
+        mode: StalenessMode,
+        settings_at: Callable[[int], AttackSettings],
+        on_step: Callable[[StepRecord], None],
+        on_event: Callable[[str, str], None],
+        deadline_seconds: float,
+        overdue_seconds: float | None = None,
+        fresh_every: int = 0,
+        on_probe: Callable[[Probed], None] = lambda probed: None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.ring = VersionRing(dispatcher.rule)
+        self._link = link
+        self._learner = learner
+        self._exact = mode is StalenessMode.FIXED
+        self._settings_at = settings_at
+        self._on_step = on_step
+        self._on_event = on_event
+        self._clock = clock
+        self._wait = Wait(BACKSTOP * deadline_seconds, clock=clock, sleep=sleep)
+        self.supervision = Supervision(
+            dispatcher,
+            link,
+            deadline_seconds=deadline_seconds,
+            overdue_seconds=overdue_seconds,
+            on_event=on_event,
+            clock=clock,
+        )
+        self._bench = Bench(
+            dispatcher.own, self.ring, crafter, pump=self.pump, on_event=on_event, clock=clock
+        )
+        self._fresh_every = fresh_every
+        self._on_probe = on_probe
+        self._prober = Prober(
+            dispatcher.rule,
+            self.ring,
+            crafter,
+            rank=0,
+            pump=self.pump,
+            recycle=link.recycle,
+            clock=clock,
+        )
+        self._own: dict[int, tuple[BatchT, Provenance]] = {}
+        self._received: dict[int, Delivery] = {}
+        self._snapshots: list[tuple[ParameterSlot, Callable[[], bool]]] = []
+        self._spent = _Spent()
+        self._idle_since: float | None = None
+        self._step_began = clock()
+
+    def published(self) -> dict[int, Published]:
+        """The versions that a ticket may still need, for a checkpoint."""
+        while self._snapshots:
+            self.pump()
+        ring = self.ring
+        return {
+            version: Published(settings=ring.settings[version], values=ring[version].values)
+            for version in ring.versions
+        }
+
+    def publish_restored(self, restored: dict[int, Published]) -> None:
+        """Send out the versions that a checkpoint kept."""
+        for version in sorted(restored):
+            settings = restored[version].settings
+            slot = self._free_slot()
+            slot.values[:] = restored[version].values
+            self._describe(slot, version, settings, Stop.NO)
+            self._launch(slot)
+
+    def publish_due(self) -> None:
+        """Publish the current version if it is due and not published yet."""
+        step = self.dispatcher.step
+        if self.dispatcher.rule.is_published(step) and step not in self.ring.settings:
+            self._publish(Stop.NO)
+
+    def run(self, interrupted: Callable[[], bool]) -> Stop:
+        """Train until the last ticket is consumed, or until `interrupted` says so.
+
+        Raises:
+            SilentRankError: an attacker does not answer, and the job cannot do without it.
+            UserError, UnreadableError: samples are at fault, or could not be read for a while.
+
+        The last step is complete then.
+        """
+        self._step_began = self._clock()
+        while not self.dispatcher.finished:
+            if interrupted():
+                return Stop.INTERRUPTED
+            self.pump()
+            self.supervision.look_after()
+            self._grant()
+            self._act()
+        return Stop.FINISHED
+
+    def shut_down(self, reason: Stop) -> dict[int, Farewell]:
+        """Tell everybody to stop, take in what is on its way, part; returns the farewells."""
+        self.dispatcher.close()
+        self._publish(reason)
+        self._link.call_last()
+        self.supervision.part()
+        while not self._everything_is_in():
+            self.pump()
+            self.supervision.look_after()
+            self._wait.pause(self.supervision.missing)
+        self._link.free()
+        farewells = self._link.farewells()
+        for attacker, farewell in farewells.items():
+            self._take_probe(told_in_farewell(attacker, farewell))
+        return farewells
+
+    def pump(self) -> None:
+        """Move messages on and book what arrived."""
+        self._launch_snapshots()
+        for delivery in self._link.poll():
+            self._take_in(delivery)
+        self.supervision.keep_alive()
+
+    def _act(self) -> None:
+        crafted = self.dispatcher.crafted_here(self.ring.settings)
+        if crafted is not None:
+            self._keep(crafted)
+            return
+        decision = self.dispatcher.decide(self.ring.settings)
+        if decision is None:
+            self._idle()
+            return
+        self._end_idling()
+        if isinstance(decision, AttackStep):
+            following = decision.ticket + 1
+            alone = not self._link.attackers and self.dispatcher.state(following) is None
+            if decision.step == 0 and alone:
+                # The trainer crafts the next ticket too: have its images ready by then.
+                self._bench.prefetch(following)
+            self._spent.craft += self._bench.run(decision)
+        else:
+            self._probe_alone(decision.ticket)
+            self._train(decision.ticket)
+
+    def _probe_alone(self, ticket: int) -> None:
+        """Without attackers, probe here what is due; no part of any step's time."""
+        if self._link.attackers or not is_probed(ticket, self._fresh_every):
+            return
+        began = self._clock()
+        while ticket not in self.ring.settings:
+            self.pump()  # until the snapshot of this moment is complete
+        self._prober.begin(ticket)
+        while self._prober.is_under_way:
+            self._prober.run()
+        self._take_probe(self._prober.take_result())
+        self._step_began += self._clock() - began
+
+    def _take_probe(self, probed: Probed) -> None:
+        if probed.ticket >= 0:
+            self._on_probe(probed)
+
+    def _keep(self, crafting: Crafting) -> None:
+        """Keep a batch that the trainer crafted until it is consumed."""
+        crafted = self._bench.hand_over(crafting)
+        verify_own(crafting, self.dispatcher.rule, exact=self._exact)
+        self.dispatcher.pace.crafted(crafted.seconds, 0)
+        self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
+
+    def _train(self, ticket: int) -> None:
+        began = self._clock()
+        batch, origin = self._batch_of(ticket)
+        settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
+        self._learner.train(ticket, batch, settings, self.pump)
+        settle(self._learner, self.pump)
+        outcome = self._learner.outcome()
+        seconds = self._clock() - began
+        if not outcome.loss - outcome.loss == 0.0:
+            raise NonFiniteLossError(
+                f"the training loss is {outcome.loss} at step {ticket}, ticket {ticket} "
+                f"(crafted by rank {origin.rank}): lower optimizer.learning_rate or check the data"
+            )
+        step = self.dispatcher.step
+        self.dispatcher.trained()
+        self.dispatcher.pace.trained(seconds)
+        for slot in self.ring.evict(self.dispatcher.step):
+            self._link.recycle(slot)
+        if not self.dispatcher.finished:
+            self.publish_due()
+        self._report(step, origin, outcome, seconds)
+
+    def _batch_of(self, ticket: int) -> tuple[BatchT, Provenance]:
+        if ticket in self._own:
+            return self._own.pop(ticket)
+        delivery = self._received.pop(ticket)
+        batch = self._learner.upload(delivery.slot)
+        origin = provenance_of(delivery)
+        self._link.release(delivery.slot)
+        return batch, origin
+
+    def _report(self, step: int, origin: Provenance, outcome: Outcome, seconds: float) -> None:
+        now = self._clock()
+        record = StepRecord(
+            step=step,
+            ticket=step,
+            origin=origin,
+            outcome=outcome,
+            own_craft_seconds=self._spent.craft,
+            wait_seconds=self._spent.wait,
+            train_seconds=seconds,
+            publish_seconds=self._spent.publish,
+            total_seconds=now - self._step_began,
+        )
+        self._spent = _Spent()
+        self._on_step(record)
+        self._step_began = self._clock()
+
+    def _idle(self) -> None:
+        if self._idle_since is None:
+            self._idle_since = self._clock()
+        ticket = self.dispatcher.step
+        if self.supervision.is_overdue(ticket):
+            # Crafted here as well: the first copy wins.
+            self._on_event("re-crafted", f"ticket {ticket}: {self.supervision.missing()}")
+            self.dispatcher.overdue(ticket)
+        self._wait.pause(self.supervision.missing)
+
+    def _end_idling(self) -> None:
+        """Book the wait as a whole: moving messages on in vain is waiting too."""
+        self._wait.over()
+        if self._idle_since is not None:
+            self._spent.wait += self._clock() - self._idle_since
+            self._idle_since = None
+
+    def _grant(self) -> None:
+        while (grant := self.dispatcher.next_grant()) is not None:
+            order = Order(ticket=grant.ticket, patient=grant.patient)
+            self._link.grant(grant.attacker, order)
+            if self.dispatcher.holders.get(grant.ticket) == grant.attacker:  # else it has a copy
+                self.supervision.granted(grant.ticket)
+
+    def _take_in(self, delivery: Delivery) -> None:
+        ticket, attacker = delivery.ticket, delivery.attacker
+        if flaw := flaw_of(delivery, self.dispatcher, self.ring.settings, exact=self._exact):
+            self._link.doubt(attacker, flaw)
+            self._link.release(delivery.slot)
+            return
+        self.supervision.returned(ticket, attacker)
+        self._take_probe(told_in_header(delivery))
+        if delivery.unread:
+            told = f"{self._link.name(attacker)} cannot read the images of ticket {ticket}"
+            self._on_event("unread", f"{told}: rank 0 tries")
+            self.dispatcher.unread(ticket, attacker)
+        elif delivery.dropped:
+            self.dispatcher.dropped(ticket, attacker)
+        if delivery.dropped:
+            self._link.release(delivery.slot)
+            return
+        header = delivery.slot.header[0]
+        self.dispatcher.pace.crafted(float(header["craft_seconds"]), attacker)
+        if self.dispatcher.arrived(ticket, attacker):
+            self._bench.forget(ticket)
+            self._received[ticket] = delivery
+        else:
+            self._link.release(delivery.slot)
+
+    def _publish(self, stop: Stop) -> None:
+        began = self._clock()
+        slot = self._free_slot()
+        step = self.dispatcher.step
+        self._describe(slot, step, self._settings_at(step), stop)
+        self._snapshots.append((slot, self._learner.snapshot(slot.values)))
+        self._launch_snapshots()
+        self._spent.publish += self._clock() - began
+
+    def _free_slot(self) -> ParameterSlot:
+        slot = self._link.free_parameter_slot()
+        if slot is None:
+            self._on_event("publish stall", f"step {self.dispatcher.step}: every buffer in use")
+        while slot is None:
+            self.pump()
+            self._wait.pause(
+                lambda: f"attackers to receive earlier parameters; {self.supervision.missing()}"
+            )
+            slot = self._link.free_parameter_slot()
+        self._wait.over()
+        return slot
+
+    def _describe(
+        self, slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop
+    ) -> None:
+        header = slot.header
+        header["version"], header["stop"] = version, stop
+        header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
+        header["published_at"] = time.time()
+        # A resumed run publishes versions again whose tickets were probed before.
+        is_new = version >= self.dispatcher.step
+        attackers = self._link.attackers if is_new else []
+        header["prober"] = prober_of(version, self._fresh_every, attackers)
+
+    def _launch_snapshots(self) -> None:
+        while self._snapshots and self._snapshots[0][1]():
+            self._launch(self._snapshots.pop(0)[0])
+
+    def _launch(self, slot: ParameterSlot) -> None:
+        self._link.broadcast(slot, first=self._in_a_hurry(slot.version))
+        if slot.header["stop"][0] == Stop.NO:
+            self.ring.add(slot)
+
+    def _in_a_hurry(self, version: int) -> list[int]:
+        """Who needs this version for the ticket that is trained on right after the version's own.
+
+        Nobody where attacks are finished on older parameters, or where the host trains: a head
+        start would last as long as the training step then.
+        """
+        rule, ticket = self.dispatcher.rule, version + 1
+        settings = self.ring.settings.get(rule.first_version(ticket))
+        if settings is None or not self._learner.leaves_host_free:
+            return []
+        last = max(0, rule.crafting_steps(settings.num_steps) - 1)
+        if rule.version(ticket, last, settings.num_steps) != version:
+            return []
+        holder = self.dispatcher.holders.get(ticket, 0)
+        return [holder] if holder and ticket in self.dispatcher.owed_by(holder) else []
+
+    def _everything_is_in(self) -> bool:
+        have_parted = all(map(self.supervision.has_parted, self._link.attackers))
+        return have_parted and not self._snapshots and not self._link.pending()

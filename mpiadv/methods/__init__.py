@@ -1,0 +1,1 @@
+"""What is trained, and by which rule: objectives, optimisers and their schedules."""

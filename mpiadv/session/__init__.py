@@ -1,0 +1,1 @@
+"""One run: set up, led, recorded, kept safe and shown."""

@@ -1,0 +1,141 @@
+"""What the user sees while a run goes on: a progress bar, or plain lines when piped."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from math import isnan
+from typing import TextIO
+
+from rich.console import Console
+
+from mpiadv.loops.records import StepRecord
+from mpiadv.session.progress_line import ProgressLine, Words
+
+PLAIN_SECONDS = 10.0
+"""Seconds between plain lines."""
+
+TERMINAL_WIDTH = "MPIADV_TERMINAL_WIDTH"
+"""Set by a launcher whose terminal lies behind a pipe: columns of the terminal."""
+
+
+class Average:
+    """A running average over the last hundred values or so; NaN counts as no value."""
+
+    def __init__(self, weight: float = 0.02) -> None:
+        self._weight = weight
+        self._sum = 0.0
+        self._total = 0.0
+
+    def add(self, value: float) -> None:
+        """Take in a value."""
+        if isnan(value):
+            return
+        self._sum += self._weight * (value - self._sum)
+        self._total += self._weight * (1.0 - self._total)
+
+    @property
+    def value(self) -> float:
+        """The average; NaN before the first value."""
+        return self._sum / self._total if self._total else float("nan")
+
+
+class Display:
+    """Follows training; `close` before printing anything else."""
+
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        num_steps: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._num_steps = num_steps
+        self._clock = clock
+        self._began = self._said = clock()
+        self._first_step = first_step
+        self._loss, self._accuracy, self._natural = Average(), Average(), Average(0.1)
+        self._step_seconds, self._wait_seconds = Average(), Average()
+        self._console = console_for(stream or sys.stdout)
+        self._bar = ProgressLine(self._console) if self._console.is_terminal else None
+        if self._bar is not None:
+            begun = Words(always=(f"{first_step}/{num_steps}", "left -"))
+            self._bar.show(first_step, num_steps, begun)
+
+    def step(self, record: StepRecord) -> None:
+        """Take in a training step."""
+        self._loss.add(record.outcome.loss)
+        self._accuracy.add(record.outcome.accuracy)
+        self._natural.add(record.origin.natural_accuracy)
+        self._step_seconds.add(record.total_seconds)
+        self._wait_seconds.add(record.wait_seconds)
+        now = self._clock()
+        if self._bar is not None:
+            if now - self._said > 0.2 or record.step + 1 == self._num_steps:
+                self._said = now
+                self._bar.show(record.step + 1, self._num_steps, self._words(record))
+        elif now - self._said > PLAIN_SECONDS or record.step == self._first_step:
+            self._said = now
+            words = self._words(record)
+            place, left = words.always
+            self.say("  ".join([f"step {place}", *words.more, left]))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _words(self, record: StepRecord) -> Words:
+        done, ticket, origin = record.step + 1, record.ticket, record.origin
+        waiting = self._wait_seconds.value / max(self._step_seconds.value, 1e-9)
+        rate = f"{self._rate():.1f} steps/s"
+        loss = f"loss {self._loss.value:.3f}"
+        natural = f"natural {percent(self._natural.value)}"
+        adversarial = f"adversarial {percent(self._accuracy.value)}"
+        ages = f"staleness {ticket - origin.first_version} to {ticket - origin.last_version}"
+        waits = f"trainer waits {percent(waiting)}"
+        return Words(
+            always=(f"{done}/{self._num_steps}", f"left {self._left(done)}"),
+            more=(rate, loss, natural, adversarial, ages, waits),
+            worth=(loss, adversarial, rate, natural, ages, waits),
+        )
+
+    def _rate(self) -> float:
+        return 1.0 / max(self._step_seconds.value, 1e-9)
+
+    def _left(self, done: int) -> str:
+        elapsed = self._clock() - self._began
+        return clock_text(elapsed / max(1, done - self._first_step) * (self._num_steps - done))
+
+
+def console_for(stream: TextIO) -> Console:
+    """A console on `stream`, which knows whether a person watches.
+
+    Under mpirun `isatty` says nothing: Open MPI gives rank 0 a terminal of its own even when its
+    output ends in a file.
+    """
+    width = os.environ.get(TERMINAL_WIDTH, "")
+    if width.isdigit():
+        return Console(file=stream, force_terminal=True, width=int(width))
+    if "OMPI_COMM_WORLD_SIZE" in os.environ:
+        return Console(file=stream, force_terminal=False)
+    return Console(file=stream)
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as minutes, and hours and days where there are any: 4:05, 1:04:05, 2 d 1:04:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
+    return f"{days} d {clock}" if days else clock
+
+
+def percent(fraction: float) -> str:
+    """A fraction as text in percent; a dash where it is unknown."""
+    return "-" if isnan(fraction) else f"{100 * fraction:.1f} %"

@@ -1,0 +1,217 @@
+"""From a configuration to its plan: what the job is, measured here, and where it is to run."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.limits import Choice
+from mpiadv.forecast.outlook import look_ahead, usual_ranks
+from mpiadv.forecast.text import GIGABIT, Memory, Plan
+from mpiadv.models import FlatState
+from mpiadv.process.errors import UserError
+from mpiadv.session.measurement import Measured, buffers, measure
+from mpiadv.session.setup import Setup
+from mpiadv.settings import Config
+from mpiadv.work.rounding import WIRE_TENSORS
+
+OVERHEAD_SECONDS = 0.0003
+"""The trainer's own time per step, for messages, decisions and the log: see benchmarks."""
+
+USUAL_GIGABITS, USUAL_MILLISECONDS = 10.0, 0.1
+"""Of a network between hosts of which nothing is said."""
+
+
+USUAL_COPIED_BYTES_PER_SECOND = 1e10
+"""Within a host, and from a GPU to its host."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a job is to run, as far as the user says; None: what is usual."""
+
+    ranks: Sequence[int] | None = None
+    ranks_per_host: int | None = None
+    gigabits_per_second: float | None = None
+    latency_milliseconds: float | None = None
+    craft_seconds: float | None = None
+    train_seconds: float | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether both times are given: those of a machine that is not this one."""
+        return self.craft_seconds is not None and self.train_seconds is not None
+
+
+def plan_run(setup: Setup, where: Where) -> Plan:
+    """Measure this rank and say what to expect of the job.
+
+    Raises:
+        UserError: what is said of the network cannot matter, as all ranks are on one host.
+    """
+    per_host = _ranks_per_host(setup, where)
+    measured = _measured(setup, where)
+    job = _job(setup, measured, where)
+    ranks = sorted(set(where.ranks or usual_ranks(job)))
+    network = _network(measured, where, per_host)
+    shape = setup.link_shape(job.version_bytes)
+    held = buffers(
+        shape,
+        window=job.rule.window,
+        credit=job.credit,
+        attackers=ranks[-1] - 1,
+        hosts=network.num_hosts(ranks[-1]),
+    )
+    during, final = _evaluation_seconds(setup, job)
+    return Plan(
+        what=_described(setup.config),
+        measured_on=_measured_on(setup, measured, where),
+        job=job,
+        network=network,
+        prospects=look_ahead(job, network, ranks, _choices(setup, job)),
+        evaluation_seconds=during,
+        final_seconds=final,
+        trainer=Memory(
+            process=measured.trainer_bytes,
+            buffers=held.trainer,
+            device=measured.trainer_device_bytes,
+        ),
+        attacker=Memory(
+            process=measured.attacker_bytes,
+            buffers=held.attacker,
+            device=measured.attacker_device_bytes,
+        ),
+        notes=[*setup.doubts, *_notes(setup, where, network, ranks[-1])],
+    )
+
+
+def _measured(setup: Setup, where: Where) -> Measured:
+    """What this machine takes; elsewhere only sizes are of it, and copies as fast as is usual."""
+    if not where.is_elsewhere:
+        return measure(setup)
+    measured = measure(setup, most_batches=1)
+    copied = USUAL_COPIED_BYTES_PER_SECOND
+    return replace(
+        measured,
+        snapshot_seconds=measured.version_bytes / copied,
+        copied_bytes_per_second=copied,
+    )
+
+
+def _job(setup: Setup, measured: Measured, where: Where) -> Job:
+    staleness = setup.config.staleness
+    return Job(
+        rule=setup.plan.rule,
+        num_attack_steps=setup.settings_at(0).num_steps,
+        craft_seconds=where.craft_seconds or measured.craft_seconds,
+        train_seconds=where.train_seconds or measured.train_seconds,
+        num_steps=setup.config.training.num_steps,
+        outstanding=staleness.credit,
+        mode=StalenessMode(staleness.mode),
+        trainer_crafts=staleness.trainer_crafts,
+        version_bytes=measured.version_bytes,
+        batch_bytes=setup.link_shape(measured.version_bytes).batch.num_bytes,
+        snapshot_seconds=measured.snapshot_seconds,
+        leaves_host_free=setup.device.is_cuda or where.is_elsewhere,
+        step_overhead_seconds=OVERHEAD_SECONDS,
+    )
+
+
+def _choices(setup: Setup, job: Job) -> list[Choice]:
+    """Half the bytes on the wire, where they are not halved already."""
+    if setup.plan.wire_dtype != "float32":
+        return []
+    halved = replace(setup, plan=replace(setup.plan, wire_dtype="bfloat16"))
+    version_bytes = FlatState(setup.new_model(), WIRE_TENSORS["bfloat16"]).num_bytes
+    shorter = replace(
+        job,
+        version_bytes=version_bytes,
+        batch_bytes=halved.link_shape(version_bytes).batch.num_bytes,
+    )
+    return [Choice(settings={"training.wire_dtype": "bfloat16"}, job=shorter)]
+
+
+def _ranks_per_host(setup: Setup, where: Where) -> int | None:
+    """As said, or one for each GPU; None: all ranks on one host, whatever their number."""
+    per_host = where.ranks_per_host or (torch.cuda.device_count() if setup.device.is_cuda else None)
+    said = {"--bandwidth": where.gigabits_per_second, "--latency": where.latency_milliseconds}
+    for option, value in said.items():
+        if per_host is None and value is not None:
+            raise UserError(
+                f"{option} {value:g} is of the network between hosts, and without a GPU here all "
+                "ranks are taken to be on one: give --ranks-per-host too"
+            )
+    return per_host
+
+
+def _network(measured: Measured, where: Where, per_host: int | None) -> Network:
+    copied = measured.copied_bytes_per_second
+    if per_host is None:
+        return Network(copied_bytes_per_second=copied)
+    gigabits, latency = where.gigabits_per_second, where.latency_milliseconds
+    return Network(
+        ranks_per_host=per_host,
+        bytes_per_second=(gigabits or USUAL_GIGABITS) * GIGABIT,
+        latency_seconds=(USUAL_MILLISECONDS if latency is None else latency) / 1000,
+        copied_bytes_per_second=copied,
+    )
+
+
+def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:
+    """Of the evaluations during the run, and of the last one on one rank.
+
+    An attack step on an image takes there what it takes in crafting.
+    """
+    config, plan = setup.config.evaluation, setup.plan
+    attacked = plan.order.batch_size - plan.num_clean
+    step_seconds = job.attack_step_seconds / max(1, attacked)
+    times = (job.num_steps - 1) // config.every_steps if config.every_steps else 0
+    every = min(config.num_samples, setup.data.test.num_samples)
+    last = min(config.final_samples or setup.data.test.num_samples, setup.data.test.num_samples)
+    return (
+        times * every * config.num_steps * step_seconds,
+        last * config.num_steps * step_seconds,
+    )
+
+
+def _described(config: Config) -> str:
+    return (
+        f"{config.model.name} on {config.data.name}, {config.training.num_steps:,} steps of "
+        f"{config.data.batch_size} images, {config.attack.name} of {config.attack.num_steps} steps"
+    )
+
+
+def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
+    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    device = (
+        torch.cuda.get_device_name(setup.device.torch)
+        if setup.device.is_cuda
+        else f"cpu, {threads}"
+    )
+    if where.is_elsewhere:
+        return "as given, for devices that leave their hosts free, as GPUs do"
+    given = [
+        name
+        for name, seconds in (("crafting", where.craft_seconds), ("training", where.train_seconds))
+        if seconds
+    ]
+    told = f", {given[0]} as given" if given else ""
+    return f"measured on {device}, median of {measured.num_batches} batches{told}"
+
+
+def _notes(setup: Setup, where: Where, network: Network, ranks: int) -> list[str]:
+    """What stands between the assumption, a device for every rank, and this machine."""
+    if where.is_elsewhere:
+        return []
+    cores = len(os.sched_getaffinity(0))
+    on_one = min(ranks, network.ranks_per_host or ranks)
+    if setup.device.is_cuda or on_one * setup.threads <= cores:
+        return []
+    return [
+        f"there is no GPU here: {on_one} ranks with training.threads={setup.threads} would share "
+        f"the {cores} cores of a host like this one; the figures are for hosts with "
+        f"{on_one * setup.threads} cores or more"
+    ]

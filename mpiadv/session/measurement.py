@@ -1,0 +1,184 @@
+"""How long crafting and training take on this rank's device, and how much memory.
+
+A few batches of each, as in a run, on a freshly initialised model; nothing is written, nobody is
+spoken to.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from resource import getpagesize
+from statistics import median
+
+import numpy as np
+import torch
+
+from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.loops.bench import settle
+from mpiadv.models import FlatState
+from mpiadv.session.lead import new_learner
+from mpiadv.session.setup import Setup
+from mpiadv.work.craft import TorchCrafter
+from mpiadv.work.learn import TorchLearner
+from mpiadv.work.rounding import WIRE_TENSORS
+
+WARM_UP = 2
+"""Batches before those that count: the first ones load libraries and choose kernels."""
+
+MOST_BATCHES = 20
+LONGEST_SECONDS = 20.0
+"""Crafting is measured for as many batches as either allows, and so is training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Medians in seconds, memory in bytes.
+
+    Memory is that of the process without message buffers; the trainer's includes the second model,
+    with which it crafts. That of the device is 0 without a GPU.
+    """
+
+    num_batches: int
+    craft_seconds: float
+    train_seconds: float
+    snapshot_seconds: float
+    copied_bytes_per_second: float
+    version_bytes: int
+    attacker_bytes: int
+    trainer_bytes: int
+    attacker_device_bytes: int
+    trainer_device_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffers:
+    """Bytes of the message buffers of a rank."""
+
+    trainer: int
+    attacker: int
+
+
+def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
+    """Craft and train a few batches, an attacker's work first and the trainer's then."""
+    num_batches = WARM_UP + most_batches
+    setup = _endless(setup, num_batches)
+    timed = partial(_timed, num_batches, setup.plan.rule.max_staleness)
+    model = setup.new_model()
+    version = _published(setup, FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype]))
+    batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
+    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
+    attacker_bytes, attacker_device_bytes = _resident_bytes(), _device_bytes(setup)
+    learner = new_learner(setup)
+    training = timed(lambda ticket: _train(setup, learner, ticket, batch))
+    snapshots = timed(lambda ticket: _snapshot(learner, version))
+    return Measured(
+        num_batches=min(len(crafting), len(training)),
+        craft_seconds=median(crafting),
+        train_seconds=median(training),
+        snapshot_seconds=median(snapshots),
+        copied_bytes_per_second=_copied_bytes_per_second(version),
+        version_bytes=learner.parameter_bytes,
+        attacker_bytes=attacker_bytes,
+        trainer_bytes=_resident_bytes(),
+        attacker_device_bytes=attacker_device_bytes,
+        trainer_device_bytes=_device_bytes(setup),
+    )
+
+
+def buffers(shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int) -> Buffers:
+    """What the links hold where attackers are equally fast, and keep up as the trainer does.
+
+    On the trainer's host attackers have one version each.
+    """
+    num_batches = min(window, credit * attackers)
+    versions = shape.num_versions + SPARE_BROADCASTS
+    own_versions = shape.num_versions + 1 if hosts > 1 else 1
+    return Buffers(
+        trainer=versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
+        attacker=own_versions * shape.parameter_bytes + credit * shape.batch.num_bytes,
+    )
+
+
+def _endless(setup: Setup, num_batches: int) -> Setup:
+    """The same, with a schedule that does not end before the measurement."""
+    steps = max(setup.config.training.num_steps, num_batches + 1)
+    training = setup.config.training.model_copy(update={"num_steps": steps})
+    return replace(setup, config=setup.config.model_copy(update={"training": training}))
+
+
+def _published(setup: Setup, state: FlatState) -> ParameterSlot:
+    slot = ParameterSlot(state.num_bytes, setup.device.allocate)
+    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
+    state.pack(flat)
+    torch.from_numpy(slot.values).copy_(flat)
+    return slot
+
+
+def _timed(num_batches: int, first: int, work: Callable[[int], None]) -> list[float]:
+    """Seconds of each piece of work but the first ones; tickets as in the midst of a run."""
+    began = time.perf_counter()
+    taken: list[float] = []
+    for ticket in range(first, first + num_batches):
+        start = time.perf_counter()
+        work(ticket)
+        taken.append(time.perf_counter() - start)
+        if len(taken) > WARM_UP and time.perf_counter() - began > LONGEST_SECONDS:
+            break
+    return taken[WARM_UP:]
+
+
+def _craft(
+    setup: Setup, crafter: TorchCrafter, ticket: int, version: ParameterSlot, batch: BatchSlot
+) -> None:
+    """All that an attacker does for a ticket."""
+    settings, rule = setup.settings_at(setup.config.training.num_steps), setup.plan.rule
+    crafter.prefetch(ticket + 1)
+    crafter.start(ticket, settings)
+    for step in range(rule.crafting_steps(settings.num_steps)):
+        number = rule.version(ticket, step, settings.num_steps)
+        crafter.run(AttackStep(ticket=ticket, step=step, version=number), version)
+        settle(crafter, _nothing)
+    crafted, _ = crafter.finish(ticket)
+    crafter.download(crafted, batch)
+
+
+def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -> None:
+    """All that the trainer does with a batch that came."""
+    settings = setup.settings_at(setup.config.training.num_steps)
+    learner.train(ticket, learner.upload(batch), settings, _nothing)
+    settle(learner, _nothing)
+    learner.outcome()
+
+
+def _snapshot(learner: TorchLearner, version: ParameterSlot) -> None:
+    is_complete = learner.snapshot(version.values)
+    while not is_complete():
+        pass
+
+
+def _copied_bytes_per_second(version: ParameterSlot) -> float:
+    """As the copy of a message within a host: the host's memory is what limits it."""
+    copy = np.empty_like(version.buffer)
+    copy.fill(0)
+    began, times = time.perf_counter(), 5
+    for _ in range(times):
+        np.copyto(copy, version.buffer)
+    return times * copy.size / max(1e-9, time.perf_counter() - began)
+
+
+def _resident_bytes() -> int:
+    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(resident) * getpagesize()
+
+
+def _device_bytes(setup: Setup) -> int:
+    """The most that was reserved on the GPU so far, 0 without one."""
+    return torch.cuda.max_memory_reserved() if setup.device.is_cuda else 0
+
+
+def _nothing() -> None:
+    """Nobody is there to be spoken to."""

@@ -1,0 +1,71 @@
+"""What a run says of itself at the start, on the screen and in the log."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from mpiadv.data import split_line
+from mpiadv.evaluation.in_run import step_warnings
+from mpiadv.process.errors import printable
+from mpiadv.session.setup import Setup
+from mpiadv.session.state import differences
+from mpiadv.settings import dump_config
+from mpiadv.storage.checkpoint import Checkpoint
+
+PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
+
+
+def opening_lines(
+    setup: Setup, checkpoint: Checkpoint | None, changes: Sequence[str], found: Sequence[str]
+) -> list[str]:
+    """What is trained, on what, by whom, and what is odd about it.
+
+    `changes` are those of the data since the checkpoint, `found` is what there was on disk.
+    """
+    config = setup.config
+    num_attackers = len(setup.world.roster.attackers)
+    attackers = f"{num_attackers} attacker{'s' if num_attackers != 1 else ''}"
+    lines = [
+        f"mpiadv: training {config.model.name} on {config.data.name} for "
+        f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
+        f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
+    ]
+    lines += [f"warning: {text}" for text in (*_too_many(setup), *step_warnings(config))]
+    lines += found
+    if checkpoint is not None:
+        here = differences(checkpoint, threads=setup.threads, device=setup.device.torch.type)
+        lines += [f"warning: {change}" for change in (*here, *changes)]
+    splits = {"train": setup.data.train, "test": setup.data.test}
+    lines += [split_line(name, source, setup.data) for name, source in splits.items()]
+    lines += [f"warning: {doubt}" for doubt in setup.doubts]
+    return [printable(line) for line in lines]
+
+
+def _too_many(setup: Setup) -> list[str]:
+    """Where there are more attackers than the window feeds."""
+    num_attackers, window = len(setup.world.roster.attackers), setup.plan.rule.window
+    if num_attackers <= window:
+        return []
+    return [
+        f"max_staleness={setup.plan.rule.max_staleness} lets at most {window} "
+        f"attackers work at once, {num_attackers} are here: use "
+        f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
+    ]
+
+
+def attributes_of(setup: Setup) -> dict[str, str | int | float]:
+    """The attributes of the log."""
+    versions = {f"version_{name}": version(name) for name in PACKAGES}
+    return {
+        "config": dump_config(setup.config),
+        "seed": setup.config.seed,
+        "ranks": setup.world.size,
+        "hosts": ",".join(setup.world.hosts),
+        "device": str(setup.device.torch),
+        **{f"{split}_images": told for split, told in setup.fingerprints.items()},
+        "threads": setup.threads,
+        "batches_per_epoch": setup.plan.order.batches_per_epoch,
+        "version_python": platform.python_version(),
+        "version_mpi": setup.world.library(),
+        **versions,
+    }

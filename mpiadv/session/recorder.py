@@ -1,0 +1,181 @@
+"""What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from mpiadv.comm.links import Farewell
+from mpiadv.contract.tickets import choose_samples
+from mpiadv.data import Source
+from mpiadv.evaluation import Counts, attack_images, evaluate
+from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
+from mpiadv.loops.probe import Probed
+from mpiadv.loops.records import StepRecord
+from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.objectives import Batch
+from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
+from mpiadv.session.display import Display
+from mpiadv.session.log_rows import train_row
+from mpiadv.session.safekeeping import Safekeeping, Snapshot
+from mpiadv.session.speed_report import SpeedBook
+from mpiadv.session.state import training_state
+from mpiadv.settings import Config
+from mpiadv.work.host_copies import HostCopies
+from mpiadv.work.learn import TorchLearner
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """Watches the trainer through `on_step` and `on_event`; `trainer` is set once it exists."""
+
+    config: Config
+    log: RunLog
+    safekeeping: Safekeeping
+    display: Display
+    learner: TorchLearner
+    test: Source
+    threads: int
+    fingerprints: Mapping[str, str]
+    """Of the training and of the test images."""
+    clock: Callable[[], float] = time.perf_counter
+    trainer: Trainer[Batch] | None = None
+    speed: SpeedBook = field(default_factory=SpeedBook)
+    _copies: HostCopies = field(default_factory=HostCopies)
+
+    def on_step(self, record: StepRecord) -> None:
+        """Log a training step and do what is due after it."""
+        self.log.train(train_row(record))
+        self.speed.add(record)
+        self.safekeeping.after_step(record.step + 1)
+        self.display.step(record)
+        done, config = record.step + 1, self.config
+        is_last = done == config.training.num_steps  # it has its own evaluation and checkpoint
+        if not is_last and _is_due(done, config.evaluation.every_steps):
+            self.evaluate(done)
+        if _is_due(done, config.log.snapshot_every):
+            self.take_snapshot(done)
+        if not is_last and _is_due(done, config.checkpoint.every_steps):
+            self.save(done)
+
+    def on_probe(self, probed: Probed) -> None:
+        """Log a probe."""
+        self.log.fresh(
+            FreshRow(
+                step=probed.ticket,
+                rank=probed.rank,
+                accuracy=probed.accuracy,
+                loss=probed.loss,
+                seconds=probed.seconds,
+            )
+        )
+
+    def on_event(self, kind: str, text: str) -> None:
+        """Log what is out of the ordinary; people are told at once what concerns a rank."""
+        step = self._the_trainer.dispatcher.step
+        self.log.event(kind, text, step)
+        if kind in ("late", "lost", "unread", "slow images"):
+            self.display.say(f"warning: step {step}: {text}")
+
+    def evaluate(self, step: int) -> None:
+        """Measure test accuracy during the run."""
+        began = self.clock()
+        config = self.config.evaluation
+        counts = evaluate(
+            self.learner.model,
+            self.test,
+            evaluation_attack(self.config),
+            seed=self.config.seed,
+            num_samples=config.num_samples,
+            batch_size=config.batch_size,
+            precision=self.config.training.precision,
+            between_steps=self._the_trainer.pump,
+        )
+        self.log_evaluation(step, counts, self.clock() - began)
+        self.display.say(f"step {step}: {describe(self.config, counts)}")
+
+    def log_evaluation(self, step: int, counts: Counts, seconds: float) -> None:
+        """Log an evaluation, its accuracies as fractions."""
+        self.log.evaluation(
+            EvaluationRow(
+                step=step,
+                attack=attack_name(self.config),
+                num_samples=counts.num_samples,
+                natural_accuracy=counts.natural_accuracy / 100,
+                adversarial_accuracy=counts.adversarial_accuracy / 100,
+                natural_loss=counts.natural_loss,
+                adversarial_loss=counts.adversarial_loss,
+                seconds=seconds,
+            )
+        )
+
+    def take_snapshot(self, step: int) -> None:
+        """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
+        indices = choose_samples(self.test.num_samples, self.config.log.snapshot_images)
+        attacked = attack_images(
+            self.learner.model,
+            self.test,
+            evaluation_attack(self.config),
+            indices,
+            seed=self.config.seed,
+            precision=self.config.training.precision,
+            between_steps=self._the_trainer.pump,
+        )
+        originals, _ = self.test.batch(indices)
+        self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
+
+    def save(self, step: int) -> None:
+        """Begin to write a checkpoint, unless another one is still being written."""
+        self.safekeeping.save(step, self._snapshot)
+
+    def save_last(self, step: int) -> None:
+        """Begin to write the last checkpoint; messages move on while an earlier one is written."""
+        self.safekeeping.save_last(step, self._snapshot, self._the_trainer.pump)
+
+    def _snapshot(self) -> Snapshot:
+        """The state of this moment.
+
+        The published versions are copied, too: the link uses their buffers again before a slow disk
+        has taken them, and lending them out longer would take more of them than the copies.
+        """
+        self._copies.begin()
+        published = self._the_trainer.published()
+        state = training_state(
+            self.config,
+            self.learner,
+            published,
+            self.threads,
+            self.fingerprints,
+            self._copies.copy,
+        )
+        return state, self._copies.completion()
+
+    def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
+        """Log what each attacker did."""
+        for rank, farewell in sorted(farewells.items()):
+            row = AttackerRow(
+                step=step,
+                rank=rank,
+                host=farewell.host,
+                tickets=farewell.batches_sent,
+                craft_seconds=farewell.craft_seconds,
+                parameter_wait_seconds=farewell.parameter_wait_seconds,
+                trainer_wait_seconds=farewell.trainer_wait_seconds,
+                grant_wait_seconds=farewell.grant_wait_seconds,
+            )
+            self.log.attacker(row)
+
+    @property
+    def _the_trainer(self) -> Trainer[Batch]:
+        assert self.trainer is not None, "the recorder has no trainer yet"
+        return self.trainer
+
+
+def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:
+    """Shape of a snapshot's images: [N, C, H, W]."""
+    indices = choose_samples(test.num_samples, config.log.snapshot_images)
+    num_images, channels, height, width = test.batch(indices)[0].shape
+    return num_images, channels, height, width
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,340 @@
+"""A run from configuration to result, on every rank: prepare, train or craft, evaluate, report.
+
+Everything that can be wrong with the input is found while preparing, by whichever rank sees it;
+then all ranks hear of it and leave together.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from mpiadv.attacks import attack_num_steps
+from mpiadv.comm.links import LinkShape
+from mpiadv.comm.messages import BatchShape
+from mpiadv.comm.world import World
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
+from mpiadv.data import DataSet, doubts_about, load_data, may_download
+from mpiadv.evaluation import Counts, evaluate
+from mpiadv.evaluation.in_run import evaluation_attack
+from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.trainer import Stop
+from mpiadv.methods.objectives import make_objective, num_clean
+from mpiadv.models import FlatState, build_model, check_model
+from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.session.alike import appearance, differences
+from mpiadv.session.rehearsal import Rehearsal, Sample
+from mpiadv.settings import Config
+from mpiadv.settings.pixels import require_length
+from mpiadv.settings.registry import is_dotted
+from mpiadv.work.craft import CraftPlan, TorchCrafter
+from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
+from mpiadv.work.rounding import WIRE_TENSORS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What every rank has before the roles part."""
+
+    config: Config
+    world: World
+    device: Device
+    threads: int
+    data: DataSet
+    plan: CraftPlan
+    doubts: tuple[str, ...] = ()
+    """What looks wrong with the data or the model, on rank 0."""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the training and of the test images."""
+        return {"train": self.data.train.fingerprint, "test": self.data.test.fingerprint}
+
+    def new_model(self) -> nn.Module:
+        """The freshly initialised model on this rank's device; the same bits on every rank."""
+        model = build_model(
+            self.config.model,
+            num_classes=self.data.num_classes,
+            image_shape=self.data.image_shape,
+            seed=seed_for(self.config.seed, Purpose.MODEL),
+        )
+        model.to(self.device.torch)
+        return model
+
+    def link_shape(self, parameter_bytes: int) -> LinkShape:
+        """Sizes of the messages."""
+        return LinkShape(
+            batch=BatchShape(
+                batch_size=self.plan.order.batch_size,
+                image_shape=self.data.image_shape,
+                with_natural=self.plan.keep_natural,
+                wire_dtype=self.plan.wire_dtype,
+            ),
+            parameter_bytes=parameter_bytes,
+            # A probe may hold the version of its ticket after the ring has let it go.
+            num_versions=self.plan.rule.num_versions + (self.config.log.fresh_every > 0),
+            outstanding=self.config.staleness.credit or self.plan.rule.window,
+        )
+
+    def settings_at(self, step: int) -> AttackSettings:
+        """The attack settings that the version of `step` carries."""
+        attack = self.config.attack
+        warm = min(1.0, (step + 1) / max(1, attack.epsilon_warmup_steps))
+        return AttackSettings(num_steps=attack_num_steps(attack), epsilon=warm * attack.epsilon)
+
+
+class AgreedError(UserError):
+    """Bad input that every rank has heard of: rank 0 says it, all leave together."""
+
+
+def agree(world: World, task: Callable[[], T]) -> T:
+    """Run `task` on every rank.
+
+    Raises:
+        AgreedError: on all ranks, with the first rank's text, if the input is bad on any.
+    """
+    error, result = "", None
+    try:
+        with world.at_work():
+            result = task()
+    except UserError as raised:
+        error = str(raised)
+    errors = [text for text in world.gather(error) if text]
+    if errors:
+        raise AgreedError(errors[0])
+    return result  # type: ignore[return-value]
+
+
+def prepare(config: Config, world: World) -> Setup:
+    """What every rank needs before the roles part.
+
+    Raises:
+        AgreedError: on all ranks, if the input is bad on any.
+    """
+    # A short deadline is meant for training: a rank that starts or evaluates may be silent longer.
+    world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
+    world.watchdog.deadline_seconds = config.deadline_seconds
+    device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
+    threads = choose_threads(config.training.threads, world.local_size)
+    make_deterministic(threads)
+    data = load_data_together(config, world)
+    doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
+    setup = agree(world, lambda: _setup(config, world, device, threads, data))
+    doubts += agree(world, lambda: _check_model(setup))
+    doubts += _unlike(setup)
+    return dataclasses.replace(setup, doubts=tuple(doubts))
+
+
+def _doubts(data: DataSet) -> list[str]:
+    try:
+        return doubts_about(data)
+    except UnreadableError as error:
+        raise UserError(str(error)) from error
+
+
+def load_data_together(config: Config, world: World) -> DataSet:
+    """The data set, the same on all ranks.
+
+    The first rank of each node loads it first where that may download files, all others together.
+
+    Raises:
+        AgreedError: on all ranks, if the data are bad on any, or not the same on all.
+    """
+    first = agree(world, lambda: _load_if_first(config, world))
+    data = agree(world, lambda: first or load_data(config.data))
+    for split, source in (("train", data.train), ("test", data.test)):
+        _require_same_everywhere(config, world, split, source.fingerprint)
+    return data
+
+
+def _load_if_first(config: Config, world: World) -> DataSet | None:
+    if world.local_rank == 0 and may_download(config.data):
+        return load_data(config.data)
+    return None
+
+
+def _require_same_everywhere(config: Config, world: World, split: str, fingerprint: str) -> None:
+    everywhere = world.gather(fingerprint)
+    others = [rank for rank, one in enumerate(everywhere) if one and one != everywhere[0]]
+    if others:
+        cure = (
+            "seed whatever is random in its function"
+            if is_dotted(config.data.name)
+            else "copy data.root anew"
+        )
+        raise AgreedError(
+            f"data set {config.data.name!r}, split {split!r}: {world.roster.name(others[0])} has "
+            f"other samples than {world.roster.name(0)}: all need the same, {cure}"
+        )
+
+
+def craft(setup: Setup) -> tuple[Stop, nn.Module]:
+    """An attacker's run: until the trainer stops it; returns why, and the final model.
+
+    Its parameters are rounded as they travelled: `take_exactly` makes it the trainer's own.
+    """
+    with setup.world.at_work():
+        model = setup.new_model()
+    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
+    device = setup.device
+    attacker = Attacker(
+        rule=setup.plan.rule,
+        mode=StalenessMode(setup.config.staleness.mode),
+        link=setup.world.attacker_link(
+            setup.link_shape(state.num_bytes), device.allocate, device.pin
+        ),
+        crafter=crafter,
+        host=setup.world.host,
+        deadline_seconds=setup.config.deadline_seconds,
+    )
+    reason, final = attacker.run()
+    state.unpack(torch.from_numpy(final.values).to(device.torch))
+    return reason, model
+
+
+def take_exactly(setup: Setup, model: nn.Module) -> None:
+    """Give every rank the trainer's model bit by bit, where versions travelled rounded."""
+    if setup.plan.wire_dtype == "float32":
+        return
+    state = FlatState(model)
+    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
+    state.pack(flat)
+    values = flat.cpu().numpy()
+    setup.world.spread(values)
+    state.unpack(torch.from_numpy(values).to(setup.device.torch))
+
+
+def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
+    """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
+
+    Rank 0 does the share of a rank that is lost, or cannot read its images, as well: it meets the
+    same fault, or does not. The others get their own counts.
+
+    Raises:
+        UserError: images are not what they should be, on rank 0.
+        UnreadableError: images could not be read for a while, on rank 0.
+    """
+    take_exactly(setup, model)
+    world = setup.world
+    try:
+        with world.at_work():
+            mine = _evaluate_share(setup, model, world.rank)
+    except (UserError, UnreadableError):
+        if world.is_trainer:
+            raise
+        mine = Counts(rows=np.zeros(0))
+    if not world.is_trainer:
+        world.collect(mine.rows)
+        return mine
+    parts = [
+        _evaluate_share(setup, model, rank).rows if part is None else part
+        for rank, part in enumerate(world.collect(mine.rows))
+    ]
+    return Counts(rows=np.sum(parts, axis=0))
+
+
+def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
+    config = setup.config.evaluation
+    return evaluate(
+        model,
+        setup.data.test,
+        evaluation_attack(setup.config),
+        seed=setup.config.seed,
+        num_samples=config.final_samples or setup.data.test.num_samples,
+        batch_size=config.batch_size,
+        precision=setup.config.training.precision,
+        share=(rank, setup.world.size),
+    )
+
+
+def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:
+    rule = config.staleness.rule()
+    order = SampleOrder(
+        seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
+    )
+    needs_natural = make_objective(config.objective).needs_natural
+    plan = CraftPlan(
+        seed=config.seed,
+        rule=rule,
+        order=order,
+        data=config.data,
+        attack=config.attack,
+        precision=config.training.precision,
+        num_clean=num_clean(config.objective, config.data.batch_size),
+        natural_every=config.log.natural_every,
+        keep_natural=needs_natural or rule.trainer_steps > 0,
+        wire_dtype=config.training.wire_dtype,
+    )
+    rule.require_steps_for_trainer(attack_num_steps(config.attack))
+    _require_within_box(config, math.prod(data.image_shape))
+    return Setup(
+        config=config,
+        world=world,
+        device=device,
+        threads=threads,
+        data=dataclasses.replace(
+            data, train=data.train.to(device.torch), test=data.test.to(device.torch)
+        ),
+        plan=plan,
+    )
+
+
+def _require_within_box(config: Config, num_pixels: int) -> None:
+    """Refuse a ball that holds every image, or a step that leaves it, as `require_length` does."""
+    lengths = {
+        "attack.epsilon": config.attack.epsilon,
+        "attack.step_size": config.attack.step_size,
+        "evaluation.step_size": config.evaluation.step_size,
+    }
+    for key, pixels in lengths.items():
+        require_length(key, pixels or 0.0, config.attack.norm, num_pixels)
+
+
+def _check_model(setup: Setup) -> list[str]:
+    """Rank 0 tries the model in every way, the others whether it takes an image."""
+    if not setup.world.is_trainer:
+        check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
+        return []
+    plan = setup.plan
+    rehearsal = Rehearsal(
+        build=setup.new_model,
+        sample=lambda count: _sample(setup, count),
+        objective=make_objective(setup.config.objective),
+        batch_size=plan.order.batch_size,
+        num_attacked=plan.order.batch_size - plan.num_clean,
+        trains_under_attack=plan.attack.batch_norm == "train",
+    )
+    return rehearsal.run()
+
+
+def _unlike(setup: Setup) -> list[str]:
+    """What to warn of where the model is not the same on all ranks."""
+    world = setup.world
+    if world.size == 1:
+        return []
+    shape = setup.data.image_shape
+    looks = agree(world, lambda: appearance(setup.new_model(), shape, setup.device.torch))
+    everywhere = world.gather(looks)
+    names = [world.roster.name(rank) for rank in range(world.size)]
+    return agree(world, lambda: differences(everywhere, names))
+
+
+def _sample(setup: Setup, count: int) -> Sample:
+    """The first so many images of the first batch."""
+    images, labels = setup.data.train.batch(setup.plan.order.indices(0)[:count])
+    device = setup.device.torch
+    return Sample(
+        images=images.to(device),
+        labels=labels.to(device),
+        num_classes=setup.data.num_classes,
+        precision=setup.plan.precision,
+    )

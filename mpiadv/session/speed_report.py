@@ -1,0 +1,136 @@
+"""How fast each rank was: the table at the end of a run. Knows no MPI, no torch and no files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from mpiadv.comm.links import Farewell
+from mpiadv.comm.roster import Roster
+from mpiadv.loops.records import StepRecord
+
+MOST_RANKS = 16
+"""Up to so many ranks have a line each, more of them one for each host."""
+
+
+@dataclass(kw_only=True)
+class RankSpeed:
+    """What one rank did in a start of the run; `idle` is a share of its time.
+
+    None: not known, of an attacker since it was lost, of the trainer where no step was left to do.
+    """
+
+    rank: int
+    host: str
+    tickets: int = 0
+    craft_seconds: float = 0.0
+    idle: float | None = None
+
+    @property
+    def seconds_per_ticket(self) -> float | None:
+        """Seconds of work for a batch; None where it crafted none."""
+        return self.craft_seconds / self.tickets if self.tickets else None
+
+
+class SpeedBook:
+    """Adds up, from the training steps, what each rank has contributed."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[int, int] = {}
+        self._craft_seconds: dict[int, float] = {}
+        self._waited = self._total = 0.0
+
+    def add(self, record: StepRecord) -> None:
+        """Take in a training step."""
+        rank = record.origin.rank
+        self._tickets[rank] = self._tickets.get(rank, 0) + 1
+        seconds = self._craft_seconds.get(rank, 0.0) + record.origin.craft_seconds
+        self._craft_seconds[rank] = seconds
+        self._waited += record.wait_seconds
+        self._total += record.total_seconds
+
+    def speeds(self, roster: Roster, farewells: Mapping[int, Farewell]) -> list[RankSpeed]:
+        """Every rank's speed, the trainer's first; a lost rank has told no idle time."""
+        return [
+            RankSpeed(
+                rank=rank,
+                host=roster.hosts[rank] if roster.hosts else "",
+                tickets=self._tickets.get(rank, 0),
+                craft_seconds=self._craft_seconds.get(rank, 0.0),
+                idle=self._idle(rank, farewells),
+            )
+            for rank in range(roster.size)
+        ]
+
+    def _idle(self, rank: int, farewells: Mapping[int, Farewell]) -> float | None:
+        if rank == 0:
+            return self._waited / self._total if self._total else None
+        return _idle_of(farewells[rank]) if rank in farewells else None
+
+
+def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
+    """The table, line by line; none for a rank that is alone.
+
+    Seconds per ticket are those of work: where attacks wait, for parameters or for the trainer,
+    and where there is no ticket, a rank is idle.
+    """
+    if len(speeds) < 2:
+        return []
+    by_host = len(speeds) > MOST_RANKS
+    rows = _host_rows(speeds) if by_host else [_rank_row(speed) for speed in speeds]
+    titles = ("host" if by_host else "rank", "ranks" if by_host else "host")
+    table = [(*titles, "tickets", "s per ticket", "idle"), *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles) + 3)]
+    return [_aligned(row, widths) for row in table]
+
+
+def _rank_row(speed: RankSpeed) -> tuple[str, ...]:
+    seconds = speed.seconds_per_ticket
+    return (
+        str(speed.rank),
+        speed.host,
+        str(speed.tickets),
+        "-" if seconds is None else f"{seconds:.3g}",
+        _idle_words(speed),
+    )
+
+
+def _idle_words(speed: RankSpeed) -> str:
+    if speed.idle is None:
+        return "-" if speed.rank == 0 else "lost"
+    return f"{100 * speed.idle:.1f} %"
+
+
+def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
+    """A row for each host; the trainer, whose work is another, has one to itself."""
+    rows = [("trainer", *_rank_row(speeds[0])[1:])]
+    hosts = dict.fromkeys(speed.host for speed in speeds[1:])
+    for host in hosts:
+        there = [speed for speed in speeds[1:] if speed.host == host]
+        known = [s for speed in there if (s := speed.seconds_per_ticket) is not None]
+        idle = [speed.idle for speed in there if speed.idle is not None]
+        rows.append(
+            (
+                host,
+                str(len(there)),
+                str(sum(speed.tickets for speed in there)),
+                f"{fmean(known):.3g} ({min(known):.3g} to {max(known):.3g})" if known else "-",
+                f"{100 * fmean(idle):.1f} %" if idle else "lost",
+            )
+        )
+    return rows
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Names to the left, figures to the right."""
+    names = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
+    figures = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
+    return "  ".join([*names, *figures]).rstrip()
+
+
+def _idle_of(farewell: Farewell) -> float:
+    idle = (
+        farewell.parameter_wait_seconds
+        + farewell.trainer_wait_seconds
+        + farewell.grant_wait_seconds
+    )
+    return idle / max(idle + farewell.craft_seconds, 1e-9)

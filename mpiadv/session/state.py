@@ -1,0 +1,284 @@
+"""The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from mpiadv.contract.tickets import AttackSettings
+from mpiadv.loops.trainer import Published
+from mpiadv.models.weights import misfit_text
+from mpiadv.process.errors import UserError
+from mpiadv.runlog import read_attributes
+from mpiadv.settings import Config
+from mpiadv.settings.dotted_keys import flatten
+from mpiadv.settings.yaml_files import parse_yaml
+from mpiadv.storage.checkpoint import Checkpoint
+from mpiadv.work.learn import TorchLearner
+
+FORMAT = 1
+
+
+def training_state(
+    config: Config,
+    learner: TorchLearner,
+    published: dict[int, Published],
+    threads: int,
+    fingerprints: Mapping[str, str],
+    copy: Callable[[Tensor], Tensor],
+) -> dict[str, Any]:
+    """Everything that going on with the same bits takes. No random state: there is none.
+
+    All tensors are `copy`s, so training may go on while the state is written.
+    """
+    state = {
+        "format": FORMAT,
+        "identity": json.dumps(config.identity()),
+        "threads": threads,
+        "data": dict(fingerprints),
+        "device": learner.device_type,
+        "model": learner.model.state_dict(),
+        "unsaved_buffers": _unsaved_buffers(learner.model),
+        "optimizer": learner.optimizer.state_dict(),
+        "schedule": learner.schedule.state_dict(),
+        "versions": {
+            version: {
+                "num_steps": item.settings.num_steps,
+                "epsilon": item.settings.epsilon,
+                "values": torch.from_numpy(item.values),
+            }
+            for version, item in published.items()
+        },
+    }
+    copied: dict[str, Any] = _copied(state, copy)
+    return copied
+
+
+def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
+    """The same containers anew, which training may not change, with copies of the tensors."""
+    if isinstance(value, Tensor):
+        return copy(value)
+    if type(value) is Counter:  # of milestones
+        return Counter(value)
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item, copy) for item in value)
+    if type(value) in (dict, OrderedDict):
+        copied = type(value)((key, _copied(item, copy)) for key, item in value.items())
+        if hasattr(value, "_metadata"):  # versions of layers, which torch puts beside their tensors
+            copied._metadata = value._metadata
+        return copied
+    return value
+
+
+class _ReorderedError(ValueError):
+    """A model has the parameters of a checkpoint, in another order."""
+
+
+_REORDERED = "its layers come in another order: a set has none"
+
+
+def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:
+    """Put the learner into the checkpoint's state; returns the versions to publish again.
+
+    Raises:
+        UserError: the model is not the one that was trained, though it goes by the same name.
+    """
+    payload = checkpoint.payload
+    try:
+        _restore_model(learner.model, payload)
+    except Exception as error:
+        is_reordered = isinstance(error, _ReorderedError)
+        reason = _REORDERED if is_reordered else misfit_text(payload["model"], learner.model)
+        raise UserError(
+            f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
+            "its code back, or start anew with output=FOLDER"
+        ) from error
+    try:
+        _restore_optimiser(learner, payload, checkpoint.step)
+        return _published(
+            payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
+        )
+    except Exception as error:  # a checksum says that this was written, not that it makes sense
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{checkpoint.path} does not hold the state of this run ({reason}): move it away to go "
+            "on from the one before, or start anew with output=FOLDER"
+        ) from error
+
+
+def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
+    model.load_state_dict(payload["model"])
+    if [*payload["model"]] != [*model.state_dict()]:
+        # Names fit, and yet layers that come in another order are another function.
+        raise _ReorderedError
+    with torch.no_grad():
+        for name, kept in payload["unsaved_buffers"].items():
+            model.get_buffer(name).copy_(kept)
+
+
+def _restore_optimiser(learner: TorchLearner, payload: dict[str, Any], step: int) -> None:
+    """Put optimiser and schedule into their states; any exception says that these are none."""
+    optimizer, schedule = learner.optimizer, learner.schedule
+    fresh = schedule.state_dict()
+    optimizer.load_state_dict(payload["optimizer"])
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for name, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}")
+    _require_like(fresh, payload["schedule"], "schedule")
+    if payload["schedule"]["last_epoch"] != step:
+        raise ValueError(f"it is of step {payload['schedule']['last_epoch']}")
+    schedule.load_state_dict(payload["schedule"])
+
+
+def _require_like(ours: Any, theirs: Any, where: str) -> None:
+    """Refuse a state that has not what the fresh one has: its code would find out days later."""
+    if isinstance(ours, dict):
+        for key in ours if isinstance(theirs, dict) and type(ours) is dict else ():
+            if key not in theirs:
+                raise ValueError(f"{where} lacks {key}")
+            _require_like(ours[key], theirs[key], f"{where}[{key!r}]")
+    number = (int, float)
+    is_like = isinstance(theirs, number if type(ours) in number else type(ours))
+    if not is_like or (isinstance(theirs, bool) and not isinstance(ours, bool)):
+        raise ValueError(f"{where} is of another kind: {type(theirs).__name__}")
+
+
+def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[int, Published]:
+    """The versions that were published; any exception says that they are none."""
+    published = {}
+    for version, item in versions.items():
+        values = item["values"].numpy()
+        if not 0 <= version <= step or values.shape != (num_bytes,) or values.dtype != np.uint8:
+            raise ValueError(f"version {version!r} is none of a run of {step} steps")
+        settings = AttackSettings(num_steps=item["num_steps"], epsilon=item["epsilon"])
+        _require_like({"num_steps": 0, "epsilon": 0.0}, asdict(settings), f"version {version}")
+        published[version] = Published(settings=settings, values=values)
+    return published
+
+
+_FIELDS = {
+    "identity": str, "threads": int, "device": str, "model": dict, "unsaved_buffers": dict,
+    "optimizer": dict, "schedule": dict, "versions": dict,
+}  # fmt: skip
+
+
+def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint of another configuration.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    if checkpoint.payload.get("format") != FORMAT:
+        raise UserError(
+            f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
+            f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
+        )
+    _require_same(_identity(checkpoint), config.identity(), checkpoint.path)
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings that a checkpoint was written with.
+
+    Raises:
+        UserError: it lacks them, or another of its parts.
+    """
+    payload = checkpoint.payload
+    for name, kind in _FIELDS.items():
+        if not isinstance(payload.get(name), kind):
+            raise UserError(
+                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its {name} is "
+                f"{type(payload.get(name)).__name__}, expected {kind.__name__}"
+            )
+    for name in ("model", "unsaved_buffers"):
+        if not all(isinstance(tensor, Tensor) for tensor in payload[name].values()):
+            raise UserError(
+                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: not all of its "
+                f"{name} are tensors"
+            )
+    try:
+        return dict(json.loads(payload["identity"]))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its identity is no "
+            "mapping of settings"
+        ) from None
+
+
+def require_same_data(
+    config: Config, checkpoint: Checkpoint, fingerprints: Mapping[str, str]
+) -> list[str]:
+    """Refuse to go on with other training images; what else of the data differs, as warnings.
+
+    Checkpoints of earlier versions tell nothing of their data.
+
+    Raises:
+        UserError: the training images are others, and the configuration does not allow it.
+    """
+    known = checkpoint.payload.get("data", fingerprints)
+    if not isinstance(known, dict):
+        raise UserError(
+            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its data "
+            f"is {type(known).__name__}, expected dict"
+        )
+    changed = {split for split in fingerprints if known.get(split) != fingerprints[split]}
+    if "train" in changed and not config.data.allow_changes:
+        raise UserError(
+            f"{checkpoint.path} was trained on other images than those that data.name="
+            f"{config.data.name} gives now: put them back, or go on with data.allow_changes=true "
+            f"for other bits than those of an undisturbed run, or start anew with output=FOLDER"
+        )
+    effects = {
+        "train": "the final bits are not those of an undisturbed run",
+        "test": "accuracy before and after cannot be compared",
+    }
+    return [f"the {split} images have changed: {effects[split]}" for split in sorted(changed)]
+
+
+def require_same_log(config: Config, log: Path) -> None:
+    """Refuse to go on with the log of another configuration, where there is no checkpoint yet.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    try:
+        known = flatten(parse_yaml(str(read_attributes(log)["config"])))
+    except (UserError, KeyError, yaml.YAMLError, AttributeError):
+        return  # missing or damaged: resuming begins another one
+    ours = config.identity()
+    _require_same({key: known[key] for key in ours if key in known}, ours, log)
+
+
+def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
+    # A setting that the writer did not know yet had what is its default now.
+    theirs = {**Config().identity(), **theirs}
+    for key in sorted({*theirs, *ours}):
+        if theirs.get(key) != ours.get(key):
+            raise UserError(
+                f"{source} was trained with {key}={theirs.get(key)}, this run has "
+                f"{key}={ours.get(key)}: set it back, or start anew with output=FOLDER"
+            )
+
+
+def differences(checkpoint: Checkpoint, *, threads: int, device: str) -> list[str]:
+    """What of the machine differs, so that the bits may not be those of an undisturbed run."""
+    here = {"threads": threads, "device": device}
+    return [
+        f"resumed with {key}={value}, begun with {key}={checkpoint.payload[key]}: the final bits "
+        "may differ from those of an undisturbed run"
+        for key, value in here.items()
+        if checkpoint.payload[key] != value
+    ]
+
+
+def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

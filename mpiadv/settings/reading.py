@@ -1,0 +1,169 @@
+"""From words and files to a configuration, and back; what is wrong with them in one line."""
+
+import copy
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mpiadv.process.errors import UserError, shown
+from mpiadv.settings.code import require_chosen
+from mpiadv.settings.sections import Config, Section
+from mpiadv.settings.yaml_files import (
+    MOST_LEVELS,
+    dump_yaml,
+    parse_yaml,
+    read_settings,
+    where_and_why,
+)
+
+_TEXTS = {"output", "data.name", "data.root", "model.name", "attack.name", "objective.name"}
+"""Settings that are names, as which a command line may give 12345, or `a #1`, without quotes."""
+_QUOTES = ("'", '"')
+_NOTHING = ("", "~", "null")
+
+
+def load_config(
+    path: str | Path | None, overrides: Sequence[str] = (), *, trust_code: bool = False
+) -> Config:
+    """Read a YAML file, or take the defaults, apply `key.subkey=value` overrides, validate.
+
+    Raises:
+        UserError: one line naming the first key that is wrong, and what was expected; also where
+            the file names code that no override names, unless `trust_code`.
+    """
+    tree = {} if path is None else read_settings(Path(path))
+    return override_config(tree, overrides, trusted=None if trust_code else ())
+
+
+def override_config(
+    tree: Mapping[str, Any], overrides: Sequence[str], *, trusted: Collection[str] | None = ()
+) -> Config:
+    """Apply `key.subkey=value` overrides to a nested mapping, validate. Raises as `load_config`.
+
+    Of code, `trusted` is what the command line has named besides; None: all that the tree names.
+    """
+    changed, said = copy.deepcopy(dict(tree)), dict[str, Any]()
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, value = _read_override(override)
+        _refuse_second(key, override, given)
+        for each in (changed, said):
+            _apply_override(each, key, value, override)
+    config = parse_config(changed)
+    require_chosen(config, said, trusted)
+    return config
+
+
+def parse_config(tree: Mapping[str, Any]) -> Config:
+    """Validate a nested mapping. Raises UserError as `load_config` does."""
+    _refuse_unknown_keys(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_first_line(error)) from None
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def _read_override(override: str) -> tuple[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(
+            f"override {shown(override)}: expected key.subkey=value; a configuration file comes "
+            "first"
+        )
+    parts = key.split(".")
+    if not all(parts) or len(parts) > MOST_LEVELS:
+        raise UserError(
+            f"override {shown(override)}: expected names between dots, as section.key=value"
+        )
+    if key in _TEXTS and text[:1] not in _QUOTES and text not in _NOTHING:
+        return key, text.strip()
+    try:
+        return key, parse_yaml(text)
+    except yaml.YAMLError as error:
+        what = f"{shown(text)} is not a valid YAML value: {where_and_why(error)}"
+        raise UserError(f"override {shown(override)}: {what}") from None
+
+
+def _refuse_second(key: str, override: str, given: dict[str, str]) -> None:
+    """Refuse what would undo an override before it; `given` is by key, and gets this one, too."""
+    for earlier in given:
+        if key == earlier or earlier.startswith(f"{key}."):
+            raise UserError(
+                f"{shown(given[earlier])} and {shown(override)} set the same: give one of them"
+            )
+    given[key] = override
+
+
+def _apply_override(tree: dict[str, Any], key: str, value: Any, override: str) -> None:
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UserError(f"override {shown(override)}: {parent} is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _refuse_unknown_keys(tree: Mapping[str, Any]) -> None:
+    known = _known_keys(Config)
+    for key in _keys_of(tree, Config):
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise UserError(f"unknown setting {key}: the nearest known one is {nearest[0]}")
+
+
+def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        child = _section_type(field.annotation)
+        if child is not None:
+            keys += _known_keys(child, f"{prefix}{name}.")
+    return keys
+
+
+def _keys_of(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> list[str]:
+    """The keys of `tree`, descending only where `section` has a section of that name."""
+    keys = []
+    for name, value in tree.items():
+        keys.append(f"{prefix}{name}")
+        field = section.model_fields.get(str(name))
+        child = _section_type(field.annotation) if field else None
+        if child is not None and isinstance(value, Mapping):
+            keys += _keys_of(value, child, f"{prefix}{name}.")
+    return keys
+
+
+def _section_type(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return None
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    names = {part for known in _known_keys(Config) for part in known.split(".")}
+    key = ".".join(str(part) for part in first["loc"] if part in names)
+    more = error.error_count() - 1
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return what
+    if first["type"] == "missing":
+        what = "a value is missing"
+    if first["type"] == "model_type":
+        what = "expected a section of settings, not one value"
+    for other in error.errors()[1:]:
+        if other["type"] == "literal_error" and other["loc"][:2] == first["loc"][:2]:
+            what += f", or {other['ctx']['expected']}"
+    suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
+    return f"{key}={shown(first['input'])}: {what[0].lower()}{what[1:]}{suffix}"

@@ -1,0 +1,354 @@
+"""The configuration of a run: typed, frozen, validated once. Each part receives its own section."""
+
+import os
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from mpiadv.contract.tickets import StalenessRule
+from mpiadv.process.errors import UserError
+from mpiadv.settings.dotted_keys import flatten
+from mpiadv.settings.numbers import (
+    MOST_SAMPLES,
+    MOST_STALENESS,
+    MOST_STEPS,
+    AtLeastOne,
+    Count,
+    Fraction,
+    Number,
+    Positive,
+    Radius,
+    Seconds,
+    StepSize,
+)
+from mpiadv.settings.pixels import require_length
+
+Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
+StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
+Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
+Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
+
+
+def _plain(text: str) -> str:
+    if found := re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise PydanticCustomError("text", f"has a control character, {found[0]!r}".replace("{", ""))
+    return text
+
+
+def _with_home(path: str) -> str:
+    """`path` with a home in the place of `~`, which no shell puts behind `output=`."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(f"output={path}: nobody knows whose home that is: write it in full")
+    return expanded
+
+
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+OutputFolder = Annotated[Text, AfterValidator(_with_home)]
+"""Not `data.root`, which is seen to where the data are: code may take it as is."""
+
+
+class Section(BaseModel):
+    """A section of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images to train and test on, and how they are augmented."""
+
+    name: Text = "digits"
+    """A registered data set, or the dotted name of a function (`my_package.my_module:function`)."""
+    root: Text | None = None
+    """Folder that holds, or receives, the files of the data set."""
+    download: bool = True
+    """Whether missing files may be downloaded into `root`."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the data set's function."""
+    batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 64
+    """Samples per ticket."""
+    train_samples: Samples | None = None
+    """Use only so many training samples, the same ones every time; null: all."""
+    crop_padding: Annotated[Count, Field(le=1024)] = 0
+    """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
+    flip: bool = False
+    """Whether images are mirrored left to right at random."""
+    num_workers: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = "auto"
+    """Threads that read samples ahead of time, per rank; auto: 2 for image files, 1 for your own
+    data set, which need not stand several then."""
+    allow_changes: bool = False
+    """Whether `--resume` goes on with other training images than the run began with."""
+
+    def threads(self, usual: int) -> int:
+        """`num_workers`, or the usual number of a kind of data set."""
+        return usual if self.num_workers == "auto" else self.num_workers
+
+
+class ModelConfig(Section):
+    """The classifier. It takes pixels in [0, 1]; normalisation is its first layer."""
+
+    name: Text = "digits"
+    """A registered model, `torchvision:NAME`, or a dotted name (`my_package.module:function`)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the model's function."""
+    mean: list[Annotated[Number, Field(ge=-1e6, le=1e6)]] | None = None
+    """Mean per channel, subtracted first; null: no normalisation."""
+    std: list[Positive] | None = None
+    """Standard deviation per channel, divided by second; null: no normalisation."""
+
+    @model_validator(mode="after")
+    def _mean_and_std_go_together(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("model.mean and model.std go together: give both or neither")
+        return self
+
+
+class AttackConfig(Section):
+    """The attack that crafts the training batches."""
+
+    name: Text = "pgd"
+    """A registered attack: pgd, fgsm, ufgsm."""
+    norm: Literal["linf", "l2"] = "linf"
+    """The norm of the ball around each image."""
+    epsilon: Radius = 0.15
+    """Radius of the ball, in pixels of [0, 1]; also a fraction, 8/255."""
+    num_steps: Annotated[Count, Field(le=10**5)] = 8
+    """Attack steps per ticket (pgd)."""
+    step_size: StepSize | None = None
+    """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
+    relative_step_size: Positive = 2.5
+    """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
+    random_start: bool = True
+    """Whether the attack starts at a random point of the ball (pgd)."""
+    batch_norm: Literal["eval", "train"] = "eval"
+    """Mode of the whole model while it is attacked; its running statistics never change."""
+    epsilon_warmup_steps: StepsOrNever = 0
+    """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
+
+    @model_validator(mode="after")
+    def _lengths_lie_in_the_box(self) -> Self:
+        require_length("attack.epsilon", self.epsilon, self.norm)
+        require_length("attack.step_size", self.step_size or 0.0, self.norm)
+        return self
+
+
+class ObjectiveConfig(Section):
+    """What training minimises."""
+
+    name: Text = "adversarial"
+    """A registered objective: adversarial (cross-entropy on adversarial images)."""
+    clean_fraction: Fraction = 0.0
+    """Share of each batch that stays natural."""
+
+
+class OptimizerConfig(Section):
+    """The optimiser, by torch's own implementation."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    """sgd; adam, whose weight decay is an L2 penalty; adamw, whose weight decay is decoupled."""
+    learning_rate: Positive = 5e-3
+    """Learning rate; the peak for `one_cycle`."""
+    momentum: Fraction = 0.9
+    """Momentum (sgd)."""
+    nesterov: bool = False
+    """Nesterov momentum (sgd)."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of the moments (adam, adamw)."""
+    weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = 0.0
+    """Weight decay, on all parameters."""
+
+
+class ScheduleConfig(Section):
+    """How the learning rate changes, by torch's own schedulers, once per training step."""
+
+    name: Literal["constant", "multistep", "cosine", "one_cycle"] = "one_cycle"
+    """constant; multistep: drops at `milestones`; cosine: falls to 0 along half a cosine;
+    one_cycle: rises to the peak, then falls to almost 0 (Smith and Topin 2018)."""
+    milestones: list[Steps] = Field(default_factory=list)
+    """Training steps after which the rate is multiplied by `gamma` (multistep)."""
+    gamma: Positive = 0.1
+    """Factor at each milestone (multistep)."""
+    rising_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
+    """Share of the run in which the rate rises (one_cycle)."""
+
+
+class StalenessConfig(Section):
+    """How old the parameters of an attack may be. See the README, "Staleness"."""
+
+    mode: Literal["fixed", "bounded"] = "fixed"
+    """fixed: exactly the versions of the ticket rule, same bits always; bounded: the newest
+    parameters at hand within the same bounds, not reproducible."""
+    max_staleness: Staleness = 16
+    """Bound for every attack step, and the lag of the first of several, in training steps."""
+    final_staleness: Staleness = 2
+    """Bound for the last attack step before those of the trainer, in training steps."""
+    publish_every: Annotated[AtLeastOne, Field(le=MOST_STALENESS + 1)] = 2
+    """Training steps from one broadcast of the parameters to the next."""
+    trainer_steps: Annotated[Count, Field(le=10**5)] = 0
+    """How many of the last attack steps the trainer runs on its current parameters; at most all."""
+    outstanding: Annotated[AtLeastOne, Field(le=MOST_STALENESS)] | Literal["auto"] = "auto"
+    """Tickets granted to one attacker and not yet consumed, at most; auto: 2 for the slowest, and
+    2 n for one that is n times as fast. Does not change the result."""
+    trainer_crafts: bool = True
+    """Whether the trainer crafts batches of its own while the attackers cannot feed it. Where no
+    attacker can craft one, as on a single rank, it always does; does not change the result."""
+
+    @model_validator(mode="after")
+    def _rule_is_admissible(self) -> Self:
+        try:
+            self.rule()
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def credit(self) -> int | None:
+        """Most tickets of an attacker; None: by its speed."""
+        return None if self.outstanding == "auto" else self.outstanding
+
+    def rule(self) -> StalenessRule:
+        """The staleness rule of this section."""
+        return StalenessRule(
+            max_staleness=self.max_staleness,
+            final_staleness=self.final_staleness,
+            publish_every=self.publish_every,
+            trainer_steps=self.trainer_steps,
+        )
+
+
+class TrainingConfig(Section):
+    """Length and numerics of the run."""
+
+    num_steps: Steps = 400
+    """Training steps; each consumes one ticket."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: mixed precision by autocast, in training and attacks."""
+    wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """What crafted batches and published parameters are rounded to, so that they take half as many
+    bytes on the network; also what the trainer crafts, so that the bits are the same for any number
+    of ranks. The trained model itself is never rounded."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU of the rank's local number where there is one, else the CPU."""
+    threads: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = 1
+    """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
+    need the same number."""
+
+
+class EvaluationConfig(Section):
+    """Natural and PGD accuracy on test images, during the run and at its end."""
+
+    every_steps: StepsOrNever = 100
+    """Training steps between evaluations; 0: only at the end."""
+    num_samples: Samples = 500
+    """Test images of an evaluation during the run; fewer than all are the same ones every time."""
+    final_samples: Samples | None = None
+    """Test images of the evaluation at the end; null: all."""
+    num_steps: Annotated[AtLeastOne, Field(le=10**5)] = 40
+    """PGD steps."""
+    step_size: StepSize | None = None
+    """PGD step size in pixels of [0, 1], made for one norm and one epsilon; null: `2.5 * epsilon /
+    num_steps`, which fits any."""
+    batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
+    """Test images per batch; each batch has its own random start."""
+
+
+class LogConfig(Section):
+    """The HDF5 log."""
+
+    flush_seconds: Seconds = 5.0
+    """Seconds between flushes to disk."""
+    natural_every: StepsOrNever = 10
+    """Tickets between measurements of natural accuracy on the batch; 0: never."""
+    fresh_every: StepsOrNever = 0
+    """Training steps between batches that are attacked again, wholly on the parameters of their own
+    step; a multiple of `staleness.publish_every`; 0: never."""
+    snapshot_every: StepsOrNever = 0
+    """Training steps between snapshots: the same test images attacked again; 0: never."""
+    snapshot_images: Annotated[AtLeastOne, Field(le=10**4)] = 8
+    """How many test images a snapshot attacks."""
+
+
+class CheckpointConfig(Section):
+    """Checkpoints, from which `--resume` goes on."""
+
+    every_steps: StepsOrNever = 100
+    """Training steps between checkpoints, the last one after training; 0: only when interrupted.
+    One that comes due while the one before is still being written is left out."""
+    keep: Annotated[AtLeastOne, Field(le=10**6)] = 2
+    """How many of the newest checkpoints stay on disk."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    output: OutputFolder = "runs/digits"
+    """Folder of the run: log, checkpoints, final model."""
+    seed: Annotated[Count, Field(le=10**18)] = 0
+    """Seed of everything random."""
+    deadline_seconds: Seconds = 600.0
+    """Longest silence of another rank; then the run goes on without it, or ends with an error.
+    Also the longest wait for a checkpoint at the end of the run."""
+    overdue_seconds: Seconds | None = None
+    """Longest wait for a granted ticket until rank 0 crafts it too; null: ten times the usual
+    crafting time, and a second."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    attack: AttackConfig = AttackConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    staleness: StalenessConfig = StalenessConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _evaluation_steps_lie_in_the_box(self) -> Self:
+        step_size = self.evaluation.step_size or 0.0
+        require_length("evaluation.step_size", step_size, self.attack.norm)
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_of_fresh_batches_are_published(self) -> Self:
+        fresh, every = self.log.fresh_every, self.staleness.publish_every
+        if fresh % every:
+            below = fresh - fresh % every
+            working = " or ".join(str(number) for number in (below, below + every) if number)
+            raise ValueError(
+                f"log.fresh_every={fresh} is no multiple of staleness.publish_every={every}: "
+                f"use {working}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trainer_runs_no_more_steps_than_there_are(self) -> Self:
+        if self.attack.name == "pgd":  # how many others take is known where attacks are
+            try:
+                self.staleness.rule().require_steps_for_trainer(self.attack.num_steps)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The flat `section.key` settings that decide the bits of the trained model."""
+        flat = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in flat.items() if not _is_free_to_change(key)}
+
+
+FREE_TO_CHANGE = (
+    "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
+    "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
+    "training.device", "training.threads", "evaluation.", "log.", "checkpoint.",
+)  # fmt: skip
+"""Keys, or sections, that a resumed run may change: none is part of what is trained.
+
+Another device or number of threads computes other bits: resuming on one is told as a warning."""
+
+
+def _is_free_to_change(key: str) -> bool:
+    return any(
+        key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
+    )

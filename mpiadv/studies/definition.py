@@ -1,0 +1,39 @@
+"""What a study is to the rest of the package: its runs, its scores, what it shows. Knows no one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mpiadv.studies.folder import StudyFolder
+from mpiadv.studies.plan import Request, Run
+from mpiadv.studies.processes import Job
+from mpiadv.studies.results import Results
+from mpiadv.studies.scores import Scoring
+
+
+def _nothing_to_score(folder: StudyFolder) -> list[Scoring]:
+    return []
+
+
+def _nothing_to_measure(folder: StudyFolder) -> list[Job]:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study of `mpiadv study`.
+
+    Attributes:
+        summary: what it shows, a few words for the help.
+        plan: its runs.
+        show: its tables and figures, from logs and scores alone; it works with what is there, as
+            runs may be missing, unfinished or interrupted.
+        score: the attacks to make on the trained networks.
+        measure: programs that measure speed and keep what they measured in the folder; those whose
+            measurement is there are left out.
+    """
+
+    summary: str
+    plan: Callable[[Request], Sequence[Run]]
+    show: Callable[[StudyFolder], Results]
+    score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score
+    measure: Callable[[StudyFolder], Sequence[Job]] = _nothing_to_measure

@@ -1,0 +1,1 @@
+"""What the loops do with torch: craft, learn, and round what travels."""
