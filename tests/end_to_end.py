@@ -12,9 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from mpi_runner import mpirun
-
-HERE = Path(__file__).resolve().parent
+from mpi_runner import HERE, mpirun
 
 NUM_STEPS = 25
 

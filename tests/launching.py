@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from mpi_runner import finished, started
+from mpi_runner import HERE, finished, started
 
 from mpiadv.runlog import read_table
-
-HERE = Path(__file__).resolve().parent
 
 _FAST = {
     "data.name": "bad_parts:images",

@@ -19,7 +19,8 @@ import pytest
 from mpiadv.cluster.launch import Launcher, find_launcher
 from mpiadv.process.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent
 
 
 class HungError(Exception):

@@ -24,7 +24,8 @@ takes its name. A flush puts rows behind the last one and then counts them, in e
 1,700 states was unreadable, showed an unwritten row or lacked a flushed one. Nor did any of 110
 writers killed at random, or any of 950 reads beside one that flushed 250 times a second. A table
 that outgrows its chunk is copied into a new file with twice the room, which replaces the old one;
-the unused room is a hole and takes no disk. `tests/test_runlog.py` goes through the states again.
+the unused room is a hole and takes no disk. `tests/runlog/test_runlog.py` goes through these
+states again.
 """
 
 from mpiadv.runlog.cutting import FORMAT_VERSION

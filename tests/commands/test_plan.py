@@ -12,7 +12,7 @@ import pytest
 from job_shapes import rule
 from launching import HERE
 from mpi_runner import finished, started
-from test_forecast import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
+from quick_jobs import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
 
 from mpiadv.commands import plan as command
 from mpiadv.forecast.job import Job, Network

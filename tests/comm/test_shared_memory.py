@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mpi_runner import REPOSITORY
 
 from mpiadv.comm.links import no_device
 from mpiadv.comm.shared_memory import SharedMemory, SharedSlots, attach
@@ -55,7 +56,7 @@ def test_other_process_sees_what_is_written_after_it_came() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     ) as reader:
         assert reader.stdout is not None
         with memory:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_up_study import finish_runs, open_study
+from mpi_runner import REPOSITORY
 
 from mpiadv import cli
 from mpiadv.settings import load_config
@@ -15,7 +16,7 @@ from mpiadv.studies.plan import configuration, request_of
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.studies import STUDIES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = REPOSITORY
 
 EVERYTHING = [
     pytest.param(study, preset, id=f"{study}-{preset}") for study in STUDIES for preset in PRESETS

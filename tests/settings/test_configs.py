@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mpi_runner import REPOSITORY
 
 from mpiadv.data import REGISTERED as DATA_SETS
 from mpiadv.models import REGISTERED as MODELS
 from mpiadv.settings import Config, load_config
 
-FOLDER = Path(__file__).parent.parent / "configs"
+FOLDER = REPOSITORY / "configs"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 

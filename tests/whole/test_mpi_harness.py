@@ -5,9 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mpi_runner import HungError, mpirun, pids_of, started_mpirun
-
-HERE = Path(__file__).parent
+from mpi_runner import HERE, HungError, mpirun, pids_of, started_mpirun
 
 CASES = {
     "passes": (

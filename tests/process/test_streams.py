@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mpi_runner import REPOSITORY
 
 WRITER = """
 import sys
@@ -40,7 +41,7 @@ def test_printing_outlives_whoever_reads(tmp_path: Path, shell: str, told: str) 
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         text=True,
     )
     assert completed.returncode == 0
@@ -56,6 +57,6 @@ def test_file_opened_after_a_closed_stream_is_not_printed_into(tmp_path: Path) -
     )
     subprocess.run(
         f'{sys.executable} -c "{program}" >&-', shell=True, executable="/bin/bash", cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}, check=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, check=True,
     )  # fmt: skip
     assert (tmp_path / "log").read_bytes() == b"log"

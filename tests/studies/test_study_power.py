@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import pytest
 from made_up_study import add, finish_runs, open_study, score_row
+from mpi_runner import HERE
 
 from mpiadv.evaluation import evaluate
 from mpiadv.report.drawing import Picture, style
@@ -269,5 +270,5 @@ def test_pages_are_drawn_without_torch_and_mpi(tmp_path: Path) -> None:
         f"folder = open_study(Path({str(tmp_path)!r}), 'power')\n"
         "write_results(folder, show(folder))"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=HERE)
     assert (tmp_path / "figures" / "power-loss.png").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kill_attackers import kill_attackers
 from launching import hash_of, launch, launched, words_of
-from mpi_runner import finished, pids_of, started
+from mpi_runner import HERE, finished, pids_of, started
 
 from mpiadv.runlog import read_table
 
@@ -129,7 +129,7 @@ sys.exit(main())
 def test_attacker_that_hangs_while_parting_costs_no_training(tmp_path: Path) -> None:
     words = words_of(tmp_path / "run", checkpoint__every_steps=0)
     line = [sys.executable, "-c", HANGS_PARTING, *words]
-    with started(line, cwd=Path(__file__).parent) as process:
+    with started(line, cwd=HERE) as process:
         completed = finished(process, timeout=120)
     assert completed.returncode == 75
     assert completed.stderr == "mpiadv: error on rank 0: rank 1 has not answered\n"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 import torchvision
+from mpi_runner import REPOSITORY
 from PIL import Image
 
 from mpiadv.contract.tickets import choose_samples
@@ -19,7 +20,7 @@ from mpiadv.data import DataSet, load_data, may_download
 from mpiadv.process.errors import UserError
 from mpiadv.settings import DataConfig
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 
 def load(name: str, root: Path, **fields: Any) -> DataSet:

@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 from job_shapes import rule
+from quick_jobs import (
+    BETWEEN_TWO_HOSTS,
+    GIGABIT,
+    MNIST_BATCH,
+    MNIST_VERSION,
+    WITHIN_A_HOST,
+    job_of,
+    quick_job,
+)
 
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.contract.tickets import StalenessRule
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
@@ -16,41 +24,6 @@ from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.simulation import simulate
 from mpiadv.forecast.wires import EAGER_BYTES, Wires
 from mpiadv.loops.supervision import OVERDUE_FACTOR
-
-GIGABIT = 1e9 / 8
-MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000
-"""Bytes of the paper's network and of a batch of 128."""
-
-WITHIN_A_HOST = Network(copied_bytes_per_second=9e9)
-BETWEEN_TWO_HOSTS = Network(
-    ranks_per_host=4,
-    bytes_per_second=GIGABIT,
-    latency_seconds=0.010,
-    copied_bytes_per_second=9e9,
-)
-
-
-def job_of(staleness: StalenessRule, **changes: Any) -> Job:
-    """The job of `benchmarks/scaling.py`, with the little jitter that its sleeps have."""
-    job = Job(
-        rule=staleness,
-        num_attack_steps=8,
-        craft_seconds=0.148,
-        train_seconds=0.020,
-        num_steps=4000,
-        outstanding=2,
-        version_bytes=MNIST_VERSION,
-        batch_bytes=MNIST_BATCH,
-        snapshot_seconds=0.0015,
-        step_overhead_seconds=0.0003,
-        jitter=0.03,
-    )
-    return replace(job, **changes)
-
-
-def quick_job(staleness: StalenessRule, **changes: Any) -> Job:
-    """The job of the requirement: 30 ms to craft a batch, 4 ms to train on one."""
-    return job_of(staleness, craft_seconds=0.030, train_seconds=0.004, jitter=0.1, **changes)
 
 
 def limited(job: Job, ranks: int, network: Network) -> Limit:

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from mpi_runner import HERE
 from plain_logs import (
     attacker_row,
     begin,
@@ -174,7 +175,7 @@ for step in itertools.count():
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3])
 def test_killed_writer_loses_no_flushed_row(tmp_path: Path, delay: float) -> None:
     path = tmp_path / "log.h5"
-    command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(path)]
+    command = [sys.executable, "-c", WRITER, str(HERE), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         flushed = int(writer.stdout.readline())

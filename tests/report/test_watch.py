@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mpi_runner import HERE
 from rich.console import Console
 from sample_logs import BEGAN, begin, begun_run, finished_run, gone_process, resumed_run, sign
 
@@ -209,7 +210,7 @@ def watching(folder: Path, *words: str) -> "subprocess.Popen[str]":
 
 
 def test_lines_follow_a_run_beyond_its_death_until_interrupted(tmp_path: Path) -> None:
-    here = str(Path(__file__).parent)
+    here = str(HERE)
     command = [sys.executable, "-c", WRITER, here, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == "0\n"
