@@ -1,13 +1,13 @@
-"""The configuration of a run: `sections` has every setting, `reading` makes them of words.
+"""The configuration of a run: `config` and its `sections` have every setting, `reading` makes them.
 
 `code` sees to it that no file chooses code.
 """
 
 from mpiadv.settings.code import code_words
+from mpiadv.settings.config import Config
 from mpiadv.settings.reading import dump_config, load_config, override_config, parse_config
 from mpiadv.settings.sections import (
     AttackConfig,
-    Config,
     DataConfig,
     ModelConfig,
     ObjectiveConfig,

@@ -5,9 +5,9 @@ from typing import Any
 
 from mpiadv.command_lines import TRUST_OPTION
 from mpiadv.process.errors import UserError
+from mpiadv.settings.config import Config
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.registry import is_dotted
-from mpiadv.settings.sections import Config
 
 
 def code_words(config: Config) -> list[str]:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from mpiadv.process.errors import UserError, shown
 from mpiadv.settings.code import require_chosen
-from mpiadv.settings.sections import Config, Section
+from mpiadv.settings.config import Config
+from mpiadv.settings.sections import Section
 from mpiadv.settings.yaml_files import (
     MOST_LEVELS,
     dump_yaml,

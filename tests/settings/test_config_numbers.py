@@ -7,8 +7,8 @@ import pytest
 
 from mpiadv.process.errors import UserError
 from mpiadv.settings import load_config, parse_config
+from mpiadv.settings.config import Config
 from mpiadv.settings.dotted_keys import nested
-from mpiadv.settings.sections import Config
 
 SCHEMA = Config.model_json_schema()
 """What pydantic itself knows of the fields, so that none is forgotten."""

@@ -1,0 +1,112 @@
+"""The whole configuration of a run, validated once, and what of it decides the bits."""
+
+import os
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mpiadv.process.errors import UserError
+from mpiadv.settings.dotted_keys import flatten
+from mpiadv.settings.numbers import Count, Seconds
+from mpiadv.settings.pixels import require_length
+from mpiadv.settings.sections import (
+    AttackConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    LogConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    Section,
+    StalenessConfig,
+    Text,
+    TrainingConfig,
+)
+
+
+def _with_home(path: str) -> str:
+    """`path` with a home in the place of `~`, which no shell puts behind `output=`."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise ValueError(f"output={path}: nobody knows whose home that is: write it in full")
+    return expanded
+
+
+OutputFolder = Annotated[Text, AfterValidator(_with_home)]
+"""Not `data.root`, which is seen to where the data are: code may take it as is."""
+
+
+class Config(Section):
+    """The whole configuration of a run."""
+
+    output: OutputFolder = "runs/digits"
+    """Folder of the run: log, checkpoints, final model."""
+    seed: Annotated[Count, Field(le=10**18)] = 0
+    """Seed of everything random."""
+    deadline_seconds: Seconds = 600.0
+    """Longest silence of another rank; then the run goes on without it, or ends with an error.
+    Also the longest wait for a checkpoint at the end of the run."""
+    overdue_seconds: Seconds | None = None
+    """Longest wait for a granted ticket until rank 0 crafts it too; null: ten times the usual
+    crafting time, and a second."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    attack: AttackConfig = AttackConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    staleness: StalenessConfig = StalenessConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _evaluation_steps_lie_in_the_box(self) -> Self:
+        step_size = self.evaluation.step_size or 0.0
+        require_length("evaluation.step_size", step_size, self.attack.norm)
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_of_fresh_batches_are_published(self) -> Self:
+        fresh, every = self.log.fresh_every, self.staleness.publish_every
+        if fresh % every:
+            below = fresh - fresh % every
+            working = " or ".join(str(number) for number in (below, below + every) if number)
+            raise ValueError(
+                f"log.fresh_every={fresh} is no multiple of staleness.publish_every={every}: "
+                f"use {working}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trainer_runs_no_more_steps_than_there_are(self) -> Self:
+        if self.attack.name == "pgd":  # how many others take is known where attacks are
+            try:
+                self.staleness.rule().require_steps_for_trainer(self.attack.num_steps)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The flat `section.key` settings that decide the bits of the trained model."""
+        flat = flatten(self.model_dump(mode="json"))
+        return {key: value for key, value in flat.items() if not _is_free_to_change(key)}
+
+
+FREE_TO_CHANGE = (
+    "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
+    "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
+    "training.device", "training.threads", "evaluation.", "log.", "checkpoint.",
+)  # fmt: skip
+"""Keys, or sections, that a resumed run may change: none is part of what is trained.
+
+Another device or number of threads computes other bits: resuming on one is told as a warning."""
+
+
+def _is_free_to_change(key: str) -> bool:
+    return any(
+        key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
+    )
