@@ -1,6 +1,5 @@
 """Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.attacks import input_gradient, make_attack, mixed_precision
+from mpiadv.attacks import mixed_precision
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
@@ -19,6 +18,7 @@ from mpiadv.models import FlatState
 from mpiadv.models.random_streams import seed_streams
 from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import CopyInFlight, Device
+from mpiadv.work.last_steps import finish_attack
 from mpiadv.work.protocols import Outcome
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
@@ -97,8 +97,7 @@ class TorchLearner:
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
         """See `Learner.train`."""
-        if min(self._plan.rule.trainer_steps, settings.num_steps) > 0:
-            batch = self._finish_attack(ticket, batch, settings, pump)
+        batch = finish_attack(self._plan, self.model, ticket, batch, settings, pump)
         self.model.train()
         seed_streams(seed_for(self._plan.seed, Purpose.DROPOUT, ticket), self._device.torch)
         with mixed_precision(self._device.torch, self._plan.precision):
@@ -126,40 +125,3 @@ class TorchLearner:
         assert self._told is not None, "no training step has run"
         loss, accuracy, rate = self._told
         return Outcome(loss=float(loss), accuracy=float(accuracy), learning_rate=rate)
-
-    def _finish_attack(
-        self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
-    ) -> Batch:
-        """Run the last attack steps on the parameters of this moment."""
-        assert batch.natural is not None
-        clean = self._plan.num_clean
-        labels = batch.labels[clean:]
-        self.model.train(self._plan.attack.batch_norm == "train")
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        first = self._plan.rule.crafting_steps(settings.num_steps)
-        numbers = itertools.count(first)
-
-        def gradient(images: Tensor) -> Tensor:
-            return input_gradient(
-                self.model, images, labels, precision=self._plan.precision,
-                seed=seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, ticket, next(numbers)),
-            )[0]  # fmt: skip
-
-        steps = make_attack(self._plan.attack, settings).steps(
-            gradient,
-            batch.natural[clean:],
-            batch.images[clean:],
-            first=first,
-        )
-        attacked = batch.images[clean:]
-        for moved in steps:
-            attacked = moved
-            pump()
-        with torch.no_grad():
-            for buffer, kept in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(kept)
-        return Batch(
-            images=torch.cat([batch.natural[:clean], attacked]),
-            labels=batch.labels,
-            natural=batch.natural,
-        )
