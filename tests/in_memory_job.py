@@ -20,8 +20,9 @@ from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.probe import Probed
+from mpiadv.loops.publisher import Published, Stop
 from mpiadv.loops.records import StepRecord
-from mpiadv.loops.trainer import Published, Stop, Trainer
+from mpiadv.loops.trainer import Trainer
 from mpiadv.process.errors import DismissedError
 
 
@@ -178,7 +179,7 @@ class Job:
 
     def run(self) -> "Job":
         trainer = self.trainer
-        trainer.publish_restored(self.saved.published)
+        trainer.publisher.publish_restored(self.saved.published)
         trainer.publish_due()
         reason = trainer.run(lambda: trainer.dispatcher.step == self.shape.stop_at)
         if reason is Stop.INTERRUPTED:
@@ -270,7 +271,7 @@ class Job:
             value=self.learner.value,
             published={
                 version: Published(settings=item.settings, values=item.values.copy())
-                for version, item in self.trainer.published().items()
+                for version, item in self.trainer.publisher.held().items()
             },
         )
 

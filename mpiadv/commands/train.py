@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import parser
-from mpiadv.loops.trainer import Stop
+from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import printable
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.process.interruption import Interruption

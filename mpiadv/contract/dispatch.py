@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
 from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.contract.turns import Pace, Turns
+from mpiadv.contract.turns import TRAINER, Pace, Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,21 @@ class Dispatcher:
         self.holders[ticket] = attacker
         self._turns.granted(ticket, attacker)
         return Grant(ticket=ticket, attacker=attacker, patient=self._turns.has_slack())
+
+    def in_a_hurry(self, version: int, versions: Versions) -> list[int]:
+        """Who needs a new version for the ticket that is trained on right after the version's own.
+
+        Nobody where attacks are finished on older parameters. `versions` are the earlier ones.
+        """
+        rule, ticket = self.rule, version + 1
+        settings = versions.get(rule.first_version(ticket))
+        if settings is None:
+            return []
+        last = max(0, rule.crafting_steps(settings.num_steps) - 1)
+        if rule.version(ticket, last, settings.num_steps) != version:
+            return []
+        holder = self.holders.get(ticket, TRAINER)
+        return [holder] if holder != TRAINER and ticket in self.owed_by(holder) else []
 
     def arrived(self, ticket: int, attacker: int) -> bool:
         """Book a batch as received; False when another copy of it came first."""

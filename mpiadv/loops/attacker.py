@@ -16,7 +16,7 @@ from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import Bench, Crafted, VersionRing
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober
-from mpiadv.loops.trainer import Stop
+from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Crafter
 

@@ -6,11 +6,9 @@ Knows no MPI and no torch: messages go through a link, the work through a learne
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Generic
 
-from mpiadv.comm.links import Delivery, Farewell, Order, ParameterSlot, TrainerLink
-from mpiadv.comm.messages import Bytes
+from mpiadv.comm.links import Delivery, Farewell, Order, TrainerLink
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
@@ -18,6 +16,7 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import Bench, VersionRing, settle
 from mpiadv.loops.probe import Probed, Prober, is_probed, prober_of
 from mpiadv.loops.proof import flaw_of, verify_own
+from mpiadv.loops.publisher import Publisher, Stop
 from mpiadv.loops.records import (
     Provenance,
     StepRecord,
@@ -33,23 +32,6 @@ from mpiadv.work.protocols import BatchT, Crafter, Learner, Outcome
 BACKSTOP = 2.0
 """The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it
 waits for."""
-
-
-class Stop(IntEnum):
-    """Why a run ends, as the last broadcast says it."""
-
-    NO = 0
-    FINISHED = 1
-    INTERRUPTED = 2
-    REFUSED = 3  # samples are not what they should be
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """A published version: its attack settings and the flat parameters."""
-
-    settings: AttackSettings
-    values: Bytes
 
 
 @dataclass(kw_only=True)
@@ -105,6 +87,16 @@ class Trainer(Generic[BatchT]):
             on_event=on_event,
             clock=clock,
         )
+        self.publisher = Publisher(
+            link,
+            self.ring,
+            first=self._in_a_hurry,
+            prober=self._prober_of,
+            pump=self.pump,
+            wait=self._wait,
+            missing=self.supervision.missing,
+            on_event=on_event,
+        )
         self._bench = Bench(
             dispatcher.own, self.ring, crafter, pump=self.pump, on_event=on_event, clock=clock
         )
@@ -121,29 +113,9 @@ class Trainer(Generic[BatchT]):
         )
         self._own: dict[int, tuple[BatchT, Provenance]] = {}
         self._received: dict[int, Delivery] = {}
-        self._snapshots: list[tuple[ParameterSlot, Callable[[], bool]]] = []
         self._spent = _Spent()
         self._idle_since: float | None = None
         self._step_began = clock()
-
-    def published(self) -> dict[int, Published]:
-        """The versions that a ticket may still need, for a checkpoint."""
-        while self._snapshots:
-            self.pump()
-        ring = self.ring
-        return {
-            version: Published(settings=ring.settings[version], values=ring[version].values)
-            for version in ring.versions
-        }
-
-    def publish_restored(self, restored: dict[int, Published]) -> None:
-        """Send out the versions that a checkpoint kept."""
-        for version in sorted(restored):
-            settings = restored[version].settings
-            slot = self._free_slot()
-            slot.values[:] = restored[version].values
-            self._describe(slot, version, settings, Stop.NO)
-            self._launch(slot)
 
     def publish_due(self) -> None:
         """Publish the current version if it is due and not published yet."""
@@ -188,7 +160,7 @@ class Trainer(Generic[BatchT]):
 
     def pump(self) -> None:
         """Move messages on and book what arrived."""
-        self._launch_snapshots()
+        self.publisher.send_complete()
         for delivery in self._link.poll():
             self._take_in(delivery)
         self.supervision.keep_alive()
@@ -254,8 +226,7 @@ class Trainer(Generic[BatchT]):
         step = self.dispatcher.step
         self.dispatcher.trained()
         self.dispatcher.pace.trained(seconds)
-        for slot in self.ring.evict(self.dispatcher.step):
-            self._link.recycle(slot)
+        self.publisher.evict(self.dispatcher.step)
         if not self.dispatcher.finished:
             self.publish_due()
         self._report(step, origin, outcome, seconds)
@@ -337,63 +308,20 @@ class Trainer(Generic[BatchT]):
 
     def _publish(self, stop: Stop) -> None:
         began = self._clock()
-        slot = self._free_slot()
         step = self.dispatcher.step
-        self._describe(slot, step, self._settings_at(step), stop)
-        self._snapshots.append((slot, self._learner.snapshot(slot.values)))
-        self._launch_snapshots()
+        self.publisher.publish(step, self._settings_at(step), self._learner.snapshot, stop=stop)
         self._spent.publish += self._clock() - began
 
-    def _free_slot(self) -> ParameterSlot:
-        slot = self._link.free_parameter_slot()
-        if slot is None:
-            self._on_event("publish stall", f"step {self.dispatcher.step}: every buffer in use")
-        while slot is None:
-            self.pump()
-            self._wait.pause(
-                lambda: f"attackers to receive earlier parameters; {self.supervision.missing()}"
-            )
-            slot = self._link.free_parameter_slot()
-        self._wait.over()
-        return slot
+    def _in_a_hurry(self, version: int) -> list[int]:
+        """Nobody where the host trains: a head start would last as long as the training step."""
+        in_time = self._learner.leaves_host_free
+        return self.dispatcher.in_a_hurry(version, self.ring.settings) if in_time else []
 
-    def _describe(
-        self, slot: ParameterSlot, version: int, settings: AttackSettings, stop: Stop
-    ) -> None:
-        header = slot.header
-        header["version"], header["stop"] = version, stop
-        header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
-        header["published_at"] = time.time()
+    def _prober_of(self, version: int) -> int:
         # A resumed run publishes versions again whose tickets were probed before.
         is_new = version >= self.dispatcher.step
-        attackers = self._link.attackers if is_new else []
-        header["prober"] = prober_of(version, self._fresh_every, attackers)
-
-    def _launch_snapshots(self) -> None:
-        while self._snapshots and self._snapshots[0][1]():
-            self._launch(self._snapshots.pop(0)[0])
-
-    def _launch(self, slot: ParameterSlot) -> None:
-        self._link.broadcast(slot, first=self._in_a_hurry(slot.version))
-        if slot.header["stop"][0] == Stop.NO:
-            self.ring.add(slot)
-
-    def _in_a_hurry(self, version: int) -> list[int]:
-        """Who needs this version for the ticket that is trained on right after the version's own.
-
-        Nobody where attacks are finished on older parameters, or where the host trains: a head
-        start would last as long as the training step then.
-        """
-        rule, ticket = self.dispatcher.rule, version + 1
-        settings = self.ring.settings.get(rule.first_version(ticket))
-        if settings is None or not self._learner.leaves_host_free:
-            return []
-        last = max(0, rule.crafting_steps(settings.num_steps) - 1)
-        if rule.version(ticket, last, settings.num_steps) != version:
-            return []
-        holder = self.dispatcher.holders.get(ticket, 0)
-        return [holder] if holder and ticket in self.dispatcher.owed_by(holder) else []
+        return prober_of(version, self._fresh_every, self._link.attackers if is_new else [])
 
     def _everything_is_in(self) -> bool:
         have_parted = all(map(self.supervision.has_parted, self._link.attackers))
-        return have_parted and not self._snapshots and not self._link.pending()
+        return have_parted and self.publisher.is_through and not self._link.pending()

@@ -11,7 +11,8 @@ from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.evaluation import Counts
 from mpiadv.evaluation.in_run import attack_details, short_name
-from mpiadv.loops.trainer import Stop, Trainer
+from mpiadv.loops.publisher import Stop
+from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objectives import Batch, make_objective
 from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.models import fingerprint
@@ -98,7 +99,7 @@ class Lead:
             self._display.say(line)
         trainer = self._recorder.trainer = self._new_trainer()
         began = time.perf_counter()
-        trainer.publish_restored(self._restored)
+        trainer.publisher.publish_restored(self._restored)
         self._restored = {}
         trainer.publish_due()
         with self._failures_recorded(trainer):

@@ -138,7 +138,7 @@ class Recorder:
         has taken them, and lending them out longer would take more of them than the copies.
         """
         self._copies.begin()
-        published = self._the_trainer.published()
+        published = self._the_trainer.publisher.held()
         state = training_state(
             self.config,
             self.learner,

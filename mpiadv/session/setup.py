@@ -24,7 +24,7 @@ from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.trainer import Stop
+from mpiadv.loops.publisher import Stop
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.process.errors import UnreadableError, UserError

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.loops.trainer import Published
+from mpiadv.loops.publisher import Published
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes

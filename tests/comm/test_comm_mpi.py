@@ -30,7 +30,8 @@ from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.outbox import LONGEST_QUEUE
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.trainer import Stop, Trainer
+from mpiadv.loops.publisher import Stop
+from mpiadv.loops.trainer import Trainer
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World

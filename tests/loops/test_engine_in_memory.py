@@ -10,7 +10,7 @@ from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.probe import Probed, prober_of
-from mpiadv.loops.trainer import Stop
+from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import NonFiniteLossError, SilentRankError
 from mpiadv.session.log_rows import train_row
 

@@ -13,7 +13,7 @@ from mpiadv.comm.links import BatchSlot, Order
 from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.trainer import Stop
+from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import DeadlineError, SilentRankError, UnreadableError
 
 DEATHS = {

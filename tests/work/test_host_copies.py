@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.loops.trainer import Published
+from mpiadv.loops.publisher import Published
 from mpiadv.methods.optimizers import make_schedule
 from mpiadv.process.errors import UserError
 from mpiadv.session.state import restore, training_state
