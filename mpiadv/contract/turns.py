@@ -8,6 +8,7 @@ MPI, no torch and no clock.
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from statistics import median
 
 TRAINER = 0
@@ -39,6 +40,10 @@ USUAL_CREDIT = 2
 
 RETRY_STEPS = 200
 """Training steps between two trials of an attacker that is too slow."""
+
+OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
+"""A ticket is overdue after so many times the seconds that its holder usually takes for one, and so
+many more."""
 
 
 class Pace:
@@ -77,6 +82,12 @@ class Pace:
         """Seconds per batch; of an unmeasured rank those of the fastest, of all of them 1."""
         known = self._medians.get(attacker)
         return known if known is not None else min(self._medians.values(), default=1.0)
+
+    def allowed_seconds(self, attacker: int) -> float:
+        """For how long it may have a ticket; for ever while no rank's crafting is measured."""
+        if not self.is_known:
+            return inf
+        return OVERDUE_SECONDS + OVERDUE_FACTOR * self.craft_seconds(attacker)
 
 
 class Turns:

@@ -19,9 +19,6 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
 
-OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
-"""A ticket is overdue after so many times the usual seconds and so many more, as in the trainer."""
-
 EVEN_STEPS = 400
 """Training steps that are looked at, once the job runs evenly."""
 
@@ -298,8 +295,10 @@ class _Trainer:
     def _launch(self, version: int, published: float) -> None:
         """Let a version go out, to those first who need it at once."""
         self._published_at[version] = published
+        in_time = self._simulation.job.leaves_host_free
+        first = self.book.in_a_hurry(version, self._versions) if in_time else []
+        self._outbox.add(version, self._simulation.attackers, first)
         self._versions[version] = self._simulation.settings
-        self._outbox.add(version, self._simulation.attackers, self._in_a_hurry(version))
         self._send_versions()
         if self._outbox.holds(version):
             # Nobody waits longer than this for those that are first.
@@ -327,21 +326,12 @@ class _Trainer:
         self._outbox.taken(dispatch, attacker)
         self._send_versions()
 
-    def _in_a_hurry(self, version: int) -> list[int]:
-        """Who gets the version first, as `Trainer._in_a_hurry` of the engine says."""
-        rule, ticket, job = self.book.rule, version + 1, self._simulation.job
-        last = max(0, job.crafting_steps - 1)
-        if not job.leaves_host_free or rule.version(ticket, last, job.num_attack_steps) != version:
-            return []
-        holder = self.book.holders.get(ticket, 0)
-        return [holder] if holder and ticket in self.book.owed_by(holder) else []
-
     def _craft_again_if_overdue(self) -> None:
-        ticket, now, pace = self.book.step, self._clock.now, self.book.pace
-        if self.book.state(ticket) is not TicketState.GRANTED or not pace.is_known:
+        ticket, now = self.book.step, self._clock.now
+        if self.book.state(ticket) is not TicketState.GRANTED or not self.book.pace.is_known:
             return
-        usual = pace.craft_seconds(self.book.holders[ticket])
-        due = self._granted_at[ticket] + OVERDUE_SECONDS + OVERDUE_FACTOR * usual
+        allowed = self.book.pace.allowed_seconds(self.book.holders[ticket])
+        due = self._granted_at[ticket] + allowed
         if due <= now:
             self.recrafted += 1
             self.book.overdue(ticket)

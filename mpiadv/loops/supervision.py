@@ -4,16 +4,11 @@ Knows no MPI and no torch.
 """
 
 from collections.abc import Callable
-from math import inf
 
 from mpiadv.comm.links import TrainerLink
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.ticket_states import TicketState
 from mpiadv.process.errors import SilentRankError
-
-OVERDUE_FACTOR = 10.0
-"""A ticket is overdue after so many times the seconds that its holder usually takes for one, and a
-second, unless the configuration says after how many; at the latest after the deadline."""
 
 LOOKS_PER_DEADLINE = 20
 WORDS_PER_DEADLINE = 4
@@ -23,7 +18,8 @@ WORDS_PER_DEADLINE = 4
 class Supervision:
     """Tells through `on_event(kind, text)` who is "late" with a ticket and who is "lost".
 
-    Until an attacker has delivered a ticket, the fastest rank's time is the measure of lateness.
+    A ticket is overdue after `overdue_seconds`, by its holder's pace where that is None, and at the
+    latest after `deadline_seconds`.
     """
 
     def __init__(
@@ -130,10 +126,9 @@ class Supervision:
         return max(silent, min(told, self._link.since_sign_of_life(attacker)))
 
     def _allowed_seconds(self, ticket: int) -> float:
-        pace, holder = self._dispatcher.pace, self._dispatcher.holders[ticket]
-        allowed = 1.0 + OVERDUE_FACTOR * pace.craft_seconds(holder) if pace.is_known else inf
-        if self._overdue_seconds is not None:
-            allowed = self._overdue_seconds
+        allowed = self._overdue_seconds
+        if allowed is None:
+            allowed = self._dispatcher.pace.allowed_seconds(self._dispatcher.holders[ticket])
         return min(allowed, self._deadline_seconds)
 
     def _tell_late(self, ticket: int, waited: float) -> None:

@@ -1,6 +1,5 @@
 """Forecasts agree with what was measured, name what limits a job, and propose what does help."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +16,11 @@ from quick_jobs import (
 )
 
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.simulation import simulate
 from mpiadv.forecast.wires import EAGER_BYTES, Wires
-from mpiadv.loops.supervision import OVERDUE_FACTOR
 
 
 def limited(job: Job, ranks: int, network: Network) -> Limit:
@@ -67,16 +64,6 @@ def test_speed_up_is_that_of_the_design(final: int, ranks: int, simulated: float
     assert job.alone_seconds / simulate(job, ranks).step_seconds == pytest.approx(
         simulated, rel=0.02
     )
-
-
-def test_constants_are_those_of_the_loops_and_links() -> None:
-    assert simulation.OVERDUE_FACTOR == OVERDUE_FACTOR
-
-
-def test_thousands_of_steps_are_simulated_in_a_second() -> None:
-    began = time.process_time()
-    simulate(job_of(rule(16, 4, 4)), 8, WITHIN_A_HOST, num_steps=2000)
-    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("mode", StalenessMode)
