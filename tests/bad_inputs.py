@@ -77,6 +77,13 @@ def _nonsense(name: str, change: Callable[[Any], Any], reason: str) -> tuple[Wor
     )
 
 
+def _odd_schedule(change: Callable[[Any], Any], reason: str) -> tuple[Words, str]:
+    def change_step(part: Any) -> Any:
+        return {**part, "schedule": change(part["schedule"])}
+
+    return _nonsense("training_step", change_step, reason)
+
+
 def _a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -352,16 +359,18 @@ CASES: dict[str, tuple[Words, str]] = {
         resumed(_with_part("identity", lambda part: "[[[")),
         "*/checkpoint-000000020.pt is no checkpoint of * its identity is no mapping of settings",
     ),
-    "checkpoint_of_another_step": _nonsense(
-        "schedule", lambda part: {**part, "last_epoch": 7}, "it is of step 7"
+    "checkpoint_of_another_step": _odd_schedule(
+        lambda part: {**part, "last_epoch": 7}, "it is of step 7"
     ),
-    "checkpoint_with_half_a_schedule": _nonsense(
-        "schedule", lambda part: {"last_epoch": 20}, "schedule lacks *"
+    "checkpoint_with_half_a_schedule": _odd_schedule(
+        lambda part: {"last_epoch": 20}, "schedule lacks *"
     ),
-    "checkpoint_with_odd_rates": _nonsense(
-        "schedule", lambda part: {**part, "_last_lr": "x"}, "schedule[[]'_last_lr'] is of another *"
+    "checkpoint_with_odd_rates": _odd_schedule(
+        lambda part: {**part, "_last_lr": "x"}, "schedule[[]'_last_lr'] is of another *"
     ),
-    "checkpoint_with_another_optimiser": _nonsense("optimizer", lambda part: {"state": 1}, "*"),
+    "checkpoint_with_another_optimiser": _nonsense(
+        "training_step", lambda part: {**part, "optimizer": {"state": 1}}, "*"
+    ),
     "checkpoint_with_an_odd_version": _nonsense(
         "versions", lambda part: {"x": 1}, "'int' object is not subscriptable"
     ),

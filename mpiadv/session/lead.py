@@ -15,6 +15,7 @@ from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objectives import Batch, make_objective
 from mpiadv.methods.optimizers import make_optimizer, make_schedule
+from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
 from mpiadv.models import fingerprint
 from mpiadv.process.errors import (
     NonFiniteLossError,
@@ -290,12 +291,19 @@ class Lead:
 
 def new_learner(setup: Setup) -> TorchLearner:
     """The learner of a run that begins."""
-    config = setup.config
+    config, plan = setup.config, setup.plan
     model = setup.new_model()
     optimizer = make_optimizer(config.optimizer, model.parameters())
-    schedule = make_schedule(config.schedule, optimizer, num_steps=config.training.num_steps)
-    objective = make_objective(config.objective)
-    return TorchLearner(setup.plan, model, objective, optimizer, schedule, setup.device)
+    parts = Parts(
+        model=model,
+        objective=make_objective(config.objective),
+        optimizer=optimizer,
+        schedule=make_schedule(config.schedule, optimizer, num_steps=config.training.num_steps),
+        seed=plan.seed,
+        precision=plan.precision,
+        num_clean=plan.num_clean,
+    )
+    return TorchLearner(plan, TRAINING_STEPS["ordinary"](parts), setup.device)
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
+from mpiadv.methods.training_steps import TrainingStep
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
@@ -46,8 +47,7 @@ def training_state(
         "device": learner.device_type,
         "model": learner.model.state_dict(),
         "unsaved_buffers": _unsaved_buffers(learner.model),
-        "optimizer": learner.optimizer.state_dict(),
-        "schedule": learner.schedule.state_dict(),
+        "training_step": learner.step.state_dict(),
         "versions": {
             version: {
                 "num_steps": item.settings.num_steps,
@@ -101,7 +101,7 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
             "its code back, or start anew with output=FOLDER"
         ) from error
     try:
-        _restore_optimiser(learner, payload, checkpoint.step)
+        _restore_step(learner.step, payload, checkpoint.step)
         return _published(
             payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
         )
@@ -123,20 +123,15 @@ def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
             model.get_buffer(name).copy_(kept)
 
 
-def _restore_optimiser(learner: TorchLearner, payload: dict[str, Any], step: int) -> None:
-    """Put optimiser and schedule into their states; any exception says that these are none."""
-    optimizer, schedule = learner.optimizer, learner.schedule
-    fresh = schedule.state_dict()
-    optimizer.load_state_dict(payload["optimizer"])
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for name, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
-                    raise ValueError(f"{name} has shape {tuple(value.shape)}")
-    _require_like(fresh, payload["schedule"], "schedule")
-    if payload["schedule"]["last_epoch"] != step:
-        raise ValueError(f"it is of step {payload['schedule']['last_epoch']}")
-    schedule.load_state_dict(payload["schedule"])
+def _restore_step(step: TrainingStep, payload: dict[str, Any], steps_done: int) -> None:
+    """Put the training step into its state; any exception says that this is none."""
+    # Checkpoints of earlier versions hold its parts by themselves.
+    state = payload.get("training_step") or {key: payload[key] for key in ("optimizer", "schedule")}
+    for part, fresh in step.state_dict().items():
+        _require_like(fresh, state.get(part), part)
+    step.load_state_dict(state)
+    if step.steps_done != steps_done:
+        raise ValueError(f"it is of step {step.steps_done}")
 
 
 def _require_like(ours: Any, theirs: Any, where: str) -> None:
@@ -167,7 +162,7 @@ def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[i
 
 _FIELDS = {
     "identity": str, "threads": int, "device": str, "model": dict, "unsaved_buffers": dict,
-    "optimizer": dict, "schedule": dict, "versions": dict,
+    "versions": dict,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Trains the model with torch: the trainer's own attack steps, then one step of the optimiser."""
+"""Trains with torch: the trainer's own attack steps on a batch, then a training step on it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,16 +6,13 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.attacks import mixed_precision
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
-from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
-from mpiadv.methods.objectives import Batch, Objective
+from mpiadv.contract.tickets import AttackSettings
+from mpiadv.methods.objectives import Batch
+from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models import FlatState
-from mpiadv.models.random_streams import seed_streams
 from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import CopyInFlight, Device
 from mpiadv.work.last_steps import finish_attack
@@ -24,28 +21,22 @@ from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
 
 class TorchLearner:
-    """Owns the model that is trained, its optimiser and its learning-rate schedule."""
+    """Brings batches to the training step and the parameters of its model to messages."""
 
-    def __init__(
-        self,
-        plan: CraftPlan,
-        model: nn.Module,
-        objective: Objective,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        device: Device,
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.schedule = schedule
+    def __init__(self, plan: CraftPlan, step: TrainingStep, device: Device) -> None:
+        self.step = step
         self._plan = plan
-        self._objective = objective
         self._device = device
-        self._state = FlatState(model, WIRE_TENSORS[plan.wire_dtype])
+        self._state = FlatState(step.model, WIRE_TENSORS[plan.wire_dtype])
         self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
         self._copy = CopyInFlight(None)
         self._guard = RangeGuard(self._state, plan.wire_dtype, device)
-        self._told: tuple[Tensor, Tensor, float] | None = None
+        self._told: tuple[Learned, float] | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being trained."""
+        return self.step.model
 
     @property
     def parameter_bytes(self) -> int:
@@ -98,17 +89,8 @@ class TorchLearner:
     ) -> None:
         """See `Learner.train`."""
         batch = finish_attack(self._plan, self.model, ticket, batch, settings, pump)
-        self.model.train()
-        seed_streams(seed_for(self._plan.seed, Purpose.DROPOUT, ticket), self._device.torch)
-        with mixed_precision(self._device.torch, self._plan.precision):
-            loss = self._objective(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        rate = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
-        self.schedule.step()
-        correct = (loss.logits.argmax(dim=1) == batch.labels)[self._plan.num_clean :].float().mean()
-        self._told = loss.total.detach(), correct, rate
+        learned = self.step.gradient(ticket, batch, settings)
+        self._told = learned, self.step.apply()
         self._device.mark()
 
     @property
@@ -123,5 +105,7 @@ class TorchLearner:
     def outcome(self) -> Outcome:
         """See `Learner.outcome`."""
         assert self._told is not None, "no training step has run"
-        loss, accuracy, rate = self._told
-        return Outcome(loss=float(loss), accuracy=float(accuracy), learning_rate=rate)
+        learned, rate = self._told
+        return Outcome(
+            loss=float(learned.loss), accuracy=float(learned.accuracy), learning_rate=rate
+        )

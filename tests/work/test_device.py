@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from craft_plans import craft_plan
+from ordinary_steps import ordinary_step
 from torch import Tensor, nn
 
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import settle
-from mpiadv.methods.objectives import Batch, Objective, adversarial_cross_entropy
+from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
 from mpiadv.work.device import CopyInFlight, Device, choose_device, choose_threads
@@ -55,12 +56,8 @@ class LateDevice(Device):
 
 @pytest.fixture
 def late_learner() -> TorchLearner:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    plan = craft_plan(num_samples=8, batch_size=8)
-    objective = Objective(function=adversarial_cross_entropy, needs_natural=False)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return TorchLearner(plan, model, objective, optimizer, schedule, LateDevice())
+    step = ordinary_step(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    return TorchLearner(craft_plan(num_samples=8, batch_size=8), step, LateDevice())
 
 
 def train_once(learner: TorchLearner) -> None:

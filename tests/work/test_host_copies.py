@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ordinary_steps import ordinary_step
 from torch import nn
 
 from mpiadv.contract.tickets import AttackSettings
@@ -26,21 +27,31 @@ def a_learner() -> Any:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     optimizer = torch.optim.Adam(model.parameters())
     schedule = make_schedule(ScheduleConfig(), optimizer, num_steps=10)
-    learner = SimpleNamespace(
-        model=model,
-        optimizer=optimizer,
-        schedule=schedule,
-        device_type="cpu",
-        parameter_bytes=8,
-    )
+    step = ordinary_step(model, optimizer, schedule=schedule)
+    learner = SimpleNamespace(model=model, step=step, device_type="cpu", parameter_bytes=8)
     train_once(learner)
     return learner
 
 
 def train_once(learner: Any) -> None:
     learner.model(torch.rand(4, 1, 5, 5)).sum().backward()
-    learner.optimizer.step()
-    learner.schedule.step()
+    learner.step.apply()
+
+
+def assert_same_state(one: Any, other: Any) -> None:
+    ours, theirs = ({**each.step.state_dict(), "model": each.model.state_dict()}
+                    for each in (one, other))  # fmt: skip
+    assert ours.pop("schedule") == theirs.pop("schedule")
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_checkpoint_with_optimiser_and_schedule_by_themselves_is_gone_on_with() -> None:
+    old, new = a_learner(), a_learner()
+    train_once(old)
+    state = training_state(Config(), old, {}, 1, {"train": "a"}, torch.clone)
+    payload = state.pop("training_step") | state
+    restore(new, Checkpoint(step=2, path=Path("checkpoint-000000002.pt"), payload=payload))
+    assert_same_state(new, old)
 
 
 def test_model_whose_layers_come_in_another_order_is_not_gone_on_with() -> None:
@@ -70,13 +81,10 @@ def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) 
         values += 1
         restored = a_learner()
         checkpoint = load_checkpoint(
-            save_checkpoint(tmp_path, expected.schedule.last_epoch, state, keep=1)
+            save_checkpoint(tmp_path, expected.step.steps_done, state, keep=1)
         )
         versions = restore(restored, checkpoint)
-        for part in ("model", "optimizer"):
-            ours, theirs = (getattr(one, part).state_dict() for one in (restored, expected))
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-        assert restored.schedule.state_dict() == expected.schedule.state_dict()
+        assert_same_state(restored, expected)
         assert checkpoint.payload["model"]._metadata == expected.model.state_dict()._metadata
         assert (versions[1].values == values - 1).all()
         assert versions[1].settings == settings

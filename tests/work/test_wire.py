@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from craft_plans import craft_plan
+from ordinary_steps import ordinary_step
 from torch import Tensor, nn
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.methods.objectives import Batch, Objective, adversarial_cross_entropy
+from mpiadv.methods.objectives import Batch
 from mpiadv.process.errors import UserError
 from mpiadv.session.state import FORMAT, require_same_run
 from mpiadv.settings import Config, load_config
@@ -57,12 +58,8 @@ def new_model() -> nn.Module:
 
 
 def learner(wire_dtype: WireDtype, model: nn.Module | None = None) -> TorchLearner:
-    model = model or new_model()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    objective = Objective(function=adversarial_cross_entropy, needs_natural=False)
-    device = Device(torch.device("cpu"))
-    return TorchLearner(plan(wire_dtype), model, objective, optimizer, schedule, device)
+    step = ordinary_step(model or new_model())
+    return TorchLearner(plan(wire_dtype), step, Device(torch.device("cpu")))
 
 
 def crafted(wire_dtype: WireDtype) -> tuple[TorchCrafter, Batch]:

@@ -1,0 +1,148 @@
+"""What the trainer does with its batches, by name. Knows no message and no communicator.
+
+A training step falls into two halves, so that several tickets, or several trainers, can come
+between them: the gradient of a ticket, and what is done with the mean over the step's tickets.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mpiadv.attacks import Precision, mixed_precision
+from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
+from mpiadv.methods.objectives import Batch, Objective
+from mpiadv.models import device_of
+from mpiadv.models.random_streams import seed_streams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What the gradient of a ticket told, on its device: reading it waits for that.
+
+    `loss`: the objective, float32 []. `accuracy`: on the adversarial images, 0 to 1, float32 [];
+    NaN where there are none.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+class TrainingStep(Protocol):
+    """Trains a model: `gradient` for each ticket of a step in their order, then `apply`, once.
+
+    A step may assume that whoever calls it does nothing to the parameters, and that `apply` finds
+    in their `.grad` the mean over the step's tickets of what `gradient` left there. It must keep to
+    the following, so that neither the number of trainers nor an interruption changes a bit:
+
+    - `gradient` changes `.grad` and buffers alone. What moves the weights for a while (AWP) puts
+      them back before it returns.
+    - What is random is seeded by the ticket.
+    - What lasts from one ticket to another (the perturbation of FREE) is in `state_dict`.
+
+    Where a step goes over its tickets several times with an update after each (FREE, DEAT), it gets
+    the same tickets again after `apply`. All passes of one update (YOPO) belong into one
+    `gradient`.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being trained."""
+
+    @property
+    def steps_done(self) -> int:
+        """How often `apply` has been called, in a run and those that it resumes."""
+
+    def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
+        """Leave the gradient of a ticket's loss in `.grad`, in the place of what was there.
+
+        `settings` are those that the batch was crafted with, for steps that attack by themselves.
+        """
+
+    def apply(self) -> float:
+        """Update the parameters by the gradient in `.grad`; returns the learning rate."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that goes on from step to step, but the model: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, the model being in its own already.
+
+        Raises:
+            Exception: of any kind, if it is no state of this step.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What training steps are made of.
+
+    `num_clean`: how many images at the front of a batch are natural.
+    """
+
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    schedule: LRScheduler
+    seed: int
+    precision: Precision
+    num_clean: int
+
+
+class OrdinaryStep:
+    """Objective, backward, optimiser, schedule: Madry et al. 2018.
+
+    Steps that differ in their gradient alone override that.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.model = parts.model
+        self._parts = parts
+
+    @property
+    def steps_done(self) -> int:
+        """See `TrainingStep.steps_done`."""
+        return self._parts.schedule.last_epoch
+
+    def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
+        """See `TrainingStep.gradient`."""
+        parts, device = self._parts, device_of(self.model)
+        self.model.train()
+        seed_streams(seed_for(parts.seed, Purpose.DROPOUT, ticket), device)
+        with mixed_precision(device, parts.precision):
+            loss = parts.objective(self.model, batch)
+        parts.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        is_right = loss.logits.argmax(dim=1) == batch.labels
+        accuracy = is_right[parts.num_clean :].float().mean()
+        return Learned(loss=loss.total.detach(), accuracy=accuracy)
+
+    def apply(self) -> float:
+        """See `TrainingStep.apply`."""
+        rate = float(self._parts.optimizer.param_groups[0]["lr"])
+        self._parts.optimizer.step()
+        self._parts.schedule.step()
+        return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `TrainingStep.state_dict`."""
+        return {
+            "optimizer": self._parts.optimizer.state_dict(),
+            "schedule": self._parts.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `TrainingStep.load_state_dict`."""
+        optimizer = self._parts.optimizer
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            for name, value in moments.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}")
+        self._parts.schedule.load_state_dict(state["schedule"])
+
+
+TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {"ordinary": OrdinaryStep}

@@ -1,0 +1,27 @@
+"""The ordinary training step, for tests of single parts of the engine."""
+
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import ConstantLR
+
+from mpiadv.methods.objectives import Objective, adversarial_cross_entropy
+from mpiadv.methods.training_steps import OrdinaryStep, Parts
+
+
+def ordinary_step(
+    model: nn.Module, optimizer: Optimizer | None = None, **changes: Any
+) -> OrdinaryStep:
+    """Plain SGD at a constant rate of 1, unless said otherwise; `changes` are of its parts."""
+    optimizer = optimizer or SGD(model.parameters(), lr=1.0)
+    parts = {
+        "model": model,
+        "objective": Objective(function=adversarial_cross_entropy, needs_natural=False),
+        "optimizer": optimizer,
+        "schedule": ConstantLR(optimizer, factor=1.0),
+        "seed": 0,
+        "precision": "float32",
+        "num_clean": 0,
+    }
+    return OrdinaryStep(Parts(**{**parts, **changes}))
