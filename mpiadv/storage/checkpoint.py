@@ -7,6 +7,7 @@ a step is saved again, the checksum file names both contents until the new one i
 """
 
 import hashlib
+import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -19,7 +20,6 @@ import torch
 
 from mpiadv.process.errors import UserError
 from mpiadv.storage.small_files import read_small
-from mpiadv.storage.uncached_files import UncachedFile
 from mpiadv.storage.whole_files import TEMPORARY_SUFFIX, unused_name, whole_file, write_text
 
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
@@ -171,7 +171,7 @@ class _HashingWriter:
     tell that the disk is full.
     """
 
-    def __init__(self, file: UncachedFile) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.digest = hashlib.sha256()
         self.failure: OSError | None = None
         self._file = file
@@ -185,12 +185,12 @@ class _HashingWriter:
             raise
 
     def flush(self) -> None:
-        """What torch asks for at its end; the file has yet to be finished."""
+        """What torch asks for at its end: the file is brought to disk as a whole."""
 
 
 def _save(contents: dict[str, Any], path: Path) -> str:
     """Write a file and bring it to disk; its SHA-256."""
-    with UncachedFile(path) as file:
+    with path.open("wb") as file:
         writer = _HashingWriter(file)
         try:
             torch.save(contents, writer)  # type: ignore[arg-type]
@@ -198,7 +198,8 @@ def _save(contents: dict[str, Any], path: Path) -> str:
             if writer.failure is None:
                 raise
             raise writer.failure from None
-        file.finish()
+        file.flush()
+        os.fsync(file.fileno())
     return writer.digest.hexdigest()
 
 
