@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
+from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import Farewell, Order, ParameterSlot
-from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 from fake_work import fake_shape
+from memory_network import MemoryNetwork
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
-from mpiadv.comm.memory import MemoryNetwork
 from mpiadv.comm.messages import (
     ALIGNMENT,
     BATCH_HEADER,

@@ -8,9 +8,9 @@ import pytest
 from fake_work import FakeCrafter, fake_shape, sequential_values
 from in_memory_job import BREAKAGES, Job, JobShape
 from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
+from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import BatchSlot, Order
-from mpiadv.comm.memory import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
