@@ -38,6 +38,10 @@ class Dispatch(Generic[SlotT]):
     def is_over(self) -> bool:
         return not self.unsent and not self.untaken and not self.readers
 
+    def in_order(self, attackers: Iterable[int]) -> list[int]:
+        """Those that get it first ahead of the others."""
+        return sorted(attackers, key=lambda attacker: (attacker not in self.first, attacker))
+
     def may_go_to(self, attacker: int, now: float) -> bool:
         """Whether nobody who gets it first stands before this attacker."""
         if attacker in self.first or not self.first & (self.unsent | self.untaken):
@@ -52,6 +56,7 @@ class Outbox(Generic[SlotT]):
         self._clock = clock
         self._dispatches: list[Dispatch[SlotT]] = []
         self._queued: Counter[int] = Counter()
+        self._full: set[int] = set()
 
     def add(
         self,
@@ -82,19 +87,14 @@ class Outbox(Generic[SlotT]):
 
     def due(self) -> list[tuple[Dispatch[SlotT], int]]:
         """What is to be sent now, to whom; it counts as sent."""
-        now, held_up = self._clock(), set[int]()
+        now, held_up = self._clock(), set(self._full)
         due: list[tuple[Dispatch[SlotT], int]] = []
         for dispatch in self._dispatches:
-            for attacker in sorted(dispatch.unsent, key=lambda a: (a not in dispatch.first, a)):
-                is_full = self._queued[attacker] >= LONGEST_QUEUE
-                if is_full or attacker in held_up or not dispatch.may_go_to(attacker, now):
-                    held_up.add(attacker)
-                    continue
-                dispatch.unsent.remove(attacker)
-                dispatch.untaken.add(attacker)
-                dispatch.readers |= {attacker} & dispatch.in_place
-                self._queued[attacker] += 1
-                due.append((dispatch, attacker))
+            for attacker in dispatch.in_order(dispatch.unsent - held_up):
+                if dispatch.may_go_to(attacker, now):
+                    self._sent(dispatch, attacker)
+                    due.append((dispatch, attacker))
+            held_up |= self._full | dispatch.unsent
         return due
 
     def taken(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
@@ -102,6 +102,7 @@ class Outbox(Generic[SlotT]):
         # That it died may have been seen before: then nobody waits for it any more.
         dispatch.untaken.discard(attacker)
         self._queued[attacker] -= 1
+        self._full.discard(attacker)
         self._forget_finished()
 
     def released(self, attacker: int, slot: SlotT | None = None) -> None:
@@ -131,6 +132,14 @@ class Outbox(Generic[SlotT]):
         """How many versions these attackers have yet to be sent."""
         there = set(attackers)
         return sum(len(dispatch.unsent & there) for dispatch in self._dispatches)
+
+    def _sent(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
+        dispatch.unsent.remove(attacker)
+        dispatch.untaken.add(attacker)
+        dispatch.readers |= {attacker} & dispatch.in_place
+        self._queued[attacker] += 1
+        if self._queued[attacker] >= LONGEST_QUEUE:
+            self._full.add(attacker)
 
     def _forget_finished(self) -> None:
         self._dispatches = [dispatch for dispatch in self._dispatches if not dispatch.is_over]

@@ -57,6 +57,7 @@ class Pace:
         self._weight = weight
         self._recent: dict[int, deque[float]] = {}
         self._medians: dict[int, float] = {}
+        self._fastest = 1.0
 
     @property
     def is_known(self) -> bool:
@@ -68,6 +69,7 @@ class Pace:
         recent = self._recent.setdefault(rank, deque(maxlen=NUM_RECENT))
         recent.append(max(seconds, SHORTEST_SECONDS))
         self._medians[rank] = median(recent)
+        self._fastest = min(self._medians.values())
 
     def trained(self, seconds: float) -> None:
         """Book a training step."""
@@ -80,8 +82,7 @@ class Pace:
 
     def craft_seconds(self, attacker: int) -> float:
         """Seconds per batch; of an unmeasured rank those of the fastest, of all of them 1."""
-        known = self._medians.get(attacker)
-        return known if known is not None else min(self._medians.values(), default=1.0)
+        return self._medians.get(attacker, self._fastest)
 
     def allowed_seconds(self, attacker: int) -> float:
         """For how long it may have a ticket; for ever while no rank's crafting is measured."""

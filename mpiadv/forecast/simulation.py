@@ -4,7 +4,7 @@ Follows the loops of `mpiadv.loops`: what they do at once happens at one moment 
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from random import Random
@@ -313,17 +313,19 @@ class _Trainer:
             together.setdefault(dispatch, []).append(attacker)
         for dispatch, attackers in together.items():
             arrivals = simulation.wires.version(now, simulation.job.version_bytes, attackers)
-            for attacker, arrival in arrivals.items():
-                self._clock.at(arrival, partial(self._arrive, dispatch.slot, attacker))
-                is_known = simulation.wires.answer(arrival, attacker)
-                self._clock.at(is_known, partial(self._taken, dispatch, attacker))
+            for arrival, those in _by_value(arrivals).items():
+                self._clock.at(arrival, partial(self._arrive, dispatch.slot, those))
+                is_known = simulation.wires.answer(arrival, those[0])
+                self._clock.at(is_known, partial(self._taken, dispatch, those))
 
-    def _arrive(self, version: int, attacker: int) -> None:
-        published = self._published_at[version]
-        self._simulation.attackers[attacker].received(version, published)
+    def _arrive(self, version: int, attackers: Sequence[int]) -> None:
+        for attacker in attackers:
+            published = self._published_at[version]
+            self._simulation.attackers[attacker].received(version, published)
 
-    def _taken(self, dispatch: Dispatch[int], attacker: int) -> None:
-        self._outbox.taken(dispatch, attacker)
+    def _taken(self, dispatch: Dispatch[int], attackers: Sequence[int]) -> None:
+        for attacker in attackers:
+            self._outbox.taken(dispatch, attacker)
         self._send_versions()
 
     def _craft_again_if_overdue(self) -> None:
@@ -346,3 +348,11 @@ class _Trainer:
         self._is_busy = False
         self._idle_since = self._clock.now
         self._act()
+
+
+def _by_value(times: Mapping[int, float]) -> dict[float, list[int]]:
+    """Those that share a time."""
+    shared: dict[float, list[int]] = {}
+    for attacker, time in times.items():
+        shared.setdefault(time, []).append(attacker)
+    return shared
