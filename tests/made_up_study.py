@@ -7,8 +7,8 @@ from typing import Any
 from sample_logs import NUM_STEPS, begin, write_steps
 
 from mpiadv.studies.folder import StudyFolder, open_folder
-from mpiadv.studies.plan import request_of
 from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.runs import request_of
 from mpiadv.studies.scores import ScoreRow, add_scores
 from mpiadv.studies.studies import STUDIES
 
@@ -16,7 +16,7 @@ from mpiadv.studies.studies import STUDIES
 def open_study(path: Path, name: str, *words: str, preset: str = "smoke") -> StudyFolder:
     """A study's folder, with nothing trained in it."""
     request = request_of(name, preset, PRESETS[preset], words)
-    return open_folder(path, request, STUDIES[name].plan(request))
+    return open_folder(path, request, STUDIES[name].runs(request))
 
 
 def finish_runs(folder: StudyFolder) -> None:

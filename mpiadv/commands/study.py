@@ -15,11 +15,11 @@ from mpiadv.report.drawing import style
 from mpiadv.settings.registry import find_registered
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder, open_folder, reuse
-from mpiadv.studies.plan import OF_STUDY, request_of
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.processes import available_cores
 from mpiadv.studies.results import write_results
 from mpiadv.studies.runner import Means, measure, score, train
+from mpiadv.studies.runs import OF_STUDY, request_of
 from mpiadv.studies.studies import STUDIES
 
 
@@ -128,7 +128,7 @@ def _folder(study: Study, arguments: argparse.Namespace) -> StudyFolder:
         words.append(f"{OF_STUDY}long=true")
     request = request_of(arguments.name, arguments.preset, preset, words)
     path = arguments.output or f"studies/{arguments.name}-{arguments.preset}"
-    return open_folder(Path(path), request, study.plan(request))
+    return open_folder(Path(path), request, study.runs(request))
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Request, Run
-from mpiadv.studies.processes import Job
+from mpiadv.studies.processes import Program
 from mpiadv.studies.results import Results
+from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.scores import Scoring
 
 
@@ -14,7 +14,7 @@ def _nothing_to_score(folder: StudyFolder) -> list[Scoring]:
     return []
 
 
-def _nothing_to_measure(folder: StudyFolder) -> list[Job]:
+def _nothing_to_measure(folder: StudyFolder) -> list[Program]:
     return []
 
 
@@ -24,7 +24,7 @@ class Study:
 
     Attributes:
         summary: what it shows, a few words for the help.
-        plan: its runs.
+        runs: which it trains.
         show: its tables and figures, from logs and scores alone; it works with what is there, as
             runs may be missing, unfinished or interrupted.
         score: the attacks to make on the trained networks.
@@ -33,7 +33,7 @@ class Study:
     """
 
     summary: str
-    plan: Callable[[Request], Sequence[Run]]
+    runs: Callable[[Request], Sequence[Run]]
     show: Callable[[StudyFolder], Results]
     score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score
-    measure: Callable[[StudyFolder], Sequence[Job]] = _nothing_to_measure
+    measure: Callable[[StudyFolder], Sequence[Program]] = _nothing_to_measure

@@ -18,7 +18,7 @@ from mpiadv.settings.yaml_files import dump_yaml, parse_yaml
 from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
 from mpiadv.storage.small_files import read_small
 from mpiadv.storage.whole_files import write_text
-from mpiadv.studies.plan import Request, Run, configuration, require_consistent
+from mpiadv.studies.runs import Request, Run, configuration, require_consistent
 from mpiadv.studies.scores import Scoring, key_of, keys, locked, read_scores, select
 
 NEEDED_FOR_REUSE = ("log.", "evaluation.")

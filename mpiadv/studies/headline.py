@@ -16,9 +16,9 @@ from mpiadv.report.series import in_blocks, row_seconds
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.headline_figures import Arm, Reached, shown
-from mpiadv.studies.plan import Request, Run
-from mpiadv.studies.processes import Job, available_cores
+from mpiadv.studies.processes import Program, available_cores
 from mpiadv.studies.results import Results
+from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.speedup import (
     IMAGE_VALUES,
     OUTSTANDING,
@@ -49,7 +49,7 @@ LABELS = {
 EMULATED_STEPS, EMULATED_WARMUP_STEPS = 200, 20
 
 
-def plan(request: Request) -> list[Run]:
+def runs(request: Request) -> list[Run]:
     """The three runs; the asynchronous one on all ranks."""
     ranges = request.ranges
     shared = {
@@ -85,7 +85,7 @@ def num_ranks(request: Request) -> int:
     return ranks or max(2, available_cores())
 
 
-def measure(folder: StudyFolder) -> list[Job]:
+def measure(folder: StudyFolder) -> list[Program]:
     """The emulation of the asynchronous run on more ranks, if it is wanted and not measured."""
     ranks, scenario = folder.ranges["emulated_ranks"], emulated(folder)
     if scenario is None or _emulated_seconds(folder, scenario):
@@ -183,7 +183,7 @@ def reached(log: Log, target: float) -> Reached | None:
 
 HEADLINE = Study(
     summary="40 attack steps against 8, one rank against several: the paper's 26 times",
-    plan=plan,
+    runs=runs,
     measure=measure,
     show=show,
 )

@@ -14,8 +14,8 @@ from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, legend_below, p
 from mpiadv.report.reading import Rows, text
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Request, Run
 from mpiadv.studies.results import Results, Table, percent
+from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.scores import Scoring
 
 SPLITS = {"test": "test", "train": "training"}
@@ -35,7 +35,7 @@ def run_with(num_steps: int) -> Run:
     return Run(name=f"k{num_steps}", overrides={"attack.num_steps": num_steps})
 
 
-def plan(request: Request) -> list[Run]:
+def runs(request: Request) -> list[Run]:
     """A run for each number of attack steps in training."""
     return [run_with(num_steps) for num_steps in request.ranges["training_steps"]]
 
@@ -102,7 +102,7 @@ def show(folder: StudyFolder) -> Results:
 
 POWER = Study(
     summary="train with k = 1, 2, 4, ... attack steps, attack with each (figures 3 and 4)",
-    plan=plan,
+    runs=runs,
     score=score,
     show=show,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mpiadv.studies.plan import Preset
+from mpiadv.studies.runs import Preset
 
 SYNCHRONOUS = {"max_staleness": 0, "final_staleness": 0, "publish_every": 1}
 """Attacks on the current parameters: what studies that vary nothing of staleness train with."""

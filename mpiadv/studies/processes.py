@@ -16,7 +16,7 @@ POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Program:
     """A program to run.
 
     Attributes:
@@ -33,10 +33,10 @@ class Job:
 
 
 class _Running:
-    """The processes of the jobs that run."""
+    """The processes of the programs that run."""
 
     def __init__(self) -> None:
-        self._processes: dict[Job, tuple[subprocess.Popen[bytes], float]] = {}
+        self._processes: dict[Program, tuple[subprocess.Popen[bytes], float]] = {}
         self._asked = False
 
     def __bool__(self) -> bool:
@@ -45,25 +45,25 @@ class _Running:
     @property
     def slots(self) -> int:
         """How many slots they take."""
-        return sum(job.slots for job in self._processes)
+        return sum(program.slots for program in self._processes)
 
-    def start(self, job: Job) -> None:
-        """Start a job; it shares our process group, and reads nothing."""
+    def start(self, program: Program) -> None:
+        """Start a program; it shares our process group, and reads nothing."""
         with ExitStack() as stack:
-            output = stack.enter_context(job.output.open("ab")) if job.output else None
+            output = stack.enter_context(program.output.open("ab")) if program.output else None
             process = subprocess.Popen(
-                job.command, env=with_starter(os.environ), stdin=subprocess.DEVNULL, stdout=output,
-                stderr=subprocess.STDOUT if output else None,
+                program.command, env=with_starter(os.environ), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=subprocess.STDOUT if output else None,
             )  # fmt: skip
-        self._processes[job] = process, time.monotonic()
+        self._processes[program] = process, time.monotonic()
 
-    def ended(self) -> Iterable[tuple[Job, int, float]]:
+    def ended(self) -> Iterable[tuple[Program, int, float]]:
         """Jobs that have ended since the last call, with exit code and seconds."""
-        for job, (process, began) in list(self._processes.items()):
+        for program, (process, began) in list(self._processes.items()):
             code = process.poll()
             if code is not None:
-                del self._processes[job]
-                yield job, code, time.monotonic() - began
+                del self._processes[program]
+                yield program, code, time.monotonic() - began
 
     def ask_to_stop(self) -> None:
         """Ask each once, with SIGUSR1: training runs write a checkpoint and end."""
@@ -79,23 +79,23 @@ class _Running:
             process.wait()
 
 
-def run_jobs(
-    jobs: Sequence[Job],
+def run_programs(
+    programs: Sequence[Program],
     *,
     slots: int,
     interruption: Interruption,
-    on_start: Callable[[Job], None] = lambda job: None,
-    on_end: Callable[[Job, int, float], None] = lambda job, code, seconds: None,
+    on_start: Callable[[Program], None] = lambda program: None,
+    on_end: Callable[[Program, int, float], None] = lambda program, code, seconds: None,
 ) -> None:
-    """Run the jobs in order, as many at a time as there are slots for.
+    """Run the programs in order, as many at a time as there are slots for.
 
-    After an interruption no job starts any more. However this ends, no job is left behind: those
+    After an interruption no program starts any more. However this ends, none is left behind: those
     that still run are asked to stop, and waited for.
 
     Args:
         on_end: told the exit code, negative for a signal, and the seconds it took.
     """
-    waiting = list(jobs)
+    waiting = list(programs)
     running = _Running()
     try:
         while running or (waiting and not interruption.requested):
@@ -105,8 +105,8 @@ def run_jobs(
             if interruption.requested:
                 running.ask_to_stop()
             time.sleep(POLL_SECONDS)
-            for job, code, seconds in running.ended():
-                on_end(job, code, seconds)
+            for program, code, seconds in running.ended():
+                on_end(program, code, seconds)
     finally:
         running.stop()
 
@@ -116,7 +116,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _may_start(waiting: Sequence[Job], running: _Running, slots: int) -> bool:
+def _may_start(waiting: Sequence[Program], running: _Running, slots: int) -> bool:
     if not waiting:
         return False
     return not running or running.slots + waiting[0].slots <= slots

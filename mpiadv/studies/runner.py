@@ -16,8 +16,8 @@ from mpiadv.report.series import final_evaluation
 from mpiadv.settings import code_words, dump_config
 from mpiadv.storage.whole_files import write_text
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Run
-from mpiadv.studies.processes import Job, run_jobs
+from mpiadv.studies.processes import Program, run_programs
+from mpiadv.studies.runs import Run
 from mpiadv.studies.scores import Scoring
 
 """As of all programs of mpiadv."""
@@ -73,35 +73,37 @@ class _Progress:
         names = [run.name for run in self.folder.runs]
         return f"({names.index(name) + 1} of {len(names)})"
 
-    def started(self, job: Job) -> None:
+    def started(self, program: Program) -> None:
         """A run has started."""
-        assert job.output is not None
-        self._said_before[job.name] = job.output.stat().st_size if job.output.exists() else 0
-        self.say(f"{job.name} {self.place(job.name)}: started")
+        assert program.output is not None
+        self._said_before[program.name] = (
+            program.output.stat().st_size if program.output.exists() else 0
+        )
+        self.say(f"{program.name} {self.place(program.name)}: started")
 
-    def ended(self, job: Job, code: int, seconds: float) -> None:
+    def ended(self, program: Program, code: int, seconds: float) -> None:
         """A run has ended; bad input of the first one to end is that of the study.
 
         Raises:
             UserError: what that run said.
         """
-        began = f"{job.name} {self.place(job.name)}:"
+        began = f"{program.name} {self.place(program.name)}:"
         if code == EXIT_DONE:
             self.succeeded += 1
-            self.say(f"{began} finished after {seconds:.0f} s{accuracy(self.folder, job.name)}")
+            self.say(f"{began} finished after {seconds:.0f} s{accuracy(self.folder, program.name)}")
         elif self.interruption.requested:
             self.say(f"{began} interrupted after {seconds:.0f} s")
         else:
-            assert job.output is not None
-            reason = _last_line(job.output, self._said_before[job.name])
-            if self.folder.has_diverged(job.name):
+            assert program.output is not None
+            reason = _last_line(program.output, self._said_before[program.name])
+            if self.folder.has_diverged(program.name):
                 self.say(f"{began} diverged after {seconds:.0f} s: {reason}")
                 return
             if code == EXIT_BAD_INPUT and not self.succeeded and not self.failed:
                 # Runs name the option of their own command line.
                 told = reason.replace("output=FOLDER", "--output FOLDER")
-                raise UserError(f"run {job.name}: {told}")
-            self.failed[job.name] = job.output
+                raise UserError(f"run {program.name}: {told}")
+            self.failed[program.name] = program.output
             how = f"exit code {code}: {reason}" if code >= 0 else f"killed by signal {-code}"
             self.say(f"{began} failed after {seconds:.0f} s, {how}")
 
@@ -124,7 +126,7 @@ def train(folder: StudyFolder, means: Means) -> dict[str, Path]:
             means.say(f"{run.name} {progress.place(run.name)}: diverged before")
         else:
             waiting.append(_training(folder, run))
-    run_jobs(
+    run_programs(
         waiting, slots=means.slots, interruption=means.interruption,
         on_start=progress.started, on_end=progress.ended,
     )  # fmt: skip
@@ -144,35 +146,35 @@ def score(folder: StudyFolder, wanted: Sequence[Scoring], means: Means) -> bool:
     means.say(f"scoring: {len(missing)} attacks, {count} at a time")
     # Dealt out from the costliest, so that none has much more to do than the others.
     ordered = sorted(missing, key=lambda scoring: -scoring.attack_steps * scoring.num_images)
-    jobs = [_scoring(folder, ordered[n::count], f"{means.share[0]}-{n}") for n in range(count)]
+    programs = [_scoring(folder, ordered[n::count], f"{means.share[0]}-{n}") for n in range(count)]
     codes: list[int] = []
-    run_jobs(
-        jobs, slots=count, interruption=means.interruption,
-        on_end=lambda job, code, seconds: codes.append(code),
+    run_programs(
+        programs, slots=count, interruption=means.interruption,
+        on_end=lambda program, code, seconds: codes.append(code),
     )  # fmt: skip
-    for job in jobs:
-        Path(job.command[-1]).unlink(missing_ok=True)
+    for program in programs:
+        Path(program.command[-1]).unlink(missing_ok=True)
     return not any(codes) or means.interruption.requested
 
 
-def measure(jobs: Sequence[Job], means: Means) -> bool:
+def measure(programs: Sequence[Program], means: Means) -> bool:
     """Measure speeds, one at a time and nothing beside it; whether all went well.
 
     They are to be compared, so one machine makes all of them: that of the first share.
     """
-    if not jobs or means.share[0] != 1 or means.interruption.requested:
+    if not programs or means.share[0] != 1 or means.interruption.requested:
         return True
     failed: list[str] = []
 
-    def ended(job: Job, code: int, seconds: float) -> None:
-        place = f"{job.name} ({jobs.index(job) + 1} of {len(jobs)})"
+    def ended(program: Program, code: int, seconds: float) -> None:
+        place = f"{program.name} ({programs.index(program) + 1} of {len(programs)})"
         if code == EXIT_DONE:
             means.say(f"{place}: measured after {seconds:.0f} s")
         elif not means.interruption.requested:
-            failed.append(job.name)
-            means.say(f"{place}: failed after {seconds:.0f} s, see {job.output}")
+            failed.append(program.name)
+            means.say(f"{place}: failed after {seconds:.0f} s, see {program.output}")
 
-    run_jobs(jobs, slots=1, interruption=means.interruption, on_end=ended)
+    run_programs(programs, slots=1, interruption=means.interruption, on_end=ended)
     return not failed
 
 
@@ -187,7 +189,7 @@ def accuracy(folder: StudyFolder, name: str) -> str:
     return ""
 
 
-def _training(folder: StudyFolder, run: Run) -> Job:
+def _training(folder: StudyFolder, run: Run) -> Program:
     path = folder.folder_of(run.name)
     path.mkdir(parents=True, exist_ok=True)
     config = folder.config_of(run)
@@ -197,7 +199,7 @@ def _training(folder: StudyFolder, run: Run) -> Job:
     # Through the command, not its module: it knows what mpirun needs.
     launch = (*python_module("mpiadv.cli"), "launch", "-n", str(run.ranks))
     program = launch if run.ranks > 1 else python_module("mpiadv.run")
-    return Job(
+    return Program(
         name=run.name,
         command=(*program, str(path / "config.yaml"), *chosen, "--resume"),
         slots=_ALONE if run.is_alone else run.ranks,
@@ -205,7 +207,7 @@ def _training(folder: StudyFolder, run: Run) -> Job:
     )
 
 
-def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
+def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Program:
     """A process that scores `part`: what it is to do is the file that its last word names."""
     path = folder.path / f"scoring-{number}.json"
     request = {
@@ -216,7 +218,7 @@ def _scoring(folder: StudyFolder, part: Sequence[Scoring], number: str) -> Job:
     }
     write_text(path, json.dumps(request))
     command = (*python_module("mpiadv.studies.score"), str(path))
-    return Job(name=path.stem, command=command)
+    return Program(name=path.stem, command=command)
 
 
 def _runs_of_share(runs: Sequence[Run], means: Means) -> list[Run]:

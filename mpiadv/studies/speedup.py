@@ -25,9 +25,9 @@ from mpiadv.report.reading import Log, Rows
 from mpiadv.report.series import row_seconds
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import OF_STUDY, Request, Run
-from mpiadv.studies.processes import Job, available_cores
+from mpiadv.studies.processes import Program, available_cores
 from mpiadv.studies.results import Results
+from mpiadv.studies.runs import OF_STUDY, Request, Run
 from mpiadv.studies.speedup_figures import shown
 
 IMAGE_VALUES = 784
@@ -58,7 +58,7 @@ class Point:
         return f"ranks{self.ranks}{waiting}-{self.repeat + 1}"
 
 
-def plan(request: Request) -> list[Run]:
+def runs(request: Request) -> list[Run]:
     """Real work: a short run for each measurement, nothing beside it; emulated: none."""
     _require_measurable(request)
     if not request.ranges["real"]:
@@ -101,7 +101,7 @@ def points(request: Request) -> list[Point]:
     ]
 
 
-def measure(folder: StudyFolder) -> list[Job]:
+def measure(folder: StudyFolder) -> list[Program]:
     """The emulations that have not been measured."""
     if folder.ranges["real"]:
         return []
@@ -115,12 +115,12 @@ def measure(folder: StudyFolder) -> list[Job]:
 
 def emulation(
     folder: StudyFolder, scenario: Scenario, *, ranks: int, repeat: int, name: str
-) -> Job:
+) -> Program:
     """The program that measures a scenario and adds the row to the folder's measurements."""
     words = [scenario_text(scenario), str(measurements_path(folder)), str(repeat)]
     # Through the command, not its module: it knows what mpirun needs.
     program = (*python_module("mpiadv.cli"), "launch", "-n", str(ranks), "emulate")
-    return Job(
+    return Program(
         name=name,
         command=(*program, *words),
         output=folder.path / "measuring.txt",
@@ -169,7 +169,7 @@ def show(folder: StudyFolder) -> Results:
 
 SPEEDUP = Study(
     summary="speed-up over one rank, with and without the trainer crafting (figure 9)",
-    plan=plan,
+    runs=runs,
     measure=measure,
     show=show,
 )

@@ -25,7 +25,13 @@ from mpiadv.studies.staleness_figures import (
     refreshed_attacks,
     stale_and_fresh,
 )
-from mpiadv.studies.staleness_runs import Outcome, Outcomes, most_telling, planned, read_outcomes
+from mpiadv.studies.staleness_runs import (
+    Finding,
+    Findings,
+    most_telling,
+    read_findings,
+    runs,
+)
 from mpiadv.studies.staleness_tables import (
     constant_table,
     cycle_table,
@@ -40,44 +46,44 @@ _IMAGES_COMPARED = 16
 
 def show(folder: StudyFolder) -> Results:
     """Figures 5 to 8 and what goes beyond them, each followed by its table."""
-    outcomes = read_outcomes(folder)
-    known = {s: shown for s, outcome in outcomes.constant.items() if (shown := _watched(outcome))}
-    telling = {s: known[s] for s in most_telling(outcomes.constant) if s in known}
+    findings = read_findings(folder)
+    known = {s: shown for s, finding in findings.constant.items() if (shown := _watched(finding))}
+    telling = {s: known[s] for s in most_telling(findings.constant) if s in known}
     parts: list[Picture | Table | None] = [
-        accuracy_by_staleness(outcomes),
-        constant_table(outcomes),
-        stale_and_fresh(outcomes),
+        accuracy_by_staleness(findings),
+        constant_table(findings),
+        stale_and_fresh(findings),
         perturbation_strip(telling),
         autocorrelations(known),
         cycle_table(known),
-        long_training(outcomes),
-        *_beyond_the_paper(outcomes),
+        long_training(findings),
+        *_beyond_the_paper(findings),
     ]
     return Results(
         title="Staleness: attacks on parameters of the past",
-        introduction=introduction(outcomes),
+        introduction=introduction(findings),
         parts=[part for part in parts if part is not None],
     )
 
 
-def _beyond_the_paper(outcomes: Outcomes) -> Iterator[Picture | Table | None]:
-    refreshed, rates = refreshed_attacks(outcomes), rate_map(outcomes)
-    yield from (refreshed, refreshed_table(outcomes) if refreshed else None)
-    yield from (rates, rate_table(outcomes) if rates else None)
+def _beyond_the_paper(findings: Findings) -> Iterator[Picture | Table | None]:
+    refreshed, rates = refreshed_attacks(findings), rate_map(findings)
+    yield from (refreshed, refreshed_table(findings) if refreshed else None)
+    yield from (rates, rate_table(findings) if rates else None)
 
 
-def _watched(outcome: Outcome) -> Perturbations | None:
+def _watched(finding: Finding) -> Perturbations | None:
     """A run's perturbations; None where its log has none, or is gone."""
-    if outcome.log is None:
+    if finding.log is None:
         return None
     try:
-        return perturbations_of(read_snapshots(outcome.log, num_images=_IMAGES_COMPARED))
+        return perturbations_of(read_snapshots(finding.log, num_images=_IMAGES_COMPARED))
     except UserError:
         return None
 
 
 STALENESS = Study(
     summary="how old the parameters behind attacks may be, and what refreshing them buys",
-    plan=planned,
+    runs=runs,
     show=show,
 )

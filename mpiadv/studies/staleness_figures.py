@@ -1,6 +1,6 @@
 """Figures of accuracy against staleness: Bhat, Tsipras and Madry 2019, figures 5, 7, 8, and more.
 
-Knows the outcomes of runs, no file.
+Knows the findings of runs, no file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,9 @@ from mpiadv.report.reading import Log
 from mpiadv.report.series import in_blocks
 from mpiadv.studies.staleness_runs import (
     HARMLESS_LOSS,
+    Finding,
+    Findings,
     Limits,
-    Outcome,
-    Outcomes,
     State,
     fresh_curve,
     is_of_the_papers_data,
@@ -44,9 +44,9 @@ _PAPER = "#8a8a8a"
 _MARKS = {"natural": ("o", NATURAL), "adversarial": ("s", ADVERSARIAL)}
 
 
-def accuracy_by_staleness(outcomes: Outcomes) -> Picture | None:
+def accuracy_by_staleness(findings: Findings) -> Picture | None:
     """Final accuracy against constant staleness (figure 8)."""
-    shown = _begun(outcomes.constant)
+    shown = _begun(findings.constant)
     if not shown:
         return None
     figure, (axis,) = panels(1, height=4.2)
@@ -67,18 +67,18 @@ def accuracy_by_staleness(outcomes: Outcomes) -> Picture | None:
         caption="Final accuracy on natural and on attacked test images of networks that were "
         "trained on batches crafted against the parameters of exactly so many steps ago. In the "
         "paper natural accuracy stays high throughout, and adversarial accuracy stands some "
-        f"staleness, then collapses.{_told(limits(outcomes.constant))}{paper}"
+        f"staleness, then collapses.{_told(limits(findings.constant))}{paper}"
         f"{_hollow_note(shown.values())}{_diverged_note(shown.values())}",
     )
 
 
-def stale_and_fresh(outcomes: Outcomes) -> Picture | None:
+def stale_and_fresh(findings: Findings) -> Picture | None:
     """Accuracy on stale and on fresh training examples over steps (figure 5)."""
-    chosen = most_telling(outcomes.constant)
+    chosen = most_telling(findings.constant)
     if not chosen:
         return None
     figure, axes = panels(len(chosen), height=3.7)
-    logs = [_log(outcomes.constant[s]) for s in chosen]
+    logs = [_log(findings.constant[s]) for s in chosen]
     for axis, staleness, log in zip(axes, chosen, logs, strict=True):
         _add_stale_and_fresh(axis, log)
         axis.set_title(f"staleness {staleness}")
@@ -97,9 +97,9 @@ def stale_and_fresh(outcomes: Outcomes) -> Picture | None:
     )
 
 
-def long_training(outcomes: Outcomes) -> Picture | None:
+def long_training(findings: Findings) -> Picture | None:
     """Accuracy over several times the steps (figure 7)."""
-    log = outcomes.long.log
+    log = findings.long.log
     if log is None or not len(log.train):
         return None
     figure, (training, tests) = panels()
@@ -121,20 +121,20 @@ def long_training(outcomes: Outcomes) -> Picture | None:
         caption=f"{log.num_steps} of {log.planned_steps} training steps at staleness {staleness}. "
         f"Left: accuracy on training batches as crafted, and on {_second_curve([log])}. Right: on "
         "test images. In the paper, at staleness 64 and 300,000 steps, robustness comes back half "
-        f"way.{_diverged_note([outcomes.long])}",
+        f"way.{_diverged_note([findings.long])}",
     )
 
 
-def refreshed_attacks(outcomes: Outcomes) -> Picture | None:
+def refreshed_attacks(findings: Findings) -> Picture | None:
     """Accuracy against the staleness of the last attack step, for several of the first."""
     lines = {
-        largest: shown for largest, line in outcomes.refreshed.items() if (shown := _begun(line))
+        largest: shown for largest, line in findings.refreshed.items() if (shown := _begun(line))
     }
     if not any(final < largest for largest, line in lines.items() for final in line):
         return None
     figure, axes = panels(height=4.2)
     finals = {final for line in lines.values() for final in line}
-    constant = {s: o for s, o in _begun(outcomes.constant).items() if s <= max(finals)}
+    constant = {s: o for s, o in _begun(findings.constant).items() if s <= max(finals)}
     places = sorted({*finals, *constant})
     for axis, kind in zip(axes, ("adversarial", "natural"), strict=True):
         _add_line(axis, constant, kind, colour=_PAPER, style="--", label="constant")
@@ -156,14 +156,14 @@ def refreshed_attacks(outcomes: Outcomes) -> Picture | None:
     )
 
 
-def rate_map(outcomes: Outcomes) -> Picture | None:
+def rate_map(findings: Findings) -> Picture | None:
     """Adversarial accuracy over learning rate and constant staleness."""
-    rates = [rate for rate, line in outcomes.by_rate.items() if _begun(line)]
+    rates = [rate for rate, line in findings.by_rate.items() if _begun(line)]
     if not rates:
         return None
-    columns = list(outcomes.by_rate[rates[0]])
+    columns = list(findings.by_rate[rates[0]])
     figure, (axis,) = panels(1, height=1.8 + 0.55 * len(rates))
-    cells = [[outcomes.by_rate[rate][s] for s in columns] for rate in reversed(rates)]
+    cells = [[findings.by_rate[rate][s] for s in columns] for rate in reversed(rates)]
     values = np.array([[100 * cell.adversarial for cell in row] for row in cells])
     colours = colormaps["viridis"].with_extremes(bad="#dddddd")
     image = axis.imshow(np.ma.masked_invalid(values), colours, vmin=0, vmax=100, aspect="auto")
@@ -185,35 +185,35 @@ def rate_map(outcomes: Outcomes) -> Picture | None:
         title="How much staleness a learning rate stands",
         figure=figure,
         caption="Final adversarial accuracy (%) on test images over constant staleness and "
-        f"learning rate ({_schedule(outcomes)}). If what counts is how far the parameters move in "
+        f"learning rate ({_schedule(findings)}). If what counts is how far the parameters move in "
         "so many steps, a larger rate stands less staleness. A low number in the first column says "
         "that the rate alone is too small for so few steps, or too large."
-        f"{_diverged_note(_all(outcomes.by_rate.values()))}",
+        f"{_diverged_note(_all(findings.by_rate.values()))}",
     )
 
 
-def _begun(line: Mapping[int, Outcome]) -> dict[int, Outcome]:
+def _begun(line: Mapping[int, Finding]) -> dict[int, Finding]:
     """What can be drawn: evaluated at least once, or diverged."""
     return {
-        s: outcome
-        for s, outcome in sorted(line.items())
-        if outcome.state is State.DIVERGED or outcome.num_images
+        s: finding
+        for s, finding in sorted(line.items())
+        if finding.state is State.DIVERGED or finding.num_images
     }
 
 
-def _log(outcome: Outcome) -> Log:
-    assert outcome.log is not None, "only what has a log is drawn"
-    return outcome.log
+def _log(finding: Finding) -> Log:
+    assert finding.log is not None, "only what has a log is drawn"
+    return finding.log
 
 
-def _add_by_staleness(axis: Axes, shown: Mapping[int, Outcome], kind: str) -> None:
+def _add_by_staleness(axis: Axes, shown: Mapping[int, Finding], kind: str) -> None:
     mark, colour = _MARKS[kind]
     _add_line(axis, shown, kind, colour=colour, style="-", label=kind, mark=mark)
 
 
 def _add_line(
     axis: Axes,
-    line: Mapping[int, Outcome],
+    line: Mapping[int, Finding],
     kind: str,
     *,
     colour: Any,
@@ -222,7 +222,7 @@ def _add_line(
     mark: str = "s",
 ) -> None:
     """Accuracies joined; hollow marks for runs that are not over, gaps for those that diverged."""
-    values = [100 * float(getattr(outcome, kind)) for outcome in line.values()]
+    values = [100 * float(getattr(finding, kind)) for finding in line.values()]
     drawn: dict[str, Any] = {"color": colour, "marker": mark, "ms": 6, "clip_on": False}
     axis.plot([_place(s) for s in line], values, linestyle=style, label=label, **drawn)
     still = [
@@ -232,13 +232,13 @@ def _add_line(
         axis.plot(place, value, markerfacecolor="white", **drawn)
 
 
-def _add_diverged(axis: Axes, shown: Mapping[int, Outcome]) -> None:
-    lost = [_place(s) for s, outcome in shown.items() if outcome.state is State.DIVERGED]
+def _add_diverged(axis: Axes, shown: Mapping[int, Finding]) -> None:
+    lost = [_place(s) for s, finding in shown.items() if finding.state is State.DIVERGED]
     if lost:
         axis.plot(lost, [0] * len(lost), "x", color="black", ms=8, clip_on=False, label="diverged")
 
 
-def _add_paper(axis: Axes, shown: Mapping[int, Outcome]) -> None:
+def _add_paper(axis: Axes, shown: Mapping[int, Finding]) -> None:
     places = [s for s in PAPER_ADVERSARIAL if s <= max(shown)]
     natural = [100 * PAPER_NATURAL] * len(places)
     adversarial = [100 * PAPER_ADVERSARIAL[s] for s in places]
@@ -299,25 +299,25 @@ def _colours(count: int) -> list[tuple[float, ...]]:
     return [colormaps["viridis"](0.1 + 0.75 * n / max(1, count - 1)) for n in range(count)]
 
 
-def _cell(cell: Outcome) -> str:
+def _cell(cell: Finding) -> str:
     if cell.state in (State.DIVERGED, State.MISSING) or not cell.num_images:
         return cell.state.value
     number = f"{100 * cell.adversarial:.1f}"
     return number if cell.is_judged else f"{number}\nafter {cell.step}"
 
 
-def _all(lines: Iterable[Mapping[int, Outcome]]) -> list[Outcome]:
-    return [outcome for line in lines for outcome in line.values()]
+def _all(lines: Iterable[Mapping[int, Finding]]) -> list[Finding]:
+    return [finding for line in lines for finding in line.values()]
 
 
-def _hollow_note(outcomes: Iterable[Outcome]) -> str:
-    if not any(outcome.state is State.UNFINISHED for outcome in outcomes):
+def _hollow_note(findings: Iterable[Finding]) -> str:
+    if not any(finding.state is State.UNFINISHED for finding in findings):
         return ""
     return " Hollow marks: runs that are not finished, at their last evaluation."
 
 
-def _diverged_note(outcomes: Iterable[Outcome]) -> str:
-    if not any(outcome.state is State.DIVERGED for outcome in outcomes):
+def _diverged_note(findings: Iterable[Finding]) -> str:
+    if not any(finding.state is State.DIVERGED for finding in findings):
         return ""
     return " Diverged: the loss became NaN or infinite, and the run ended there."
 
@@ -333,9 +333,9 @@ def _told(found: Limits | None) -> str:
     return f"{told} {found.collapsed} is the first that takes more than half of the robustness."
 
 
-def _schedule(outcomes: Outcomes) -> str:
-    for outcome in _all(outcomes.by_rate.values()):
-        if outcome.log is not None:
-            name = outcome.log.config.get("schedule.name")
+def _schedule(findings: Findings) -> str:
+    for finding in _all(findings.by_rate.values()):
+        if finding.log is not None:
+            name = finding.log.config.get("schedule.name")
             return "the peak of the schedule" if name == "one_cycle" else f"{name} schedule"
     return ""

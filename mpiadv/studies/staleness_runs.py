@@ -17,7 +17,7 @@ from mpiadv.report.reading import Floats, Log
 from mpiadv.report.series import attacked_again, final_evaluation, mean
 from mpiadv.settings import Config
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Request, Run
+from mpiadv.studies.runs import Request, Run
 
 FEWEST_SNAPSHOTS, MOST_SNAPSHOTS = 60, 2000
 """Per run."""
@@ -49,7 +49,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Finding:
     """A run and what its log tells.
 
     Attributes:
@@ -74,7 +74,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcomes:
+class Findings:
     """Everything that was run.
 
     Attributes:
@@ -85,11 +85,11 @@ class Outcomes:
         long: the run of more steps; it is missing unless it was asked for.
     """
 
-    constant: Mapping[int, Outcome]
-    refreshed: Mapping[int, Mapping[int, Outcome]]
-    by_rate: Mapping[float, Mapping[int, Outcome]]
+    constant: Mapping[int, Finding]
+    refreshed: Mapping[int, Mapping[int, Finding]]
+    by_rate: Mapping[float, Mapping[int, Finding]]
     base_rate: float
-    long: Outcome
+    long: Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def long_run(request: Request) -> Run:
     )
 
 
-def planned(request: Request) -> list[Run]:
+def runs(request: Request) -> list[Run]:
     """All runs, each once; those of the paper first."""
     config, ranges = request.config, request.ranges
     runs = [constant_run(config, staleness) for staleness in ranges["staleness"]]
@@ -172,43 +172,43 @@ def planned(request: Request) -> list[Run]:
     return list({run.name: run for run in runs}.values())
 
 
-def read_outcomes(folder: StudyFolder) -> Outcomes:
+def read_findings(folder: StudyFolder) -> Findings:
     """What became of the runs, by what they stand for."""
     config, ranges = folder.request.config, folder.ranges
-    known: dict[str, Outcome] = {}
+    known: dict[str, Finding] = {}
 
-    def outcome(run: Run) -> Outcome:
+    def finding(run: Run) -> Finding:
         if run.name not in known:
-            known[run.name] = outcome_of(run, folder.log(run.name))
+            known[run.name] = finding_of(run, folder.log(run.name))
         return known[run.name]
 
     rates = sorted(ranges["learning_rates"])
-    return Outcomes(
-        constant={s: outcome(constant_run(config, s)) for s in sorted(ranges["staleness"])},
+    return Findings(
+        constant={s: finding(constant_run(config, s)) for s in sorted(ranges["staleness"])},
         refreshed={
             largest: {
-                final: outcome(refreshed_run(config, largest, final))
+                final: finding(refreshed_run(config, largest, final))
                 for final in _finals(ranges, largest)
             }
             for largest in sorted(ranges["max_staleness"])
         },
         by_rate={
             rate: {
-                s: outcome(constant_run(config, s, rate)) for s in sorted(ranges["map_staleness"])
+                s: finding(constant_run(config, s, rate)) for s in sorted(ranges["map_staleness"])
             }
             for rate in rates
         },
         base_rate=config.optimizer.learning_rate,
-        long=outcome(long_run(folder.request)),
+        long=finding(long_run(folder.request)),
     )
 
 
-def outcome_of(run: Run, log: Log | None) -> Outcome:
+def finding_of(run: Run, log: Log | None) -> Finding:
     """What a log tells of a run."""
     state = _state(log)
     rows = final_evaluation(log) if log is not None and state is not State.DIVERGED else ()
     for row in rows:
-        return Outcome(
+        return Finding(
             run=run,
             log=log,
             state=state,
@@ -218,21 +218,21 @@ def outcome_of(run: Run, log: Log | None) -> Outcome:
             num_images=int(row["num_samples"]),
         )
     nothing = float("nan")
-    return Outcome(
+    return Finding(
         run=run, log=log, state=state, natural=nothing, adversarial=nothing, step=0, num_images=0
     )
 
 
-def limits(constant: Mapping[int, Outcome]) -> Limits | None:
+def limits(constant: Mapping[int, Finding]) -> Limits | None:
     """Where robustness ends; None as long as the smallest staleness has none."""
-    judged = {s: outcome for s, outcome in sorted(constant.items()) if outcome.is_judged}
+    judged = {s: finding for s, finding in sorted(constant.items()) if finding.is_judged}
     reference = min(constant, default=None)
     # Not "at most 0": NaN where it diverged.
     if reference not in judged or not judged[reference].adversarial > 0:
         return None
     full = judged[reference]
     unlearnt = [s for s, o in judged.items() if o.natural < COLLAPSED_SHARE * full.natural]
-    learnt = {s: outcome for s, outcome in judged.items() if s not in unlearnt}
+    learnt = {s: finding for s, finding in judged.items() if s not in unlearnt}
     enough = COLLAPSED_SHARE * full.adversarial
     # Not "below": the accuracy of a diverged run is NaN.
     collapsed = next((s for s, o in learnt.items() if not o.adversarial >= enough), None)
@@ -246,18 +246,18 @@ def limits(constant: Mapping[int, Outcome]) -> Limits | None:
     )
 
 
-def is_of_the_papers_data(outcomes: Iterable[Outcome]) -> bool:
+def is_of_the_papers_data(findings: Iterable[Finding]) -> bool:
     """Whether runs, those that have begun, may be set beside the paper's."""
-    logs = [outcome.log for outcome in outcomes if outcome.log is not None]
+    logs = [finding.log for finding in findings if finding.log is not None]
     return all(log.config.get("data.name") == "mnist" for log in logs)
 
 
-def most_telling(constant: Mapping[int, Outcome]) -> list[int]:
+def most_telling(constant: Mapping[int, Finding]) -> list[int]:
     """The smallest staleness, the largest harmless one, and the first that collapses or the last.
 
     Only such as have trained at all.
     """
-    begun = [s for s, outcome in sorted(constant.items()) if _has_trained(outcome)]
+    begun = [s for s, finding in sorted(constant.items()) if _has_trained(finding)]
     found = limits(constant)
     if not begun or found is None:
         return sorted({*begun[:1], *begun[-1:]})
@@ -315,5 +315,5 @@ def _state(log: Log | None) -> State:
     return State.DIVERGED if len(log.events_of("diverged")) else State.UNFINISHED
 
 
-def _has_trained(outcome: Outcome) -> bool:
-    return outcome.log is not None and len(outcome.log.train) > 0
+def _has_trained(finding: Finding) -> bool:
+    return finding.log is not None and len(finding.log.train) > 0

@@ -8,8 +8,8 @@ from mpiadv.studies.results import Table, percent
 from mpiadv.studies.staleness_figures import PAPER_ADVERSARIAL, PAPER_NATURAL
 from mpiadv.studies.staleness_runs import (
     HARMLESS_LOSS,
-    Outcome,
-    Outcomes,
+    Finding,
+    Findings,
     State,
     fresh_accuracy,
     is_of_the_papers_data,
@@ -18,20 +18,20 @@ from mpiadv.studies.staleness_runs import (
 )
 
 
-def introduction(outcomes: Outcomes) -> list[str]:
+def introduction(findings: Findings) -> list[str]:
     """What was done, and what came out, in paragraphs."""
     return [
         "Batches crafted in parallel are attacks on parameters that training has left behind. "
         "Here one rank simulates that: every attack step of a batch is run on the parameters of "
         "exactly s training steps ago, those of the first s batches on the parameters at the "
         "start, so nothing but the staleness differs between runs.",
-        *filter(None, [_finding(outcomes), _long_finding(outcomes)]),
+        *filter(None, [_verdict(findings), _long_verdict(findings)]),
     ]
 
 
-def constant_table(outcomes: Outcomes) -> Table:
+def constant_table(findings: Findings) -> Table:
     """Figure 8 in numbers, beside the paper's where the data set is the same."""
-    lines = outcomes.constant
+    lines = findings.constant
     table = Table(
         title="Constant staleness",
         caption="Accuracies in percent: at the run's end on test images, natural and attacked; on "
@@ -40,7 +40,7 @@ def constant_table(outcomes: Outcomes) -> Table:
         headings=[
             "staleness", "state", "natural", "adversarial", "stale batches", "fresh batches",
         ],
-        rows=[_constant_row(s, outcome) for s, outcome in lines.items()],
+        rows=[_constant_row(s, finding) for s, finding in lines.items()],
     )  # fmt: skip
     if not is_of_the_papers_data(lines.values()):
         return table
@@ -70,9 +70,9 @@ def cycle_table(by_staleness: Mapping[int, Perturbations]) -> Table | None:
     )  # fmt: skip
 
 
-def refreshed_table(outcomes: Outcomes) -> Table:
+def refreshed_table(findings: Findings) -> Table:
     """Adversarial and natural accuracy by staleness of the first and last attack step."""
-    finals = sorted({final for line in outcomes.refreshed.values() for final in line})
+    finals = sorted({final for line in findings.refreshed.values() for final in line})
     return Table(
         title="Constant against refreshed attacks",
         caption="Adversarial accuracy / natural accuracy (%) at the run's end. Rows: staleness of "
@@ -80,34 +80,34 @@ def refreshed_table(outcomes: Outcomes) -> Table:
         headings=["first \\ last", *map(str, finals)],
         rows=[
             [str(largest), *(_pair(line[final]) if final in line else "" for final in finals)]
-            for largest, line in outcomes.refreshed.items()
+            for largest, line in findings.refreshed.items()
         ],
     )
 
 
-def rate_table(outcomes: Outcomes) -> Table:
+def rate_table(findings: Findings) -> Table:
     """The map of accuracy over learning rate and staleness, in numbers."""
-    columns = list(next(iter(outcomes.by_rate.values()), {}))
+    columns = list(next(iter(findings.by_rate.values()), {}))
     return Table(
         title="Staleness and learning rate",
         caption="Adversarial accuracy / natural accuracy (%) at the run's end. Rows: learning "
         "rate (the peak where the schedule has one); columns: constant staleness.",
         headings=["learning rate", *map(str, columns)],
         rows=[
-            [f"{rate:g}", *(_pair(outcome) for outcome in line.values())]
-            for rate, line in outcomes.by_rate.items()
+            [f"{rate:g}", *(_pair(finding) for finding in line.values())]
+            for rate, line in findings.by_rate.items()
         ],
     )
 
 
-def _constant_row(staleness: int, outcome: Outcome) -> list[str]:
-    log = outcome.log
+def _constant_row(staleness: int, finding: Finding) -> list[str]:
+    log = finding.log
     trained = log is not None and len(log.train) > 0
     return [
         str(staleness),
-        _state(outcome),
-        percent(outcome.natural),
-        percent(outcome.adversarial),
+        _state(finding),
+        percent(finding.natural),
+        percent(finding.adversarial),
         percent(stale_accuracy(log)) if log is not None and trained else "-",
         percent(fresh_accuracy(log)) if log is not None and trained else "-",
     ]
@@ -131,26 +131,26 @@ def _cycle_row(staleness: int, shown: Perturbations) -> list[str]:
     return [*beginning, *low, str(cycle.period), f"{cycle.returning:.2f}", ratio]
 
 
-def _state(outcome: Outcome) -> str:
+def _state(finding: Finding) -> str:
     return (
-        f"after step {outcome.step}" if outcome.state is State.UNFINISHED else outcome.state.value
+        f"after step {finding.step}" if finding.state is State.UNFINISHED else finding.state.value
     )
 
 
-def _pair(outcome: Outcome) -> str:
-    if outcome.state in (State.MISSING, State.DIVERGED):
-        return _state(outcome)
-    numbers = f"{percent(outcome.adversarial)} / {percent(outcome.natural)}"
-    return numbers if outcome.is_judged else f"{numbers} {_state(outcome)}"
+def _pair(finding: Finding) -> str:
+    if finding.state in (State.MISSING, State.DIVERGED):
+        return _state(finding)
+    numbers = f"{percent(finding.adversarial)} / {percent(finding.natural)}"
+    return numbers if finding.is_judged else f"{numbers} {_state(finding)}"
 
 
-def _finding(outcomes: Outcomes) -> str:
-    found = limits(outcomes.constant)
+def _verdict(findings: Findings) -> str:
+    found = limits(findings.constant)
     if found is None:
         return ""
-    reference = outcomes.constant[found.reference]
+    reference = findings.constant[found.reference]
     sentences = [
-        f"At learning rate {outcomes.base_rate:g} and {reference.step} steps, staleness "
+        f"At learning rate {findings.base_rate:g} and {reference.step} steps, staleness "
         f"{found.reference} ends at {percent(reference.adversarial)} % adversarial and "
         f"{percent(reference.natural)} % natural accuracy, on {reference.num_images} test images."
     ]
@@ -161,7 +161,7 @@ def _finding(outcomes: Outcomes) -> str:
     if found.collapsed is None:
         sentences.append("No staleness that was tried takes more than half of the robustness.")
     else:
-        sentences.append(_collapse(found.collapsed, outcomes.constant[found.collapsed]))
+        sentences.append(_collapse(found.collapsed, findings.constant[found.collapsed]))
     if found.unlearnt:
         sentences.append(
             f"At {', '.join(map(str, found.unlearnt))} nothing was learnt: natural accuracy, too, "
@@ -171,21 +171,21 @@ def _finding(outcomes: Outcomes) -> str:
     return " ".join(sentences)
 
 
-def _collapse(staleness: int, outcome: Outcome) -> str:
-    if outcome.state is State.DIVERGED:
+def _collapse(staleness: int, finding: Finding) -> str:
+    if finding.state is State.DIVERGED:
         return f"From {staleness} on robustness is lost: training diverged."
     return (
-        f"At {staleness} it has collapsed: {percent(outcome.adversarial)} % adversarial, "
-        f"{percent(outcome.natural)} % natural."
+        f"At {staleness} it has collapsed: {percent(finding.adversarial)} % adversarial, "
+        f"{percent(finding.natural)} % natural."
     )
 
 
-def _long_finding(outcomes: Outcomes) -> str:
-    long, found = outcomes.long, limits(outcomes.constant)
+def _long_verdict(findings: Findings) -> str:
+    long, found = findings.long, limits(findings.constant)
     if long.state is State.MISSING:
         return ""
     staleness = int(long.run.overrides["staleness.max_staleness"])
-    short = outcomes.constant.get(staleness)
+    short = findings.constant.get(staleness)
     before = f", after {percent(short.adversarial)} % without" if short and short.is_judged else ""
     told = (
         f"The long run at staleness {staleness} diverged."

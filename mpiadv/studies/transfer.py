@@ -14,9 +14,9 @@ from mpiadv.report.drawing import Picture, panels
 from mpiadv.report.reading import Rows, text
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Request, Run
 from mpiadv.studies.power import CLEARLY, is_clearly_above, run_with
 from mpiadv.studies.results import Results, Table, percent
+from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.scores import Scoring
 
 Grid = Mapping[tuple[int, int], Rows]
@@ -39,7 +39,7 @@ _RULE = (
 )
 
 
-def plan(request: Request) -> list[Run]:
+def runs(request: Request) -> list[Run]:
     """A synchronous run for each number of attack steps, the same as those of study power."""
     return [run_with(num_steps) for num_steps in request.ranges["training_steps"]]
 
@@ -106,7 +106,7 @@ def is_shattered(grid: Grid, target: int, source: int) -> bool:
 
 TRANSFER = Study(
     summary="examples made on one network judged by another (table 1)",
-    plan=plan,
+    runs=runs,
     score=score,
     show=show,
 )

@@ -29,9 +29,9 @@ from mpiadv.studies.headline import (
     step_seconds,
     usual_step_seconds,
 )
-from mpiadv.studies.plan import request_of
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.results import Results, Table, write_results
+from mpiadv.studies.runs import request_of
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_asynchronous_run_takes_all_cores_and_every_run_is_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(headline, "available_cores", lambda: 6)
-    runs = headline.plan(request_of("headline", "small", PRESETS["small"], []))
+    runs = headline.runs(request_of("headline", "small", PRESETS["small"], []))
     assert [run.ranks for run in runs] == [1, 1, 6]
     assert all(run.is_alone for run in runs)
 

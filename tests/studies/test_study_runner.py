@@ -14,14 +14,14 @@ from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import Interruption
 from mpiadv.studies import runner
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import Run
-from mpiadv.studies.processes import Job, run_jobs
+from mpiadv.studies.processes import Program, run_programs
 from mpiadv.studies.runner import Means, train
+from mpiadv.studies.runs import Run
 from mpiadv.studies.staleness_runs import State
 
 
-def job(name: str, code: str, *, slots: int = 1, output: Path | None = None) -> Job:
-    return Job(name=name, command=(sys.executable, "-c", code), slots=slots, output=output)
+def program(name: str, code: str, *, slots: int = 1, output: Path | None = None) -> Program:
+    return Program(name=name, command=(sys.executable, "-c", code), slots=slots, output=output)
 
 
 SLOTS = {
@@ -40,20 +40,22 @@ def test_as_many_jobs_run_at_a_time_as_there_are_slots(
 ) -> None:
     running, peak, order = 0, 0, []
 
-    def began(started: Job) -> None:
+    def began(started: Program) -> None:
         nonlocal running, peak
         running, peak = running + 1, max(peak, running + 1)
         order.append(started.name)
 
-    def ended(job: Job, code: int, seconds: float) -> None:
+    def ended(program: Program, code: int, seconds: float) -> None:
         nonlocal running
         assert code == 0
         running -= 1
 
-    jobs = [job(str(n), "import time; time.sleep(0.2)", slots=s) for n, s in enumerate(sizes)]
-    run_jobs(jobs, slots=slots, interruption=Interruption(), on_start=began, on_end=ended)
+    programs = [
+        program(str(n), "import time; time.sleep(0.2)", slots=s) for n, s in enumerate(sizes)
+    ]
+    run_programs(programs, slots=slots, interruption=Interruption(), on_start=began, on_end=ended)
     assert (running, peak) == (0, most)
-    assert order == [each.name for each in jobs]
+    assert order == [each.name for each in programs]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -70,9 +72,9 @@ def test_signal_asks_what_runs_to_stop_and_starts_nothing_more(
     )
     codes: dict[str, int] = {}
     with Interruption().listening() as interruption:
-        run_jobs(
-            [job("waits", waits), job("never", "")], slots=1, interruption=interruption,
-            on_end=lambda job, code, seconds: codes.update({job.name: code}),
+        run_programs(
+            [program("waits", waits), program("never", "")], slots=1, interruption=interruption,
+            on_end=lambda program, code, seconds: codes.update({program.name: code}),
         )  # fmt: skip
         assert interruption.requested
     assert ready.exists() and codes == {"waits": 75}
@@ -84,12 +86,12 @@ def test_no_job_is_left_behind_by_an_error(tmp_path: Path) -> None:
     waits += "time.sleep(30)"
     fails = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.01)"
 
-    def refuse(job: Job, code: int, seconds: float) -> None:
+    def refuse(program: Program, code: int, seconds: float) -> None:
         raise UserError("refused")
 
     began = time.monotonic()
     with pytest.raises(UserError, match="refused"):
-        run_jobs([job("waits", waits), job("fails", fails)], slots=2,
+        run_programs([program("waits", waits), program("fails", fails)], slots=2,
                  interruption=Interruption(), on_end=refuse)  # fmt: skip
     assert time.monotonic() - began < 20
     with pytest.raises(ProcessLookupError):
@@ -99,8 +101,8 @@ def test_no_job_is_left_behind_by_an_error(tmp_path: Path) -> None:
 def training_as(monkeypatch: pytest.MonkeyPatch, programs: dict[str, str]) -> list[str]:
     """Let runs be programs of a line; what the runner says."""
 
-    def made_up(folder: StudyFolder, run: Run) -> Job:
-        return job(run.name, programs[run.name], output=folder.path / f"runs/{run.name}.txt")
+    def made_up(folder: StudyFolder, run: Run) -> Program:
+        return program(run.name, programs[run.name], output=folder.path / f"runs/{run.name}.txt")
 
     monkeypatch.setattr(runner, "_training", made_up)
     return []

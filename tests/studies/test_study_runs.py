@@ -12,8 +12,8 @@ from mpi_runner import REPOSITORY
 from mpiadv import cli
 from mpiadv.settings import load_config
 from mpiadv.studies.folder import reuse
-from mpiadv.studies.plan import configuration, request_of
 from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.runs import configuration, request_of
 from mpiadv.studies.studies import STUDIES
 
 ROOT = REPOSITORY
@@ -26,7 +26,7 @@ EVERYTHING = [
 @pytest.mark.parametrize(("study", "preset"), EVERYTHING)
 def test_every_preset_gives_each_study_runs_that_fit(study: str, preset: str) -> None:
     request = request_of(study, preset, PRESETS[preset], [])
-    runs = STUDIES[study].plan(request)
+    runs = STUDIES[study].runs(request)
     names = [run.name for run in runs]
     assert len(set(names)) == len(names)
     for run in runs:

@@ -28,9 +28,9 @@ from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.studies import speedup
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.plan import request_of
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.results import Table, write_results
+from mpiadv.studies.runs import request_of
 from mpiadv.studies.speedup import Point, measured_in, measurements, scenario_of
 from mpiadv.studies.speedup_figures import series_of
 
@@ -212,7 +212,7 @@ def test_real_runs_take_turns_alone_on_as_many_ranks_as_there_are_cores(
 ) -> None:
     monkeypatch.setattr(speedup, "available_cores", lambda: 2)
     request = request_of("speedup", "small", PRESETS["small"], ["study.real=true"])
-    runs = speedup.plan(request)
+    runs = speedup.runs(request)
     names = ["ranks1-1", "ranks2-1", "ranks2-trainer-waits-1"]
     assert [run.name for run in runs] == names + [f"{name[:-1]}2" for name in names]
     assert [run.ranks for run in runs] == [1, 2, 2] * 2

@@ -9,15 +9,15 @@ from made_up_staleness import FIGURES, MadeUp, write_run
 from made_up_study import open_study
 
 from mpiadv.report.reading import read_log
-from mpiadv.studies.plan import Run, request_of
 from mpiadv.studies.presets import PRESETS
+from mpiadv.studies.runs import Run, request_of
 from mpiadv.studies.staleness import STALENESS
-from mpiadv.studies.staleness_runs import Limits, Outcome, State, limits, snapshot_every
+from mpiadv.studies.staleness_runs import Finding, Limits, State, limits, snapshot_every
 
 
 def test_runs_that_figures_share_are_trained_once() -> None:
     request = request_of("staleness", "small", PRESETS["small"], [])
-    runs = {run.name: run for run in STALENESS.plan(request)}
+    runs = {run.name: run for run in STALENESS.runs(request)}
     ranges = request.ranges
     refreshed = len(ranges["max_staleness"]) * len(ranges["final_staleness"])
     other_rates = (len(ranges["learning_rates"]) - 1) * len(ranges["map_staleness"])
@@ -34,8 +34,8 @@ def test_runs_that_figures_share_are_trained_once() -> None:
 def test_learning_rate_of_the_runs_can_be_chosen() -> None:
     words = ["optimizer.learning_rate=0.0003", "training.num_steps=700"]
     request = request_of("staleness", "small", PRESETS["small"], words)
-    assert {"s4", "s4-rate0.001"} <= {run.name for run in STALENESS.plan(request)}
-    assert "s4-rate0.0003" not in {run.name for run in STALENESS.plan(request)}
+    assert {"s4", "s4-rate0.001"} <= {run.name for run in STALENESS.runs(request)}
+    assert "s4-rate0.0003" not in {run.name for run in STALENESS.runs(request)}
 
 
 def test_long_run_goes_into_the_folder_of_the_short_ones(tmp_path: Path) -> None:
@@ -64,52 +64,57 @@ def test_snapshots_are_dense_enough_for_cycles_and_few(
     assert snapshot_every(num_steps, staleness) == every
 
 
-def outcome(adversarial: float, natural: float = 0.96, state: State = State.FINISHED) -> Outcome:
-    return Outcome(
+def finding(adversarial: float, natural: float = 0.96, state: State = State.FINISHED) -> Finding:
+    return Finding(
         run=Run(name="s", overrides={}), log=None, state=state, natural=natural,
         adversarial=adversarial, step=60, num_images=500,
     )  # fmt: skip
 
 
 NAN = float("nan")
-DIVERGED = outcome(NAN, NAN, State.DIVERGED)
-LIMITS: dict[str, tuple[dict[int, Outcome], Limits | None]] = {
+DIVERGED = finding(NAN, NAN, State.DIVERGED)
+LIMITS: dict[str, tuple[dict[int, Finding], Limits | None]] = {
     "as_in_the_paper": (
-        {0: outcome(0.9), 1: outcome(0.91), 32: outcome(0.86), 64: outcome(0.05)},
+        {0: finding(0.9), 1: finding(0.91), 32: finding(0.86), 64: finding(0.05)},
         Limits(reference=0, harmless=32, collapsed=64, unlearnt=()),
     ),
     "harm_without_collapse": (
-        {0: outcome(0.8), 1: outcome(0.76), 2: outcome(0.7), 4: outcome(0.5)},
+        {0: finding(0.8), 1: finding(0.76), 2: finding(0.7), 4: finding(0.5)},
         Limits(reference=0, harmless=1, collapsed=None, unlearnt=()),
     ),
     "what_recovers_is_not_harmless_throughout": (
-        {0: outcome(0.9), 1: outcome(0.89), 2: outcome(0.7), 4: outcome(0.88)},
+        {0: finding(0.9), 1: finding(0.89), 2: finding(0.7), 4: finding(0.88)},
         Limits(reference=0, harmless=1, collapsed=None, unlearnt=()),
     ),
-    "nothing_to_lose": ({0: outcome(0.0), 1: outcome(0.0)}, None),
+    "nothing_to_lose": ({0: finding(0.0), 1: finding(0.0)}, None),
     "chance_after_the_collapse": (
-        {0: outcome(0.8), 2: outcome(0.1), 4: outcome(0.79)},
+        {0: finding(0.8), 2: finding(0.1), 4: finding(0.79)},
         Limits(reference=0, harmless=None, collapsed=2, unlearnt=()),
     ),
     "nothing_learnt_is_no_collapse": (
-        {0: outcome(0.8), 4: outcome(0.1, natural=0.11), 8: outcome(0.78), 16: outcome(0.0)},
+        {
+            0: finding(0.8),
+            4: finding(0.1, natural=0.11),
+            8: finding(0.78),
+            16: finding(0.0),
+        },
         Limits(reference=0, harmless=8, collapsed=16, unlearnt=(4,)),
     ),
     "diverged": (
-        {0: outcome(0.8), 4: outcome(0.8), 8: DIVERGED},
+        {0: finding(0.8), 4: finding(0.8), 8: DIVERGED},
         Limits(reference=0, harmless=4, collapsed=8, unlearnt=()),
     ),
     "unfinished_does_not_count": (
-        {0: outcome(0.8), 4: outcome(0.1, state=State.UNFINISHED), 8: outcome(0.8)},
+        {0: finding(0.8), 4: finding(0.1, state=State.UNFINISHED), 8: finding(0.8)},
         Limits(reference=0, harmless=8, collapsed=None, unlearnt=()),
     ),
-    "synchronous_one_unfinished": ({0: outcome(0.8, state=State.UNFINISHED)}, None),
-    "synchronous_one_diverged": ({0: DIVERGED, 4: outcome(0.8)}, None),
+    "synchronous_one_unfinished": ({0: finding(0.8, state=State.UNFINISHED)}, None),
+    "synchronous_one_diverged": ({0: DIVERGED, 4: finding(0.8)}, None),
 }
 
 
 @pytest.mark.parametrize(("constant", "expected"), LIMITS.values(), ids=LIMITS)
-def test_where_robustness_ends(constant: dict[int, Outcome], expected: Limits | None) -> None:
+def test_where_robustness_ends(constant: dict[int, Finding], expected: Limits | None) -> None:
     assert limits(constant) == expected
 
 

@@ -30,9 +30,9 @@ from mpiadv.studies.staleness_figures import rate_map
 from mpiadv.studies.staleness_runs import (
     State,
     constant_run,
+    finding_of,
     most_telling,
-    outcome_of,
-    read_outcomes,
+    read_findings,
 )
 
 FULL = {
@@ -175,7 +175,7 @@ def test_unfinished_run_is_hollow_and_says_how_far_it_came(tmp_path: Path) -> No
     assert "Hollow marks" in picture_of(results, "accuracy-by-staleness").caption
     assert table_of(results, "Constant staleness").rows[2][1] == "after step 20"
     with drawing_style():
-        drawn_map = rate_map(read_outcomes(folder))
+        drawn_map = rate_map(read_findings(folder))
     assert drawn_map is not None
     texts = [text.get_text() for text in drawn_map.figure.axes[0].texts]
     assert texts == ["80.0", "80.0\nafter 20"]
@@ -253,6 +253,6 @@ def test_long_run_is_drawn_beside_what_the_short_one_reached(tmp_path: Path) -> 
 def test_run_that_diverged_is_told_from_its_log_alone(tmp_path: Path) -> None:
     folder = study(tmp_path, {"s4": MadeUp(state=State.DIVERGED)})
     run = constant_run(folder.request.config, 4)
-    found = outcome_of(run, read_log(folder.folder_of("s4")))
+    found = finding_of(run, read_log(folder.folder_of("s4")))
     assert found.state is State.DIVERGED and np.isnan(found.adversarial)
     assert most_telling({4: found}) == [4]
