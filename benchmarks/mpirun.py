@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mpiadv.cluster.launch import find_launcher
+from mpiadv.cluster.launcher import find_launcher
 from mpiadv.process.exit_codes import EXIT_DONE
 
 HERE = Path(__file__).resolve().parent

@@ -3,49 +3,15 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from mpiadv.command_lines import CommandLine, evaluate, is_answered, launch, plan, train
-from mpiadv.command_lines.commands import require_no_misspelt
+from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
 from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
-from mpiadv.process.interruption import SignalRelay
 from mpiadv.process.launched import is_one_of_several
-from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import is_unread, lost, outlive_readers
-
-USAGE = """\
-usage: mpiadv [CONFIG] [key.subkey=value ...] [--resume] [--print-config]
-       mpiadv launch -n RANKS [CONFIG] [key.subkey=value ...] [--resume]
-       mpiadv evaluate CHECKPOINT ... [--attack NAME:steps=K,...] [--protocol NAME] [--help]
-       mpiadv report LOG_OR_RUN_FOLDER ... [--output PAGE] [--figures FOLDER] [--overwrite]
-       mpiadv watch LOG_OR_RUN_FOLDER [--every SECONDS] [--once]
-       mpiadv plan [CONFIG] [key.subkey=value ...] [--ranks N,N,...] [--help]
-       mpiadv study NAME --preset smoke|small|paper [--output FOLDER] [--help]
-       mpiadv submit [CONFIG] [key.subkey=value ...] --gpus N [--nodes N] [--dry-run] [--help]
-
-Trains a robust classifier; CONFIG is a YAML file, and without one a small data set of digits is
-trained in a minute.
-
-  mpiadv CONFIG ...           train on one rank, or on those of the mpirun or srun around it
-  mpiadv launch -n 8 CONFIG   train on 8 ranks of this machine, or of this allocation
-  mpiadv evaluate FOLDER ...  attack trained networks; after launch -n 8: on 8 ranks
-  mpiadv report FOLDER ...    write a page of figures about runs, from their logs
-  mpiadv watch FOLDER         show a run in the terminal as it goes on
-  mpiadv plan CONFIG          say how fast a job will be on how many ranks, and what limits it
-  mpiadv study power ...      rerun a study of the paper, from its runs to its figures
-  mpiadv submit CONFIG ...    train in a Slurm job, which goes on until the run is done
-  key.subkey=value            change a setting, for example training.num_steps=500
-  --fault-tolerant            after launch -n 8, or submit: go on without lost attackers
-  --resume                    go on from the last checkpoint in the run's folder
-  --trust-code                run the functions that a file names as its model or data set
-  --print-config              print every setting with its value, and stop
-  --version                   print the version, and stop
-
-exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help"):
-        print(USAGE, end="")
+        from mpiadv.command_lines.usage import usage
+
+        print(usage(), end="")
         return EXIT_DONE
     if first == "--version":
         from importlib.metadata import version
@@ -80,7 +48,21 @@ def _run(arguments: list[str]) -> int:
     _require_working_folder()
     if first not in COMMANDS:
         require_no_misspelt(arguments)
-    return COMMANDS.get(first, TRAIN)(arguments[first in COMMANDS :])
+    name = first if first in COMMANDS else "train"
+    return _command(name, arguments[first in COMMANDS :])
+
+
+def _command(name: str, words: Sequence[str]) -> int:
+    """Do what a command's module does, once its line has nothing to refuse or to answer."""
+    # Of several ranks the first one alone refuses, once they know each other.
+    is_alone = not is_one_of_several(os.environ)
+    if is_alone and import_module(f"mpiadv.command_lines.{name}").read(words) is None:
+        return EXIT_DONE
+    program = import_module(f"mpiadv.commands.{name}")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    code: int = program.main(words)
+    return code
 
 
 def _have_a_home() -> None:
@@ -100,49 +82,6 @@ def _require_working_folder() -> None:
         os.getcwd()
     except FileNotFoundError:
         raise UserError("the working folder was deleted: change to one that exists") from None
-
-
-def _launch(arguments: Sequence[str]) -> int:
-    wanted = launch.read(arguments)
-    if wanted is None:
-        return EXIT_DONE
-    with SignalRelay().listening() as relay:
-        end_with_the_starter()
-        # Only now: a request to end may come while it is loaded.
-        from mpiadv.cluster.launch import launch as start
-
-        return start(wanted, relay)
-
-
-def _job(arguments: Sequence[str]) -> int:
-    from mpiadv.cluster.attempt import Attempt
-
-    attempt = Attempt()
-    attempt.listen()
-    # Only now: Slurm may warn of the job's end while it is loaded.
-    from mpiadv.cluster.job import main as job
-
-    return job(arguments, attempt)
-
-
-def _of(module: str, parser: Callable[[], CommandLine] | None = None) -> "Command":
-    """A module's `main`, loaded once the `parser` of its command line has nothing to refuse."""
-
-    def command(arguments: Sequence[str]) -> int:
-        # Of several ranks the first one alone refuses, once they know each other.
-        if parser and not is_one_of_several(os.environ) and is_answered(parser(), arguments):
-            return EXIT_DONE
-        main = _program(module)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        return main(arguments)
-
-    return command
-
-
-def _program(module: str) -> "Command":
-    main: Command = import_module(module).main
-    return main
 
 
 @contextmanager
@@ -173,23 +112,7 @@ def _code_of_answer(arguments: Sequence[str]) -> int:
     return EXIT_FAILED if is_answer else EXIT_DONE
 
 
-TRAIN = _of("mpiadv.run", train.parser)
-
 _ANSWERS = {"plan", "submit", "watch", "-h", "--help", "--version", "--print-config"}
-
-Command = Callable[[Sequence[str]], int]
-
-COMMANDS: Mapping[str, Command] = {
-    "evaluate": _of("mpiadv.commands.evaluate", evaluate.parser),
-    "job": _job,
-    "launch": _launch,
-    "plan": _of("mpiadv.commands.plan", plan.parser),
-    "report": _of("mpiadv.commands.report"),
-    "study": _of("mpiadv.commands.study"),
-    "submit": _of("mpiadv.commands.submit"),
-    "watch": _of("mpiadv.commands.watch"),
-}
-"""First word of the command line to what it does."""
 
 
 if __name__ == "__main__":

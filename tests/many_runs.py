@@ -16,8 +16,8 @@ from small_models import PAUSES
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.world import World
-from mpiadv.commands.train import run
 from mpiadv.session.recorder import Recorder
+from mpiadv.session.run import run
 
 
 def main(plan: Path) -> None:

@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from mpiadv.cluster.launch import Launcher, find_launcher
+from mpiadv.cluster.launcher import Launcher, find_launcher
 from mpiadv.process.errors import UserError
 
 HERE = Path(__file__).resolve().parent

@@ -1,10 +1,9 @@
-"""`mpiadv job`: what a batch script runs. Starts the work, and sees to it that it is gone on with.
+"""What a batch script runs. Starts the work, and sees to it that it is gone on with.
 
 Owns which end of a start means that the run is done, has failed, or is to be started once more, by
 requeueing the job or by leaving it to the next one of a chain.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -25,10 +24,10 @@ from mpiadv.cluster.slurm import (
     submit_script,
     without_job,
 )
-from mpiadv.command_lines import TRUST_HELP, TRUST_OPTION, CommandLine
+from mpiadv.command_lines import TRUST_OPTION
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.process.programs import python_module
-from mpiadv.settings import load_config
+from mpiadv.settings import read_words
 from mpiadv.storage.run_folder import CHECKPOINTS_NAME, RunState, state_of
 from mpiadv.storage.whole_files import write_text
 
@@ -40,29 +39,6 @@ MAX_RESTARTS = 100
 
 _COUNT_NAME = "fruitless_starts"
 _CHECKPOINT = re.compile(r"checkpoint-\d+\.pt")
-
-
-def parser() -> CommandLine:
-    """The command line."""
-    described = CommandLine(
-        prog="mpiadv job",
-        usage="mpiadv job [--chain SCRIPT] [--fault-tolerant] [CONFIG] [KEY=VALUE ...]\n"
-        "       mpiadv job study NAME ...",
-        description="For the last line of a batch script, after `exec`: train on all tasks of the "
-        "Slurm job around it, or do a study, going on with what is there; and if it is not done "
-        "at the end, requeue the job. SIGUSR1, before the time limit, asks for a checkpoint first.",
-        epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 to be gone on with.",
-    )
-    described.add_argument(
-        "--chain", metavar="SCRIPT", help="do not requeue: submit SCRIPT, which is to be the job's "
-        'own, "$0", to begin when this job has ended',
-    )  # fmt: skip
-    described.add_argument(
-        "--fault-tolerant", action="store_true", help="train on without attackers that are lost"
-    )
-    described.add_argument(TRUST_OPTION, action="store_true", help=TRUST_HELP)
-    described.add_argument("words", nargs=argparse.REMAINDER, help="as after mpiadv")
-    return described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +77,21 @@ class Verdict(Enum):
     GO_ON = "not done yet"
 
 
-def main(argv: Sequence[str], attempt: Attempt) -> int:
-    """Work in the Slurm job around us, as an attempt that listens; returns the exit code.
+def work_in_job(words: Sequence[str], attempt: Attempt, *, chain: str | None) -> int:
+    """Do what `words` mean in the Slurm job around us, as an attempt that listens.
+
+    `chain` is the script of the next job, which goes on in place of this one; None: this one is
+    requeued. Returns the exit code.
 
     Raises:
         UserError: bad input, or there is no job.
     """
-    arguments = parser().parse_args(argv)
     job = job_of(os.environ)
-    given = {"--fault-tolerant": arguments.fault_tolerant, TRUST_OPTION: arguments.trust_code}
-    options = [option for option, is_given in given.items() if is_given]
-    work = work_of([*arguments.words, *options], os.environ)
+    work = work_of(words, os.environ)
     if work.folder and work.is_done(None):
         _say(job, f"{work.folder} holds a finished run: nothing to do")
         return EXIT_DONE
-    successor = _submit_successor(job, arguments.chain) if arguments.chain else ""
+    successor = _submit_successor(job, chain) if chain else ""
     before = work.progress()
     _say(job, _beginning(before))
     code = attempt.run(work.command)
@@ -136,8 +112,7 @@ def work_of(words: Sequence[str], environ: Mapping[str, str]) -> Work:
     if words[:1] == ["study"]:
         return Work(command=(*mpiadv, *words), folder=None)
     settings = [word for word in words if not word.startswith("--")]
-    path = settings.pop(0) if settings and "=" not in settings[0] else None
-    folder = Path(load_config(path, settings, trust_code=TRUST_OPTION in words).output)
+    folder = Path(read_words(settings, trust_code=TRUST_OPTION in words).output)
     ranks = str(num_tasks(environ))
     resume = () if "--resume" in words else ("--resume",)
     return Work(command=(*mpiadv, "launch", "-n", ranks, *words, *resume), folder=folder)

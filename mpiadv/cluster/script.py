@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpiadv.command_lines import TRUST_OPTION
-
-WARNING_SECONDS = 120
-"""Seconds before the time limit at which a job is told to write a checkpoint and end."""
+from mpiadv.command_lines.submit import WARNING_SECONDS
 
 ACTIVATE = ("# shellcheck source=/dev/null", 'source "$HOME/mpiadv/.venv/bin/activate"')
 """The shell that puts mpiadv on PATH, where it lies as the README has it."""

@@ -1,10 +1,8 @@
-"""What may be said after each command, and how what may not is refused. Loads no torch, no MPI."""
+"""What may be said after each command, and how what may not is refused. Loads no torch, no MPI.
 
-from mpiadv.command_lines.described import (
-    TRUST_HELP,
-    TRUST_OPTION,
-    CommandLine,
-    is_answered,
-)
+Each command has a module here, whose `read` refuses or answers before the command is loaded.
+"""
 
-__all__ = ["TRUST_HELP", "TRUST_OPTION", "CommandLine", "is_answered"]
+from mpiadv.command_lines.described import TRUST_OPTION
+
+__all__ = ["TRUST_OPTION"]

@@ -1,9 +1,10 @@
-"""A command line that refuses in one line. Knows no command."""
+"""A command line as a table, and a parser of it that refuses in one line. Knows no command."""
 
 import argparse
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -12,7 +13,28 @@ from mpiadv.process.errors import UserError, shown
 TRUST_OPTION = "--trust-code"
 """Says on a command line that files may choose what code is run."""
 
-TRUST_HELP = "run the functions that files name in model.name and data.name, as module:function"
+Table = Mapping[str, Mapping[str, Any]]
+"""Options, or words by position, and what argparse is to know of each."""
+
+EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on"
+
+FLAG: Mapping[str, Any] = {"action": "store_true"}
+REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
+
+TRUSTED: Table = {
+    TRUST_OPTION: {
+        **FLAG,
+        "help": "run the functions that a file names as its model or data set",
+    }
+}
+
+CONFIGURED: Table = {
+    "words": {
+        "nargs": "*",
+        "metavar": "CONFIG|KEY=VALUE",
+        "help": "a YAML file, without one the digits defaults, and settings, as section.key=value",
+    }
+}
 
 _UNSET = ": is a variable of the shell not set?"
 _UNKNOWN = "unrecognized arguments: "
@@ -55,14 +77,52 @@ class CommandLine(argparse.ArgumentParser):
         return self._elsewhere.get(unknown, near[0] if near else "")
 
 
-def is_answered(described: CommandLine, words: Sequence[str]) -> bool:
-    """Whether `words` ask for help alone, which is printed then.
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """What may be said after a command.
 
-    Raises:
-        UserError: they are none of the command line's.
+    Attributes:
+        name: the command's first word; empty: training, which has none.
+        example: how it is used, and `summary` what for, in the help of all.
+        about: what it does, at the top of its own help, which ends in `epilog`.
+        usage: the head of its own help; None: as argparse has it.
+        elsewhere: options of other commands, and how these are said.
     """
-    try:
-        described.parse_intermixed_args(words)
-    except SystemExit:
-        return True
-    return False
+
+    name: str
+    example: str
+    summary: str
+    about: str
+    words: Table
+    options: Table
+    epilog: str = ""
+    usage: str | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def parser(self) -> CommandLine:
+        """The command line."""
+        line = CommandLine(
+            prog=f"mpiadv {self.name}".strip(),
+            usage=self.usage,
+            description=self.about,
+            epilog=self.epilog,
+            elsewhere=self.elsewhere,
+        )
+        for name, settings in {**self.words, **self.options}.items():
+            line.add_argument(name, **settings)
+        return line
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace | None:
+        """What `words` ask for; None: for help alone, which is printed then.
+
+        Raises:
+            UserError: they are none of the command line's.
+        """
+        parser = self.parser()
+        # What is to come behind everything else cannot be mixed with it.
+        is_mixed = all(each.get("nargs") != argparse.REMAINDER for each in self.words.values())
+        parse = parser.parse_intermixed_args if is_mixed else parser.parse_args
+        try:
+            return parse(words)
+        except SystemExit:
+            return None

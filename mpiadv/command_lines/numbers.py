@@ -1,7 +1,8 @@
-"""Numbers on command lines, each within bounds that the line of a refusal names."""
+"""Numbers on command lines, within bounds that the line of a refusal names; names out of a list."""
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -32,5 +33,19 @@ def number(most: float, *, may_be_0: bool = False) -> Callable[[str], float]:
             least = "0 or more" if may_be_0 else "more than 0"
             raise argparse.ArgumentTypeError(f"{text[:40]}: expected {least}, and at most {most:,}")
         return value
+
+    return read
+
+
+def one_of(kind: str, names: Iterable[str]) -> Callable[[str], str]:
+    """What reads one of these names."""
+    known = list(names)
+
+    def read(text: str) -> str:
+        if text not in known:
+            (nearest,) = difflib.get_close_matches(text, known, n=1, cutoff=0.0)
+            told = f"unknown {kind} {text[:40]!r}: did you mean {nearest!r}?"
+            raise argparse.ArgumentTypeError(f"{told} Known: {', '.join(known)}")
+        return text
 
     return read

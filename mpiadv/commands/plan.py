@@ -2,24 +2,22 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from mpiadv.comm.world import World
-from mpiadv.command_lines.plan import parser
-from mpiadv.commands.entry import on_all_ranks
+from mpiadv.command_lines.plan import read
 from mpiadv.forecast.text import lines_of, values_of
 from mpiadv.process.errors import UserError
 from mpiadv.process.exit_codes import EXIT_DONE
+from mpiadv.session.all_ranks import on_all_ranks
 from mpiadv.session.forecasting import Where, plan_run
 from mpiadv.session.setup import agree, prepare
-from mpiadv.settings import Config, load_config
+from mpiadv.settings import read_words
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Plan on this rank; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    return on_all_ranks(lambda world: run(world, words))
+    return on_all_ranks(lambda world: run(world, argv))
 
 
 def run(world: World, argv: Sequence[str]) -> int:
@@ -27,7 +25,7 @@ def run(world: World, argv: Sequence[str]) -> int:
     asked = agree(world, lambda: _asked(world, argv))
     if asked is None:
         return EXIT_DONE
-    config = agree(world, lambda: _config(asked))
+    config = agree(world, lambda: read_words(asked.words, trust_code=asked.trust_code))
     where = _where(asked)
     plan = agree(world, lambda: plan_run(prepare(config, world), where))
     if asked.json:
@@ -39,20 +37,10 @@ def run(world: World, argv: Sequence[str]) -> int:
 
 def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:
     """The command line, checked; None when it is answered already."""
-    try:
-        asked = parser().parse_intermixed_args(argv)
-    except SystemExit:
-        return None
+    asked = read(argv)
     if world.size > 1:
         raise UserError(f"plan measures one rank, and {world.size} are here: start it by itself")
     return asked
-
-
-def _config(asked: argparse.Namespace) -> Config:
-    words = asked.words
-    path = words[0] if words and "=" not in words[0] else None
-    rest = words if path is None else words[1:]
-    return load_config(path, rest, trust_code=asked.trust_code)
 
 
 def _where(asked: argparse.Namespace) -> Where:
@@ -64,7 +52,3 @@ def _where(asked: argparse.Namespace) -> Where:
         craft_seconds=asked.craft_seconds,
         train_seconds=asked.train_seconds,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

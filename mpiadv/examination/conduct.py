@@ -45,7 +45,6 @@ from mpiadv.evaluation.survivors import (
 from mpiadv.evaluation.verdict import Verdict, judge
 from mpiadv.examination.examined import (
     Bench,
-    Wanted,
     class_names_of,
     few_images,
     notes_on,
@@ -56,6 +55,7 @@ from mpiadv.examination.examined import (
 )
 from mpiadv.examination.follow import Follower
 from mpiadv.examination.kept_images import bring_together
+from mpiadv.examination.wanted import Wanted
 from mpiadv.session.setup import agree, load_data_together
 from mpiadv.work.device import choose_device, choose_threads, make_deterministic
 

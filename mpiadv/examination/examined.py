@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import Precision
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
@@ -28,47 +27,12 @@ from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
 from mpiadv.examination.networks import Network, load_network, overrides_for, try_network
+from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
 from mpiadv.settings import Config
 
 NUM_PROBED, PROBE_BATCH = 100, 25
 """Images that are attacked for the verdict alone, and how many of them at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the user asks for, of every network.
-
-    Attributes:
-        overrides: settings as `key.subkey=value`.
-        protocols: names of `PROTOCOLS`, which come first.
-        attacks: words for `plan_attacks`; none of both: PGD as the configuration's `evaluation`
-            has it.
-        each_alone: whether each attack starts from all images, not from the survivors.
-        num_samples: so many test images, by `choose_samples`; None: all.
-        transfer_from: networks to craft images on.
-        output: a folder for the results; None: beside the network.
-        probe: whether to attack a few images more, in search of gradient masking.
-        trust_code: whether to run what a network's own settings name as its model or data set.
-    """
-
-    overrides: tuple[str, ...] = ()
-    protocols: tuple[str, ...] = ()
-    attacks: tuple[str, ...] = ()
-    each_alone: bool = False
-    num_samples: int | None = None
-    transfer_from: tuple[str, ...] = ()
-    output: str | None = None
-    overwrite: bool = False
-    save_examples: bool = False
-    precision: Precision = "float32"
-    probe: bool = True
-    trust_code: bool = False
-
-    @property
-    def trusted(self) -> Sequence[str] | None:
-        """What code a network's own settings may name; see `override_config`."""
-        return None if self.trust_code else self.overrides
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,7 +5,13 @@
 
 from mpiadv.settings.code import code_words
 from mpiadv.settings.config import Config
-from mpiadv.settings.reading import dump_config, load_config, override_config, parse_config
+from mpiadv.settings.reading import (
+    dump_config,
+    load_config,
+    override_config,
+    parse_config,
+    read_words,
+)
 from mpiadv.settings.sections import (
     AttackConfig,
     DataConfig,
@@ -28,4 +34,5 @@ __all__ = [
     "load_config",
     "override_config",
     "parse_config",
+    "read_words",
 ]

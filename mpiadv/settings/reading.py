@@ -40,6 +40,15 @@ def load_config(
     return override_config(tree, overrides, trusted=None if trust_code else ())
 
 
+def read_words(words: Sequence[str], *, trust_code: bool = False) -> Config:
+    """The configuration of a command line: a file, if it comes first, then overrides.
+
+    Raises as `load_config` does.
+    """
+    path = words[0] if words and "=" not in words[0] else None
+    return load_config(path, words[path is not None :], trust_code=trust_code)
+
+
 def override_config(
     tree: Mapping[str, Any], overrides: Sequence[str], *, trusted: Collection[str] | None = ()
 ) -> Config:

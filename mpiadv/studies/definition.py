@@ -23,7 +23,6 @@ class Study:
     """A study of `mpiadv study`.
 
     Attributes:
-        summary: what it shows, a few words for the help.
         runs: which it trains.
         show: its tables and figures, from logs and scores alone; it works with what is there, as
             runs may be missing, unfinished or interrupted.
@@ -32,7 +31,6 @@ class Study:
             measurement is there are left out.
     """
 
-    summary: str
     runs: Callable[[Request], Sequence[Run]]
     show: Callable[[StudyFolder], Results]
     score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score

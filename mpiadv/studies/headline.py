@@ -182,7 +182,6 @@ def reached(log: Log, target: float) -> Reached | None:
 
 
 HEADLINE = Study(
-    summary="40 attack steps against 8, one rank against several: the paper's 26 times",
     runs=runs,
     measure=measure,
     show=show,

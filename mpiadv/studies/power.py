@@ -101,7 +101,6 @@ def show(folder: StudyFolder) -> Results:
 
 
 POWER = Study(
-    summary="train with k = 1, 2, 4, ... attack steps, attack with each (figures 3 and 4)",
     runs=runs,
     score=score,
     show=show,

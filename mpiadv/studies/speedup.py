@@ -168,7 +168,6 @@ def show(folder: StudyFolder) -> Results:
 
 
 SPEEDUP = Study(
-    summary="speed-up over one rank, with and without the trainer crafting (figure 9)",
     runs=runs,
     measure=measure,
     show=show,

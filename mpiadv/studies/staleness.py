@@ -83,7 +83,6 @@ def _watched(finding: Finding) -> Perturbations | None:
 
 
 STALENESS = Study(
-    summary="how old the parameters behind attacks may be, and what refreshing them buys",
     runs=runs,
     show=show,
 )

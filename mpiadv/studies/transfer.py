@@ -105,7 +105,6 @@ def is_shattered(grid: Grid, target: int, source: int) -> bool:
 
 
 TRANSFER = Study(
-    summary="examples made on one network judged by another (table 1)",
     runs=runs,
     score=score,
     show=show,

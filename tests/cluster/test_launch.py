@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from mpi_runner import finished, pids_in_session, started
 
-from mpiadv.cluster.launch import Launcher, find_launcher, launch, without_repetition
+from mpiadv.cluster.launch import launch
+from mpiadv.cluster.launcher import Launcher, find_launcher
+from mpiadv.cluster.repetition import without_repetition
 from mpiadv.command_lines.launch import Launch
 from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import SignalRelay
@@ -193,9 +195,10 @@ def test_boxes_that_repeat_us_are_dropped_and_a_loss_is_told_in_a_line(
 LAUNCH = """
 import sys
 from mpiadv.cluster import launch
+from mpiadv.cluster.launcher import Launcher
 from mpiadv.command_lines.launch import Launch
 from mpiadv.process.interruption import SignalRelay
-launch.find_launcher = lambda: launch.Launcher(path=sys.argv[1], is_open_mpi=True)
+launch.find_launcher = lambda: Launcher(path=sys.argv[1], is_open_mpi=True)
 with SignalRelay().listening() as relay:
     wanted = Launch(ranks=2, words=tuple(sys.argv[2:]), is_fault_tolerant=False)
     sys.exit(launch.launch(wanted, relay))

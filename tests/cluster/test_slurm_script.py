@@ -13,10 +13,10 @@ from launching import HERE
 from mpi_runner import REPOSITORY, finished, started
 
 from mpiadv.cluster import job
-from mpiadv.cluster.attempt import Attempt
 from mpiadv.cluster.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
 from mpiadv.cluster.script import ACTIVATE, Job, render
 from mpiadv.cluster.slurm import job_of, num_tasks, without_job
+from mpiadv.commands.job import main
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
 
@@ -51,9 +51,7 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
             monkeypatch.setenv(name, text)
         work = job.Work(command=("bash", "-c", body), folder=folder)
         monkeypatch.setattr(job, "work_of", lambda words, environ: work)
-        attempt = Attempt()
-        attempt.listen()
-        return job.main(options, attempt)
+        return main(options)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     yield run
@@ -238,7 +236,7 @@ def test_job_may_go_on_without_lost_attackers(
     monkeypatch.setattr(job, "work_of", told)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with pytest.raises(UserError, match=r"launch -n 2 seed=1 --fault-tolerant --resume$"):
-        job.main(words, Attempt())
+        main(words)
 
 
 TASKS = {"one_node": ("4", 4), "alike": ("2(x3)", 6), "unlike": ("4(x2),3,1(x2)", 13)}

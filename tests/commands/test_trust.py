@@ -11,12 +11,13 @@ from sample_logs import begin
 
 from mpiadv import cli
 from mpiadv.cluster.job import work_of
-from mpiadv.commands import plan
-from mpiadv.commands import train as command
+from mpiadv.command_lines import plan
+from mpiadv.commands import submit
 from mpiadv.evaluation.subject import read_subject
-from mpiadv.examination.examined import Wanted
+from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
-from mpiadv.settings import dump_config, load_config, override_config, parse_config
+from mpiadv.session import run
+from mpiadv.settings import dump_config, load_config, override_config, parse_config, read_words
 from mpiadv.storage.checkpoint import save_checkpoint
 from mpiadv.studies import runner
 
@@ -30,16 +31,18 @@ Reader = Callable[[Path, Sequence[str]], object]
 
 
 def _train(folder: Path, words: Sequence[str]) -> object:
-    return command._read([str(folder / "given.yaml"), *words])
+    return run._read([str(folder / "given.yaml"), *words])
 
 
 def _plan(folder: Path, words: Sequence[str]) -> object:
-    return plan._config(plan.parser().parse_intermixed_args([str(folder / "given.yaml"), *words]))
+    asked = plan.read([str(folder / "given.yaml"), *words])
+    assert asked is not None
+    return read_words(asked.words, trust_code=asked.trust_code)
 
 
 def _submit(folder: Path, words: Sequence[str]) -> object:
     # Through the parser of `submit`, as it would be from a shell.
-    return cli.COMMANDS["submit"]([str(folder / "given.yaml"), "--gpus=1", "--dry-run", *words])
+    return submit.main([str(folder / "given.yaml"), "--gpus=1", "--dry-run", *words])
 
 
 def _job(folder: Path, words: Sequence[str]) -> object:

@@ -18,10 +18,10 @@ from rich.console import Console
 from sample_logs import BEGAN, begin, begun_run, finished_run, gone_process, resumed_run, sign
 
 from mpiadv import cli
-from mpiadv.commands.watch import looks
 from mpiadv.report.curves import ASCII_LEVELS, counts_up_to, segments, shrunk, sparkline
 from mpiadv.report.reading import Log, read_log
 from mpiadv.report.screen import Sight, line, screen
+from mpiadv.report.watching import looks
 from mpiadv.runlog import RunLog
 
 NAN = float("nan")

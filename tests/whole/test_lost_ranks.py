@@ -122,7 +122,7 @@ from mpiadv.run import main
 def shut_down(trainer, reason):
     raise SilentRankError("rank 1 has not answered")
 Trainer.shut_down = shut_down
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -1,0 +1,135 @@
+"""The command line of jobs for Slurm."""
+
+import argparse
+import re
+from collections.abc import Sequence
+
+from mpiadv.command_lines.described import CONFIGURED, FLAG, REPEATED, TRUSTED, Described
+from mpiadv.command_lines.numbers import whole
+from mpiadv.process.errors import UserError
+
+WARNING_SECONDS = 120
+"""Seconds before the time limit at which a job is told to write a checkpoint and end."""
+
+_SHORTEST_WORK_SECONDS = 60
+"""Slurm may warn this much too early."""
+
+
+def _word(given: str) -> str:
+    if not re.fullmatch(r"[^\s'\"#]+", given):
+        raise argparse.ArgumentTypeError(f"{given!r} is no single word")
+    return given
+
+
+def _option(given: str) -> str:
+    if not re.fullmatch(r"--?\w[^\n]*", given):
+        raise argparse.ArgumentTypeError(f"{given!r}: expected an option of sbatch, as --mem=64G")
+    return given
+
+
+SUBMIT = Described(
+    name="submit",
+    example="submit CONFIG ...",
+    summary="train in a Slurm job, which goes on until the run is done",
+    about="Train in a job of the Slurm cluster, one rank for each GPU. The job goes on after time "
+    "limits, preemption and dead nodes, from its last checkpoint, until the run is done.",
+    epilog="Other options of sbatch: --sbatch=--mem=64G --sbatch=--constraint=a100",
+    words=CONFIGURED,
+    options={
+        "--gpus": {
+            "type": whole(0, 1024),
+            "metavar": "N",
+            "help": "GPUs of each node, with a rank for each; 0: on CPUs alone, with --ranks",
+        },
+        "--ranks": {
+            "type": whole(1, 10**6),
+            "metavar": "N",
+            "help": "ranks on each node; as many as GPUs without it",
+        },
+        "--nodes": {
+            "type": whole(1, 10**6),
+            "metavar": "N",
+            "default": 1,
+            "help": "nodes; 1 without it",
+        },
+        "--cpus": {
+            "type": whole(1, 10**6),
+            "metavar": "N",
+            "default": 4,
+            "help": "cores for each rank; 4 without it",
+        },
+        "--time": {
+            "type": _word,
+            "default": "04:00:00",
+            "help": "limit of each start, as 30 (minutes), 04:00:00 or 1-12 (days-hours); 4 hours "
+            "without it",
+        },
+        "--partition": {"type": _word, "metavar": "NAME", "help": "the cluster's own without it"},
+        "--account": {"type": _word, "metavar": "NAME", "help": "whose hours to use"},
+        "--name": {"type": _word, "help": "of the job and its log; the output folder's without it"},
+        "--sbatch": {
+            "type": _option,
+            "metavar": "OPTION",
+            **REPEATED,
+            "help": "another option of sbatch; may be repeated",
+        },
+        "--warning": {
+            "type": whole(1, 10**6),
+            "metavar": "SECONDS",
+            "default": WARNING_SECONDS,
+            "help": "how long before the limit the last checkpoint is asked for; "
+            f"{WARNING_SECONDS} without it",
+        },
+        "--chain": {
+            **FLAG,
+            "help": "for clusters whose jobs may not requeue: each start submits the next one",
+        },
+        "--fault-tolerant": {
+            **FLAG,
+            "help": "go on without attackers that die or hang, instead of starting once more",
+        },
+        **TRUSTED,
+        "--dry-run": {**FLAG, "help": "print the batch script, and submit nothing"},
+    },
+)
+
+
+def read(words: Sequence[str]) -> argparse.Namespace | None:
+    """What `words` ask for; None: for help, which is printed.
+
+    Raises:
+        UserError: they are none of the command line's, or what they ask for is no job.
+    """
+    asked = SUBMIT.read(words)
+    if asked is None:
+        return None
+    asked.ranks = asked.ranks or asked.gpus
+    if not asked.ranks:
+        raise UserError(
+            "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N"
+        )
+    _require_time(asked.time, asked.warning)
+    return asked
+
+
+def _require_time(limit: str, warning_seconds: int) -> None:
+    seconds = _seconds(limit)
+    if seconds <= warning_seconds + _SHORTEST_WORK_SECONDS:
+        raise UserError(
+            f"submit: --time {limit} leaves no time to work before the warning, "
+            f"{warning_seconds} s before its end: expected more than "
+            f"{warning_seconds + _SHORTEST_WORK_SECONDS} s"
+        )
+
+
+def _seconds(limit: str) -> int:
+    """The seconds of a time limit as Slurm writes it."""
+    days, dash, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    if len(parts) > len(units) or not all(map(str.isdigit, [days or "0", *parts])):
+        raise UserError(
+            f"submit: --time {limit}: expected MINUTES, MM:SS, HH:MM:SS, DAYS-HH or DAYS-HH:MM:SS"
+        )
+    whole_days = 24 * 3600 * int(days or 0)
+    return whole_days + sum(int(part) * unit for part, unit in zip(parts, units, strict=False))

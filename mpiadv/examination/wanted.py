@@ -1,0 +1,101 @@
+"""What a command line asks of an evaluation, and how rank 0 tells it to the others."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpiadv.attacks import Precision
+from mpiadv.command_lines.evaluate import read
+from mpiadv.evaluation.plan import protocol_of
+from mpiadv.process.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the user asks for, of every network.
+
+    Attributes:
+        overrides: settings as `key.subkey=value`.
+        protocols: names of `PROTOCOLS`, which come first.
+        attacks: words for `plan_attacks`; none of both: PGD as the configuration's `evaluation`
+            has it.
+        each_alone: whether each attack starts from all images, not from the survivors.
+        num_samples: so many test images, by `choose_samples`; None: all.
+        transfer_from: networks to craft images on.
+        output: a folder for the results; None: beside the network.
+        probe: whether to attack a few images more, in search of gradient masking.
+        trust_code: whether to run what a network's own settings name as its model or data set.
+    """
+
+    overrides: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    each_alone: bool = False
+    num_samples: int | None = None
+    transfer_from: tuple[str, ...] = ()
+    output: str | None = None
+    overwrite: bool = False
+    save_examples: bool = False
+    precision: Precision = "float32"
+    probe: bool = True
+    trust_code: bool = False
+
+    @property
+    def trusted(self) -> Sequence[str] | None:
+        """What code a network's own settings may name; see `override_config`."""
+        return None if self.trust_code else self.overrides
+
+
+def read_request(argv: Sequence[str]) -> str:
+    """The networks, and what is wanted of each, as JSON; empty where the answer is given."""
+    asked = read(argv)
+    if asked is None:
+        return ""
+    wanted = _wanted(asked)
+    return json.dumps(
+        [
+            (path, dataclasses.asdict(_with_output(wanted, path, asked.paths)))
+            for path in asked.paths
+        ]
+    )
+
+
+def _wanted(asked: argparse.Namespace) -> Wanted:
+    protocols = [protocol_of(name) for name in asked.protocol]
+    return Wanted(
+        overrides=tuple(asked.overrides),
+        protocols=tuple(asked.protocol),
+        attacks=tuple(asked.attack),
+        each_alone=asked.each_alone or any(p.is_each_alone for p in protocols),
+        num_samples=asked.samples,
+        transfer_from=tuple(asked.transfer_from),
+        output=asked.output,
+        overwrite=asked.overwrite,
+        save_examples=asked.save_examples,
+        precision=asked.precision,
+        probe=not asked.no_probe,
+        trust_code=asked.trust_code,
+    )
+
+
+def unpacked(settings: Mapping[str, Any]) -> Wanted:
+    """What JSON gave back: its lists were tuples."""
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+    }
+    return Wanted(**values)
+
+
+def _with_output(wanted: Wanted, path: str, paths: Sequence[str]) -> Wanted:
+    """Several networks get a folder each inside the one that was named."""
+    if wanted.output is None or len(paths) == 1:
+        return wanted
+    names = [Path(each).resolve().with_suffix("").name for each in paths]
+    name = Path(path).resolve().with_suffix("").name
+    if names.count(name) > 1:
+        raise UserError(f"--output {wanted.output}: two networks are called {name}: evaluate apart")
+    return dataclasses.replace(wanted, output=str(Path(wanted.output, name)))

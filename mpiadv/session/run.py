@@ -1,0 +1,101 @@
+"""One run on all ranks, from its command line to its exit code."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mpiadv.comm.world import World
+from mpiadv.command_lines.train import read
+from mpiadv.loops.publisher import Stop
+from mpiadv.process.errors import printable
+from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
+from mpiadv.process.interruption import Interruption
+from mpiadv.session.desk import Desk, give_up, open_desk
+from mpiadv.session.lead import Lead
+from mpiadv.session.setup import (
+    AgreedError,
+    Setup,
+    agree,
+    craft,
+    evaluate_together,
+    prepare,
+)
+from mpiadv.settings import Config, dump_config, parse_config, read_words
+
+_CODES = {
+    Stop.FINISHED: EXIT_DONE,
+    Stop.INTERRUPTED: EXIT_RESUME_ME,
+    Stop.REFUSED: EXIT_BAD_INPUT,
+}
+
+
+def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
+    """One run on the ranks of `world`; returns this rank's exit code."""
+    request = _request(world, argv)
+    if request is None:
+        return EXIT_DONE
+    config, resume = request
+    desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
+    if world.share(_tell_if_done(desk)):
+        return EXIT_DONE
+    with _closed_if_refused(desk):
+        setup = prepare(config, world)
+        lead = agree(world, lambda: Lead(setup, desk) if desk else None)
+    reason = _craft(setup) if lead is None else _lead(setup, lead, interruption)
+    return _CODES[reason]
+
+
+@contextmanager
+def _closed_if_refused(desk: Desk | None) -> Iterator[None]:
+    try:
+        yield
+    except AgreedError:
+        if desk is not None:
+            give_up(desk)
+        raise
+
+
+def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
+    with lead:
+        reason = lead.train(lambda: interruption.requested)
+        if reason is Stop.FINISHED:
+            lead.finish(lambda: evaluate_together(setup, lead.model), interruption.close)
+    return reason
+
+
+def _craft(setup: Setup) -> Stop:
+    reason, model = craft(setup)
+    if reason is Stop.FINISHED:
+        evaluate_together(setup, model)
+    return reason
+
+
+def _tell_if_done(desk: Desk | None) -> str:
+    """Say how a finished run ended; empty where there is something to do."""
+    if desk is None or not desk.folder.is_done:
+        return ""
+    text = "".join(f"{printable(line)}\n" for line in desk.folder.result.splitlines())
+    print(f"{desk.folder.path} holds a finished run:\n{text}", end="", flush=True)
+    desk.folder.close()
+    return "done"
+
+
+def _request(world: World, argv: Sequence[str]) -> tuple[Config, bool] | None:
+    """What the command line asks for, read by rank 0; None when it is answered already."""
+    answer = agree(world, lambda: _read(argv) if world.is_trainer else "")
+    text = world.share(answer)
+    if not text:
+        return None
+    request = json.loads(text)
+    return parse_config(request["config"]), request["resume"]
+
+
+def _read(argv: Sequence[str]) -> str:
+    asked = read(argv)
+    if asked is None:
+        return ""
+    config = read_words(asked.words, trust_code=asked.trust_code)
+    if asked.print_config:
+        print(dump_config(config), end="", flush=True)
+        return ""
+    return json.dumps({"config": config.model_dump(mode="json"), "resume": asked.resume})
