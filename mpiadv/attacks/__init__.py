@@ -3,7 +3,13 @@
 from collections.abc import Callable, Mapping
 
 from mpiadv.attacks.fgsm import fgsm, ufgsm
-from mpiadv.attacks.gradients import Precision, forward, input_gradient, mixed_precision
+from mpiadv.attacks.gradients import (
+    Precision,
+    forward,
+    input_gradient,
+    mean_magnitude,
+    mixed_precision,
+)
 from mpiadv.attacks.pgd import Attack, pgd
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.settings import AttackConfig
@@ -17,6 +23,7 @@ __all__ = [
     "forward",
     "input_gradient",
     "make_attack",
+    "mean_magnitude",
     "mixed_precision",
 ]
 

@@ -36,6 +36,11 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
+def mean_magnitude(gradient: Tensor) -> Tensor:
+    """L1 norm of each image's gradient, mean over images: float32 [N, C, H, W] to []."""
+    return gradient.abs().sum(dim=(1, 2, 3)).mean()
+
+
 def input_gradient(
     model: nn.Module,
     images: Tensor,

@@ -45,7 +45,9 @@ class TrainRow:
     accuracy: float = column("f8", "accuracy on the batch's adversarial images, 0 to 1")
     natural_accuracy: float = column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
     gradient_magnitude: float = column(
-        "f8", "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples"
+        "f8",
+        "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples; with "
+        "m_plus and without attack steps that of the training step",
     )
     craft_seconds: float = column("f8", "seconds: crafting of the batch")
     parameter_wait_seconds: float = column(

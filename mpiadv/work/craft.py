@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Attack, Precision, forward, input_gradient, make_attack
+from mpiadv.attacks import (
+    Attack,
+    Precision,
+    forward,
+    input_gradient,
+    make_attack,
+    mean_magnitude,
+)
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.craft_queue import AttackStep
@@ -234,7 +241,7 @@ class TorchCrafter:
         gradient, _ = input_gradient(
             self._model, images, climb.labels, precision=self._plan.precision, seed=climb.seed
         )
-        climb.gradient_magnitude = gradient.abs().sum(dim=(1, 2, 3)).mean()
+        climb.gradient_magnitude = mean_magnitude(gradient)
         return gradient
 
     def _measure_natural_accuracy(self, job: _Job) -> None:

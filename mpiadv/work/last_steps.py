@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import input_gradient, make_attack
+from mpiadv.attacks import input_gradient, make_attack, mean_magnitude
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.work.craft import CraftPlan
@@ -19,10 +20,11 @@ def finish_attack(
     batch: Batch,
     settings: AttackSettings,
     pump: Callable[[], None],
-) -> Batch:
+) -> tuple[Batch, Tensor | None]:
     """The batch after the steps that the staleness rule leaves to the trainer, if any.
 
-    Buffers of `model` are left as they were, its mode is that of the attack.
+    And the mean magnitude of the gradient at the last of them, float32 []. Buffers of `model` are
+    left as they were, its mode is that of the attack.
 
     Args:
         batch: with its natural images; those at its front that stay clean are not attacked.
@@ -30,19 +32,23 @@ def finish_attack(
     """
     first = plan.rule.crafting_steps(settings.num_steps)
     if first == settings.num_steps:
-        return batch
+        return batch, None
     assert batch.natural is not None
     clean = plan.num_clean
     labels = batch.labels[clean:]
     model.train(plan.attack.batch_norm == "train")
     buffers = [buffer.clone() for buffer in model.buffers()]
     numbers = itertools.count(first)
+    magnitude: Tensor | None = None
 
     def gradient(images: Tensor) -> Tensor:
-        return input_gradient(
+        nonlocal magnitude
+        slope, _ = input_gradient(
             model, images, labels, precision=plan.precision,
             seed=seed_for(plan.seed, Purpose.ATTACK_DROPOUT, ticket, next(numbers)),
-        )[0]  # fmt: skip
+        )  # fmt: skip
+        magnitude = mean_magnitude(slope)
+        return slope
 
     attacked = batch.images[clean:]
     steps = make_attack(plan.attack, settings).steps(
@@ -54,8 +60,4 @@ def finish_attack(
     with torch.no_grad():
         for buffer, kept in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(kept)
-    return Batch(
-        images=torch.cat([batch.natural[:clean], attacked]),
-        labels=batch.labels,
-        natural=batch.natural,
-    )
+    return replace(batch, images=torch.cat([batch.natural[:clean], attacked])), magnitude

@@ -1,12 +1,14 @@
 """Trains with torch: the trainer's own attack steps on a batch, then a training step on it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from mpiadv.attacks import mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.tickets import AttackSettings
@@ -21,9 +23,14 @@ from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
 
 class TorchLearner:
-    """Brings batches to the training step and the parameters of its model to messages."""
+    """Brings batches to the training step and the parameters of its model to messages.
 
-    def __init__(self, plan: CraftPlan, step: TrainingStep, device: Device) -> None:
+    With `tells_gradient` it tells the gradient magnitude of training steps without attack, too.
+    """
+
+    def __init__(
+        self, plan: CraftPlan, step: TrainingStep, device: Device, *, tells_gradient: bool = False
+    ) -> None:
         self.step = step
         self._plan = plan
         self._device = device
@@ -31,7 +38,8 @@ class TorchLearner:
         self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
         self._copy = CopyInFlight(None)
         self._guard = RangeGuard(self._state, plan.wire_dtype, device)
-        self._told: tuple[Learned, float] | None = None
+        self._tells_gradient = tells_gradient
+        self._told: tuple[Learned, float, Tensor | None] | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -88,9 +96,14 @@ class TorchLearner:
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
         """See `Learner.train`."""
-        batch = finish_attack(self._plan, self.model, ticket, batch, settings, pump)
+        batch, magnitude = finish_attack(self._plan, self.model, ticket, batch, settings, pump)
+        if self._tells_gradient and settings.num_steps == 0:
+            batch = replace(batch, images=batch.images.detach().requires_grad_())
         learned = self.step.gradient(ticket, batch, settings)
-        self._told = learned, self.step.apply()
+        if batch.images.grad is not None:  # of a mean over the batch
+            slope = batch.images.grad * len(batch.images)
+            magnitude = mean_magnitude(slope[self._plan.num_clean :])
+        self._told = learned, self.step.apply(), magnitude
         self._device.mark()
 
     @property
@@ -105,7 +118,10 @@ class TorchLearner:
     def outcome(self) -> Outcome:
         """See `Learner.outcome`."""
         assert self._told is not None, "no training step has run"
-        learned, rate = self._told
+        learned, rate, magnitude = self._told
         return Outcome(
-            loss=float(learned.loss), accuracy=float(learned.accuracy), learning_rate=rate
+            loss=float(learned.loss),
+            accuracy=float(learned.accuracy),
+            learning_rate=rate,
+            gradient_magnitude=None if magnitude is None else float(magnitude),
         )

@@ -44,11 +44,14 @@ class Outcome:
     """What a training step told of the batch before the update.
 
     `loss`: the objective. `accuracy`: on the adversarial images, 0 to 1; NaN where there are none.
+    `gradient_magnitude`: as in `CraftReport`, of the trainer's own last attack step, or of the
+    training step where it was asked for and there is no attack; None where neither was.
     """
 
     loss: float
     accuracy: float
     learning_rate: float
+    gradient_magnitude: float | None = None
 
 
 class Work(Protocol):
