@@ -18,6 +18,7 @@ from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
+from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen, TrainedStep
 from mpiadv.process.errors import UnreadableError
 from mpiadv.work.protocols import CraftReport, Outcome, ProbeReport
 
@@ -65,6 +66,11 @@ def trained(value: int, ticket: int, batch: int, num_own_steps: int) -> int:
     return mixed("train", value, ticket, batch, num_own_steps)
 
 
+def own_magnitude(value: int) -> float:
+    """What the trainer measures where it took the last look at a slope."""
+    return float(mixed("magnitude", value) >> 11)
+
+
 def probed(value: int, ticket: int) -> ProbeReport:
     return ProbeReport(accuracy=1 / (1 + ticket), loss=float(mixed("probe", value) >> 11))
 
@@ -91,15 +97,27 @@ def sequential_values(
     rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
 ) -> list[int]:
     """The parameters' hash at every step by the definition alone, one ticket after the other."""
-    values = [START]
+    return adaptive_values(rule, num_tickets, Foreseen(settings_at))
+
+
+def adaptive_values(
+    rule: StalenessRule, num_tickets: int, attack_schedule: AttackSchedule
+) -> list[int]:
+    """The same where the settings depend on the training."""
+    values, published = [START], {}
     for ticket in range(num_tickets):
-        settings = settings_at(contract_first_version(rule, ticket))
+        published[ticket] = attack_schedule.settings(ticket)
+        settings = published[contract_first_version(rule, ticket)]
         batch, k = begun(ticket, settings), settings.num_steps
         num_crafted = max(0, k - rule.trainer_steps)
         for step in range(num_crafted):
             version = contract_version(rule, ticket, step, k)
             batch = attacked(batch, step, version, parameters_of(values[version]))
         values.append(trained(values[-1], ticket, batch, k - num_crafted))
+        magnitude = float(ticket) if num_crafted == k > 0 else own_magnitude(values[-1])
+        attack_schedule.hear(
+            TrainedStep(step=ticket, settings=settings, gradient_magnitude=magnitude)
+        )
     return values
 
 
@@ -208,6 +226,7 @@ class FakeLearner:
         self._nan_at = nan_at
         self._trained: Callable[[], int] | None = None
         self._loss = 1.0
+        self._measures = False
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         parameters = np.frombuffer(parameters_of(self.value), np.uint8)
@@ -235,6 +254,7 @@ class FakeLearner:
         assert ticket == batch.ticket and self._trained is None
         own = settings.num_steps - max(0, settings.num_steps - self._rule.trainer_steps)
         self._trained = lambda: trained(self.value, ticket, batch.value, own)
+        self._measures = own > 0 or settings.num_steps == 0
         self._loss = nan if ticket == self._nan_at else 1.0
 
     def busy(self) -> bool:
@@ -247,4 +267,7 @@ class FakeLearner:
 
     def outcome(self) -> Outcome:
         assert self._trained is None
-        return Outcome(loss=self._loss, accuracy=0.5, learning_rate=1e-3)
+        magnitude = own_magnitude(self.value) if self._measures else None
+        return Outcome(
+            loss=self._loss, accuracy=0.5, learning_rate=1e-3, gradient_magnitude=magnitude
+        )

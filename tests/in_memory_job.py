@@ -9,6 +9,7 @@ sleep passes some of it.
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
@@ -23,6 +24,7 @@ from mpiadv.loops.probe import Probed
 from mpiadv.loops.publisher import Published, Stop
 from mpiadv.loops.records import StepRecord
 from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen
 from mpiadv.process.errors import DismissedError
 
 
@@ -76,6 +78,7 @@ class Saved:
     step: int = 0
     value: int = START
     published: dict[int, Published] = field(default_factory=dict)
+    attack_schedule: dict[str, Any] = field(default_factory=dict)
 
 
 BREAKAGES: Mapping[str, Callable[[Bytes, Bytes], Bytes]] = {
@@ -123,16 +126,26 @@ class StoppingLink(MemoryAttackerLink):
 
 
 class Job:
-    """One job; `run` takes it from start, or from `saved`, to its end."""
+    """One job; `run` takes it from start, or from `saved`, to its end.
 
-    def __init__(self, shape: JobShape, saved: Saved | None = None) -> None:
+    Without an `attack_schedule` the settings are those of its shape.
+    """
+
+    def __init__(
+        self,
+        shape: JobShape,
+        saved: Saved | None = None,
+        attack_schedule: AttackSchedule | None = None,
+    ) -> None:
         self.shape = shape
+        self.attack_schedule = attack_schedule or Foreseen(shape.settings_at)
         self.now = 0.0
         self.random = Random(shape.seed)
         self.records: list[StepRecord] = []
         self.events: list[tuple[str, str]] = []
         self.farewells: dict[int, Farewell] = {}
         self.saved = saved or Saved()
+        self.attack_schedule.load_state_dict(self.saved.attack_schedule)
         self.probes: list[Probed] = []
         self.largest_rings: dict[int, int] = {}
         self.fewest_free_slots = 1
@@ -273,6 +286,7 @@ class Job:
                 version: Published(settings=item.settings, values=item.values.copy())
                 for version, item in self.trainer.publisher.held().items()
             },
+            attack_schedule=self.attack_schedule.state_dict(),
         )
 
     def _on_step(self, record: StepRecord) -> None:
@@ -296,7 +310,7 @@ class Job:
             learner=self.learner,
             crafter=self.crafters[0],
             mode=shape.mode,
-            settings_at=shape.settings_at,
+            attack_schedule=self.attack_schedule,
             on_step=self._on_step,
             on_event=lambda kind, text: self.events.append((kind, text)),
             deadline_seconds=shape.deadline_seconds,

@@ -28,6 +28,7 @@ from mpiadv.emulation.scenario import Scenario
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.records import StepRecord
 from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
 from mpiadv.runlog import RunLog
@@ -292,7 +293,7 @@ def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Win
         learner=EmulatedLearner(scenario, device),
         crafter=EmulatedCrafter(scenario, device, world.rank),
         mode=StalenessMode.FIXED,
-        settings_at=lambda step: settings,
+        attack_schedule=Foreseen(lambda step: settings),
         on_step=window.on_step,
         on_event=lambda kind, text: print(f"{kind}: {text}", file=sys.stderr),
         deadline_seconds=DEADLINE_SECONDS,

@@ -5,7 +5,7 @@ Knows no MPI and no torch: messages go through a link, the work through a learne
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 from mpiadv.comm.links import Delivery, Farewell, Order, TrainerLink
@@ -26,6 +26,7 @@ from mpiadv.loops.records import (
     told_in_header,
 )
 from mpiadv.loops.supervision import Supervision
+from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
 from mpiadv.process.errors import NonFiniteLossError
 from mpiadv.work.protocols import BatchT, Crafter, Learner, Outcome
 
@@ -46,9 +47,9 @@ class _Spent:
 class Trainer(Generic[BatchT]):
     """Runs training from `dispatcher.step` to the last ticket.
 
-    `settings_at(step)` gives the attack settings published with the version of that step,
-    `on_step` sees every training step, `on_event(kind, text)` what is out of the ordinary,
-    `on_probe` the probes that are due every `fresh_every` steps (0: never), in any order.
+    `attack_schedule` hears every training step and then says the attack settings of the version to
+    be published, `on_step` sees every training step, `on_event(kind, text)` what is out of the
+    ordinary, `on_probe` the probes that are due every `fresh_every` steps (0: never), in any order.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Trainer(Generic[BatchT]):
         learner: Learner[BatchT],
         crafter: Crafter[BatchT],
         mode: StalenessMode,
-        settings_at: Callable[[int], AttackSettings],
+        attack_schedule: AttackSchedule,
         on_step: Callable[[StepRecord], None],
         on_event: Callable[[str, str], None],
         deadline_seconds: float,
@@ -74,7 +75,7 @@ class Trainer(Generic[BatchT]):
         self._link = link
         self._learner = learner
         self._exact = mode is StalenessMode.FIXED
-        self._settings_at = settings_at
+        self.attack_schedule = attack_schedule
         self._on_step = on_step
         self._on_event = on_event
         self._clock = clock
@@ -214,22 +215,34 @@ class Trainer(Generic[BatchT]):
         began = self._clock()
         batch, origin = self._batch_of(ticket)
         settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
-        self._learner.train(ticket, batch, settings, self.pump)
-        settle(self._learner, self.pump)
-        outcome = self._learner.outcome()
+        outcome = self._learn(ticket, batch, settings, origin)
         seconds = self._clock() - began
-        if not outcome.loss - outcome.loss == 0.0:
-            raise NonFiniteLossError(
-                f"the training loss is {outcome.loss} at step {ticket}, ticket {ticket} "
-                f"(crafted by rank {origin.rank}): lower optimizer.learning_rate or check the data"
-            )
+        magnitude = outcome.gradient_magnitude
+        if magnitude is not None:  # the last look at the slope was the trainer's
+            origin = replace(origin, gradient_magnitude=magnitude)
         step = self.dispatcher.step
+        self.attack_schedule.hear(
+            TrainedStep(step=step, settings=settings, gradient_magnitude=origin.gradient_magnitude)
+        )
         self.dispatcher.trained()
         self.dispatcher.pace.trained(seconds)
         self.publisher.evict(self.dispatcher.step)
         if not self.dispatcher.finished:
             self.publish_due()
         self._report(step, origin, outcome, seconds)
+
+    def _learn(
+        self, ticket: int, batch: BatchT, settings: AttackSettings, origin: Provenance
+    ) -> Outcome:
+        self._learner.train(ticket, batch, settings, self.pump)
+        settle(self._learner, self.pump)
+        outcome = self._learner.outcome()
+        if not outcome.loss - outcome.loss == 0.0:
+            raise NonFiniteLossError(
+                f"the training loss is {outcome.loss} at step {ticket}, ticket {ticket} "
+                f"(crafted by rank {origin.rank}): lower optimizer.learning_rate or check the data"
+            )
+        return outcome
 
     def _batch_of(self, ticket: int) -> tuple[BatchT, Provenance]:
         if ticket in self._own:
@@ -309,7 +322,8 @@ class Trainer(Generic[BatchT]):
     def _publish(self, stop: Stop) -> None:
         began = self._clock()
         step = self.dispatcher.step
-        self.publisher.publish(step, self._settings_at(step), self._learner.snapshot, stop=stop)
+        settings = self.attack_schedule.settings(step)
+        self.publisher.publish(step, settings, self._learner.snapshot, stop=stop)
         self._spent.publish += self._clock() - began
 
     def _in_a_hurry(self, version: int) -> list[int]:

@@ -81,8 +81,9 @@ def _trained(log: Log) -> str:
 
 def _attack(log: Log) -> str:
     get = log.config.get
+    most = "" if get("attack_schedule.name", "constant") == "constant" else "up to "
     return (
-        f"{get('attack.name', _UNKNOWN)}, {get('attack.num_steps', _UNKNOWN)} steps, "
+        f"{get('attack.name', _UNKNOWN)}, {most}{get('attack.num_steps', _UNKNOWN)} steps, "
         f"{get('attack.norm', _UNKNOWN)}, epsilon {get('attack.epsilon', _UNKNOWN)}"
     )
 

@@ -105,7 +105,7 @@ def _job(setup: Setup, measured: Measured, where: Where) -> Job:
     staleness = setup.config.staleness
     return Job(
         rule=setup.plan.rule,
-        num_attack_steps=setup.settings_at(0).num_steps,
+        num_attack_steps=setup.largest_settings.num_steps,
         craft_seconds=where.craft_seconds or measured.craft_seconds,
         train_seconds=where.train_seconds or measured.train_seconds,
         num_steps=setup.config.training.num_steps,
@@ -178,9 +178,11 @@ def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:
 
 
 def _described(config: Config) -> str:
+    most = "" if config.attack_schedule.name == "constant" else "up to "
     return (
         f"{config.model.name} on {config.data.name}, {config.training.num_steps:,} steps of "
-        f"{config.data.batch_size} images, {config.attack.name} of {config.attack.num_steps} steps"
+        f"{config.data.batch_size} images, {config.attack.name} of {most}{config.attack.num_steps} "
+        "steps"
     )
 
 

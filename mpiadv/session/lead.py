@@ -56,7 +56,12 @@ class Lead:
         )
         self._fault = ""
         self._learner = new_learner(setup)
-        self._restored = restore(self._learner, desk.checkpoint) if desk.checkpoint else {}
+        self._attack_schedule = setup.new_attack_schedule()
+        self._restored = (
+            restore(self._learner, self._attack_schedule, desk.checkpoint)
+            if desk.checkpoint
+            else {}
+        )
         self._log, told = open_log(setup, desk)
         self._notes = [*set_damaged_aside(desk), *resumed_from(desk), *told]
         self._display = Display(
@@ -253,7 +258,7 @@ class Lead:
             learner=self._learner,
             crafter=crafter,
             mode=mode,
-            settings_at=setup.settings_at,
+            attack_schedule=self._attack_schedule,
             on_step=self._recorder.on_step,
             on_event=self._recorder.on_event,
             deadline_seconds=setup.config.deadline_seconds,
@@ -303,7 +308,12 @@ def new_learner(setup: Setup) -> TorchLearner:
         precision=plan.precision,
         num_clean=plan.num_clean,
     )
-    return TorchLearner(plan, TRAINING_STEPS["ordinary"](parts), setup.device)
+    return TorchLearner(
+        plan,
+        TRAINING_STEPS["ordinary"](parts),
+        setup.device,
+        tells_gradient=setup.new_attack_schedule().hears_gradient,
+    )
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -135,7 +135,7 @@ def _craft(
     setup: Setup, crafter: TorchCrafter, ticket: int, version: ParameterSlot, batch: BatchSlot
 ) -> None:
     """All that an attacker does for a ticket."""
-    settings, rule = setup.settings_at(setup.config.training.num_steps), setup.plan.rule
+    settings, rule = setup.largest_settings, setup.plan.rule
     crafter.prefetch(ticket + 1)
     crafter.start(ticket, settings)
     for step in range(rule.crafting_steps(settings.num_steps)):
@@ -148,7 +148,7 @@ def _craft(
 
 def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -> None:
     """All that the trainer does with a batch that came."""
-    settings = setup.settings_at(setup.config.training.num_steps)
+    settings = setup.largest_settings
     learner.train(ticket, learner.upload(batch), settings, _nothing)
     settle(learner, _nothing)
     learner.outcome()

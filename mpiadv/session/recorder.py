@@ -142,6 +142,7 @@ class Recorder:
         state = training_state(
             self.config,
             self.learner,
+            self._the_trainer.attack_schedule,
             published,
             self.threads,
             self.fingerprints,

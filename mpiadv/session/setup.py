@@ -8,13 +8,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from mpiadv.attacks import attack_num_steps
+from mpiadv.attacks import attack_num_steps, make_attack
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
@@ -25,6 +26,7 @@ from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
+from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import FlatState, build_model, check_model
 from mpiadv.process.errors import UnreadableError, UserError
@@ -84,11 +86,22 @@ class Setup:
             outstanding=self.config.staleness.credit or self.plan.rule.window,
         )
 
-    def settings_at(self, step: int) -> AttackSettings:
-        """The attack settings that the version of `step` carries."""
+    @property
+    def largest_settings(self) -> AttackSettings:
+        """The largest attack settings that a version may carry."""
         attack = self.config.attack
-        warm = min(1.0, (step + 1) / max(1, attack.epsilon_warmup_steps))
-        return AttackSettings(num_steps=attack_num_steps(attack), epsilon=warm * attack.epsilon)
+        return AttackSettings(num_steps=attack_num_steps(attack), epsilon=attack.epsilon)
+
+    def new_attack_schedule(self) -> AttackSchedule:
+        """The attack schedule of a run that begins."""
+        return make_attack_schedule(
+            Ground(
+                config=self.config.attack_schedule,
+                attack=self.config.attack,
+                steps_of=partial(make_attack, self.config.attack),
+                batches_per_epoch=self.plan.order.batches_per_epoch,
+            )
+        )
 
 
 class AgreedError(UserError):
@@ -276,7 +289,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     rule.require_steps_for_trainer(attack_num_steps(config.attack))
     _require_within_box(config, math.prod(data.image_shape))
-    return Setup(
+    setup = Setup(
         config=config,
         world=world,
         device=device,
@@ -286,6 +299,8 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         ),
         plan=plan,
     )
+    setup.new_attack_schedule()  # refused here where it does not fit
+    return setup
 
 
 def _require_within_box(config: Config, num_pixels: int) -> None:

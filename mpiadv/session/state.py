@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
+from mpiadv.methods.attack_schedules import AttackSchedule
 from mpiadv.methods.training_steps import TrainingStep
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
@@ -30,6 +31,7 @@ FORMAT = 1
 def training_state(
     config: Config,
     learner: TorchLearner,
+    attack_schedule: AttackSchedule,
     published: dict[int, Published],
     threads: int,
     fingerprints: Mapping[str, str],
@@ -56,6 +58,7 @@ def training_state(
             }
             for version, item in published.items()
         },
+        "attack_schedule": attack_schedule.state_dict(),
     }
     copied: dict[str, Any] = _copied(state, copy)
     return copied
@@ -84,8 +87,10 @@ class _ReorderedError(ValueError):
 _REORDERED = "its layers come in another order: a set has none"
 
 
-def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Published]:
-    """Put the learner into the checkpoint's state; returns the versions to publish again.
+def restore(
+    learner: TorchLearner, attack_schedule: AttackSchedule, checkpoint: Checkpoint
+) -> dict[int, Published]:
+    """Put both into the checkpoint's state; returns the versions to publish again.
 
     Raises:
         UserError: the model is not the one that was trained, though it goes by the same name.
@@ -102,6 +107,7 @@ def restore(learner: TorchLearner, checkpoint: Checkpoint) -> dict[int, Publishe
         ) from error
     try:
         _restore_step(learner.step, payload, checkpoint.step)
+        _restore_attack_schedule(attack_schedule, payload)
         return _published(
             payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
         )
@@ -132,6 +138,12 @@ def _restore_step(step: TrainingStep, payload: dict[str, Any], steps_done: int) 
     step.load_state_dict(state)
     if step.steps_done != steps_done:
         raise ValueError(f"it is of step {step.steps_done}")
+
+
+def _restore_attack_schedule(attack_schedule: AttackSchedule, payload: dict[str, Any]) -> None:
+    state = payload.get("attack_schedule", {})  # the only one of earlier versions had none
+    _require_like(attack_schedule.state_dict(), state, "attack_schedule")
+    attack_schedule.load_state_dict(state)
 
 
 def _require_like(ours: Any, theirs: Any, where: str) -> None:

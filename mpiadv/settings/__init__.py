@@ -14,6 +14,7 @@ from mpiadv.settings.reading import (
 )
 from mpiadv.settings.sections import (
     AttackConfig,
+    AttackScheduleConfig,
     DataConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -23,6 +24,7 @@ from mpiadv.settings.sections import (
 
 __all__ = [
     "AttackConfig",
+    "AttackScheduleConfig",
     "Config",
     "DataConfig",
     "ModelConfig",

@@ -11,6 +11,7 @@ from mpiadv.settings.numbers import Count, Seconds
 from mpiadv.settings.pixels import require_length
 from mpiadv.settings.sections import (
     AttackConfig,
+    AttackScheduleConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -54,6 +55,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     attack: AttackConfig = AttackConfig()
+    attack_schedule: AttackScheduleConfig = AttackScheduleConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()

@@ -122,6 +122,18 @@ class AttackConfig(Section):
         return self
 
 
+class AttackScheduleConfig(Section):
+    """How the settings of the attack change during the run. See the README, "Attack schedules"."""
+
+    name: Text = "constant"
+    """constant: as in `attack`; m_plus: `attack.num_steps` is the largest number of attack steps,
+    from `first_steps` one more after an epoch in which gradients grew (Wang et al. 2021)."""
+    first_steps: Annotated[Count, Field(le=10**5)] = 0
+    """Attack steps in the first epoch (m_plus)."""
+    gamma: Positive = 1.01
+    """How much the gradient magnitude of an epoch has to grow for one more step (m_plus)."""
+
+
 class ObjectiveConfig(Section):
     """What training minimises."""
 

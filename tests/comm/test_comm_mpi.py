@@ -32,6 +32,7 @@ from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.attack_schedules import Foreseen
 
 if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
     from mpiadv.comm.world import World
@@ -348,7 +349,7 @@ def train_over_mpi(world: "World", stop_at: int | None) -> tuple[Stop, int, dict
         learner=learner,
         crafter=FakeCrafter(rest),
         mode=StalenessMode.FIXED,
-        settings_at=settings_at,
+        attack_schedule=Foreseen(settings_at),
         on_step=lambda record: None,
         on_event=lambda kind, text: None,
         deadline_seconds=60.0,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from contract import contract_first_version, contract_version
-from fake_work import fresh_report, parameters_of, sequential_values
+from fake_work import fresh_report, own_magnitude, parameters_of, sequential_values
 from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
@@ -58,6 +58,7 @@ def test_trainer_that_does_not_craft_ends_with_the_same_bits(
 @each_shape
 def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobShape) -> None:
     job = Job(disturbed(shape, 4, seed=2)).run()
+    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
     assert [record.step for record in job.records] == list(range(shape.num_tickets))
     for record in job.records:
         ticket, origin = record.ticket, record.origin
@@ -73,7 +74,9 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
         assert 0 <= row.first_staleness <= (bounds.max_staleness if crafted else 0)
         assert 0 <= row.last_staleness <= (bounds.final_staleness if crafted else 0)
         assert (origin.num_steps, origin.epsilon) == (settings.num_steps, settings.epsilon)
-        assert origin.gradient_magnitude == ticket
+        is_last = crafted == settings.num_steps > 0
+        magnitude = ticket if is_last else own_magnitude(values[ticket + 1])
+        assert origin.gradient_magnitude == magnitude
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}
 
 

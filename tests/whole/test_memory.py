@@ -31,6 +31,7 @@ from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.models import FlatState
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
@@ -184,7 +185,7 @@ def _train(world: "World", shape: LinkShape, allocate: Counting) -> None:
         learner=FakeLearner(RULE, lambda: False),
         crafter=FakeCrafter(lambda: False),
         mode=StalenessMode.FIXED,
-        settings_at=_settings_at,
+        attack_schedule=Foreseen(_settings_at),
         on_step=lambda record: None,
         on_event=lambda kind, text: None,
         deadline_seconds=60.0,

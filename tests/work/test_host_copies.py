@@ -13,6 +13,7 @@ from torch import nn
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
+from mpiadv.methods.attack_schedules import Foreseen, Growth, MPlus, TrainedStep
 from mpiadv.methods.optimizers import make_schedule
 from mpiadv.process.errors import UserError
 from mpiadv.session.state import restore, training_state
@@ -48,10 +49,23 @@ def assert_same_state(one: Any, other: Any) -> None:
 def test_checkpoint_with_optimiser_and_schedule_by_themselves_is_gone_on_with() -> None:
     old, new = a_learner(), a_learner()
     train_once(old)
-    state = training_state(Config(), old, {}, 1, {"train": "a"}, torch.clone)
+    schedule = a_schedule()
+    state = training_state(Config(), old, schedule, {}, 1, {"train": "a"}, torch.clone)
     payload = state.pop("training_step") | state
-    restore(new, Checkpoint(step=2, path=Path("checkpoint-000000002.pt"), payload=payload))
+    restore(
+        new, schedule, Checkpoint(step=2, path=Path("checkpoint-000000002.pt"), payload=payload)
+    )
     assert_same_state(new, old)
+
+
+def a_schedule() -> MPlus:
+    growth = Growth(first=1, most=8, gamma=1.01, falls_short=lambda n: False)
+    return MPlus(growth, batches_per_epoch=1, epsilon_at=lambda step: 0.5)
+
+
+def heard_once(schedule: MPlus) -> None:
+    settings = schedule.settings(0)
+    schedule.hear(TrainedStep(step=0, settings=settings, gradient_magnitude=1.5))
 
 
 def test_model_whose_layers_come_in_another_order_is_not_gone_on_with() -> None:
@@ -65,7 +79,7 @@ def test_model_whose_layers_come_in_another_order_is_not_gone_on_with() -> None:
         payload={"model": learner("a", "b").model.state_dict(), "unsaved_buffers": {}},
     )
     with pytest.raises(UserError, match="its layers come in another order"):
-        restore(learner("b", "a"), checkpoint)
+        restore(learner("b", "a"), a_schedule(), checkpoint)
 
 
 def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) -> None:
@@ -74,21 +88,40 @@ def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) 
     values = np.arange(8, dtype=np.uint8)
     published = {1: Published(settings=settings, values=values)}
     expected = copy.deepcopy(learner)
+    schedule = a_schedule()
     for _ in range(2):
         copies.begin()
-        state = training_state(config, learner, published, 1, {"train": "a"}, copies.copy)
+        state = training_state(config, learner, schedule, published, 1, {"train": "a"}, copies.copy)
         train_once(learner)
+        said = schedule.state_dict()
+        heard_once(schedule)
         values += 1
         restored = a_learner()
         checkpoint = load_checkpoint(
             save_checkpoint(tmp_path, expected.step.steps_done, state, keep=1)
         )
-        versions = restore(restored, checkpoint)
+        restored_schedule = a_schedule()
+        versions = restore(restored, restored_schedule, checkpoint)
+        assert restored_schedule.state_dict() == said
         assert_same_state(restored, expected)
         assert checkpoint.payload["model"]._metadata == expected.model.state_dict()._metadata
         assert (versions[1].values == values - 1).all()
         assert versions[1].settings == settings
         expected = copy.deepcopy(learner)
+
+
+def test_checkpoint_from_before_attack_schedules_goes_on_where_the_schedule_is_constant(
+    tmp_path: Path,
+) -> None:
+    learner, copies, constant = a_learner(), HostCopies(), Foreseen(a_schedule().settings)
+    copies.begin()
+    state = training_state(Config(), learner, constant, {}, 1, {"train": "a"}, copies.copy)
+    del state["attack_schedule"]
+    step = learner.step.steps_done
+    checkpoint = load_checkpoint(save_checkpoint(tmp_path, step, state, keep=1))
+    assert restore(a_learner(), constant, checkpoint) == {}
+    with pytest.raises(UserError, match="attack_schedule lacks num_steps"):
+        restore(a_learner(), a_schedule(), checkpoint)
 
 
 def test_copies_are_of_their_moment_and_their_memory_is_used_again() -> None:

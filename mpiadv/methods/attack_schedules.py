@@ -1,0 +1,216 @@
+"""The attack settings that the trainer publishes with each version. Knows no torch, no messages.
+
+A schedule hears every training step before the next version is published. What it hears is the same
+for any number of ranks, and so is what it says.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Protocol
+
+from mpiadv.contract.tickets import AttackSettings
+from mpiadv.process.errors import UserError
+from mpiadv.settings import AttackConfig, AttackScheduleConfig
+from mpiadv.settings.registry import find_registered
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStep:
+    """What a schedule hears of training step `step`; `settings` are those of its ticket.
+
+    `gradient_magnitude`: L1 norm of an image's gradient at the last attack step or, where a
+    schedule that `hears_gradient` had none run, of the training step; mean over attacked images.
+    """
+
+    step: int
+    settings: AttackSettings
+    gradient_magnitude: float
+
+
+class AttackSchedule(Protocol):
+    """Says the attack settings of every version; its state is part of the checkpoint."""
+
+    @property
+    def hears_gradient(self) -> bool:
+        """Whether it wants the training step's own gradient where there are no attack steps."""
+
+    def hear(self, trained: TrainedStep) -> None:
+        """Take note of a training step; called once for each, in order."""
+
+    def settings(self, step: int) -> AttackSettings:
+        """What the version of `step` carries: settings of the tickets that begin with it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learnt from the steps so far: plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """Settings that depend on the training step alone."""
+
+    settings_at: Callable[[int], AttackSettings]
+    hears_gradient: bool = False
+
+    def hear(self, trained: TrainedStep) -> None:
+        """See `AttackSchedule.hear`."""
+
+    def settings(self, step: int) -> AttackSettings:
+        """See `AttackSchedule.settings`."""
+        return self.settings_at(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AttackSchedule.state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `AttackSchedule.load_state_dict`."""
+
+
+class Growth:
+    """The M+ rule: how many attack steps an epoch has, by the gradients of those before it.
+
+    Wang et al. 2021, "Dynamic Efficient Adversarial Training Guided by Gradient Magnitude", M+
+    acceleration: one step more after the first epoch, and then after each whose magnitude, summed
+    over its batches, exceeds `gamma` times that of the second, or of the one after which the number
+    last grew. Also while it `falls_short(num_steps)`: so many do not reach the ball's border.
+    """
+
+    def __init__(
+        self, *, first: int, most: int, gamma: float, falls_short: Callable[[int], bool]
+    ) -> None:
+        self.num_steps = first
+        self.threshold = inf
+        self._most = most
+        self._gamma = gamma
+        self._falls_short = falls_short
+
+    def end_epoch(self, number: int, magnitude: float) -> None:
+        """Take in `magnitude`, the sum over the batches of epoch `number`, 1 being the first."""
+        has_reason = number == 1 or magnitude > self.threshold or self._falls_short(self.num_steps)
+        grows = has_reason and self.num_steps < self._most
+        if number == 2 or (number > 2 and grows):
+            self.threshold = self._gamma * magnitude
+        self.num_steps += grows
+
+
+class MPlus:
+    """More and more attack steps, by the `Growth` of epochs of `batches_per_epoch` steps."""
+
+    hears_gradient = True
+
+    def __init__(
+        self, growth: Growth, *, batches_per_epoch: int, epsilon_at: Callable[[int], float]
+    ) -> None:
+        self._growth = growth
+        self._batches_per_epoch = batches_per_epoch
+        self._epsilon_at = epsilon_at
+        self._magnitude = 0.0
+
+    def hear(self, trained: TrainedStep) -> None:
+        """See `AttackSchedule.hear`."""
+        self._magnitude += trained.gradient_magnitude
+        epoch, is_within = divmod(trained.step + 1, self._batches_per_epoch)
+        if not is_within:
+            self._growth.end_epoch(epoch, self._magnitude)
+            self._magnitude = 0.0
+
+    def settings(self, step: int) -> AttackSettings:
+        """See `AttackSchedule.settings`."""
+        return AttackSettings(num_steps=self._growth.num_steps, epsilon=self._epsilon_at(step))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `AttackSchedule.state_dict`."""
+        growth = self._growth
+        return {
+            "num_steps": growth.num_steps,
+            "threshold": growth.threshold,
+            "magnitude": self._magnitude,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `AttackSchedule.load_state_dict`."""
+        self._growth.num_steps, self._growth.threshold = state["num_steps"], state["threshold"]
+        self._magnitude = state["magnitude"]
+
+
+class Steps(Protocol):
+    """Of an attack: how many steps it takes, and how long they are, in pixels of [0, 1]."""
+
+    @property
+    def num_steps(self) -> int: ...
+
+    @property
+    def step_size(self) -> float: ...
+
+
+StepsOf = Callable[[AttackSettings], Steps]
+"""The run's attack, with the settings that a version may carry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What schedules are made from: the configuration, the attack, the length of an epoch."""
+
+    config: AttackScheduleConfig
+    attack: AttackConfig
+    steps_of: StepsOf
+    batches_per_epoch: int
+
+    def epsilon_at(self, step: int) -> float:
+        """The radius with the warm-up that all schedules share."""
+        warm = min(1.0, (step + 1) / max(1, self.attack.epsilon_warmup_steps))
+        return warm * self.attack.epsilon
+
+    def with_steps(self, num_steps: int) -> Steps:
+        """The attack with so many steps, if it takes that number, after the warm-up."""
+        return self.steps_of(AttackSettings(num_steps=num_steps, epsilon=self.attack.epsilon))
+
+
+def make_attack_schedule(ground: Ground) -> AttackSchedule:
+    """The schedule that `ground.config` names.
+
+    Raises:
+        UserError: no schedule has that name, or it does not fit the attack.
+    """
+    return find_registered("attack schedule", ground.config.name, ATTACK_SCHEDULES)(ground)
+
+
+def _constant(ground: Ground) -> AttackSchedule:
+    num_steps = ground.with_steps(ground.attack.num_steps).num_steps
+    return Foreseen(
+        lambda step: AttackSettings(num_steps=num_steps, epsilon=ground.epsilon_at(step))
+    )
+
+
+def _m_plus(ground: Ground) -> AttackSchedule:
+    config, attack = ground.config, ground.attack
+    if taken := ground.with_steps(0).num_steps:
+        raise UserError(
+            f"attack_schedule.name=m_plus has attacks of more and more steps, and attack.name="
+            f"{attack.name} takes {taken} always: use attack.name=pgd, or "
+            "attack_schedule.name=constant"
+        )
+    if config.first_steps > attack.num_steps:
+        raise UserError(
+            f"attack_schedule.first_steps={config.first_steps} is more than attack.num_steps="
+            f"{attack.num_steps}, up to which m_plus grows: use attack_schedule.first_steps <= "
+            f"{attack.num_steps}"
+        )
+    growth = Growth(
+        first=config.first_steps,
+        most=attack.num_steps,
+        gamma=config.gamma,
+        # Steps of 0.1 do reach 0.3, rounded as they are.
+        falls_short=lambda n: n * ground.with_steps(n).step_size < attack.epsilon * (1 - 1e-6),
+    )
+    return MPlus(growth, batches_per_epoch=ground.batches_per_epoch, epsilon_at=ground.epsilon_at)
+
+
+ATTACK_SCHEDULES: Mapping[str, Callable[[Ground], AttackSchedule]] = {
+    "constant": _constant,
+    "m_plus": _m_plus,
+}

@@ -1,0 +1,156 @@
+"""Attack schedules: the M+ rule on its authors' numbers, and against a few lines of its own."""
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from m_plus import plain_m_plus
+
+from mpiadv.contract.tickets import AttackSettings
+from mpiadv.methods.attack_schedules import (
+    AttackSchedule,
+    Ground,
+    Growth,
+    TrainedStep,
+    make_attack_schedule,
+)
+from mpiadv.process.errors import UserError
+from mpiadv.settings import AttackConfig, AttackScheduleConfig
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Of an attack: its steps."""
+
+    num_steps: int
+    step_size: float
+
+
+def schedule_of(
+    *,
+    attack: AttackConfig | None = None,
+    batches_per_epoch: int = 3,
+    takes: int | None = None,
+    **config: object,
+) -> AttackSchedule:
+    """A schedule over an attack that takes the published number of steps, or always `takes`."""
+    attack = attack or AttackConfig(epsilon=0.3, num_steps=8, step_size=0.4)
+
+    def steps_of(settings: AttackSettings) -> Taken:
+        size = attack.step_size or 2.5 * settings.epsilon / max(1, settings.num_steps)
+        return Taken(settings.num_steps if takes is None else takes, size)
+
+    return make_attack_schedule(
+        Ground(
+            config=AttackScheduleConfig(**config),  # type: ignore[arg-type]
+            attack=attack,
+            steps_of=steps_of,
+            batches_per_epoch=batches_per_epoch,
+        )
+    )
+
+
+def hear(schedule: AttackSchedule, magnitudes: list[float], first_step: int = 0) -> list[int]:
+    """The number of attack steps before each training step and after the last."""
+    told = []
+    for step, magnitude in enumerate(magnitudes, first_step):
+        settings = schedule.settings(step)
+        told.append(settings.num_steps)
+        heard = TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
+        schedule.hear(heard)
+    return [*told, schedule.settings(first_step + len(magnitudes)).num_steps]
+
+
+def test_m_plus_grows_as_in_the_authors_log() -> None:
+    growth, steps = Growth(first=1, most=8, gamma=1.01, falls_short=lambda n: False), []
+    for epoch, magnitude in enumerate((5175.44, 3084.11, 3206.21, 2768.19), 1):
+        steps.append(growth.num_steps)
+        growth.end_epoch(epoch, magnitude)
+    assert steps == [1, 2, 2, 3]
+    assert (growth.num_steps, growth.threshold) == (3, 1.01 * 3206.21)
+
+
+magnitudes = st.lists(
+    st.floats(0, 1e6) | st.sampled_from([0.0, 1.0, 1.01]), min_size=0, max_size=60
+)
+
+
+@given(magnitudes, st.integers(1, 4), st.integers(0, 4), st.sampled_from([0.9, 1.01, 1.1]))
+def test_m_plus_follows_the_rule_whatever_the_magnitudes(
+    given_magnitudes: list[float], first: int, more: int, gamma: float
+) -> None:
+    schedule = schedule_of(
+        name="m_plus", first_steps=first, gamma=gamma,
+        attack=AttackConfig(epsilon=0.3, num_steps=first + more, step_size=0.3),
+    )  # fmt: skip
+    whole = given_magnitudes[: len(given_magnitudes) // 3 * 3]
+    sums = [a + b + c for a, b, c in zip(*[iter(whole)] * 3, strict=True)]
+    expected = plain_m_plus(sums, first=first, most=first + more, gamma=gamma)
+    assert hear(schedule, whole) == [n for n in expected[:-1] for _ in range(3)] + expected[-1:]
+
+
+@given(magnitudes, st.integers(0, 60))
+def test_interrupted_and_resumed_m_plus_says_the_same(heard: list[float], stop: int) -> None:
+    stop = min(stop, len(heard))
+    first, second = (schedule_of(name="m_plus") for _ in range(2))
+    before = hear(first, heard[:stop])
+    second.load_state_dict(first.state_dict())
+    assert before[:-1] + hear(second, heard[stop:], stop) == hear(schedule_of(name="m_plus"), heard)
+
+
+CLIMBS = {
+    "steps_of_a_fixed_size_until_they_reach_the_border": (0.1, [0, 1, 2, 3, 3]),
+    "steps_that_leave_a_rest_once_more": (0.09, [0, 1, 2, 3, 4]),
+    "steps_relative_to_their_number_reach_it_at_once": (None, [0, 1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize(("step_size", "steps"), CLIMBS.values(), ids=CLIMBS)
+def test_m_plus_that_begins_with_no_steps_grows_until_they_reach_the_border(
+    step_size: float | None, steps: list[int]
+) -> None:
+    attack = AttackConfig(epsilon=0.3, num_steps=4, step_size=step_size)
+    schedule = schedule_of(name="m_plus", attack=attack, batches_per_epoch=1)
+    assert hear(schedule, [4.0, 3.0, 2.0, 1.0]) == steps
+
+
+def test_m_plus_never_has_more_steps_than_the_attack() -> None:
+    attack = AttackConfig(epsilon=0.3, num_steps=2, step_size=0.1)
+    schedule = schedule_of(name="m_plus", attack=attack, batches_per_epoch=1)
+    assert hear(schedule, list(accumulate([1.0] * 6))) == [0, 1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["constant", "m_plus"])
+def test_epsilon_grows_over_the_warm_up(name: str) -> None:
+    attack = AttackConfig(epsilon=0.3, num_steps=4, epsilon_warmup_steps=4)
+    schedule = schedule_of(name=name, attack=attack)
+    epsilons = [schedule.settings(step).epsilon for step in range(6)]
+    assert epsilons == [0.25 * 0.3, 0.5 * 0.3, 0.75 * 0.3, 0.3, 0.3, 0.3]
+
+
+def test_constant_schedule_publishes_the_steps_that_the_attack_takes() -> None:
+    assert hear(schedule_of(takes=1), [1.0, 2.0]) == [1, 1, 1]
+    assert schedule_of().state_dict() == {}
+
+
+REFUSED = {
+    "unknown": ({"name": "m_pluss"}, None, "unknown attack schedule 'm_pluss': did you mean 'm_p"),
+    "single_step_attack": (
+        {"name": "m_plus"}, 1,
+        "m_plus has attacks of more and more steps, and attack.name=pgd takes 1 always: use",
+    ),
+    "first_beyond_most": (
+        {"name": "m_plus", "first_steps": 9}, None,
+        "first_steps=9 is more than attack.num_steps=8, up to which m_plus grows: use .* <= 8",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "takes", "line"), REFUSED.values(), ids=REFUSED)
+def test_schedule_that_does_not_fit_is_refused_in_a_line(
+    config: dict[str, object], takes: int | None, line: str
+) -> None:
+    with pytest.raises(UserError, match=line):
+        schedule_of(takes=takes, **config)
