@@ -15,14 +15,14 @@ from end_to_end import Start, settled
 from small_models import PAUSES
 
 from mpiadv.comm.library import MPI
-from mpiadv.comm.world import World
+from mpiadv.comm.mpi_world import MpiWorld
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.run import run
 
 
 def main(plan: Path) -> None:
     """Make every start of the plan; `codes.json` beside it tells the ranks' exit codes."""
-    everyone = World()
+    everyone = MpiWorld()
     codes = []
     for starts in json.loads(plan.read_text()):
         codes += _make_round(everyone, [Start(**start) for start in starts])
@@ -30,13 +30,13 @@ def main(plan: Path) -> None:
         (plan.parent / "codes.json").write_text(json.dumps(codes))
 
 
-def _make_round(everyone: World, starts: list[Start]) -> list[tuple[str, list[int]]]:
+def _make_round(everyone: MpiWorld, starts: list[Start]) -> list[tuple[str, list[int]]]:
     owners = [number for number, start in enumerate(starts) for _ in range(start.ranks)]
     number = owners[everyone.rank] if everyone.rank < len(owners) else MPI.UNDEFINED
     comm = MPI.COMM_WORLD.Split(number, everyone.rank)
     code = ""
     if comm != MPI.COMM_NULL:
-        world = World(comm)
+        world = MpiWorld(comm)
         world.meet()
         code = str(_run(world, starts[number], os.path.dirname(sys.argv[1])))
         comm.Free()
@@ -47,7 +47,7 @@ def _make_round(everyone: World, starts: list[Start]) -> list[tuple[str, list[in
     ]
 
 
-def _run(world: World, start: Start, parent: str) -> int:
+def _run(world: MpiWorld, start: Start, parent: str) -> int:
     is_slow = {"straggler": world.rank == 1, "attacks": True}.get(start.pauses, world.rank > 0)
     os.environ[PAUSES] = start.pauses if is_slow else ""
     with _interruption(start.stop_after) as interruption:

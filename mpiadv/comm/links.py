@@ -203,6 +203,10 @@ class TrainerLink(Protocol):
         """Those that are there: one that died is not, from the `poll` on that found it out."""
 
     @property
+    def readers(self) -> list[int]:
+        """Those that began to read versions where they lie."""
+
+    @property
     def survives_losses(self) -> bool:
         """Whether the job goes on without an attacker that is lost."""
 

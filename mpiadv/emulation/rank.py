@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes
-from mpiadv.comm.world import World
+from mpiadv.comm.mpi_world import MpiWorld
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
@@ -258,7 +258,7 @@ def main() -> None:
     end_with_the_starter()
     written, output, repeat = sys.argv[1:]
     scenario = Scenario(**json.loads(written))
-    world = World()
+    world = MpiWorld()
     device = EmulatedDevice(scenario.poll_seconds)
     with tempfile.TemporaryDirectory() as folder:
         window = _window(scenario, device, Path(folder)) if world.is_trainer else None
@@ -276,7 +276,7 @@ def main() -> None:
         add_measurement(Path(output), window.measured(world.size, int(repeat), ours / room, others))
 
 
-def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Window) -> None:
+def _train(scenario: Scenario, world: MpiWorld, device: EmulatedDevice, window: Window) -> None:
     link = world.trainer_link(_shape(scenario), plain_memory)
     dispatcher = Dispatcher(
         scenario.rule,
@@ -303,7 +303,7 @@ def _train(scenario: Scenario, world: World, device: EmulatedDevice, window: Win
     trainer.shut_down(trainer.run(lambda: window.is_over))
 
 
-def _attack(scenario: Scenario, world: World, device: EmulatedDevice) -> None:
+def _attack(scenario: Scenario, world: MpiWorld, device: EmulatedDevice) -> None:
     Attacker(
         rule=scenario.rule,
         mode=StalenessMode.FIXED,

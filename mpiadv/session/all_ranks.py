@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
+from mpiadv.comm.mpi_world import MpiWorld
 from mpiadv.comm.world import World
 from mpiadv.process.errors import (
     DeadlineError,
@@ -33,7 +34,7 @@ from mpiadv.session.setup import AgreedError
 def on_all_ranks(program: Callable[[World], int]) -> int:
     """Run `program` on this rank; the exit code. A rank that fails says why and ends the job."""
     try:
-        world = World()
+        world = MpiWorld()
     except UserError as error:
         return refused(error)
     code = _on_this_rank(world, program)

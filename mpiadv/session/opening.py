@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
@@ -55,7 +55,7 @@ def _too_many(setup: Setup) -> list[str]:
 
 def attributes_of(setup: Setup) -> dict[str, str | int | float]:
     """The attributes of the log."""
-    versions = {f"version_{name}": version(name) for name in PACKAGES}
+    versions = {f"version_{name}": _version_of(name) for name in PACKAGES}
     return {
         "config": dump_config(setup.config),
         "seed": setup.config.seed,
@@ -69,3 +69,10 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "version_mpi": setup.world.library(),
         **versions,
     }
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # one rank alone needs no mpi4py
+        return "none"

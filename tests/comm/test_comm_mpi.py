@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +23,7 @@ from mpiadv.comm.links import (
 from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
+from mpiadv.comm.world import World
 from mpiadv.contract import outbox
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
@@ -33,9 +33,6 @@ from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
-
-if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
-    from mpiadv.comm.world import World
 
 RULE = StalenessRule(max_staleness=6, final_staleness=2, publish_every=2, trainer_steps=1)
 OUTSTANDING = 3
@@ -73,7 +70,7 @@ WAYS = ["in_place", "as_messages", "some_in_place", "out_of_reach", "no_memfd"]
 @pytest.fixture
 def num_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many attackers read versions where they lie: both, rank 1, or none."""
-    from mpiadv.comm import world
+    from mpiadv.comm import mpi_world as world
     from mpiadv.comm.library import MPI
 
     if request.param == "as_messages":
@@ -89,7 +86,7 @@ def num_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 class TrainerEnd:
     """The trainer's end of a link over MPI, and how it parts from everybody."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         self.num_allocated = 0
         self.link = world.trainer_link(large_shape(), self._allocate)
 
@@ -127,7 +124,7 @@ class TrainerEnd:
 class AttackerEnd:
     """An attacker's end: takes up parameters and answers orders until the last call."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         self.link = world.attacker_link(large_shape(), plain_memory)
         self.versions: list[int] = []
         self.has_all_at = 0.0
@@ -230,9 +227,9 @@ def exchange(end: TrainerEnd) -> dict[int, list[int]]:
 def test_versions_arrive_whole_and_in_order_though_slots_are_recycled_at_once(
     num_readers: int,
 ) -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     if not world.is_trainer:
         attacker = AttackerEnd(world)
         attacker.work()
@@ -256,10 +253,10 @@ def test_versions_arrive_whole_and_in_order_though_slots_are_recycled_at_once(
 def test_version_reaches_those_named_first_ahead_of_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
     monkeypatch.setattr(outbox, "HEAD_START_SECONDS", 60.0)
-    world = World()
+    world = MpiWorld()
     if world.is_trainer:
         end = TrainerEnd(world)
         end.broadcast(NUM_VERSIONS - 1, is_last=True, first=[2])
@@ -278,9 +275,9 @@ def test_version_reaches_those_named_first_ahead_of_the_others(
 @pytest.mark.parametrize("num_readers", WAYS[:2], indirect=True)
 @pytest.mark.mpi(min_size=3)
 def test_attacker_that_takes_no_version_holds_up_nobody(num_readers: int) -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     if world.is_trainer:
         end = TrainerEnd(world)
         for version in (NUM_VERSIONS - 2, NUM_VERSIONS - 1):
@@ -300,9 +297,9 @@ def test_attacker_that_takes_no_version_holds_up_nobody(num_readers: int) -> Non
 
 @pytest.mark.mpi(min_size=3)
 def test_grants_batches_and_farewells_go_both_ways_and_dropped_ones_as_headers_only() -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     if not world.is_trainer:
         attacker = AttackerEnd(world)
         attacker.work()
@@ -336,7 +333,7 @@ def settings_at(version: int) -> AttackSettings:
     return AttackSettings(num_steps=3 + version % 4 // 2, epsilon=0.1)
 
 
-def train_over_mpi(world: "World", stop_at: int | None) -> tuple[Stop, int, dict[int, Farewell]]:
+def train_over_mpi(world: World, stop_at: int | None) -> tuple[Stop, int, dict[int, Farewell]]:
     random = Random(1)
     rest = lambda: random.random() < 0.5  # noqa: E731
     link = world.trainer_link(fake_shape(RULE, OUTSTANDING), plain_memory)
@@ -361,7 +358,7 @@ def train_over_mpi(world: "World", stop_at: int | None) -> tuple[Stop, int, dict
     return reason, learner.value, farewells
 
 
-def craft_over_mpi(world: "World") -> tuple[Stop, bytes]:
+def craft_over_mpi(world: World) -> tuple[Stop, bytes]:
     random = Random(world.rank)
     link = world.attacker_link(fake_shape(RULE, OUTSTANDING), plain_memory)
     attacker = Attacker(
@@ -382,9 +379,9 @@ def craft_over_mpi(world: "World") -> tuple[Stop, bytes]:
 def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definition(
     num_readers: int,
 ) -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     for stop_at, ends_with in ((17, Stop.INTERRUPTED), (None, Stop.FINISHED)):
         expected = sequential_value(RULE, stop_at or NUM_TICKETS, settings_at)
         if world.is_trainer:
@@ -399,9 +396,9 @@ def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definitio
 
 @pytest.mark.mpi(min_size=2)
 def test_arrays_travel_as_bytes_and_not_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mpiadv.comm import world as module
+    from mpiadv.comm import mpi_world as module
 
-    world = module.World()
+    world = module.MpiWorld()
     values = np.tile([1e-320, np.nan, 0.1, 2.0**60 + 2 * world.rank, np.inf], (40, 1))
     empty, own = np.empty((0, 2)), np.full(7 * world.rank, world.rank, np.uint8)
     with monkeypatch.context() as patched:

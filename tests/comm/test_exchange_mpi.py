@@ -6,17 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from mpiadv.comm.messages import FRAME, checksum, seal
+from mpiadv.comm.world import World
 from mpiadv.process.errors import DeadlineError, TrainerLostError
-
-if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
-    from mpiadv.comm.world import World
 
 DEADLINE_SECONDS = 1.5
 WORK_SECONDS = 2.5
@@ -24,9 +22,9 @@ WORK_SECONDS = 2.5
 
 @pytest.mark.mpi(min_size=3)
 def test_work_may_take_longer_than_the_deadline_of_those_that_wait() -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     world.deadline_seconds = DEADLINE_SECONDS
     with world.at_work():
         time.sleep(0.0 if world.is_trainer else world.rank * WORK_SECONDS)
@@ -46,9 +44,9 @@ def test_work_may_take_longer_than_the_deadline_of_those_that_wait() -> None:
 
 @pytest.mark.mpi(min_size=2)
 def test_rank_that_is_stopped_at_work_is_noticed() -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     world.deadline_seconds = DEADLINE_SECONDS
     if world.is_trainer:
         with pytest.raises(DeadlineError, match=r"waited 1\.5 s for rank 1"):
@@ -75,7 +73,7 @@ def frame_of(text: bytes) -> npt.NDArray[Any]:
 
 
 TEXT = b"a text of some length"
-UNWRITTEN: dict[str, Callable[["World", int], None]] = {
+UNWRITTEN: dict[str, Callable[[World, int], None]] = {
     "no_frame": lambda world, rank: say(world, rank, b"", None),
     "half_a_frame": lambda world, rank: say(world, rank, frame_of(TEXT).tobytes()[:12], None),
     "no_text": lambda world, rank: say(world, rank, frame_of(TEXT).tobytes(), b""),
@@ -83,7 +81,7 @@ UNWRITTEN: dict[str, Callable[["World", int], None]] = {
 }
 
 
-def say(world: "World", rank: int, frame: bytes, text: bytes | None) -> None:
+def say(world: World, rank: int, frame: bytes, text: bytes | None) -> None:
     """Send what completes a receive, and writes less than it should."""
     from mpiadv.comm.exchange import TAG_FRAME, TAG_TEXT
 
@@ -97,9 +95,9 @@ def test_part_that_was_not_written_is_not_believed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mpiadv.comm import exchange
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
-    world = World()
+    world = MpiWorld()
     for number, tell in enumerate(UNWRITTEN.values()):
         if world.rank == number % 2:
             tell(world, 1 - world.rank)

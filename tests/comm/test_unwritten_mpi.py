@@ -39,11 +39,11 @@ WRITTEN: dict[str, Callable[[Message], Message]] = {
 @pytest.mark.mpi(min_size=2)
 def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -> None:
     from mpiadv.comm.library import MPI
+    from mpiadv.comm.mpi_world import MpiWorld
     from mpiadv.comm.wire import TAG_BATCH
-    from mpiadv.comm.world import World
 
     for ticket, written in enumerate(WRITTEN.values()):
-        world = World(MPI.COMM_WORLD.Dup())
+        world = MpiWorld(MPI.COMM_WORLD.Dup())
         if not world.is_trainer:
             world.attacker_link(large_shape(), plain_memory)
             for message in (batch_of(ticket), written(batch_of(ticket + 1))):
@@ -68,11 +68,11 @@ def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -
 @pytest.mark.mpi(min_size=2)
 def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
     from mpiadv.comm.library import MPI
+    from mpiadv.comm.mpi_world import MpiWorld
     from mpiadv.comm.wire import TAG_FAREWELL, TAG_RELEASE
-    from mpiadv.comm.world import World
 
     for tag, said in ((TAG_FAREWELL, "said a farewell that"), (TAG_RELEASE, "said of a version")):
-        world = World(MPI.COMM_WORLD.Dup())
+        world = MpiWorld(MPI.COMM_WORLD.Dup())
         if not world.is_trainer:
             attacker = world.attacker_link(large_shape(), plain_memory)
             world._comm.Send(np.zeros(0, np.uint8), 0, tag)
@@ -153,11 +153,11 @@ FROM_THE_TRAINER: dict[str, Message] = {
 @pytest.mark.mpi(min_size=2)
 def test_what_the_trainer_did_not_write_is_the_loss_of_the_trainer() -> None:
     from mpiadv.comm.library import MPI
+    from mpiadv.comm.mpi_world import MpiWorld
     from mpiadv.comm.wire import TAG_GRANT, TAG_VERSION
-    from mpiadv.comm.world import World
 
     for kind, message in FROM_THE_TRAINER.items():
-        world = World(MPI.COMM_WORLD.Dup())
+        world = MpiWorld(MPI.COMM_WORLD.Dup())
         if world.is_trainer:
             world.trainer_link(large_shape(), plain_memory)
             world._comm.Send(message, 1, TAG_GRANT if "word" in kind else TAG_VERSION)

@@ -49,10 +49,10 @@ def _evaluate(argv: list[str]) -> int:
 def _evaluate_alone(argv: list[str]) -> int:
     from mpi4py import MPI
 
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
     from mpiadv.commands.evaluate import run
 
-    world = World(MPI.COMM_SELF)
+    world = MpiWorld(MPI.COMM_SELF)
     world.meet()
     return run(world, [*argv, "--trust-code"])
 

@@ -8,7 +8,6 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -26,6 +25,7 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.shared_memory import DISABLE_SHARING
+from mpiadv.comm.world import World
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
@@ -35,9 +35,6 @@ from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.models import FlatState
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
-
-if TYPE_CHECKING:  # loading MPI here would start it in the process that runs mpirun
-    from mpiadv.comm.world import World
 
 RULE = StalenessRule(max_staleness=40, final_staleness=4, publish_every=3)
 OUTSTANDING = 20
@@ -66,10 +63,10 @@ class Counting:
 def test_buffers_stay_within_the_window_and_the_ring_of_versions(
     is_shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mpiadv.comm.world import World
+    from mpiadv.comm.mpi_world import MpiWorld
 
     monkeypatch.setenv(DISABLE_SHARING, "0" if is_shared else "1")
-    world, allocate = World(), Counting()
+    world, allocate = MpiWorld(), Counting()
     shape = fake_shape(RULE, OUTSTANDING)
     if world.is_trainer:
         _train(world, shape, allocate)
@@ -175,7 +172,7 @@ def _settings_at(step: int) -> AttackSettings:
     return AttackSettings(num_steps=4, epsilon=0.1)
 
 
-def _train(world: "World", shape: LinkShape, allocate: Counting) -> None:
+def _train(world: World, shape: LinkShape, allocate: Counting) -> None:
     link = world.trainer_link(shape, allocate, allocate.pin)
     trainer = Trainer(
         dispatcher=Dispatcher(
@@ -194,7 +191,7 @@ def _train(world: "World", shape: LinkShape, allocate: Counting) -> None:
     trainer.shut_down(trainer.run(lambda: False))
 
 
-def _craft(world: "World", shape: LinkShape, allocate: Counting) -> None:
+def _craft(world: World, shape: LinkShape, allocate: Counting) -> None:
     attacker = Attacker(
         rule=RULE,
         mode=StalenessMode.FIXED,

@@ -1,0 +1,145 @@
+"""The ranks of a job over MPI, and what they say to each other at its start and end.
+
+Everything goes through the trainer: no rank but that one is needed by the others, so one that is
+lost is done without where Open MPI's fault tolerance tells of it.
+"""
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import numpy.typing as npt
+
+from mpiadv.comm.exchange import Exchange
+from mpiadv.comm.library import FAULT_TOLERANT, MPI, library_name
+from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
+from mpiadv.comm.messages import Bytes
+from mpiadv.comm.mpi_attacker import MpiAttackerLink
+from mpiadv.comm.mpi_trainer import MpiTrainerLink
+from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
+from mpiadv.comm.world import DEFAULT_DEADLINE_SECONDS, LONGEST_MESSAGE, World
+from mpiadv.process.errors import DeadlineError
+from mpiadv.process.launched import require_known_to_mpi
+
+
+class MpiWorld(World):
+    """All ranks of a job, or of `comm`.
+
+    Raises:
+        UserError: a launcher of another MPI started several of us, each of them alone.
+    """
+
+    def __init__(self, comm: MPI.Comm | None = None) -> None:
+        self._comm = MPI.COMM_WORLD if comm is None else comm
+        self.rank, self.size = int(self._comm.rank), int(self._comm.size)
+        if comm is None:
+            require_known_to_mpi(os.environ, self.library(), self.size)
+        super().__init__()
+        self._exchange = Exchange(self._comm, self.roster, self.watchdog, DEFAULT_DEADLINE_SECONDS)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        return self._exchange.at_work()
+
+    @property
+    def deadline_seconds(self) -> float:
+        return self._exchange.deadline_seconds
+
+    @deadline_seconds.setter
+    def deadline_seconds(self, seconds: float) -> None:
+        self._exchange.deadline_seconds = seconds
+
+    def library(self) -> str:
+        return library_name()
+
+    def gather(self, text: str) -> list[str]:
+        if not self.is_trainer:
+            return list(json.loads(self._exchange.ask(_bytes_of(text))))
+        texts = [text, *((part or b"").decode() for part in self._exchange.hear())]
+        self._exchange.answer(_bytes_of(json.dumps(texts)))
+        return texts
+
+    def gather_bytes(self, data: Bytes) -> list[Bytes | None]:
+        if not self.is_trainer:
+            self._exchange.ask(data)
+            return []
+        parts = self._exchange.hear()
+        self._exchange.answer(_bytes_of(""))
+        return [data, *(None if part is None else np.frombuffer(part, np.uint8) for part in parts)]
+
+    def spread(self, values: Bytes) -> None:
+        for start in range(0, values.size, LONGEST_MESSAGE):
+            piece = values[start : start + LONGEST_MESSAGE]
+            if self.is_trainer:
+                self._exchange.hear()
+                self._exchange.answer(piece)
+            else:
+                piece[:] = np.frombuffer(self._exchange.ask(_bytes_of("")), np.uint8)
+
+    def sum(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        total = np.zeros(values.shape)
+        if not total.size:  # of all ranks, as they sum arrays of one shape
+            return total
+        for rank, part in enumerate(self.collect(values)):
+            total += self._required(rank, part)
+        self.spread(total.reshape(-1).view(np.uint8))
+        return total
+
+    def trainer_link(
+        self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
+    ) -> MpiTrainerLink:
+        memory = self._memory_for(shape)
+        with memory or nullcontext():
+            self.share(memory.address if memory else "")
+            readers = [rank for rank, answer in enumerate(self.gather("")) if answer]
+        shared = None
+        if memory and readers:
+            shared = SharedSlots(memory.content, shape.parameter_bytes, pin)
+        return MpiTrainerLink(
+            self._comm, self.roster, self.watchdog, shape, allocate, shared, readers
+        )
+
+    def attacker_link(
+        self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
+    ) -> MpiAttackerLink:
+        address = self.share("")
+        memory = attach(address) if address else None
+        self.gather("reads along" if memory is not None else "")
+        shared = None if memory is None else SharedSlots(memory, shape.parameter_bytes, pin)
+        return MpiAttackerLink(self._comm, self.watchdog, shape, allocate, shared)
+
+    def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
+        """Memory for versions that the ranks of this host can share; None where there is none."""
+        hosts = self.hosts or [self.host] * self.size  # not told: all may be here
+        num_readers = hosts[1:].count(self.host)
+        if num_readers == 0 or os.environ.get(DISABLE_SHARING) == "1":
+            return None
+        num_slots = most_parameter_slots(shape, self.size - 1, num_readers)
+        try:
+            return SharedMemory(SharedSlots.room_for(num_slots, shape.parameter_bytes))
+        except OSError:
+            return None
+
+    def abort(self, exit_code: int) -> None:
+        if self.size > 1:
+            self._comm.Abort(exit_code)
+
+    def leave(self, exit_code: int) -> None:
+        if not FAULT_TOLERANT or self.size == 1:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.roster.dismissed:
+            # A stopped rank would keep the job for ever.
+            self._comm.Abort(exit_code)
+        os._exit(exit_code)
+
+    def _required(self, rank: int, part: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+        if part is None:
+            raise DeadlineError(f"{self.roster.name(rank)} was lost, and its share with it")
+        return part
+
+
+def _bytes_of(text: str) -> Bytes:
+    return np.frombuffer(text.encode(), np.uint8)
