@@ -13,28 +13,15 @@ from torch import Tensor
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Warned
+from mpiadv.models.oddities import randomness
 from mpiadv.models.random_streams import streams_kept
 from mpiadv.process.errors import abridged
 
 
-def randomness(classifier: Classifier, images: Tensor) -> list[str]:
-    """Whether the network gives the same images, float32 [N, C, H, W], other logits.
-
-    Athalye et al. 2018, section 5.3: an attack has to average gradients over what the network
-    draws, or it climbs mere chance. No attack here does.
-    """
+def chance(classifier: Classifier, images: Tensor) -> list[str]:
+    """Whether the network gives the same images, float32 [N, C, H, W], other logits."""
     with streams_kept(images.device), torch.no_grad():
-        first, second, again = (classifier.logits(images, seed=seed) for seed in (0, 1, 0))
-    if _are_equal(first, second) and _are_equal(first, again):
-        return []
-    line = (
-        "the network is random: the same images give other logits. No attack here averages over "
-        "that, so the figures flatter it"
-    )
-    unseeded = (
-        "; nor do the seeds of torch, numpy and Python decide it: they are other ones each time"
-    )
-    return [line if _are_equal(first, again) else line + unseeded]
+        return randomness(classifier.model, lambda seed: classifier.logits(images, seed=seed))
 
 
 def told_by_authors(warnings: Sequence[Warned]) -> list[str]:
@@ -87,8 +74,3 @@ def missing_classes(findings: Findings, names: Sequence[str]) -> list[str]:
         f"no image is of {len(missing)} of the {len(names)} classes ({named}): the figures "
         "do not tell of them"
     ]
-
-
-def _are_equal(logits: Tensor, others: Tensor) -> bool:
-    """Bit by bit; what is not a number is equal to what is not."""
-    return torch.equal(logits.nan_to_num(), others.nan_to_num())

@@ -16,10 +16,10 @@ from rich.console import Console
 from mpiadv.comm.world import World
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.doubts import (
+    chance,
     missing_classes,
     not_numbers,
     one_class_only,
-    randomness,
     told_by_authors,
 )
 from mpiadv.evaluation.picture import Column, least_changed, save_picture
@@ -140,7 +140,7 @@ def _attack(
         for classifier in (bench.target, *bench.sources.values()):
             stack.enter_context(frozen(classifier.model))
         with world.at_work():
-            doubts = [*bench.doubts, *randomness(bench.target, few_images(bench))]
+            doubts = [*bench.doubts, *chance(bench.target, few_images(bench))]
         follow = _follower(world, console, stack)
         found = _share(world, assault, bench, follow)
         findings = _add_up(world, bench.attacks, found)

@@ -4,9 +4,10 @@ On a few images only: what goes wrong with two goes wrong with a batch. Where tw
 model, as for one that splits its batches in training, the whole batch is taken.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,18 @@ from torch import Tensor, nn
 from mpiadv.attacks import Precision, mixed_precision
 from mpiadv.attacks.gradients import summed_cross_entropy
 from mpiadv.methods.objectives import Batch, Objective
-from mpiadv.models import FlatState, check_model, evaluation_mode, parameters_frozen
+from mpiadv.models import check_model, evaluation_mode, parameters_frozen
 from mpiadv.models.check import images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
-from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
+from mpiadv.models.hidden import plain_state
+from mpiadv.models.oddities import built_unlike, hidden_state, named_tensors, randomness, same
 from mpiadv.models.random_streams import seed_streams, streams_kept
-from mpiadv.process.errors import UserError, abridged, origin_of, user_code
+from mpiadv.process.errors import UserError, origin_of, user_code
 
 FEW = 2
 """Images of a trial."""
 
-_SEED, _OTHER_SEED = 1, 2
+_SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,13 @@ class Rehearsal:
         _require_trainable(model)
         few = self.sample(min(FEW, self.batch_size))
         with streams_kept(few.images.device):
-            notes = _built_alike(model, other)
+            notes = built_unlike(model, other)
             check_model(model, few.image_shape, few.num_classes)
             notes += [*_judged(model, few), *_random(model, few), *self._used(model)]
             before = plain_state(model)
             self._used(model)
-            return [*notes, *_hidden(model, other, before, few)]
+            logits = partial(_in_evaluation, given=few)
+            return [*notes, *hidden_state(model, other, before, logits)]
 
     def _used(self, model: nn.Module) -> list[str]:
         """A step of an attack and one of training."""
@@ -204,7 +207,7 @@ def _judged(model: nn.Module, given: Sample) -> list[str]:
         logits = _logits(model, given.images, given)
         if not logits.isfinite().all():
             raise UserError(f"{given.given_to(model)}, returns logits that are not finite")
-        moved = [key for key, kept in buffers.items() if not _same(kept, model.get_buffer(key))]
+        moved = [key for key, kept in buffers.items() if not same(kept, model.get_buffer(key))]
     if moved:
         notes.append(
             f"model {name}: its buffer {moved[0]!r} changes in evaluation mode too, so that bits "
@@ -219,24 +222,8 @@ def _judged(model: nn.Module, given: Sample) -> list[str]:
 
 
 def _random(model: nn.Module, given: Sample) -> list[str]:
-    """What to warn of where it makes something else of the same images each time."""
-    name = name_of(model)
     with evaluation_mode(model), torch.no_grad():
-        first, again, otherwise = (
-            _logits(model, given.images, given, seed=seed) for seed in (_SEED, _SEED, _OTHER_SEED)
-        )
-    if not _same(first, again):
-        return [
-            f"model {name} gives other logits for the same images and the same seed: it counts its "
-            "passes, or draws from a generator of its own, so that bits and figures depend on who "
-            "computes: draw from torch's global stream, or numpy's or Python's"
-        ]
-    if not _same(first, otherwise):
-        return [
-            f"model {name} is random in evaluation mode: it gives the same images other logits on "
-            "every pass, and attacks that do not average over that overstate its robustness"
-        ]
-    return []
+        return randomness(model, lambda seed: _logits(model, given.images, given, seed=seed))
 
 
 def _attacked(model: nn.Module, given: Sample) -> Tensor:
@@ -325,58 +312,10 @@ def _logits(model: nn.Module, images: Tensor, given: Sample, *, seed: int = _SEE
     return outputs.float()
 
 
-def _built_alike(model: nn.Module, other: nn.Module) -> list[str]:
-    """A warning where two models of one seed are not the same."""
-    for (name, ours), (_, theirs) in zip(_tensors(model), _tensors(other), strict=True):
-        if not _same(ours, theirs):
-            return [
-                f"model {name_of(model)} begins with another {name!r} in every call of its "
-                "function, so that bits differ from run to run: draw from torch's global stream, "
-                "or numpy's or Python's, which are seeded, and not from a generator of its own"
-            ]
-    return []
-
-
-def _hidden(
-    model: nn.Module, other: nn.Module, before: Mapping[Attribute, object], given: Sample
-) -> list[str]:
-    """A warning of what a model remembers that is neither parameter nor buffer."""
-    name = name_of(model)
-    changed = changed_attributes(before, plain_state(model))
-    if changed:
-        told = abridged([attribute_text(each) for each in changed], 3)
-        return [
-            f"model {name}: {told} changes in training and is no buffer, so that attackers, "
-            "evaluations and a resumed run do not know it, and bits may depend on who computes: "
-            "register it as a buffer (register_buffer)"
-        ]
-    state = FlatState(model)
-    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=given.images.device)
-    state.pack(flat)
-    FlatState(other).unpack(flat)
-    ours, again, theirs = (_in_evaluation(each, given) for each in (model, model, other))
-    if _same(ours, theirs) or not _same(ours, again):
-        return []
-    return [
-        f"model {name}: after a training step a copy with the same parameters and buffers gives "
-        "other logits, as attackers, evaluations and a resumed run would get: register as a buffer "
-        "(register_buffer) whatever else training changes"
-    ]
-
-
-def _in_evaluation(model: nn.Module, given: Sample) -> Tensor:
+def _in_evaluation(model: nn.Module, *, given: Sample) -> Tensor:
     with evaluation_mode(model), torch.no_grad():
         return _logits(model, given.images, given)
 
 
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*model.named_parameters(), *model.named_buffers()]
-
-
 def _layout(model: nn.Module) -> list[tuple[str, torch.dtype, torch.Size]]:
-    return [(name, tensor.dtype, tensor.shape) for name, tensor in _tensors(model)]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same, NaN being equal to NaN."""
-    return torch.equal(one, other) or bool(torch.isclose(one, other, 0, 0, equal_nan=True).all())
+    return [(name, tensor.dtype, tensor.shape) for name, tensor in named_tensors(model)]

@@ -13,9 +13,9 @@ from mpiadv.data.memory import MemorySource
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.doubts import (
+    chance,
     missing_classes,
     one_class_only,
-    randomness,
     told_by_authors,
 )
 from mpiadv.evaluation.plan import plan_attacks
@@ -31,7 +31,7 @@ NOISES: dict[str, tuple[Callable[[], Any], str]] = {
     "torch": (lambda: torch.rand(()), "flatter it"),
     "numpy": (lambda: np.random.rand(), "flatter it"),
     "python": (random.random, "flatter it"),
-    "its_own": (lambda: torch.rand((), generator=_OWN_STREAM), "they are other ones each time"),
+    "its_own": (lambda: torch.rand((), generator=_OWN_STREAM), "numpy's or Python's"),
 }
 """What a model adds to its logits, and how the line about it ends."""
 
@@ -64,10 +64,10 @@ IMAGES = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 def test_random_network_is_found_out(noise: Callable[[], Any], end: str) -> None:
     classifier = Classifier(model=_Noisy(noise), precision="float32")
     before = torch.get_rng_state()
-    lines = randomness(classifier, IMAGES)
+    lines = chance(classifier, IMAGES)
     assert torch.equal(torch.get_rng_state(), before)
     assert len(lines) == bool(end)
-    assert all(line.startswith("the network is random: ") and line.endswith(end) for line in lines)
+    assert all(line.startswith("model _Noisy is random: ") and line.endswith(end) for line in lines)
 
 
 @pytest.fixture

@@ -281,7 +281,7 @@ def seeded_by_numpy() -> nn.Module:
 
 
 COUNTER = "changes in training and is no buffer"
-RANDOM = "is random in evaluation mode"
+RANDOM = "is random: it gives the same images other logits"
 
 WARNED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "counter": (forward_of(counted, calls=0), [f"'calls' {COUNTER}"]),
@@ -300,7 +300,7 @@ WARNED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
     "python_noise": (noise_of(random.random), [RANDOM]),
     "noise_of_its_own": (
         noise_of(lambda: np.random.default_rng().random()),
-        ["and the same seed: it counts its passes"],
+        ["Nor does the seed decide it: it counts its passes"],
     ),
     "generator_of_its_own": (
         OwnGenerator,
