@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import counted
 
 
 class Purpose(IntEnum):
@@ -208,8 +209,7 @@ class StalenessRule:
         if self.trainer_steps > num_steps:
             raise UserError(
                 f"staleness.trainer_steps={self.trainer_steps} is more than the attack's "
-                f"{num_steps} step{'s' * (num_steps != 1)}: use staleness.trainer_steps <= "
-                f"{num_steps}"
+                f"{counted(num_steps, 'step')}: use staleness.trainer_steps <= {num_steps}"
             )
 
     def verify(self, ticket: int, *, first: int, last: int, num_steps: int, exact: bool) -> None:

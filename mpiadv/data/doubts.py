@@ -14,6 +14,7 @@ from mpiadv.data.source import (
     to_unit_range,
 )
 from mpiadv.process.errors import abridged
+from mpiadv.process.words import counted
 
 NUM_LOOKED_AT = 32
 """Images of a source that are looked at, where they have to be decoded first."""
@@ -50,8 +51,8 @@ def doubts_about(data: DataSet) -> list[str]:
 
 def split_line(name: str, source: Source, data: DataSet) -> str:
     """How many images a split has, and how many of each class where their labels are known."""
-    classes = f"{data.num_classes:,} class{'es' if data.num_classes != 1 else ''}"
-    text = f"{name}: {_images(source.num_samples)} in {classes}"
+    images, classes = counted(source.num_samples, "image"), counted(data.num_classes, "class")
+    text = f"{name}: {images} in {classes}"
     if source.labels is None:
         return text
     counts = torch.bincount(source.labels.cpu(), minlength=data.num_classes).tolist()
@@ -81,7 +82,8 @@ def _about_pixels(images: Tensor) -> Iterator[str]:
         )
     num_flat = int((low == high).sum())
     if num_flat > MOST_FLAT * len(images):
-        yield f"{num_flat:,} of {_images(len(images))} that were looked at are of a single colour"
+        looked_at = f"{counted(len(images), 'image')} that were looked at"
+        yield f"{num_flat:,} of {looked_at} are of a single colour"
 
 
 def _about_shape(image_shape: tuple[int, int, int]) -> Iterator[str]:
@@ -118,7 +120,3 @@ def _about_splits(train: Source, test: Source) -> Iterator[str]:
 
 def _class_name(label: int, data: DataSet) -> str:
     return data.class_names[label] if data.class_names else str(label)
-
-
-def _images(number: int) -> str:
-    return f"{number:,} image{'s' if number != 1 else ''}"

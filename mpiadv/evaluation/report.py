@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mpiadv.evaluation.results import Findings, Share, sample_steps_text
 from mpiadv.evaluation.verdict import Verdict
+from mpiadv.process.words import aligned
 
 FORMAT = 2
 """Of the values that `report_of` gives."""
@@ -120,14 +121,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
 
 
 def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if number < 2 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, num_names=2)
 
 
 def _say(console: Console, line: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Limit
 from mpiadv.forecast.outlook import Prospect, worth_a_warning
+from mpiadv.process.words import aligned, counted
 
 FORMAT = 1
 """Of the values that `values_of` gives."""
@@ -126,7 +127,7 @@ def _values(plan: Plan, prospect: Prospect) -> dict[str, Any]:
 
 def _work(plan: Plan) -> list[str]:
     job = plan.job
-    num, attackers = job.feeding_attackers, _count(job.feeding_attackers, "attacker")
+    num, attackers = job.feeding_attackers, counted(job.feeding_attackers, "attacker")
     return [
         f"{plan.measured_on}: {_milliseconds(job.craft_seconds)} to craft a batch, "
         f"{_milliseconds(job.train_seconds)} to train on one",
@@ -139,7 +140,7 @@ def _hosts(network: Network) -> str:
     if network.ranks_per_host is None:
         return "all ranks on one host"
     return (
-        f"{_count(network.ranks_per_host, 'rank')} per host; "
+        f"{counted(network.ranks_per_host, 'rank')} per host; "
         f"{network.bytes_per_second / GIGABIT:g} Gbit/s and "
         f"{1000 * network.latency_seconds:g} ms one way between hosts"
     )
@@ -166,11 +167,7 @@ def _table(plan: Plan) -> list[str]:
         list(_COLUMNS),
         *([tell(plan, each) for tell in _COLUMNS.values()] for each in plan.prospects),
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _staleness(plan: Plan) -> list[str]:
@@ -187,7 +184,7 @@ def _staleness(plan: Plan) -> list[str]:
         )
     own = job.num_attack_steps - job.crafting_steps
     more = "more " * (job.crafting_steps > 0)
-    return [f"staleness: {told}" + f"; {_count(own, f'{more}step')} by the trainer" * (own > 0)]
+    return [f"staleness: {told}" + f"; {counted(own, f'{more}step')} by the trainer" * (own > 0)]
 
 
 def _memory(plan: Plan) -> list[str]:
@@ -195,7 +192,7 @@ def _memory(plan: Plan) -> list[str]:
     words = [f"trainer {_bytes_of(plan.trainer)}"]
     if ranks > 1:
         words.append(f"each attacker {_bytes_of(plan.attacker)}")
-    return [f"memory on {_count(ranks, 'rank')}: {'; '.join(words)}"]
+    return [f"memory on {counted(ranks, 'rank')}: {'; '.join(words)}"]
 
 
 def _bytes_of(memory: Memory) -> str:
@@ -207,7 +204,7 @@ def _bytes_of(memory: Memory) -> str:
 def _shortfall(limit: Limit) -> str:
     slower = ", slower than one rank" if limit.speed_up < 1 else ""
     return (
-        f"{_count(limit.ranks, 'rank')}: speed-up {limit.speed_up:.2f}{slower}, "
+        f"{counted(limit.ranks, 'rank')}: speed-up {limit.speed_up:.2f}{slower}, "
         f"{100 * limit.speed_up / limit.ideal:.0f} % of the ideal {limit.ideal:.2f}"
     )
 
@@ -234,7 +231,7 @@ def _window_limit(limit: Limit, plan: Plan) -> str:
     return (
         f"the window is the limit, {plan.job.rule.window} tickets in all (max_staleness + 1) and "
         f"{plan.job.credit} per attacker (outstanding{by_speed}) for "
-        f"{_count(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
+        f"{counted(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
     )
 
 
@@ -242,15 +239,15 @@ def _freshness_limit(limit: Limit, plan: Plan) -> str:
     rule = plan.job.rule
     return (
         "waiting for fresh parameters is the limit, the last attack step takes those of at most "
-        f"{_count(rule.final_staleness, 'training step')} before (final_staleness), published "
-        f"every {_count(rule.publish_every, 'step')}; without it {limit.without:.2f}"
+        f"{counted(rule.final_staleness, 'training step')} before (final_staleness), published "
+        f"every {counted(rule.publish_every, 'step')}; without it {limit.without:.2f}"
     )
 
 
 def _staleness_limit(limit: Limit, plan: Plan) -> str:
     rule = plan.job.rule
     return (
-        f"the window of {_count(rule.window, 'ticket')} (max_staleness + 1) and waiting for fresh "
+        f"the window of {counted(rule.window, 'ticket')} (max_staleness + 1) and waiting for fresh "
         f"parameters (final_staleness={rule.final_staleness}, "
         f"publish_every={rule.publish_every}) are the limit together; without both "
         f"{limit.without:.2f}"
@@ -280,10 +277,6 @@ def _words(settings: Mapping[str, int | str]) -> str:
 def _makes_older(prospect: Prospect) -> bool:
     older = {"staleness.max_staleness", "staleness.final_staleness"}
     return any(older & remedy.settings.keys() for remedy in prospect.remedies)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -9,6 +9,7 @@ from mpiadv.comm.links import TrainerLink
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.ticket_states import TicketState
 from mpiadv.process.errors import SilentRankError
+from mpiadv.process.words import counted
 
 LOOKS_PER_DEADLINE = 20
 WORDS_PER_DEADLINE = 4
@@ -160,11 +161,8 @@ class Supervision:
             if tickets
             else "none of its tickets is missing"
         )
-        left = len(self._link.attackers)
-        self._on_event(
-            "lost",
-            f"{self._link.name(attacker)} {how}: {anew}; {left} attacker{'s' * (left != 1)} left",
-        )
+        left = counted(len(self._link.attackers), "attacker")
+        self._on_event("lost", f"{self._link.name(attacker)} {how}: {anew}; {left} left")
 
     def _with_tickets(self, attacker: int) -> str:
         tickets = sorted(self._dispatcher.owed_by(attacker))

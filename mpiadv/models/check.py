@@ -7,6 +7,7 @@ from mpiadv.models.modes import device_of, evaluation_mode
 from mpiadv.models.normalized import Normalize
 from mpiadv.models.shapes import shape_text
 from mpiadv.process.errors import UserError, user_code
+from mpiadv.process.words import counted
 
 ImageShape = tuple[int, int, int]
 
@@ -66,7 +67,7 @@ def name_of(model: nn.Module) -> str:
 
 def images_text(num_images: int, image_shape: ImageShape) -> str:
     """`2 images of 1x28x28`."""
-    return f"{num_images} image{'s' if num_images > 1 else ''} of {shape_text(image_shape)}"
+    return f"{counted(num_images, 'image')} of {shape_text(image_shape)}"
 
 
 def _expectation(model: nn.Module) -> str:

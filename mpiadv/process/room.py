@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import counted
 
 RANK_BYTES = 256 * 2**20
 """Less than the least that a rank takes: torch alone is 275 MiB of memory that none can share."""
@@ -40,7 +41,7 @@ def require_room(ranks: int, environ: Mapping[str, str]) -> None:
         )
     cores = len(os.sched_getaffinity(0))
     if ranks > hosts * RANKS_PER_CORE * cores:
-        told = f"{ranks} ranks on {hosts * cores} core{'' if hosts * cores == 1 else 's'}"
+        told = f"{ranks} ranks on {counted(hosts * cores, 'core')}"
         print(f"warning: {told}: they will wait for each other", file=sys.stderr, flush=True)
 
 

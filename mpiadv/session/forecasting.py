@@ -13,6 +13,7 @@ from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import counted
 from mpiadv.session.measurement import Measured, buffers, measure
 from mpiadv.session.setup import Setup
 from mpiadv.settings import Config
@@ -187,7 +188,7 @@ def _described(config: Config) -> str:
 
 
 def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
-    threads = f"{setup.threads} thread{'s' if setup.threads > 1 else ''}"
+    threads = counted(setup.threads, "thread")
     device = (
         torch.cuda.get_device_name(setup.device.torch)
         if setup.device.is_cuda

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
 from mpiadv.process.errors import printable
+from mpiadv.process.words import counted
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import differences
 from mpiadv.settings import dump_config
@@ -23,12 +24,11 @@ def opening_lines(
     `changes` are those of the data since the checkpoint, `found` is what there was on disk.
     """
     config = setup.config
-    num_attackers = len(setup.world.roster.attackers)
-    attackers = f"{num_attackers} attacker{'s' if num_attackers != 1 else ''}"
+    attackers = counted(len(setup.world.roster.attackers), "attacker")
     lines = [
         f"mpiadv: training {config.model.name} on {config.data.name} for "
         f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
-        f"{setup.threads} thread{'s' if setup.threads > 1 else ''} per rank"
+        f"{counted(setup.threads, 'thread')} per rank"
     ]
     lines += [f"warning: {text}" for text in (*_too_many(setup), *step_warnings(config))]
     lines += found

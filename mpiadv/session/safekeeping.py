@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mpiadv.process.errors import StorageError
+from mpiadv.process.words import counted
 from mpiadv.runlog import RunLog
 from mpiadv.session.saver import Saver
 from mpiadv.storage.checkpoint import newest_step, save_checkpoint
@@ -160,10 +161,8 @@ class Safekeeping:
                 f"{saved.total} of {tries} ({saved.reason}); {self.newest()}"
             )
         if self.num_left_out:
-            rows["left out"] = (
-                f"{self.num_left_out} checkpoint{'s' if self.num_left_out > 1 else ''}, while the "
-                "one before was still being written"
-            )
+            left_out = counted(self.num_left_out, "checkpoint")
+            rows["left out"] = f"{left_out}, while the one before was still being written"
         if log.total:
             state = "the last rows are missing" if log.lasting else "no row is missing"
             rows["failed log writes"] = f"{log.total} ({log.reason}); {state}"

@@ -7,6 +7,7 @@ from statistics import fmean
 from mpiadv.comm.links import Farewell
 from mpiadv.comm.roster import Roster
 from mpiadv.loops.records import StepRecord
+from mpiadv.process.words import aligned
 
 MOST_RANKS = 16
 """Up to so many ranks have a line each, more of them one for each host."""
@@ -78,9 +79,7 @@ def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
     by_host = len(speeds) > MOST_RANKS
     rows = _host_rows(speeds) if by_host else [_rank_row(speed) for speed in speeds]
     titles = ("host" if by_host else "rank", "ranks" if by_host else "host")
-    table = [(*titles, "tickets", "s per ticket", "idle"), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(titles) + 3)]
-    return [_aligned(row, widths) for row in table]
+    return aligned([(*titles, "tickets", "s per ticket", "idle"), *rows], num_names=2)
 
 
 def _rank_row(speed: RankSpeed) -> tuple[str, ...]:
@@ -118,13 +117,6 @@ def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    """Names to the left, figures to the right."""
-    names = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
-    figures = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
-    return "  ".join([*names, *figures]).rstrip()
 
 
 def _idle_of(farewell: Farewell) -> float:

@@ -6,7 +6,6 @@ import socket
 import stat
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from mpiadv.process.errors import UserError
@@ -98,12 +97,7 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
