@@ -4,6 +4,7 @@ Parameters and batches are chained hashes of exactly what went into them, so tha
 changes the final value.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -91,9 +92,8 @@ class Observed:
     dropped: int = 0
     crafted_anew: int = 0
     kept_waiting: int = 0
-    returned: dict[int, int] = field(default_factory=dict)
-    granted: dict[int, int] = field(default_factory=dict)
-    idle: float = 0.0
+    returned: Counter[int] = field(default_factory=Counter)
+    granted: Counter[int] = field(default_factory=Counter)
     step_ended: list[float] = field(default_factory=list)
     idle_by_step: list[float] = field(default_factory=list)
     credits_left_charged: int = 0

@@ -1,403 +1,277 @@
-"""One trainer and its attackers in virtual time, over the real Dispatcher and CraftQueue.
+"""The forecast's simulation on random schedules, and a record of what its real books let happen.
 
 Messages take random times and keep their order only within their channel, as over MPI; attackers
-may be far slower than others; tickets overdue are crafted again. Knows no MPI, no torch and none of
-the engine's loops.
+may be far slower than others, or lost; tickets overdue are crafted again. What is recorded comes
+from the books alone: the Dispatcher and the CraftQueues say what they book, and parameters and
+batches are hashes of that.
 """
 
-import heapq
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
 from random import Random
 
-from scenario import NEVER, TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
+from scenario import TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
 
-from mpiadv.contract.craft_queue import AttackStep, CraftQueue
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, Versions
 from mpiadv.contract.dispatch import Dispatcher, Grant, Train
-from mpiadv.contract.rhythm import Rhythm
 from mpiadv.contract.ticket_states import TicketState as State
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.forecast import simulation
+from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.wires import Wires
 
 
-@dataclass(frozen=True, kw_only=True)
-class Copy:
-    """A crafted batch: its hash, the attack steps that made it and the time they took."""
+class RandomWires(Wires):
+    """Every message takes a random time, but arrives after its channel's earlier ones."""
 
-    ticket: int
-    rank: int
-    value: int
-    steps: tuple[UsedStep, ...]
-    seconds: float
+    def __init__(self, scenario: Scenario, slowness: Callable[[int], float]) -> None:
+        super().__init__(Network())
+        self._scenario = scenario
+        self._slowness = slowness
+        self._random = Random(scenario.seed + 1)
+        self._last: dict[tuple[str, int], float] = {}
+
+    def word(self, now: float, attacker: int) -> float:
+        return self._arrival("grant", attacker, now, self._scenario.latency)
+
+    def version(
+        self, now: float, num_bytes: int, attackers: Collection[int]
+    ) -> dict[float, list[int]]:
+        arrivals: dict[float, list[int]] = {}
+        for attacker in attackers:
+            at = self._arrival("version", attacker, now, self._scenario.broadcast)
+            arrivals.setdefault(at, []).append(attacker)
+        return arrivals
+
+    def batch(self, now: float, num_bytes: int, attacker: int) -> float:
+        return self._arrival("batch", attacker, now, self._scenario.latency)
+
+    def _arrival(
+        self, channel: str, attacker: int, now: float, times: tuple[float, float]
+    ) -> float:
+        at = now + self._random.uniform(*times) * self._slowness(attacker)
+        self._last[channel, attacker] = max(at, self._last.get((channel, attacker), 0.0))
+        return self._last[channel, attacker]
 
 
-class Bench:
-    """One rank's tickets and the hashes of their batches so far."""
+class RecordingQueue(CraftQueue):
+    """One rank's tickets; `copies` are the batches that all ranks have crafted, by rank and ticket.
 
-    def __init__(self, rank: int, queue: CraftQueue) -> None:
-        self.rank = rank
-        self.queue = queue
-        self.ring: dict[int, int] = {}
-        self.settings: dict[int, AttackSettings] = {}
-        self._values: dict[int, int] = {}
+    `values` are the hashes of the parameters by version.
+    """
+
+    def __init__(self, scenario: Scenario, rank: int, values: Sequence[int]) -> None:
+        super().__init__(scenario.rule, scenario.mode)
+        self._rank = rank
+        self._values = values
         self._steps: dict[int, list[UsedStep]] = {}
-        self._seconds: dict[int, float] = {}
+        self._hashes: dict[int, int] = {}
+        self.copies: dict[int, tuple[int, list[UsedStep]]] = {}
 
-    def run(self, step: AttackStep, seconds: float) -> None:
-        ticket, settings = step.ticket, self.queue.settings(step.ticket)
-        value = self._values.get(ticket, mixed(ticket, settings))
-        self._values[ticket] = mixed(value, step.step, step.version, self.ring[step.version])
-        self._seconds[ticket] = self._seconds.get(ticket, 0.0) + seconds
+    def ran(self, step: AttackStep) -> None:
+        super().ran(step)
+        ticket, settings = step.ticket, self.settings(step.ticket)
+        value = self._hashes.get(ticket, mixed(ticket, settings))
+        self._hashes[ticket] = mixed(value, step.step, step.version, self._values[step.version])
         self._steps.setdefault(ticket, []).append(
             UsedStep(
                 ticket=ticket,
                 step=step.step,
                 version=step.version,
-                rank=self.rank,
+                rank=self._rank,
                 settings=settings,
             )
         )
 
-    def pop_crafted(self, pop: Callable[[Mapping[int, AttackSettings]], object]) -> Copy | None:
-        crafting = pop(self.settings)
-        if crafting is None:
-            return None
-        ticket, settings = crafting.ticket, crafting.settings  # type: ignore[attr-defined]
-        value = self._values.pop(ticket, mixed(ticket, settings))
-        steps = tuple(self._steps.pop(ticket, ()))
-        seconds = self._seconds.pop(ticket, 0.0)
-        return Copy(ticket=ticket, rank=self.rank, value=value, steps=steps, seconds=seconds)
+    def pop_crafted(self, versions: Versions) -> Crafting | None:
+        crafting = super().pop_crafted(versions)
+        if crafting is not None:
+            ticket = crafting.ticket
+            value = self._hashes.pop(ticket, mixed(ticket, crafting.settings))
+            self.copies[ticket] = value, self._steps.pop(ticket, [])
+        return crafting
 
-    def forget(self, ticket: int) -> None:
-        self._values.pop(ticket, None)
+    def remove(self, ticket: int) -> Crafting:
+        self._hashes.pop(ticket, None)
         self._steps.pop(ticket, None)
-        self._seconds.pop(ticket, None)
-
-    def take_up(self, version: int, value: int, settings: AttackSettings) -> None:
-        self.ring[version], self.settings[version] = value, settings
-
-    def evict(self, oldest: int) -> None:
-        for version in [version for version in self.ring if version < oldest]:
-            del self.ring[version], self.settings[version]
+        return super().remove(ticket)
 
 
-class Simulation:
-    """Runs one scenario to its end; every decision is the real Dispatcher's or CraftQueue's."""
+class RecordingBook(Dispatcher):
+    """The trainer's book; what still comes from attackers that are `lost` it does not hear."""
 
-    def __init__(self, scenario: Scenario, checkpoint: Checkpoint | None = None) -> None:
-        start = checkpoint or Checkpoint()
-        self.scenario = scenario
-        self.now = 0.0
-        self.random = Random(scenario.seed)
-        self.observed = Observed()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._num_events = 0
-        self._channels: dict[tuple[str, int], float] = {}
-        attackers = list(range(1, scenario.num_attackers + 1))
-        dispatcher = Dispatcher(
+    def __init__(self, job: "Simulation", scenario: Scenario, first: Checkpoint) -> None:
+        super().__init__(
             scenario.rule,
-            attackers=attackers,
+            attackers=list(job.attackers),
             outstanding=scenario.outstanding,
             num_tickets=scenario.num_tickets,
-            first_ticket=start.step,
+            first_ticket=first.step,
             mode=scenario.mode,
             trainer_crafts=scenario.trainer_crafts,
         )
-        self.trainer = SimulatedTrainer(self, dispatcher, start.value)
-        self.attackers = {rank: SimulatedAttacker(self, rank) for rank in attackers}
+        self._job = job
+        self._scenario = scenario
+        self._kept: dict[int, int] = {}
+        self._lost: set[int] = set()
+        self.own = job.new_queue(TRAINER)
+
+    @property
+    def charges(self) -> list[int]:
+        """Tickets granted to each attacker and not yet both consumed and returned."""
+        return [len(self.charged_to(rank)) for rank in self._job.attackers.keys() - self._lost]
+
+    def next_grant(self) -> Grant | None:
+        grant, seen = super().next_grant(), self._job.observed
+        if grant is not None:
+            seen.granted[grant.attacker] += 1
+        charges = self.charges
+        seen.largest_charge = max(seen.largest_charge, sum(charges))
+        seen.largest_charge_of_one = max([seen.largest_charge_of_one, *charges])
+        seen.largest_live = max(seen.largest_live, self.num_live)
+        return grant
+
+    def arrived(self, ticket: int, attacker: int) -> bool:
+        if attacker in self._lost:
+            return False
+        seen, is_race = self._job.observed, self.state(ticket) is State.RECRAFTED
+        is_first = super().arrived(ticket, attacker)
+        seen.returned[attacker] += 1
+        seen.won_races += is_race and is_first
+        seen.lost_races += not is_first
+        if is_first:
+            self._keep(ticket, attacker)
+        return is_first
+
+    def dropped(self, ticket: int, attacker: int) -> None:
+        if attacker not in self._lost:
+            self._job.observed.dropped += 1
+            self._job.observed.returned[attacker] += 1
+            super().dropped(ticket, attacker)
+
+    def lost(self, attacker: int) -> list[int]:
+        self._lost.add(attacker)
+        anew = super().lost(attacker)
+        self._job.observed.crafted_anew += len(anew)
+        return anew
+
+    def crafted_here(self, versions: Versions) -> Crafting | None:
+        crafting = super().crafted_here(versions)
+        if crafting is not None:
+            self._keep(crafting.ticket, TRAINER)
+        return crafting
+
+    def decide(self, versions: Versions) -> Train | AttackStep | None:
+        decision = super().decide(versions)
+        is_ready = self.state(self.step) is State.READY
+        self._job.observed.kept_waiting += is_ready and not isinstance(decision, Train)
+        return decision
+
+    def trained(self) -> None:
+        ticket, seen, rule = self.step, self._job.observed, self.rule
+        rank = self._kept.pop(ticket)
+        value, steps = self._job.queues[rank].copies.pop(ticket)
+        settings = self._scenario.settings_at(rule.first_version(ticket))
+        own = [
+            UsedStep(ticket=ticket, step=step, version=ticket, rank=TRAINER, settings=settings)
+            for step in range(rule.crafting_steps(settings.num_steps), settings.num_steps)
+        ]
+        super().trained()
+        self._job.values.append(mixed(self._job.values[-1], value, len(own)))
+        seen.consumed.append(ticket)
+        seen.used[ticket] = [*steps, *own]
+        seen.crafted_by[ticket] = rank
+        seen.step_ended.append(self._job.clock.now)
+        seen.idle_by_step.append(self._job.trainer.idle_seconds)
+
+    def _keep(self, ticket: int, rank: int) -> None:
+        assert ticket not in self._kept, "a batch was kept twice"
+        self._kept[ticket] = rank
+
+
+class Simulation(simulation.Simulation):
+    """Runs one scenario to its end, or to `stop_at`."""
+
+    def __init__(self, scenario: Scenario, checkpoint: Checkpoint | None = None) -> None:
+        self._scenario = scenario
+        self._start = checkpoint or Checkpoint()
+        self.observed = Observed()
+        # Nothing uses versions of before but those that the checkpoint holds.
+        self.values = [self._start.ring.get(version, 0) for version in range(self._start.step)]
+        self.values.append(self._start.value)
+        self.queues: dict[int, RecordingQueue] = {}
+        wires = RandomWires(scenario, lambda rank: self.job.slowness.get(rank, 1.0))
+        super().__init__(_job(scenario), scenario.num_attackers + 1, wires)
         for rank, time in scenario.losses.items():
             if rank in self.attackers:
-                self._at(time, lambda rank=rank: self.trainer.lost(rank))  # type: ignore[misc]
-        for version in sorted(start.ring):
-            self.trainer.publish(version, start.ring[version])
+                self.clock.at(time, partial(self._lose, rank))
 
     def run(self) -> Observed:
         """Run until nothing is left to happen; an unfinished run is a deadlock."""
-        self.trainer.act()
-        while self._events and not self.trainer.is_stopped:
-            self.now, _, event = heapq.heappop(self._events)
-            event()
-        trainer, observed = self.trainer, self.observed
-        assert trainer.is_stopped or trainer.book.finished, f"deadlock at {trainer.book.step}"
-        observed.value = trainer.value
-        observed.credits_left_charged = sum(trainer.charges())
+        book, observed, stop_at = self.trainer.book, self.observed, self._scenario.stop_at
+        assert isinstance(book, RecordingBook)
+        while self.clock and book.step != stop_at:
+            self.clock.advance()
+            for rank, holder in {TRAINER: self.trainer, **self.attackers}.items():
+                largest = observed.largest_ring.get(rank, 0)
+                observed.largest_ring[rank] = max(largest, len(holder.versions))
+        assert book.finished or book.step == stop_at, f"deadlock at {book.step}"
+        observed.value = self.values[-1]
+        observed.recrafted = self.trainer.recrafted
+        observed.credits_left_charged = sum(book.charges)
+        if book.step == stop_at:
+            observed.checkpoint = self._checkpoint()
         return observed
 
-    def after(self, delay: float, event: Callable[[], None]) -> None:
-        self._at(self.now + delay, event)
+    def new_queue(self, rank: int) -> CraftQueue:
+        self.queues[rank] = RecordingQueue(self._scenario, rank, self.values)
+        return self.queues[rank]
 
-    def _at(self, time: float, event: Callable[[], None]) -> None:
-        self._num_events += 1
-        heapq.heappush(self._events, (time, self._num_events, event))
+    def new_book(self) -> Dispatcher:
+        return RecordingBook(self, self._scenario, self._start)
 
-    def send(
-        self, channel: tuple[str, int], times: tuple[float, float], event: Callable[[], None]
-    ) -> None:
-        """Deliver after a random time, but in order with the channel's earlier messages."""
-        slowness = self.scenario.slowness.get(channel[1], 1.0)
-        at = self.now + self.random.uniform(*times) * slowness
-        at = self._channels[channel] = max(at, self._channels.get(channel, 0.0))
-        self._at(at, event)
+    def first_versions(self) -> Sequence[int]:
+        return sorted(self._start.ring)
 
-    def took(self, usual: float, rank: int) -> float:
-        """How long something takes on `rank` this time."""
-        jitter = self.scenario.jitter * self.random.uniform(-1, 1)
-        return usual * (1 + jitter) * self.scenario.slowness.get(rank, 1.0)
+    def settings_at(self, version: int) -> AttackSettings:
+        return self._scenario.settings_at(version)
 
+    def allowed_seconds(self, attacker: int) -> float:
+        return self._scenario.overdue
 
-class SimulatedAttacker:
-    """Crafts what it is granted; drops what was consumed without it."""
+    def become(self, slowness: dict[int, float]) -> None:
+        """From now on so many times as slow."""
+        self.job = replace(self.job, slowness=slowness)
 
-    def __init__(self, simulation: Simulation, rank: int) -> None:
-        scenario = simulation.scenario
-        self._simulation = simulation
-        self._rank = rank
-        self._bench = Bench(rank, CraftQueue(scenario.rule, scenario.mode))
-        self._newest = -1
-        self._patient = False
-        self._rhythm = Rhythm()
-        self._step_took = 0.0
-        self._is_busy = False
-        self._began = 0.0
+    def _lose(self, attacker: int) -> None:
+        self.trainer.book.lost(attacker)
+        self.trainer.act()
 
-    def granted(self, grant: Grant) -> None:
-        self._bench.queue.add(grant.ticket)
-        self._patient = grant.patient
-        self._act()
-
-    def received(
-        self, version: int, value: int, settings: AttackSettings, published: float
-    ) -> None:
-        scenario, observed = self._simulation.scenario, self._simulation.observed
-        self._rhythm.arrived(published, self._simulation.now)
-        self._bench.take_up(version, value, settings)
-        self._newest = version
-        self._bench.evict(scenario.rule.first_version(version))
-        largest = observed.largest_ring.get(self._rank, 0)
-        observed.largest_ring[self._rank] = max(largest, len(self._bench.ring))
-        self._act()
-
-    def _act(self) -> None:
-        if self._is_busy:
-            return
-        self._drop_consumed()
-        while copy := self._bench.pop_crafted(self._bench.queue.pop_crafted):
-            self._send_batch(copy)
-        step = self._next_step()
-        if step is not None:
-            self._is_busy = True
-            usual = self._simulation.scenario.attack_step
-            self._step_took = self._simulation.took(usual, self._rank)
-            self._bench.run(step, self._step_took)
-            self._simulation.after(self._step_took, lambda: self._ran(step))
-
-    def _next_step(self) -> AttackStep | None:
-        """The next step; where only patience keeps it back, look again soon."""
-        queue, settings = self._bench.queue, self._bench.settings
-        patient = self._rhythm.rewards_patience(
-            self._step_took, self._simulation.now, patient=self._patient
-        )
-        step = queue.next_step(settings, patient=patient)
-        if step is None and patient and queue.next_step(settings) is not None:
-            self._simulation.after(self._step_took / 10, self._act)
-        return step
-
-    def _ran(self, step: AttackStep) -> None:
-        self._is_busy = False
-        self._bench.queue.ran(step)
-        self._act()
-
-    def _drop_consumed(self) -> None:
-        for ticket in self._bench.queue.tickets:
-            if ticket < self._newest:
-                self._bench.queue.remove(ticket)
-                self._bench.forget(ticket)
-                self._send(lambda ticket=ticket: self._trainer.dropped(ticket, self._rank))  # type: ignore[misc]
-
-    def _send_batch(self, copy: Copy) -> None:
-        self._send(lambda: self._trainer.arrived(copy))
-
-    def _send(self, event: Callable[[], None]) -> None:
-        self._simulation.send(("batch", self._rank), self._simulation.scenario.latency, event)
-
-    @property
-    def _trainer(self) -> "SimulatedTrainer":
-        return self._simulation.trainer
+    def _checkpoint(self) -> Checkpoint:
+        """What is published at this step is so a moment later."""
+        step = self.trainer.book.step
+        held = {*self.trainer.versions, *([step] if self.job.rule.is_published(step) else [])}
+        ring = {version: self.values[version] for version in held}
+        return Checkpoint(step=step, value=self.values[-1], ring=ring)
 
 
-class SimulatedTrainer:
-    """Grants, crafts and consumes as the dispatcher decides; stops dead at `stop_at`."""
-
-    def __init__(self, simulation: Simulation, dispatcher: Dispatcher, value: int) -> None:
-        self._simulation = simulation
-        self.book = dispatcher
-        self.value = value
-        self.is_stopped = False
-        self._bench = Bench(TRAINER, dispatcher.own)
-        self._ready: dict[int, Copy] = {}
-        self._granted_at: dict[int, float] = {}
-        self._is_busy = False
-        self._idle_since = 0.0
-
-    def publish(self, version: int, value: int) -> None:
-        simulation = self._simulation
-        now, settings = simulation.now, simulation.scenario.settings_at(version)
-        self._bench.take_up(version, value, settings)
-        largest = simulation.observed.largest_ring.get(TRAINER, 0)
-        simulation.observed.largest_ring[TRAINER] = max(largest, len(self._bench.ring))
-        for rank, attacker in simulation.attackers.items():
-            simulation.send(
-                ("broadcast", rank),
-                simulation.scenario.broadcast,
-                lambda attacker=attacker: attacker.received(version, value, settings, now),  # type: ignore[misc]
-            )
-
-    def arrived(self, copy: Copy) -> None:
-        if copy.rank not in self._simulation.attackers:
-            return
-        observed = self._simulation.observed
-        observed.returned[copy.rank] = observed.returned.get(copy.rank, 0) + 1
-        self.book.pace.crafted(copy.seconds, copy.rank)
-        observed.won_races += self.book.state(copy.ticket) is State.RECRAFTED
-        if self.book.arrived(copy.ticket, copy.rank):
-            self._bench.forget(copy.ticket)
-            self._keep(copy)
-        else:
-            observed.lost_races += 1
-        self.act()
-
-    def dropped(self, ticket: int, attacker: int) -> None:
-        if attacker not in self._simulation.attackers:
-            return
-        observed = self._simulation.observed
-        observed.dropped += 1
-        observed.returned[attacker] = observed.returned.get(attacker, 0) + 1
-        self.book.dropped(ticket, attacker)
-        self.act()
-
-    def lost(self, attacker: int) -> None:
-        """The attacker is gone: nothing goes to it or comes from it any more."""
-        del self._simulation.attackers[attacker]
-        self._simulation.observed.crafted_anew += len(self.book.lost(attacker))
-        self.act()
-
-    def charges(self) -> list[int]:
-        """Tickets granted to each attacker and not yet both consumed and returned."""
-        return [len(self.book.charged_to(rank)) for rank in self._simulation.attackers]
-
-    def act(self) -> None:
-        if self._is_busy or self.is_stopped or self.book.finished:
-            return
-        self._grant()
-        self._keep_crafted()
-        decision = self.book.decide(self._bench.settings)
-        if decision is None and self._keep_crafted():
-            # The ticket just taken needed no attack steps here.
-            decision = self.book.decide(self._bench.settings)
-        if decision is None:
-            self._wait()
-            return
-        self._book_idle()
-        self._is_busy = True
-        if isinstance(decision, Train):
-            self._begin_training(decision.ticket)
-        else:
-            self._begin_attack_step(decision)
-
-    def _grant(self) -> None:
-        simulation, observed = self._simulation, self._simulation.observed
-        while (grant := self.book.next_grant()) is not None:
-            self._granted_at[grant.ticket] = simulation.now
-            attacker = simulation.attackers[grant.attacker]
-            observed.granted[grant.attacker] = observed.granted.get(grant.attacker, 0) + 1
-            simulation.send(
-                ("grant", grant.attacker),
-                simulation.scenario.latency,
-                lambda attacker=attacker, grant=grant: attacker.granted(grant),  # type: ignore[misc]
-            )
-        observed.largest_charge = max(observed.largest_charge, sum(self.charges()))
-        of_one = max(self.charges(), default=0)
-        observed.largest_charge_of_one = max(observed.largest_charge_of_one, of_one)
-        observed.largest_live = max(observed.largest_live, self.book.num_live)
-
-    def _begin_training(self, ticket: int) -> None:
-        scenario = self._simulation.scenario
-        copy = self._ready.pop(ticket)
-        settings = scenario.settings_at(scenario.rule.first_version(ticket))
-        first = min(scenario.rule.crafting_steps(settings.num_steps), settings.num_steps)
-        own = [
-            UsedStep(ticket=ticket, step=step, version=ticket, rank=TRAINER, settings=settings)
-            for step in range(first, settings.num_steps)
-        ]
-        observed = self._simulation.observed
-        observed.used[ticket] = [*copy.steps, *own]
-        observed.crafted_by[ticket] = copy.rank
-        self.value = mixed(self.value, copy.value, len(own))
-        usual = scenario.train + scenario.attack_step * len(own)
-        self._simulation.after(self._simulation.took(usual, TRAINER), self._trained)
-
-    def _begin_attack_step(self, step: AttackStep) -> None:
-        if self.book.state(self.book.step) is State.READY:
-            self._simulation.observed.kept_waiting += 1
-        delay = self._simulation.took(self._simulation.scenario.attack_step, TRAINER)
-        self._bench.run(step, delay)
-        self._simulation.after(delay, lambda: self._ran(step))
-
-    def _ran(self, step: AttackStep) -> None:
-        self._is_busy = False
-        self._idle_since = self._simulation.now
-        if step.ticket in self.book.own:
-            self.book.own.ran(step)
-        self.act()
-
-    def _trained(self) -> None:
-        simulation, book, rule = self._simulation, self.book, self.book.rule
-        self._is_busy = False
-        self._idle_since = simulation.now
-        simulation.observed.consumed.append(book.step)
-        book.trained()
-        book.pace.trained(simulation.scenario.train)
-        self._bench.evict(rule.first_version(book.step))
-        simulation.observed.step_ended.append(simulation.now)
-        simulation.observed.idle_by_step.append(simulation.observed.idle)
-        if not book.finished and rule.is_published(book.step):
-            self.publish(book.step, self.value)
-        if book.step == simulation.scenario.stop_at:
-            self.is_stopped = True
-            simulation.observed.checkpoint = Checkpoint(
-                step=book.step, value=self.value, ring=dict(self._bench.ring)
-            )
-        self.act()
-
-    def _wait(self) -> None:
-        """Stay idle; craft again what is overdue, or look again when it will be."""
-        if self.book.state(self.book.step) is State.READY:
-            self._simulation.observed.kept_waiting += 1
-        ticket, now = self.book.step, self._simulation.now
-        if self.book.state(ticket) is not State.GRANTED:
-            return
-        due = self._granted_at[ticket] + self._simulation.scenario.overdue
-        if due <= now:
-            self._simulation.observed.recrafted += 1
-            self.book.overdue(ticket)
-            self.act()
-        elif due != NEVER:
-            self._simulation.after(due - now, self.act)
-
-    def _keep_crafted(self) -> bool:
-        """Keep what was crafted here; whether there was anything."""
-        copies = list(iter(lambda: self._bench.pop_crafted(self.book.crafted_here), None))
-        for copy in copies:
-            self.book.pace.crafted(copy.seconds, TRAINER)
-            self._keep(copy)
-        return bool(copies)
-
-    def _keep(self, copy: Copy) -> None:
-        assert copy.ticket not in self._ready, "a batch was kept twice"
-        self._ready[copy.ticket] = copy
-
-    def _book_idle(self) -> None:
-        self._simulation.observed.idle += self._simulation.now - self._idle_since
-        self._idle_since = self._simulation.now
+def _job(scenario: Scenario) -> Job:
+    crafted = scenario.rule.crafting_steps(scenario.num_steps)
+    return Job(
+        rule=scenario.rule,
+        num_attack_steps=scenario.num_steps,
+        craft_seconds=scenario.attack_step * crafted,
+        train_seconds=scenario.train + scenario.attack_step * (scenario.num_steps - crafted),
+        num_steps=scenario.num_tickets,
+        outstanding=scenario.outstanding,
+        mode=scenario.mode,
+        trainer_crafts=scenario.trainer_crafts,
+        leaves_host_free=False,
+        jitter=scenario.jitter,
+        slowness=scenario.slowness,
+        seed=scenario.seed,
+    )
 
 
 def simulate(scenario: Scenario, checkpoint: Checkpoint | None = None) -> Observed:

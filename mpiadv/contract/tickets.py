@@ -4,6 +4,7 @@ Ticket `n` is the n-th adversarial batch that training consumes. Everything abou
 function of the configuration, so who crafts it, and when, is only a matter of speed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -191,6 +192,11 @@ class StalenessRule:
         That of its first attack step, except where only one is crafted, or none.
         """
         return self._round_up(ticket - self.max_staleness)
+
+    def not_needed(self, versions: Iterable[int], step: int) -> list[int]:
+        """Those of `versions` that no ticket from `step` on uses."""
+        oldest = self.first_version(step)
+        return [version for version in versions if version < oldest]
 
     def newest_startable(self, step: int) -> int:
         """The newest ticket whose first version is published when the trainer is at `step`."""

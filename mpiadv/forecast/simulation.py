@@ -3,10 +3,9 @@
 Follows the loops of `mpiadv.loops`: what they do at once happens at one moment here. Pure.
 """
 
-import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
+from math import inf
 from random import Random
 from statistics import fmean
 
@@ -16,6 +15,7 @@ from mpiadv.contract.outbox import HEAD_START_SECONDS, Dispatch, Outbox
 from mpiadv.contract.rhythm import Rhythm
 from mpiadv.contract.ticket_states import TicketState
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.forecast.clock import Clock
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.wires import Wires
 
@@ -34,43 +34,51 @@ def simulate(
     A long job is simulated until it runs evenly, and for `num_steps` more, which are looked at;
     the rest of it goes on so.
     """
-    return _Simulation(job, ranks, network or Network()).run(num_steps)
+    return Simulation(job, ranks, Wires(network or Network())).forecast(num_steps)
 
 
-class _Clock:
-    """Virtual time, and what is to happen when."""
+class Simulation:
+    """All ranks of one job; what is to be simulated otherwise, a subclass says."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._number = count()
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-
-    def at(self, time: float, event: Callable[[], None]) -> None:
-        """Have something happen."""
-        heapq.heappush(self._events, (max(time, self.now), next(self._number), event))
-
-    def advance(self) -> None:
-        """Go on to the next event."""
-        self.now, _, event = heapq.heappop(self._events)
-        event()
-
-
-class _Simulation:
-    """All ranks of one job."""
-
-    def __init__(self, job: Job, ranks: int, network: Network) -> None:
+    def __init__(self, job: Job, ranks: int, wires: Wires) -> None:
         self.job = job
-        self.clock = _Clock()
-        self.wires = Wires(network)
-        self.latency = network.latency_seconds
-        # Epsilon plays no part in how long anything takes.
-        self.settings = AttackSettings(num_steps=job.num_attack_steps, epsilon=0.0)
+        self.clock = Clock()
+        self.wires = wires
         self._random = Random(job.seed)
         self._ranks = ranks
-        self.attackers = {rank: _Attacker(self, rank) for rank in range(1, ranks)}
-        self.trainer = _Trainer(self)
+        self.attackers = {rank: SimulatedAttacker(self, rank) for rank in range(1, ranks)}
+        self.trainer = SimulatedTrainer(self)
 
-    def run(self, even_steps: int) -> Forecast:
+    def new_queue(self, rank: int) -> CraftQueue:
+        """An attacker's bench."""
+        return CraftQueue(self.job.rule, self.job.mode)
+
+    def new_book(self) -> Dispatcher:
+        """The trainer's book."""
+        job = self.job
+        return Dispatcher(
+            job.rule,
+            attackers=list(self.attackers),
+            outstanding=job.outstanding,
+            # More than are looked at: the last tickets of a job leave attackers without work.
+            num_tickets=job.num_steps + job.rule.window,
+            mode=job.mode,
+            trainer_crafts=job.trainer_crafts,
+        )
+
+    def first_versions(self) -> Sequence[int]:
+        """Those that are published before anything else happens."""
+        return [0]
+
+    def settings_at(self, version: int) -> AttackSettings:
+        """Those that it carries; epsilon plays no part in how long anything takes."""
+        return AttackSettings(num_steps=self.job.num_attack_steps, epsilon=0.0)
+
+    def allowed_seconds(self, attacker: int) -> float:
+        """For how long it may have a ticket."""
+        return self.trainer.book.pace.allowed_seconds(attacker)
+
+    def forecast(self, even_steps: int) -> Forecast:
         """Simulate as many steps as are needed, and look at the last of them."""
         job = self.job
         start = min(LONGEST_START, 50 + 4 * (job.rule.window + self._ranks))
@@ -114,17 +122,16 @@ class _Simulation:
         return self.clock.now, self.trainer.idle_seconds, busy, sent, received
 
 
-class _Attacker:
+class SimulatedAttacker:
     """Crafts what it is granted, and drops what was consumed without it."""
 
-    def __init__(self, simulation: _Simulation, rank: int) -> None:
-        job = simulation.job
+    def __init__(self, simulation: Simulation, rank: int) -> None:
         self.busy_seconds = 0.0
         self._simulation = simulation
         self._clock = simulation.clock
         self._rank = rank
-        self._queue = CraftQueue(job.rule, job.mode)
-        self._versions: dict[int, AttackSettings] = {}
+        self._queue = simulation.new_queue(rank)
+        self.versions: dict[int, AttackSettings] = {}
         self._rhythm = Rhythm()
         self._patient = False
         self._step_seconds = 0.0
@@ -136,21 +143,17 @@ class _Attacker:
         self._act()
 
     def received(self, version: int, published: float) -> None:
-        rule = self._simulation.job.rule
         self._rhythm.arrived(published, self._clock.now)
-        self._versions[version] = self._simulation.settings
-        for old in [old for old in self._versions if old < rule.first_version(version)]:
-            del self._versions[old]
-        for ticket in self._queue.tickets:
-            if ticket < version:
-                self._queue.remove(ticket)
-                self._send(0, partial(self._simulation.trainer.dropped, ticket, self._rank))
+        self.versions[version] = self._simulation.settings_at(version)
+        for old in self._simulation.job.rule.not_needed(self.versions, version):
+            del self.versions[old]
         self._act()
 
     def _act(self) -> None:
+        self._drop_consumed()
         if self._is_busy:
             return
-        while (crafting := self._queue.pop_crafted(self._versions)) is not None:
+        while (crafting := self._queue.pop_crafted(self.versions)) is not None:
             size = self._simulation.job.batch_bytes
             self._send(size, partial(self._simulation.trainer.arrived, crafting, self._rank))
         step = self._next_step()
@@ -158,16 +161,23 @@ class _Attacker:
             self._is_busy = True
             usual = self._simulation.job.attack_step_seconds
             self._step_seconds = self._simulation.took(usual, self._rank)
-            self._clock.at(self._clock.now + self._step_seconds, partial(self._ran, step))
+            self._clock.after(self._step_seconds, partial(self._ran, step))
+
+    def _drop_consumed(self) -> None:
+        newest = max(self.versions, default=0)
+        for ticket in self._queue.tickets:
+            if ticket < newest:
+                self._queue.remove(ticket)
+                self._send(0, partial(self._simulation.trainer.dropped, ticket, self._rank))
 
     def _next_step(self) -> AttackStep | None:
         """The next step; where only patience keeps it back, look again soon."""
         patient = self._rhythm.rewards_patience(
             self._step_seconds, self._clock.now, patient=self._patient
         )
-        step = self._queue.next_step(self._versions, patient=patient)
-        if step is None and patient and self._queue.next_step(self._versions) is not None:
-            self._clock.at(self._clock.now + self._step_seconds / 10, self._act)
+        step = self._queue.next_step(self.versions, patient=patient)
+        if step is None and patient and self._queue.next_step(self.versions) is not None:
+            self._clock.after(self._step_seconds / 10, self._act)
         return step
 
     def _ran(self, step: AttackStep) -> None:
@@ -181,54 +191,46 @@ class _Attacker:
         self._clock.at(self._simulation.wires.batch(self._clock.now, num_bytes, self._rank), event)
 
 
-class _Trainer:
+class SimulatedTrainer:
     """Grants, crafts and trains as the dispatcher decides; publishes as the rule says."""
 
-    def __init__(self, simulation: _Simulation) -> None:
-        job = simulation.job
-        self.book = Dispatcher(
-            job.rule,
-            attackers=list(simulation.attackers),
-            outstanding=job.outstanding,
-            # More than are looked at: the last tickets of a job leave attackers without work.
-            num_tickets=job.num_steps + job.rule.window,
-            mode=job.mode,
-            trainer_crafts=job.trainer_crafts,
-        )
+    def __init__(self, simulation: Simulation) -> None:
+        self.book = simulation.new_book()
         self.ages: list[tuple[int, int]] = []
         self.idle_seconds = 0.0
         self.recrafted = 0
         self._simulation = simulation
         self._clock = simulation.clock
-        self._versions: dict[int, AttackSettings] = {}
+        self.versions: dict[int, AttackSettings] = {}
         self._outbox = Outbox[int](lambda: self._clock.now)
         self._published_at: dict[int, float] = {}
         self._ready: dict[int, Crafting] = {}
         self._granted_at: dict[int, float] = {}
         self._is_busy = True
         self._idle_since = 0.0
-        self._clock.at(0.0, self._publish)
+        self._clock.at(0.0, self._begin)
 
     def arrived(self, crafting: Crafting, attacker: int) -> None:
         job = self._simulation.job
         self.book.pace.crafted(job.craft_seconds * job.slowness.get(attacker, 1.0), attacker)
         if self.book.arrived(crafting.ticket, attacker):
             self._ready[crafting.ticket] = crafting
-        self._act()
+        self.act()
 
     def dropped(self, ticket: int, attacker: int) -> None:
         self.book.dropped(ticket, attacker)
-        self._act()
+        self.act()
 
-    def _act(self) -> None:
+    def act(self) -> None:
+        """Do what is to be done now, unless something else is being done."""
         if self._is_busy:
             return
         self._grant()
         self._keep_crafted()
-        decision = self.book.decide(self._versions)
+        decision = self.book.decide(self.versions)
         if decision is None and self._keep_crafted():
             # The ticket just taken needed no attack steps here.
-            decision = self.book.decide(self._versions)
+            decision = self.book.decide(self.versions)
         if decision is None:
             self._craft_again_if_overdue()
             return
@@ -237,9 +239,10 @@ class _Trainer:
         simulation, job = self._simulation, self._simulation.job
         if isinstance(decision, Train):
             seconds = simulation.took(job.train_seconds, 0)
-            self._after(seconds + job.step_overhead_seconds, partial(self._trained, seconds))
+            self._clock.after(seconds + job.step_overhead_seconds, partial(self._trained, seconds))
         else:
-            self._after(simulation.took(job.attack_step_seconds, 0), partial(self._ran, decision))
+            seconds = simulation.took(job.attack_step_seconds, 0)
+            self._clock.after(seconds, partial(self._ran, decision))
 
     def _grant(self) -> None:
         while (grant := self.book.next_grant()) is not None:
@@ -252,7 +255,7 @@ class _Trainer:
     def _keep_crafted(self) -> bool:
         """Keep what was crafted here; whether there was anything."""
         kept = False
-        while (crafting := self.book.crafted_here(self._versions)) is not None:
+        while (crafting := self.book.crafted_here(self.versions)) is not None:
             self.book.pace.crafted(self._simulation.job.craft_seconds, 0)
             self._ready[crafting.ticket] = crafting
             kept = True
@@ -270,40 +273,40 @@ class _Trainer:
         self.ages.append((book.step - used.first_version, book.step - used.last_version))
         book.trained()
         book.pace.trained(seconds)
-        for old in [old for old in self._versions if old < rule.first_version(book.step)]:
-            del self._versions[old]
+        for old in rule.not_needed(self.versions, book.step):
+            del self.versions[old]
             self._outbox.withdraw(old)
         if rule.is_published(book.step):
-            self._publish()
+            self._publish(book.step)
         else:
             self._go_on()
 
-    def _publish(self) -> None:
-        """Publish the parameters of this step."""
+    def _begin(self) -> None:
+        *earlier, newest = self._simulation.first_versions()
+        for version in earlier:
+            self._launch(version, self._clock.now)
+        self._publish(newest)
+
+    def _publish(self, version: int) -> None:
         now, job = self._clock.now, self._simulation.job
-        version = self.book.step
+        self._clock.after(job.snapshot_seconds, partial(self._launch, version, now))
         if job.leaves_host_free:
-            self._after(job.snapshot_seconds, partial(self._launch, version, now))
             self._go_on()
         else:
-            self._after(job.snapshot_seconds, partial(self._launched_here, version, now))
-
-    def _launched_here(self, version: int, published: float) -> None:
-        self._launch(version, published)
-        self._go_on()
+            self._clock.after(job.snapshot_seconds, self._go_on)
 
     def _launch(self, version: int, published: float) -> None:
         """Let a version go out, to those first who need it at once."""
         self._published_at[version] = published
         in_time = self._simulation.job.leaves_host_free
-        first = self.book.in_a_hurry(version, self._versions) if in_time else []
+        first = self.book.in_a_hurry(version, self.versions) if in_time else []
         self._outbox.add(version, self._simulation.attackers, first)
-        self._versions[version] = self._simulation.settings
+        self.versions[version] = self._simulation.settings_at(version)
         self._send_versions()
         if self._outbox.holds(version):
             # Nobody waits longer than this for those that are first.
-            self._after(1.01 * HEAD_START_SECONDS, self._send_versions)
-        self._act()
+            self._clock.after(1.01 * HEAD_START_SECONDS, self._send_versions)
+        self.act()
 
     def _send_versions(self) -> None:
         """Send what may be sent now; what goes at the same moment shares the link."""
@@ -313,7 +316,7 @@ class _Trainer:
             together.setdefault(dispatch, []).append(attacker)
         for dispatch, attackers in together.items():
             arrivals = simulation.wires.version(now, simulation.job.version_bytes, attackers)
-            for arrival, those in _by_value(arrivals).items():
+            for arrival, those in arrivals.items():
                 self._clock.at(arrival, partial(self._arrive, dispatch.slot, those))
                 is_known = simulation.wires.answer(arrival, those[0])
                 self._clock.at(is_known, partial(self._taken, dispatch, those))
@@ -330,29 +333,18 @@ class _Trainer:
 
     def _craft_again_if_overdue(self) -> None:
         ticket, now = self.book.step, self._clock.now
-        if self.book.state(ticket) is not TicketState.GRANTED or not self.book.pace.is_known:
+        if self.book.state(ticket) is not TicketState.GRANTED:
             return
-        allowed = self.book.pace.allowed_seconds(self.book.holders[ticket])
+        allowed = self._simulation.allowed_seconds(self.book.holders[ticket])
         due = self._granted_at[ticket] + allowed
         if due <= now:
             self.recrafted += 1
             self.book.overdue(ticket)
-            self._act()
-        else:
-            self._clock.at(due, self._act)
-
-    def _after(self, seconds: float, event: Callable[[], None]) -> None:
-        self._clock.at(self._clock.now + seconds, event)
+            self.act()
+        elif due < inf:
+            self._clock.at(due, self.act)
 
     def _go_on(self) -> None:
         self._is_busy = False
         self._idle_since = self._clock.now
-        self._act()
-
-
-def _by_value(times: Mapping[int, float]) -> dict[float, list[int]]:
-    """Those that share a time."""
-    shared: dict[float, list[int]] = {}
-    for attacker, time in times.items():
-        shared.setdefault(time, []).append(attacker)
-    return shared
+        self.act()

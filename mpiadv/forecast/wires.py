@@ -38,14 +38,17 @@ class Wires:
         """When a few bytes that an attacker sends now arrive at the trainer."""
         return now + self._network.latency_seconds if self._network.is_remote(attacker) else now
 
-    def version(self, now: float, num_bytes: int, attackers: Collection[int]) -> dict[int, float]:
-        """When a version sent to all these attackers now arrives at each.
+    def version(
+        self, now: float, num_bytes: int, attackers: Collection[int]
+    ) -> dict[float, list[int]]:
+        """When a version sent to all these attackers now arrives, and at whom.
 
         Within the host it is read where it lies. Copies to other hosts share the link, so all
         arrive together.
         """
         remote = [attacker for attacker in attackers if self._network.is_remote(attacker)]
-        arrivals = dict.fromkeys(attackers, now)
+        here = [attacker for attacker in attackers if not self._network.is_remote(attacker)]
+        arrivals = {now: here} if here else {}
         if remote:
             total = len(remote) * num_bytes
             self.sent_bytes += total
@@ -53,7 +56,7 @@ class Wires:
             self._out_busy_until = start + total / self._network.bytes_per_second
             self._sendings.append((start, self._out_busy_until))
             arrival = self._out_busy_until + self._network.latency_seconds
-            arrivals.update(dict.fromkeys(remote, arrival))
+            arrivals.setdefault(arrival, []).extend(remote)
         return arrivals
 
     def batch(self, now: float, num_bytes: int, attacker: int) -> float:

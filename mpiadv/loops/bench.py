@@ -48,8 +48,7 @@ class VersionRing:
 
     def evict(self, step: int) -> list[ParameterSlot]:
         """Let go of what no ticket from `step` on needs; returns the slots."""
-        oldest = self._rule.first_version(step)
-        gone = [version for version in self._slots if version < oldest]
+        gone = self._rule.not_needed(self._slots, step)
         for version in gone:
             del self.settings[version]
         return [self._slots.pop(version) for version in gone]

@@ -165,11 +165,7 @@ def test_trainer_alone_goes_on_while_every_attacker_hangs() -> None:
     rule = StalenessRule(max_staleness=0, final_staleness=0, publish_every=1)
     scenario = Scenario(rule=rule, num_attackers=2, outstanding=1, overdue=100.0)
     simulation = Simulation(scenario)
-
-    def hang() -> None:
-        simulation.scenario = replace(scenario, slowness={1: 1e9, 2: 1e9})
-
-    simulation.after(1000.0, hang)
+    simulation.clock.at(1000.0, lambda: simulation.become({1: 1e9, 2: 1e9}))
     observed = simulation.run()
     assert observed.step_ended[-1] < 60_000
     assert observed.value == sequential_value(scenario)

@@ -90,13 +90,9 @@ def test_more_credit_costs_equal_attackers_no_speed(
 
 def slow_for_a_while(simulation: Simulation, rank: int, begins: float, ends: float) -> None:
     """One attacker is a hundred times slower between two times."""
-    normal = simulation.scenario
-
-    def become(times: float) -> None:
-        simulation.scenario = replace(normal, slowness={**normal.slowness, rank: times})
-
-    simulation.after(begins, lambda: become(100.0))
-    simulation.after(ends, lambda: become(1.0))
+    normal = simulation.job.slowness
+    simulation.clock.at(begins, lambda: simulation.become({**normal, rank: 100.0}))
+    simulation.clock.at(ends, lambda: simulation.become({**normal, rank: 1.0}))
 
 
 @pytest.mark.parametrize("others", [0, 3])
