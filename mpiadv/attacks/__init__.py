@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from mpiadv.attacks.fgsm import fgsm, ufgsm
-from mpiadv.attacks.gradients import (
+from mpiadv.attacks.attack import Attack, pgd
+from mpiadv.attacks.climb import (
     Precision,
     forward,
     input_gradient,
     mean_magnitude,
     mixed_precision,
 )
-from mpiadv.attacks.pgd import Attack, pgd
+from mpiadv.attacks.fgsm import fgsm, ufgsm
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.settings import AttackConfig
 from mpiadv.settings.registry import find_registered

@@ -3,8 +3,8 @@
 An explicit `step_size` is honoured; `relative_step_size` belongs to PGD.
 """
 
+from mpiadv.attacks.attack import Attack
 from mpiadv.attacks.norms import NORMS
-from mpiadv.attacks.pgd import Attack
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.settings import AttackConfig
 

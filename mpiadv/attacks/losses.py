@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mpiadv.attacks.gradients import LossFunction, summed_cross_entropy
+from mpiadv.attacks.climb import LossFunction, summed_cross_entropy
 
 
 def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpiadv.attacks import attack_num_steps, input_gradient, make_attack
+from mpiadv.attacks.attack import Attack
 from mpiadv.attacks.norms import NORMS
-from mpiadv.attacks.pgd import Attack
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError
 from mpiadv.settings import AttackConfig
