@@ -26,11 +26,11 @@ from torch import Tensor
 from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.data import load_data
 from mpiadv.evaluation import frozen
-from mpiadv.evaluation.crafting import gradient_attack
 from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
 from mpiadv.process.errors import UserError
+from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 
 POINTS = 0.3
 BATCH_SIZE = 500
@@ -68,7 +68,7 @@ class Network:
         (planned,) = plan_attacks([attack], norm=norm, epsilon=epsilon, each_alone=False)
         for number, images in enumerate(self.image_batches):
             seed = seed_for(self.config.seed, Purpose.EVALUATION, number, planned.seed_key, 0)
-            yield gradient_attack(planned).start(images, torch.Generator().manual_seed(seed))
+            yield planned.attack.start(images, torch.Generator().manual_seed(seed))
 
 
 def main() -> int:
@@ -119,7 +119,7 @@ def _compare_pgd(
     import eagerpy
     from foolbox import PyTorchModel
 
-    step = 2.5 * epsilon / options.steps
+    step = RELATIVE_STEP_SIZE * epsilon / options.steps
     words = f"pgd:norm={norm},epsilon={epsilon!r},steps={options.steps},step_size={step!r}"
     here = _evaluated(options, words, options.images, keep=False)
     starts = network.starts(words, norm, epsilon)

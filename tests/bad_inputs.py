@@ -165,8 +165,8 @@ CASES: dict[str, tuple[Words, str]] = {
         "attack.epsilon=nan: input should be a finite number",
     ),
     "none_of_the_choices": (
-        _with(attack__norm="l1"),
-        "attack.norm='l1': input should be 'linf' or 'l2'",
+        _with(attack__norm="l3"),
+        "attack.norm='l3': input should be 'linf', 'l2' or 'l1'",
     ),
     "impossible_staleness": (
         _with(staleness__publish_every=100),

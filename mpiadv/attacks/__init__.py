@@ -1,53 +1,36 @@
-"""The attacks by name. They know neither communicators nor any configuration but their own."""
+"""What is done to images. Knows no communicator and no configuration but the attack's."""
 
-from collections.abc import Callable, Mapping
-
-from mpiadv.attacks.attack import Attack, pgd
+from mpiadv.attacks.attack import STARTS, Attack
 from mpiadv.attacks.climb import (
+    Climb,
+    Look,
     Precision,
+    Slope,
     forward,
-    input_gradient,
     mean_magnitude,
     mixed_precision,
 )
-from mpiadv.attacks.fgsm import fgsm, ufgsm
-from mpiadv.contract.tickets import AttackSettings
-from mpiadv.settings import AttackConfig
-from mpiadv.settings.registry import find_registered
+from mpiadv.attacks.losses import LOSSES, AttackLoss
+from mpiadv.attacks.named import ATTACKS, attack_num_steps, make_attack, suited
+from mpiadv.attacks.norms import NORMS
+from mpiadv.attacks.user import rehearse
 
 __all__ = [
     "ATTACKS",
+    "LOSSES",
+    "NORMS",
+    "STARTS",
     "Attack",
+    "AttackLoss",
+    "Climb",
+    "Look",
     "Precision",
+    "Slope",
     "attack_num_steps",
     "forward",
-    "input_gradient",
     "make_attack",
     "mean_magnitude",
     "mixed_precision",
+    "rehearse",
+    "suited",
 ]
-
-ATTACKS: Mapping[str, Callable[[AttackConfig, AttackSettings], Attack]] = {
-    "pgd": pgd,
-    "fgsm": fgsm,
-    "ufgsm": ufgsm,
-}
-
-
-def make_attack(config: AttackConfig, settings: AttackSettings) -> Attack:
-    """The attack that `config` names, with the published number of steps and radius.
-
-    Raises:
-        UserError: no attack has that name.
-    """
-    return find_registered("attack", config.name, ATTACKS)(config, settings)
-
-
-def attack_num_steps(config: AttackConfig) -> int:
-    """How many steps the attack takes, for the trainer to publish: 1 for the single-step attacks.
-
-    Raises:
-        UserError: no attack has that name.
-    """
-    settings = AttackSettings(num_steps=config.num_steps, epsilon=config.epsilon)
-    return make_attack(config, settings).num_steps

@@ -1,49 +1,97 @@
-"""Projected gradient descent as a generator. Knows no model: it takes a function for the gradient.
+"""An attack as parts: start, loss, step, projection, stop. Knows no model: it is given a look.
 
-Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks", section 2.1.
+Without parts of its own it is projected gradient descent: Madry et al. 2018, "Towards Deep Learning
+Models Resistant to Adversarial Attacks", section 2.1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mpiadv.attacks.norms import NORMS, Norm, to_box
-from mpiadv.attacks.steps import step_length
-from mpiadv.contract.tickets import AttackSettings
-from mpiadv.settings import AttackConfig
+from mpiadv.attacks.climb import Look, Slope
+from mpiadv.attacks.l1 import drop_blocked
+from mpiadv.attacks.losses import AttackLoss
+from mpiadv.attacks.norms import NORMS, to_box
 
-GradientFunction = Callable[[Tensor], Tensor]
-"""From images float32 [N, C, H, W] to the gradient of the attacked loss in the same shape."""
+GAUSSIAN_SCALE = 0.001
+"""Standard deviation of the start that TRADES and MART take, in pixels of [0, 1]."""
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def steepest(attack: "Attack", gradient: Tensor, images: Tensor) -> Tensor:
+    """What to add to `images`: the step of the attack's size that climbs most in its norm."""
+    if attack.norm == "l1":
+        gradient = drop_blocked(gradient, images)
+    return NORMS[attack.norm].ascend(gradient, attack.step_size)
+
+
+def nearest(attack: "Attack", delta: Tensor) -> Tensor:
+    """The perturbations in the attack's ball that are nearest to `delta`."""
+    return NORMS[attack.norm].project(delta, attack.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """A start in the ball, then `num_steps` steps uphill, each followed by ball and box.
+    """A start, then `num_steps` steps uphill, each followed by projection and box.
 
-    `epsilon` and `step_size` are in pixels of [0, 1]. Images are float32 [N, C, H, W] in [0, 1].
+    Images, gradients and perturbations are float32 [N, C, H, W], pixels in [0, 1].
+
+    Attributes:
+        norm: name of the norm, one of `NORMS`.
+        epsilon: radius of the ball, in pixels.
+        num_steps: at most so many for each image.
+        step_size: in pixels.
+        start_at: from attack, natural images and generator to where the attack begins, kept in the
+            box; None: where the configuration says.
+        loss: what is climbed; None: what the configuration says.
+        step: from attack, gradient and images to what is added to them.
+        projection: from attack and perturbations to those that are allowed.
+        stop: from the slope, and in how many looks so far, this one included, each image was
+            misclassified (int64 [N]), to which images stay from now on as they are (bool [N]).
     """
 
-    norm: Norm
+    norm: str
     epsilon: float
     num_steps: int
     step_size: float
-    random_start: bool
+    start_at: "Start | None" = None
+    loss: AttackLoss | None = None
+    step: "Callable[[Attack, Tensor, Tensor], Tensor]" = steepest
+    projection: "Callable[[Attack, Tensor], Tensor]" = nearest
+    stop: Callable[[Slope, Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def start(self, natural: Tensor, generator: torch.Generator) -> Tensor:
-        """Where the attack begins; without a random start `natural` itself, not a copy.
+        """Where the attack begins; at the natural images it is `natural` itself, not a copy.
 
         `generator` lives on the device of `natural`.
         """
-        if not self.random_start:
-            return natural
-        return to_box(natural + self.norm.random(natural, self.epsilon, generator))
+        start = (self.start_at or at_natural)(self, natural, generator)
+        return start if start is natural else to_box(start)
+
+    def run(
+        self,
+        look: Look,
+        natural: Tensor,
+        adversarial: Tensor,
+        *,
+        first: int = 0,
+        after_step: Callable[[], None] = _do_nothing,
+    ) -> Tensor:
+        """The adversarial images after all steps from `first` on; calls `after_step` after each."""
+        for stepped in self.steps(look, natural, adversarial, first=first):
+            adversarial = stepped
+            after_step()
+        return adversarial
 
     def steps(
         self,
-        gradient: GradientFunction,
+        look: Look,
         natural: Tensor,
         adversarial: Tensor,
         *,
@@ -52,8 +100,9 @@ class Attack:
     ) -> Iterator[Tensor]:
         """Yield the adversarial images after each of the steps `first` to `last - 1`.
 
-        `gradient` is called once per step, when that step is asked for, so that the caller may
-        change the model in between. Each step yields new tensors. `last` defaults to `num_steps`.
+        `look` is called once per step, when that step is asked for, so that the caller may change
+        the model in between. Each step yields new tensors. `last` defaults to `num_steps`. No
+        image has been misclassified, or is stopped, before `first`.
 
         Raises:
             ValueError: not 0 <= first <= last <= num_steps.
@@ -61,33 +110,52 @@ class Attack:
         last = self.num_steps if last is None else last
         if not 0 <= first <= last <= self.num_steps:
             raise ValueError(f"steps {first} to {last} of an attack of {self.num_steps} steps")
-        return self._take_steps(gradient, natural, adversarial, last - first)
+        return self._take_steps(look, natural, adversarial, last - first)
 
     def _take_steps(
-        self, gradient: GradientFunction, natural: Tensor, adversarial: Tensor, count: int
+        self, look: Look, natural: Tensor, adversarial: Tensor, count: int
     ) -> Iterator[Tensor]:
         # No `with torch.no_grad()` here: a generator would leave it on for its caller.
+        misses = torch.zeros(len(natural), dtype=torch.int64, device=natural.device)
+        is_stopped = misses.bool()
         for _ in range(count):
-            adversarial = self._step(gradient(adversarial), natural, adversarial)
+            slope = look(adversarial)
+            moved = self._step(slope.gradient, natural, adversarial)
+            if self.stop is not None:
+                misses = misses + (slope.logits.argmax(dim=1) != slope.labels)
+                is_stopped = is_stopped | self.stop(slope, misses)
+                moved = torch.where(is_stopped[:, None, None, None], adversarial, moved)
+            adversarial = moved
             yield adversarial
 
     @torch.no_grad()
     def _step(self, gradient: Tensor, natural: Tensor, adversarial: Tensor) -> Tensor:
-        moved = adversarial + self.norm.ascend(gradient, self.step_size)
-        return to_box(natural + self.norm.project(moved - natural, self.epsilon))
+        moved = adversarial + self.step(self, gradient, adversarial)
+        return to_box(natural + self.projection(self, moved - natural))
 
 
-def pgd(config: AttackConfig, settings: AttackSettings) -> Attack:
-    """PGD with the published number of steps and radius."""
-    return Attack(
-        norm=NORMS[config.norm],
-        epsilon=settings.epsilon,
-        num_steps=settings.num_steps,
-        step_size=step_length(
-            epsilon=settings.epsilon,
-            num_steps=settings.num_steps,
-            given=config.step_size,
-            relative=config.relative_step_size,
-        ),
-        random_start=config.random_start,
-    )
+Start = Callable[[Attack, Tensor, torch.Generator], Tensor]
+"""From natural images to where an attack on them begins."""
+
+
+def at_natural(attack: Attack, natural: Tensor, generator: torch.Generator) -> Tensor:
+    """The images themselves."""
+    return natural
+
+
+def uniformly(attack: Attack, natural: Tensor, generator: torch.Generator) -> Tensor:
+    """Anywhere in the ball, no place likelier than another."""
+    return natural + NORMS[attack.norm].random(natural, attack.epsilon, generator)
+
+
+def gaussian(attack: Attack, natural: Tensor, generator: torch.Generator) -> Tensor:
+    """A normal variable of standard deviation 0.001 away, but in the ball."""
+    noise = torch.randn(natural.shape, generator=generator, device=natural.device)
+    return natural + nearest(attack, GAUSSIAN_SCALE * noise)
+
+
+STARTS: Mapping[str, Start] = {
+    "uniform": uniformly,
+    "natural": at_natural,
+    "gaussian": gaussian,
+}

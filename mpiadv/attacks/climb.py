@@ -1,17 +1,17 @@
-"""The gradient that an attack climbs. Knows no attack; leaves the model as it finds it."""
+"""The slope that an attack climbs. Knows no attack; leaves the model as it finds it."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mpiadv.attacks.losses import LOSSES, AttackLoss
+from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
 
 Precision = Literal["float32", "bfloat16"]
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""From logits float32 [N, K] and labels int64 [N] to one number."""
 
 
 def mixed_precision(device: torch.device, precision: Precision) -> torch.autocast:
@@ -31,43 +31,83 @@ def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int
     return logits.float()
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over the batch, so that no image's gradient depends on the others."""
-    return F.cross_entropy(logits, labels, reduction="sum")
-
-
 def mean_magnitude(gradient: Tensor) -> Tensor:
     """L1 norm of each image's gradient, mean over images: float32 [N, C, H, W] to []."""
     return gradient.abs().sum(dim=(1, 2, 3)).mean()
 
 
-def input_gradient(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    precision: Precision,
-    seed: int,
-    loss: LossFunction = summed_cross_entropy,
-) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the images, and the logits that came with it.
+class Slope(NamedTuple):
+    """What an attack sees where it stands.
 
-    No gradients of weights are computed and no `.grad` is touched. The loss is in float32.
-
-    Args:
-        model: from pixels to logits, in the mode that the caller chose.
-        images: float32 [N, C, H, W] in [0, 1].
-        labels: int64 [N].
-        precision: "bfloat16" runs the model under autocast.
-        seed: of what the model draws at random.
-        loss: from logits and labels to one number, a sum over samples.
-
-    Returns:
-        The gradient float32 [N, C, H, W], and the detached logits float32 [N, K].
+    `gradient` float32 [N, C, H, W] of the loss, `logits` float32 [N, K] that came with it, both
+    detached, and the `labels` int64 [N].
     """
-    images = images.detach().requires_grad_(True)
-    with torch.enable_grad(), mixed_precision(images.device, "float32"):
-        logits = forward(model, images, precision=precision, seed=seed)
-        total = loss(logits, labels)
-    (gradient,) = torch.autograd.grad(total, images)
-    return gradient, logits.detach()
+
+    gradient: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+Look = Callable[[Tensor], Slope]
+"""From images float32 [N, C, H, W] in [0, 1] to the slope there."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Climb:
+    """A batch and a loss, and the slope of it in a model's eyes.
+
+    No gradients of weights are computed and no `.grad` is touched; in training mode buffers, as the
+    statistics of batch norm, are left as they were. The loss is in float32.
+
+    Attributes:
+        model: from pixels to logits, in the mode that the caller chose.
+        precision: "bfloat16" runs the model under autocast.
+        loss: what is climbed; None: cross-entropy.
+        labels: int64 [N].
+        natural: float32 [N, C, H, W] in [0, 1], read by losses that need the natural prediction.
+        natural_seed: of what the model draws at random for that prediction.
+        magnitude: mean magnitude of the gradient at the last look, float32 [].
+    """
+
+    model: nn.Module
+    precision: Precision
+    loss: AttackLoss | None
+    labels: Tensor
+    natural: Tensor
+    natural_seed: int
+    magnitude: Tensor | None = None
+    _predicted: dict[int, Tensor] = field(default_factory=dict)
+
+    def slope(self, images: Tensor, *, seed: int, version: int = 0) -> Slope:
+        """The slope at `images`: float32 [N, C, H, W] in [0, 1].
+
+        Args:
+            images: as many as there are labels.
+            seed: of what the model draws at random.
+            version: of its parameters: the natural prediction is the same as long as they are.
+        """
+        loss = self.loss or LOSSES["ce"]
+        target = self._natural_logits(version) if loss.needs_natural else self.labels
+        images = images.detach().requires_grad_(True)
+        with (
+            buffers_kept(self.model),
+            torch.enable_grad(),
+            mixed_precision(images.device, "float32"),
+        ):
+            logits = forward(self.model, images, precision=self.precision, seed=seed)
+            (gradient,) = torch.autograd.grad(loss.function(logits, target), images)
+        self.magnitude = mean_magnitude(gradient)
+        return Slope(gradient, logits.detach(), self.labels)
+
+    def looking(self, seeds: Iterator[int]) -> Look:
+        """The slope with a seed of its own for each look, on parameters that stay the same."""
+        return lambda images: self.slope(images, seed=next(seeds))
+
+    def _natural_logits(self, version: int) -> Tensor:
+        if version not in self._predicted:
+            with buffers_kept(self.model), torch.no_grad():
+                logits = forward(
+                    self.model, self.natural, precision=self.precision, seed=self.natural_seed
+                )
+            self._predicted = {version: logits}
+        return self._predicted[version]

@@ -1,11 +1,36 @@
 """The losses that attacks climb, by name. They know no model and no attack."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from mpiadv.attacks.climb import LossFunction, summed_cross_entropy
+SMALLEST_PROBABILITY = 1e-8
+"""Of the natural prediction, where probabilities of zero would make slopes NaN."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackLoss:
+    """What an attack climbs.
+
+    Attributes:
+        name: for reports.
+        function: from logits float32 [N, K] and what they are measured against to one number, a
+            sum over samples, so that no image's gradient depends on the others.
+        needs_natural: whether that is the natural images' logits, float32 [N, K]; else it is the
+            labels, int64 [N].
+    """
+
+    name: str
+    function: Callable[[Tensor, Tensor], Tensor]
+    needs_natural: bool = False
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy summed over the batch."""
+    return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -22,7 +47,19 @@ def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:
     return (wrong - correct).sum()
 
 
-LOSSES: Mapping[str, LossFunction] = {
-    "ce": summed_cross_entropy,
-    "margin": summed_margin,
+def summed_kl(logits: Tensor, natural: Tensor) -> Tensor:
+    """Divergence KL(p || p') of predictions p' from the natural ones p, summed over the batch.
+
+    Zhang et al. 2019, "Theoretically Principled Trade-off between Robustness and Accuracy",
+    equation 5, with the divergence of its authors' code. Both are logits, and may carry gradients.
+    """
+    expected = natural.softmax(dim=1).clamp(min=SMALLEST_PROBABILITY)
+    # kl_div takes log-probabilities first: the adversarial side goes first here.
+    return F.kl_div(logits.log_softmax(dim=1), expected, reduction="sum")
+
+
+LOSSES: Mapping[str, AttackLoss] = {
+    "ce": AttackLoss(name="ce", function=summed_cross_entropy),
+    "margin": AttackLoss(name="margin", function=summed_margin),
+    "kl": AttackLoss(name="kl", function=summed_kl, needs_natural=True),
 }

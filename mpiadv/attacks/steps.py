@@ -1,19 +1,8 @@
-"""How long the steps of an attack are, and whether they fit its ball. Knows no model.
+"""Whether the steps of an attack fit its ball. Knows no model.
 
 A step size in pixels is made for one norm and one radius: 40 steps of 0.01 cross an L-inf ball of
 0.3, and hardly move in an L2 ball of 1. So none is a default.
 """
-
-RELATIVE_STEP_SIZE = 2.5
-"""Steps in units of epsilon / num_steps where none are given, as in Bhat et al. 2019: enough to
-cross the ball, and some of them to spare."""
-
-
-def step_length(
-    *, epsilon: float, num_steps: int, given: float | None, relative: float = RELATIVE_STEP_SIZE
-) -> float:
-    """The step size in pixels of [0, 1]: the `given` one, or the ball's own."""
-    return relative * epsilon / max(1, num_steps) if given is None else given
 
 
 def misfit(*, norm: str, epsilon: float, num_steps: int, step_size: float) -> str:

@@ -9,7 +9,7 @@ from mpiadv.command_lines.numbers import whole
 from mpiadv.process.errors import UserError
 
 ATTACKS = (
-    "fgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack", "grid",
+    "fgsm", "ufgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack", "grid",
 )  # fmt: skip
 PROTOCOLS = ("madry", "fast", "trades", "deat", "autoattack")
 """Told by the help, which loads no attack; a test compares them with those that there are."""
@@ -19,8 +19,8 @@ EVALUATE = Described(
     example="evaluate FOLDER ...",
     summary="attack trained networks; after launch -n 8: on 8 ranks",
     about="Attack trained networks and say how many images withstand.",
-    epilog=f"Attacks: {', '.join(ATTACKS)}. Protocols: {', '.join(PROTOCOLS)}. Without any of "
-    "them, PGD as the run's own evaluation. Exit codes: 0 done, 2 bad input, 1 failed.",
+    epilog=f"Attacks: {', '.join(ATTACKS)}, my_module:function. Protocols: "
+    f"{', '.join(PROTOCOLS)}. Without any of them, PGD as the run's own evaluation. Exit codes: 0 done, 2 bad input, 1 failed.",
     words={
         "words": {
             "nargs": "+",

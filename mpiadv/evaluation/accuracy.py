@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.attacks import Attack, Climb, Precision, forward
 from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
@@ -249,18 +249,13 @@ def _run(
     precision: Precision,
     between_steps: Callable[[], None],
 ) -> Tensor:
-    numbers = itertools.count(len(_JUDGING))
-
-    def gradient(adversarial: Tensor) -> Tensor:
-        layers = pass_seed(seed, next(numbers))
-        return input_gradient(model, adversarial, labels, precision=precision, seed=layers)[0]
-
-    generator = torch.Generator(images.device).manual_seed(seed)
-    adversarial = start = attack.start(images, generator)
-    for stepped in attack.steps(gradient, images, start):
-        adversarial = stepped
-        between_steps()
-    return adversarial
+    climb = Climb(
+        model=model, precision=precision, loss=attack.loss, labels=labels, natural=images,
+        natural_seed=pass_seed(seed, _JUDGING[0]),
+    )  # fmt: skip
+    look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(_JUDGING)))
+    start = attack.start(images, torch.Generator(images.device).manual_seed(seed))
+    return attack.run(look, images, start, after_step=between_steps)
 
 
 def _count(

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Attack, Precision, forward, input_gradient
+from mpiadv.attacks import Climb, Precision, forward
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
-from mpiadv.attacks.l1 import drop_blocked
-from mpiadv.attacks.losses import LOSSES
-from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.contract.tickets import pass_seed
 from mpiadv.evaluation.plan import PlannedAttack
@@ -74,7 +71,7 @@ class Try:
 
 def craft(classifier: Classifier, given: Try) -> Tensor:
     """The images of `given.standing` after the attack: float32 [M, C, H, W] in [0, 1]."""
-    return _CRAFTERS[given.attack.kind](classifier, given)
+    return _CRAFTERS.get(given.attack.kind, _climb)(classifier, given)
 
 
 def is_admissible(attack: PlannedAttack, natural: Tensor, adversarial: Tensor) -> Tensor:
@@ -90,36 +87,21 @@ def is_admissible(attack: PlannedAttack, natural: Tensor, adversarial: Tensor) -
 
 
 def _climb(classifier: Classifier, given: Try) -> Tensor:
-    climb = gradient_attack(given.attack)
+    attack = given.attack.attack
     generator = torch.Generator(given.images.device).manual_seed(given.seed)
     # Drawn for the whole batch: where an image starts does not depend on the fate of others.
-    adversarial = climb.start(given.images, generator)[given.standing]
-    natural, labels = given.images[given.standing], given.labels[given.standing]
-
-    numbers = itertools.count(JUDGING + 1)
-
-    def gradient(images: Tensor) -> Tensor:
-        climbed, _ = input_gradient(
-            classifier.model, images, labels, precision=classifier.precision,
-            seed=pass_seed(given.seed, next(numbers)), loss=LOSSES[given.attack.loss],
-        )  # fmt: skip
-        return drop_blocked(climbed, images) if given.attack.norm == "l1" else climbed
-
-    for stepped in climb.steps(gradient, natural, adversarial):
-        adversarial = stepped
-    return adversarial
-
-
-def gradient_attack(attack: PlannedAttack) -> Attack:
-    """A planned `fgsm` or `pgd` as start and steps."""
-    is_single_step = attack.kind == "fgsm"
-    return Attack(
-        norm=NORMS[attack.norm],
-        epsilon=attack.epsilon,
-        num_steps=attack.num_steps,
-        step_size=attack.epsilon if is_single_step else attack.step_length,
-        random_start=not is_single_step,
+    start = attack.start(given.images, generator)[given.standing]
+    natural = given.images[given.standing]
+    climb = Climb(
+        model=classifier.model,
+        precision=classifier.precision,
+        loss=attack.loss,
+        labels=given.labels[given.standing],
+        natural=natural,
+        natural_seed=given.seed,
     )
+    look = climb.looking(pass_seed(given.seed, number) for number in itertools.count(JUDGING + 1))
+    return attack.run(look, natural, start)
 
 
 def _auto_attack(classifier: Classifier, given: Try) -> Tensor:
@@ -154,8 +136,7 @@ def _place(classifier: Classifier, given: Try) -> Tensor:
 
 
 _CRAFTERS: Mapping[str, Callable[[Classifier, Try], Tensor]] = {
-    "fgsm": _climb,
-    "pgd": _climb,
     **dict.fromkeys(COMPONENTS, _auto_attack),
     "grid": _place,
 }
+"""Of the kinds that climb no slope."""

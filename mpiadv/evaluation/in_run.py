@@ -5,22 +5,19 @@ Knows no model and no log.
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.attacks.steps import misfit
-from mpiadv.contract.tickets import AttackSettings
 from mpiadv.evaluation.accuracy import Counts
 from mpiadv.settings import AttackConfig, Config
 
 
 def evaluation_attack(config: Config) -> Attack:
     """PGD on the training attack's ball with the evaluation's own steps."""
-    settings = AttackSettings(num_steps=config.evaluation.num_steps, epsilon=config.attack.epsilon)
     pgd = AttackConfig(
-        name="pgd",
         norm=config.attack.norm,
         epsilon=config.attack.epsilon,
-        num_steps=settings.num_steps,
+        num_steps=config.evaluation.num_steps,
         step_size=config.evaluation.step_size,
     )
-    return make_attack(pgd, settings)
+    return make_attack(pgd)
 
 
 def short_name(config: Config) -> str:
@@ -49,8 +46,7 @@ def describe(config: Config, counts: Counts) -> str:
 
 def step_warnings(config: Config) -> list[str]:
     """A line for each step size that does not fit the run's ball, as where a file's is changed."""
-    settings = AttackSettings(num_steps=config.attack.num_steps, epsilon=config.attack.epsilon)
-    crafting = _misfit(config, make_attack(config.attack, settings))
+    crafting = _misfit(config, make_attack(config.attack))
     judging = _misfit(config, evaluation_attack(config))
     lines = []
     if crafting and config.attack.step_size is not None:

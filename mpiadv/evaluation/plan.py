@@ -1,19 +1,21 @@
 """Which attacks an evaluation runs, read from the user's words. Knows no model and no images."""
 
 import dataclasses
-import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from yaml import YAMLError
+
+from mpiadv.attacks import ATTACKS, LOSSES, NORMS, Attack, make_attack
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
-from mpiadv.attacks.losses import LOSSES
-from mpiadv.attacks.norms import NORMS
-from mpiadv.attacks.steps import misfit, step_length
+from mpiadv.attacks.steps import misfit
 from mpiadv.process.errors import UserError, shown
+from mpiadv.settings import AttackConfig
 from mpiadv.settings.pixels import read_pixels, require_length
-from mpiadv.settings.registry import find_registered
+from mpiadv.settings.registry import find_registered, is_dotted
+from mpiadv.settings.yaml_files import parse_yaml
 
 N = TypeVar("N", int, float)
 
@@ -23,11 +25,12 @@ class PlannedAttack:
     """One attack of an evaluation; what a kind of attack does not use keeps its default.
 
     Attributes:
-        kind: one of `KINDS`, but for those that stand for several.
+        kind: one of `KINDS`, but for those that stand for several; or a user's dotted name.
         epsilon: radius of the ball, in pixels of [0, 1].
-        step_size: in pixels of [0, 1]; None: 2.5 epsilon / steps.
+        step_size: in pixels of [0, 1]; None: the ball's own.
         restarts: random starts; the worst one counts for each image.
-        loss: what is climbed: ce (cross-entropy) or margin (best wrong logit less correct one).
+        loss: what is climbed, by name; None: what the user's attack says.
+        arguments: further ones of the user's attack.
         degrees: largest angle of the grid; `pixels` its largest shift.
         source: name of the model that the images are crafted on; empty: the attacked one.
         chain: attacks of one chain only attack what those before them left standing.
@@ -39,7 +42,8 @@ class PlannedAttack:
     steps: int = 1
     step_size: float | None = None
     restarts: int = 1
-    loss: str = "ce"
+    loss: str | None = "ce"
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     degrees: float = 30.0
     pixels: float = 3.0
     angles: int = 31
@@ -50,7 +54,18 @@ class PlannedAttack:
     @property
     def is_gradient_attack(self) -> bool:
         """Whether it climbs a gradient in steps, so that it can be transferred."""
-        return self.kind in ("fgsm", "pgd")
+        return self.kind in ATTACKS or is_dotted(self.kind)
+
+    @property
+    def attack(self) -> Attack:
+        """The gradient attack itself.
+
+        Raises:
+            UserError: it is somebody's own and fails, or would climb nothing.
+        """
+        values = {key: getattr(self, key) for key in ("norm", "epsilon", "step_size", "arguments")}
+        asked = {"name": self.kind, "num_steps": self.steps, "loss": self.loss, **values}
+        return make_attack(AttackConfig.model_validate(asked))
 
     @property
     def num_restarts(self) -> int:
@@ -65,7 +80,8 @@ class PlannedAttack:
     @property
     def settings(self) -> dict[str, Any]:
         """Its kind, and the settings that its kind takes."""
-        return {"kind": self.kind, **{name: getattr(self, name) for name in KINDS[self.kind].takes}}
+        names = (*_kind(self.kind).takes, *(["arguments"] if is_dotted(self.kind) else []))
+        return {"kind": self.kind, **{name: getattr(self, name) for name in names}}
 
     @property
     def seed_key(self) -> int:
@@ -95,13 +111,9 @@ class PlannedAttack:
         ball = f"{self.norm} {self.epsilon:g}"
         if not self.is_gradient_attack:
             return ball
-        step = f", step {self.step_length:.4g}" if self.kind == "pgd" else ""
-        return f"{ball}{step}, {self.loss}"
-
-    @property
-    def step_length(self) -> float:
-        """The step size, in pixels of [0, 1]."""
-        return step_length(epsilon=self.epsilon, num_steps=self.steps, given=self.step_size)
+        step = f", step {self.attack.step_size:.4g}" if self.kind == "pgd" else ""
+        own = "".join(f", {key}={value}" for key, value in self.arguments.items())
+        return f"{ball}{step}{own}{f', {self.loss}' if self.loss else ''}"
 
     @property
     def ball(self) -> tuple[str, float]:
@@ -114,7 +126,10 @@ class PlannedAttack:
         if self.kind != "pgd":
             return ""
         return misfit(
-            norm=self.norm, epsilon=self.epsilon, num_steps=self.steps, step_size=self.step_length
+            norm=self.norm,
+            epsilon=self.epsilon,
+            num_steps=self.steps,
+            step_size=self.attack.step_size,
         )
 
 
@@ -129,72 +144,24 @@ class Kind:
 
 _BALL = ("norm", "epsilon")
 _CLIMB = (*_BALL, "steps", "step_size", "restarts")
+_STEPS = {"steps": 40}
 
 KINDS: Mapping[str, Kind] = {
     "fgsm": Kind(takes=(*_BALL, "loss")),
-    "pgd": Kind(takes=(*_CLIMB, "loss"), defaults={"steps": 40}),
-    "cw": Kind(takes=_CLIMB, stands_for=("pgd",), defaults={"steps": 40, "loss": "margin"}),
+    "ufgsm": Kind(takes=(*_BALL, "restarts", "loss")),
+    "pgd": Kind(takes=(*_CLIMB, "loss"), defaults=_STEPS),
+    "cw": Kind(takes=_CLIMB, stands_for=("pgd",), defaults={**_STEPS, "loss": "margin"}),
     **{component: Kind(takes=_BALL) for component in COMPONENTS},
     "autoattack": Kind(takes=_BALL, stands_for=COMPONENTS),
     "grid": Kind(takes=("degrees", "pixels", "angles", "shifts")),
 }
-"""Attacks by name. `cw` is PGD on the margin loss, as Madry et al. 2018 use it."""
+"""Attacks by name. Those that climb are of `ATTACKS`; seeds know `cw` as PGD on the margin."""
+
+_USERS = Kind(takes=(*_CLIMB, "loss"), defaults={**_STEPS, "loss": None, "arguments": {}})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """An evaluation as a paper has it.
-
-    Attributes:
-        attacks: words for `plan_attacks`.
-        is_each_alone: whether each attack starts from all images, for figures like the paper's
-            columns.
-        step_size: of PGD, in pixels of [0, 1], in the paper's own `ball` and no other; None, as in
-            any other ball: 2.5 epsilon / steps.
-        ball: norm and radius.
-    """
-
-    attacks: tuple[str, ...]
-    is_each_alone: bool = False
-    step_size: float | None = None
-    ball: tuple[str, float] | None = None
-
-    def words(self, norm: str, epsilon: float | None) -> tuple[str, ...]:
-        """Its attacks, for images in the ball of `norm` and `epsilon`."""
-        if self.step_size is None or not self.is_made_for(norm, epsilon):
-            return self.attacks
-        return tuple(f"{word},step_size={self.step_size!r}" for word in self.attacks)
-
-    def is_made_for(self, norm: str, epsilon: float | None) -> bool:
-        """Whether it was made for this ball; true where it says nothing of one."""
-        if self.ball is None or epsilon is None:
-            return True
-        return norm == self.ball[0] and math.isclose(epsilon, self.ball[1], rel_tol=1e-6)
-
-    @property
-    def note_elsewhere(self) -> str:
-        """What becomes of its step size in any other ball."""
-        assert self.ball is not None, "asked of a protocol for any ball"
-        return (
-            f"its steps of {self.step_size:g} were made for {self.ball[0]} {self.ball[1]:g}: here "
-            "they are 2.5 epsilon / steps"
-        )
-
-
-PROTOCOLS: Mapping[str, Protocol] = {
-    # Madry et al. 2018, MNIST: table 1 and the challenge's leaderboard.
-    "madry": Protocol(
-        attacks=("pgd:steps=40", "pgd:steps=100,restarts=20"), step_size=0.01, ball=("linf", 0.3)
-    ),
-    # Wong et al. 2020, "Fast is better than free", section 5.
-    "fast": Protocol(attacks=("pgd:steps=50,restarts=10",)),
-    # Zhang et al. 2019, "Theoretically Principled Trade-off", section 5.
-    "trades": Protocol(attacks=("pgd:steps=20",)),
-    # Wang et al., DEAT: table 1, with a column for each attack.
-    "deat": Protocol(attacks=("pgd:steps=100", "cw:steps=20", "autoattack"), is_each_alone=True),
-    # Croce and Hein 2020: the standard version.
-    "autoattack": Protocol(attacks=("autoattack",)),
-}
+def _kind(name: str) -> Kind:
+    return _USERS if is_dotted(name) else find_registered("attack", name, KINDS)
 
 
 def plan_attacks(
@@ -237,48 +204,55 @@ def require_within_box(attack: PlannedAttack, num_pixels: int | None = None) -> 
     Raises:
         UserError: naming the attack.
     """
-    if "epsilon" in KINDS[attack.kind].takes:
+    if "epsilon" in _kind(attack.kind).takes:
         name = f"attack {attack.kind!r}"
         require_length(f"{name}: epsilon", attack.epsilon, attack.norm, num_pixels)
         require_length(f"{name}: step_size", attack.step_size or 0.0, attack.norm, num_pixels)
 
 
-def protocol_of(name: str) -> Protocol:
-    """The protocol of a name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    return find_registered("protocol", name, PROTOCOLS)
-
-
 def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[PlannedAttack]:
-    name, _, text = word.partition(":")
-    kind = find_registered("attack", name, KINDS)
-    given = dict(_setting(name, item, kind) for item in text.split(",") if item)
+    name, text = _split(word)
+    kind = _kind(name)
     settings = {key: value for key, value in defaults.items() if key in kind.takes}
-    settings.update({**kind.defaults, **given})
+    settings.update(kind.defaults)
+    for item in filter(None, text.split(",")):
+        key, value = _setting(name, item, kind)
+        if key in kind.takes:
+            settings[key] = value
+        else:
+            settings["arguments"] = {**settings["arguments"], key: value}
     if "epsilon" in kind.takes and settings["epsilon"] is None:
         raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
     names = kind.stands_for or (name,)
     planned = [PlannedAttack(kind=each, chain=chain, **settings) for each in names]
     for attack in planned:
         require_within_box(attack)
+        if attack.is_gradient_attack:
+            _ = attack.attack
     return planned
+
+
+def _split(word: str) -> tuple[str, str]:
+    """Name and settings of `pgd:steps=20` or `my_package.module:function:steps=20`."""
+    name, _, text = word.partition(":")
+    function, _, rest = text.partition(":")
+    if name in KINDS or not function or "=" in function:
+        return name, text
+    return f"{name}:{function}", rest
 
 
 def _setting(attack: str, item: str, kind: Kind) -> tuple[str, Any]:
     key, separator, text = item.partition("=")
     if not separator:
         raise UserError(f"attack {attack!r}: {item!r}: expected key=value, separated by commas")
-    if key not in kind.takes:
+    if key not in kind.takes and kind is not _USERS:
         raise UserError(
             f"attack {attack!r} does not take {key!r}: it takes {', '.join(kind.takes)}"
         )
-    read, expected = _VALUES[key]
+    read, expected = _VALUES.get(key, (parse_yaml, "a value as in YAML"))
     try:
         return key, read(text)
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, KeyError, OverflowError, YAMLError):
         raise UserError(f"attack {attack!r}: {key}={shown(text)}: expected {expected}") from None
 
 

@@ -63,7 +63,7 @@ def _attack(findings: Findings, number: int) -> dict[str, Any]:
         "title": attack.title,
         "details": attack.details,
         **attack.settings,
-        **({"step_size": attack.step_length} if attack.kind == "pgd" else {}),
+        **({"step_size": attack.attack.step_size} if attack.kind == "pgd" else {}),
         "source": attack.source,
         "chain": attack.chain,
         "attacked": int(findings.attacked(number).sum()),

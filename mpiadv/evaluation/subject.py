@@ -21,6 +21,7 @@ from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.settings import Config, override_config, parse_config
 from mpiadv.settings.dotted_keys import nested
+from mpiadv.settings.pixels import FITTING_STEPS
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
 from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME, RunState, state_of
@@ -168,7 +169,7 @@ def with_fitting_steps(
     changed = config.evaluation.model_copy(update={"step_size": None})
     note = (
         f"evaluation.step_size={size:g} was made for {trained.attack.norm} "
-        f"{trained.attack.epsilon:g}: here steps are 2.5 epsilon / steps"
+        f"{trained.attack.epsilon:g}: here steps are {FITTING_STEPS}"
     )
     return config.model_copy(update={"evaluation": changed}), (note,)
 

@@ -12,17 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpiadv.attacks import rehearse
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
 from mpiadv.evaluation.accuracy import load_batch
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.plan import (
-    PlannedAttack,
-    plan_attacks,
-    protocol_of,
-    require_within_box,
-)
+from mpiadv.evaluation.plan import PlannedAttack, plan_attacks, require_within_box
+from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
@@ -107,6 +104,9 @@ def _plan(
     )
     for attack in attacks:
         require_within_box(attack, math.prod(data.image_shape))
+        if attack.is_gradient_attack:
+            few = data.test.batch(choose_samples(data.test.num_samples, 2))
+            rehearse(attack.attack, *few, data.num_classes)
     _require_auto_attack(attacks, data.num_classes)
     return attacks
 

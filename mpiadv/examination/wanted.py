@@ -10,7 +10,7 @@ from typing import Any
 
 from mpiadv.attacks import Precision
 from mpiadv.command_lines.evaluate import read
-from mpiadv.evaluation.plan import protocol_of
+from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.process.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""What training minimises, by name. Knows no attack, no ticket and no communicator."""
+"""What training minimises, by name. Knows no ticket and no communicator."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpiadv.attacks.losses import summed_kl
 from mpiadv.settings import ObjectiveConfig
 from mpiadv.settings.registry import find_registered
 
@@ -35,10 +36,19 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """From a model and a batch to the loss; `needs_natural`: whether it reads `batch.natural`."""
+    """From a model and a batch to the loss.
+
+    Attributes:
+        function: the loss of a model in training mode on a batch.
+        needs_natural: whether it reads `batch.natural`.
+        climb: name of the loss that its attacks climb, where nothing else is said.
+        start: name of their start, likewise.
+    """
 
     function: Callable[[nn.Module, Batch], Loss]
-    needs_natural: bool
+    needs_natural: bool = False
+    climb: str = "ce"
+    start: str = "uniform"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss of `model` on `batch`, ready for `total.backward()`."""
@@ -54,11 +64,32 @@ def adversarial_cross_entropy(model: nn.Module, batch: Batch) -> Loss:
 
 def adversarial(config: ObjectiveConfig) -> Objective:
     """Cross-entropy on adversarial images, and on the clean part as it is."""
-    return Objective(function=adversarial_cross_entropy, needs_natural=False)
+    return Objective(function=adversarial_cross_entropy)
+
+
+def trades(config: ObjectiveConfig) -> Objective:
+    """Cross-entropy on natural images, and how far the adversarial predictions are from theirs.
+
+    CE(x) + beta / N * sum KL(p(x) || p(x')), with gradients through both predictions: Zhang et al.
+    2019, "Theoretically Principled Trade-off between Robustness and Accuracy", equation 5 and
+    algorithm 1. The natural images pass through the model first, then the adversarial ones, so
+    batch norm takes statistics of each by itself, as in the authors' code, where the natural ones
+    pass twice. Images that stay clean count as natural ones without divergence.
+    """
+
+    def function(model: nn.Module, batch: Batch) -> Loss:
+        assert batch.natural is not None, "batches of this objective come with natural images"
+        natural, attacked = (model(images).float() for images in (batch.natural, batch.images))
+        divergence = summed_kl(attacked, natural) / len(batch.labels)
+        total = F.cross_entropy(natural, batch.labels) + config.beta * divergence
+        return Loss(total=total, logits=attacked.detach())
+
+    return Objective(function=function, needs_natural=True, climb="kl", start="gaussian")
 
 
 OBJECTIVES: Mapping[str, Callable[[ObjectiveConfig], Objective]] = {
     "adversarial": adversarial,
+    "trades": trades,
 }
 
 

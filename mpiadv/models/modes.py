@@ -42,3 +42,15 @@ def freeze(model: nn.Module) -> None:
     """Have no gradients of parameters computed."""
     for parameter in model.parameters():  # scripted modules have no requires_grad_ of their own
         parameter.requires_grad_(False)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """The buffers of a model in training mode, where batch norm moves them, as they were after."""
+    kept = [buffer.clone() for buffer in model.buffers()] if model.training else []
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, old in zip(model.buffers(), kept, strict=False):
+                buffer.copy_(old)

@@ -4,8 +4,10 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from mpiadv.attacks import make_attack
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
+from mpiadv.methods.objectives import make_objective
 from mpiadv.process.errors import printable
 from mpiadv.process.words import counted
 from mpiadv.session.setup import Setup
@@ -30,7 +32,8 @@ def opening_lines(
         f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
         f"{counted(setup.threads, 'thread')} per rank"
     ]
-    lines += [f"warning: {text}" for text in (*_too_many(setup), *step_warnings(config))]
+    odd = (*_too_many(setup), *step_warnings(config), *_other_climb(setup))
+    lines += [f"warning: {text}" for text in odd]
     lines += found
     if checkpoint is not None:
         here = differences(checkpoint, threads=setup.threads, device=setup.device.torch.type)
@@ -50,6 +53,18 @@ def _too_many(setup: Setup) -> list[str]:
         f"max_staleness={setup.plan.rule.max_staleness} lets at most {window} "
         f"attackers work at once, {num_attackers} are here: use "
         f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
+    ]
+
+
+def _other_climb(setup: Setup) -> list[str]:
+    """Where attacks climb something else than the objective is made for."""
+    config = setup.config
+    own, loss = make_objective(config.objective).climb, make_attack(setup.plan.attack).loss
+    if loss is None or loss.name == own:
+        return []
+    return [
+        f"attacks climb {loss.name}, objective {config.objective.name!r} is made for {own}: see "
+        "attack.loss"
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.attacks import Precision, mixed_precision
-from mpiadv.attacks.climb import summed_cross_entropy
+from mpiadv.attacks.losses import summed_cross_entropy
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import check_model, evaluation_mode, parameters_frozen
 from mpiadv.models.check import images_text, name_of, require_logits

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mpiadv.attacks import attack_num_steps, make_attack
+from mpiadv.attacks import attack_num_steps, make_attack, rehearse, suited
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
@@ -274,17 +274,17 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     order = SampleOrder(
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
     )
-    needs_natural = make_objective(config.objective).needs_natural
+    objective = make_objective(config.objective)
     plan = CraftPlan(
         seed=config.seed,
         rule=rule,
         order=order,
         data=config.data,
-        attack=config.attack,
+        attack=suited(config.attack, loss=objective.climb, start=objective.start),
         precision=config.training.precision,
         num_clean=num_clean(config.objective, config.data.batch_size),
         natural_every=config.log.natural_every,
-        keep_natural=needs_natural or rule.trainer_steps > 0,
+        keep_natural=objective.needs_natural or rule.trainer_steps > 0,
         wire_dtype=config.training.wire_dtype,
     )
     rule.require_steps_for_trainer(attack_num_steps(config.attack))
@@ -315,11 +315,12 @@ def _require_within_box(config: Config, num_pixels: int) -> None:
 
 
 def _check_model(setup: Setup) -> list[str]:
-    """Rank 0 tries the model in every way, the others whether it takes an image."""
+    """Rank 0 tries model and attack in every way, the others whether the model takes an image."""
     if not setup.world.is_trainer:
         check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
         return []
-    plan = setup.plan
+    plan, few = setup.plan, _sample(setup, 2)
+    rehearse(make_attack(plan.attack), few.images, few.labels, few.num_classes)
     rehearsal = Rehearsal(
         build=setup.new_model,
         sample=lambda count: _sample(setup, count),

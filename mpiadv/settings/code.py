@@ -12,7 +12,11 @@ from mpiadv.settings.registry import is_dotted
 
 def code_words(config: Config) -> list[str]:
     """The user's functions that a configuration names, each as `section.name=module:function`."""
-    named = {"model.name": config.model.name, "data.name": config.data.name}
+    named = {
+        "model.name": config.model.name,
+        "data.name": config.data.name,
+        "attack.name": config.attack.name,
+    }
     return [f"{key}={name}" for key, name in named.items() if is_dotted(name)]
 
 

@@ -10,6 +10,13 @@ DECIMAL = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 
 EXPECTED = "a number of pixels in [0, 1], or a fraction such as 8/255"
 
+RELATIVE_STEP_SIZE = 2.5
+"""Steps of attacks in units of epsilon / num_steps where none are given, as in Bhat et al. 2019:
+enough to cross the ball, and some of them to spare."""
+
+FITTING_STEPS = f"{RELATIVE_STEP_SIZE:g} epsilon / steps"
+"""Their length in words."""
+
 
 _LENGTH = re.compile(rf"({DECIMAL})(?: */ *({DECIMAL}))?")
 

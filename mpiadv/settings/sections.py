@@ -21,7 +21,7 @@ from mpiadv.settings.numbers import (
     Seconds,
     StepSize,
 )
-from mpiadv.settings.pixels import require_length
+from mpiadv.settings.pixels import RELATIVE_STEP_SIZE, require_length
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
 StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
@@ -97,8 +97,11 @@ class AttackConfig(Section):
     """The attack that crafts the training batches."""
 
     name: Text = "pgd"
-    """A registered attack: pgd, fgsm, ufgsm."""
-    norm: Literal["linf", "l2"] = "linf"
+    """A registered attack (pgd; fgsm and ufgsm, of a single step; cw, pgd on the margin), or the
+    dotted name of a function (`my_package.module:function`)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of your own attack's function."""
+    norm: Literal["linf", "l2", "l1"] = "linf"
     """The norm of the ball around each image."""
     epsilon: Radius = 0.15
     """Radius of the ball, in pixels of [0, 1]; also a fraction, 8/255."""
@@ -106,10 +109,16 @@ class AttackConfig(Section):
     """Attack steps per ticket (pgd)."""
     step_size: StepSize | None = None
     """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
-    relative_step_size: Positive = 2.5
+    relative_step_size: Positive = RELATIVE_STEP_SIZE
     """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
+    loss: Literal["ce", "margin", "kl"] | None = None
+    """What is climbed: ce (cross-entropy), margin (best wrong logit less the correct one), kl
+    (divergence from the natural prediction); null: what attack or objective ask for, else ce."""
+    start: Literal["uniform", "natural", "gaussian"] | None = None
+    """Where the attack starts: uniform (anywhere in the ball), natural (at the image), gaussian
+    (0.001 N(0, 1) away); null: where attack or objective ask for, else uniform."""
     random_start: bool = True
-    """Whether the attack starts at a random point of the ball (pgd)."""
+    """false: where `start` is null and the attack does not say, it starts at the natural image."""
     batch_norm: Literal["eval", "train"] = "eval"
     """Mode of the whole model while it is attacked; its running statistics never change."""
     epsilon_warmup_steps: StepsOrNever = 0
@@ -138,7 +147,10 @@ class ObjectiveConfig(Section):
     """What training minimises."""
 
     name: Text = "adversarial"
-    """A registered objective: adversarial (cross-entropy on adversarial images)."""
+    """A registered objective: adversarial (cross-entropy on adversarial images), trades (that of
+    natural images, and `beta` times the divergence of adversarial predictions from theirs)."""
+    beta: Annotated[Number, Field(ge=0, le=1e6)] = 6.0
+    """Weight of the divergence (trades)."""
     clean_fraction: Fraction = 0.0
     """Share of each batch that stays natural."""
 
@@ -248,8 +260,8 @@ class EvaluationConfig(Section):
     num_steps: Annotated[AtLeastOne, Field(le=10**5)] = 40
     """PGD steps."""
     step_size: StepSize | None = None
-    """PGD step size in pixels of [0, 1], made for one norm and one epsilon; null: `2.5 * epsilon /
-    num_steps`, which fits any."""
+    """PGD step size in pixels of [0, 1], made for one norm and one epsilon; null: one that fits
+    any, that of attacks with the default `relative_step_size`."""
     batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
     """Test images per batch; each batch has its own random start."""
 

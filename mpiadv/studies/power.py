@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, legend_below, panels
 from mpiadv.report.reading import Rows, text
+from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.results import Results, Table, percent
@@ -108,7 +109,8 @@ POWER = Study(
 
 _INTRODUCTION = (
     "Each network is trained with its own number k of attack steps, synchronously, and then "
-    "attacked by PGD with every k, from a random start, with steps of 2.5 epsilon / k. A network "
+    "attacked by PGD with every k, from a random start, with steps of "
+    f"{RELATIVE_STEP_SIZE:g} epsilon / k. A network "
     "with shattered gradients stands the attack that it was trained with, and falls to others: its "
     "gradients mislead, they do not protect. In the paper networks trained with k <= 4 are "
     "shattered, close to 100 % under their own attack and broken by others, while k >= 8 gives "

@@ -15,7 +15,6 @@ from typing import Any
 from torch import nn
 
 from mpiadv.attacks import Attack, make_attack
-from mpiadv.contract.tickets import AttackSettings
 from mpiadv.data import DataSet, load_data
 from mpiadv.evaluation import Counts, evaluate_transfer
 from mpiadv.evaluation.subject import load_into, read_subject
@@ -134,13 +133,12 @@ def score(scoring: Scoring, networks: Networks) -> list[ScoreRow]:
 def attack_of(config: Config, num_steps: int) -> Attack:
     """PGD with a random start on the training attack's ball, steps of its relative size."""
     pgd = AttackConfig(
-        name="pgd",
         norm=config.attack.norm,
         epsilon=config.attack.epsilon,
         num_steps=num_steps,
         relative_step_size=config.attack.relative_step_size,
     )
-    return make_attack(pgd, AttackSettings(num_steps=num_steps, epsilon=config.attack.epsilon))
+    return make_attack(pgd)
 
 
 def _row(

@@ -2,21 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from math import nan
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import (
-    Attack,
-    Precision,
-    forward,
-    input_gradient,
-    make_attack,
-    mean_magnitude,
-)
+from mpiadv.attacks import Attack, Climb, Precision, Slope, forward, make_attack
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.craft_queue import AttackStep
@@ -24,6 +16,7 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, Stalen
 from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState, freeze
+from mpiadv.models.modes import buffers_kept
 from mpiadv.settings import AttackConfig, DataConfig
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import CraftReport, ProbeReport
@@ -49,17 +42,33 @@ class CraftPlan:
     wire_dtype: WireDtype
 
 
+def climb_of(plan: CraftPlan, attack: Attack, model: nn.Module, ticket: int, batch: Batch) -> Climb:
+    """What the attack on a ticket climbs; not on the clean images at the front of its batch."""
+    assert batch.natural is not None
+    return Climb(
+        model=model,
+        precision=plan.precision,
+        loss=attack.loss,
+        labels=batch.labels[plan.num_clean :],
+        natural=batch.natural[plan.num_clean :],
+        natural_seed=seed_for(plan.seed, Purpose.LAYERS, ticket),
+    )
+
+
 @dataclass(kw_only=True)
-class _Climb:
-    """What the steps of a job hold of it: labels of the attacked images, seed, what they measure.
+class _Looking:
+    """What the steps of a job hold of it: what they climb, and what is the step's own.
 
     If they held the job, which holds them, its tensors would stay until Python's collector came
     upon the two: dozens of batches on the device, and holes all over the host's heap.
     """
 
-    labels: Tensor
+    climb: Climb
     seed: int = 0
-    gradient_magnitude: Tensor | None = None
+    version: int = 0
+
+    def __call__(self, images: Tensor) -> Slope:
+        return self.climb.slope(images, seed=self.seed, version=self.version)
 
 
 @dataclass(kw_only=True)
@@ -70,7 +79,7 @@ class _Job:
     natural: Tensor
     labels: Tensor
     adversarial: Tensor
-    climb: _Climb
+    looking: _Looking
     steps: Iterator[Tensor]
     natural_accuracy: Tensor | None = None
 
@@ -109,7 +118,7 @@ class TorchCrafter:
         self._load(step.version, parameters)
         if step.step == 0:
             self._measure_natural_accuracy(job)
-        self._attack(job, step.step)
+        self._attack(job, step.step, step.version)
 
     def busy(self) -> bool:
         """See `Work.busy`."""
@@ -124,7 +133,7 @@ class TorchCrafter:
             natural=self._rounded(job.natural) if self._plan.keep_natural else None,
         )
         report = CraftReport(
-            gradient_magnitude=_number(job.climb.gradient_magnitude),
+            gradient_magnitude=_number(job.looking.climb.magnitude),
             natural_accuracy=_number(job.natural_accuracy),
         )
         return batch, report
@@ -150,32 +159,29 @@ class TorchCrafter:
             as_tensor(slot.natural, wire_dtype).copy_(batch.natural)
 
     def _new_job(self, ticket: int, settings: AttackSettings, *, last: int) -> _Job:
-        """The ticket's images and random start, and its attack up to step `last`."""
+        """The ticket's images, where their attack starts, and its steps up to step `last`."""
         images, labels = self._source.batch(self._plan.order.indices(ticket))
         self._ahead.drop(ticket)
         natural = self._augmented(ticket, images.to(self._device.torch))
         labels = labels.to(self._device.torch)
         attack = make_attack(self._plan.attack, settings)
         clean = self._plan.num_clean
-        adversarial = self._random_start(ticket, attack, natural)
-        climb = _Climb(labels=labels[clean:])
+        adversarial = self._start(ticket, attack, natural)
+        batch = Batch(images=adversarial, labels=labels, natural=natural)
+        looking = _Looking(climb=climb_of(self._plan, attack, self._model, ticket, batch))
         return _Job(
             ticket=ticket,
             natural=natural,
             labels=labels,
             adversarial=adversarial,
-            climb=climb,
-            steps=attack.steps(
-                partial(self._gradient, climb), natural[clean:], adversarial[clean:], last=last
-            ),
+            looking=looking,
+            steps=attack.steps(looking, natural[clean:], adversarial[clean:], last=last),
         )
 
-    def _attack(self, job: _Job, step: int) -> None:
-        """Run attack step `step` on the parameters that are loaded."""
-        job.climb.seed = seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, job.ticket, step)
-        if self._model.training:
-            # Batch norm moves its statistics in training mode: take them up afresh next time.
-            self._loaded = None
+    def _attack(self, job: _Job, step: int, version: int) -> None:
+        """Run attack step `step` on the parameters that are loaded, those of `version`."""
+        seed = seed_for(self._plan.seed, Purpose.ATTACK_DROPOUT, job.ticket, step)
+        job.looking.seed, job.looking.version = seed, version
         attacked = next(job.steps)
         job.adversarial = torch.cat([job.natural[: self._plan.num_clean], attacked])
         self._device.mark()
@@ -187,7 +193,7 @@ class TorchCrafter:
         for step in range(settings.num_steps):
             # Between two steps of a probe other tickets load other parameters.
             self._load(parameters.version, parameters)
-            self._attack(job, step)
+            self._attack(job, step, parameters.version)
             yield None
         self._load(parameters.version, parameters)
         accuracy, loss = self._measure(job)
@@ -202,9 +208,8 @@ class TorchCrafter:
         """
         clean, was_training = self._plan.num_clean, self._model.training
         self._model.train()
-        self._loaded = None
         seed = seed_for(self._plan.seed, Purpose.DROPOUT, job.ticket)
-        with torch.no_grad():
+        with torch.no_grad(), buffers_kept(self._model):
             images = self._rounded(job.adversarial)
             logits = forward(self._model, images, precision=self._plan.precision, seed=seed)
         self._model.train(was_training)
@@ -222,7 +227,7 @@ class TorchCrafter:
             images, crop_padding=config.crop_padding, flip=config.flip, generator=generator
         )
 
-    def _random_start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:
+    def _start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:
         clean = self._plan.num_clean
         generator = self._generator(Purpose.START, ticket)
         return torch.cat([natural[:clean], attack.start(natural[clean:], generator)])
@@ -236,13 +241,6 @@ class TorchCrafter:
         # One copy to the device, then from there: a copy per tensor would cost a launch each.
         self._state.unpack(torch.from_numpy(parameters.values).to(self._device.torch))
         self._loaded = version
-
-    def _gradient(self, climb: _Climb, images: Tensor) -> Tensor:
-        gradient, _ = input_gradient(
-            self._model, images, climb.labels, precision=self._plan.precision, seed=climb.seed
-        )
-        climb.gradient_magnitude = mean_magnitude(gradient)
-        return gradient
 
     def _measure_natural_accuracy(self, job: _Job) -> None:
         every = self._plan.natural_every

@@ -1,16 +1,15 @@
 """The trainer's own last attack steps, on the parameters of the moment. Knows no messages."""
 
-import itertools
+import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import input_gradient, make_attack, mean_magnitude
+from mpiadv.attacks import make_attack
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
-from mpiadv.work.craft import CraftPlan
+from mpiadv.work.craft import CraftPlan, climb_of
 
 
 def finish_attack(
@@ -24,7 +23,8 @@ def finish_attack(
     """The batch after the steps that the staleness rule leaves to the trainer, if any.
 
     And the mean magnitude of the gradient at the last of them, float32 []. Buffers of `model` are
-    left as they were, its mode is that of the attack.
+    left as they were, its mode is that of the attack. No image is stopped when they begin, whatever
+    the steps before have seen.
 
     Args:
         batch: with its natural images; those at its front that stay clean are not attacked.
@@ -34,30 +34,17 @@ def finish_attack(
     if first == settings.num_steps:
         return batch, None
     assert batch.natural is not None
-    clean = plan.num_clean
-    labels = batch.labels[clean:]
     model.train(plan.attack.batch_norm == "train")
-    buffers = [buffer.clone() for buffer in model.buffers()]
-    numbers = itertools.count(first)
-    magnitude: Tensor | None = None
-
-    def gradient(images: Tensor) -> Tensor:
-        nonlocal magnitude
-        slope, _ = input_gradient(
-            model, images, labels, precision=plan.precision,
-            seed=seed_for(plan.seed, Purpose.ATTACK_DROPOUT, ticket, next(numbers)),
-        )  # fmt: skip
-        magnitude = mean_magnitude(slope)
-        return slope
-
-    attacked = batch.images[clean:]
-    steps = make_attack(plan.attack, settings).steps(
-        gradient, batch.natural[clean:], attacked, first=first
+    attack, clean = make_attack(plan.attack, settings), plan.num_clean
+    steps = range(first, settings.num_steps)
+    seeds = (seed_for(plan.seed, Purpose.ATTACK_DROPOUT, ticket, step) for step in steps)
+    climb = climb_of(plan, attack, model, ticket, batch)
+    attacked = attack.run(
+        climb.looking(seeds),
+        batch.natural[clean:],
+        batch.images[clean:],
+        first=first,
+        after_step=pump,
     )
-    for moved in steps:
-        attacked = moved
-        pump()
-    with torch.no_grad():
-        for buffer, kept in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(kept)
-    return replace(batch, images=torch.cat([batch.natural[:clean], attacked])), magnitude
+    images = torch.cat([batch.natural[:clean], attacked])
+    return dataclasses.replace(batch, images=images), climb.magnitude

@@ -90,7 +90,7 @@ def test_margin_is_the_best_wrong_logit_less_the_correct_one() -> None:
         for row, y in zip(logits, labels, strict=True)
     ]
     expected = sum(w - float(row[y]) for w, row, y in zip(wrong, logits, labels, strict=True))
-    margin = LOSSES["margin"](logits.requires_grad_(), labels)
+    margin = LOSSES["margin"].function(logits.requires_grad_(), labels)
     assert margin.item() == pytest.approx(expected, rel=1e-5)
     (slope,) = torch.autograd.grad(margin, logits)
     assert torch.equal(slope.sum(dim=1), torch.zeros(6))

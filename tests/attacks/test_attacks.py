@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpiadv.attacks import attack_num_steps, input_gradient, make_attack
-from mpiadv.attacks.attack import Attack
+from mpiadv.attacks import ATTACKS, Attack, Climb, Look, Slope, attack_num_steps, make_attack
+from mpiadv.attacks.attack import at_natural
 from mpiadv.attacks.norms import NORMS
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError
@@ -31,8 +30,7 @@ def _images(seed: int = 0, size: int = 6) -> Tensor:
 
 
 def _attack(**changes: Any) -> Attack:
-    config = AttackConfig(**changes)
-    return make_attack(config, AttackSettings(num_steps=config.num_steps, epsilon=config.epsilon))
+    return make_attack(AttackConfig(**changes))
 
 
 def _convolutional() -> nn.Module:
@@ -42,15 +40,24 @@ def _convolutional() -> nn.Module:
     )
 
 
-def _gradient_of(model: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda images: input_gradient(model, images, labels, precision="float32", seed=0)[0]
+def _in_eyes_of(model: nn.Module, labels: Tensor) -> Look:
+    climb = Climb(
+        model=model, precision="float32", loss=None, labels=labels, natural=labels, natural_seed=0
+    )
+    return lambda images: climb.slope(images, seed=0)
 
 
-def _last(attack: Attack, gradient: Callable[[Tensor], Tensor], natural: Tensor) -> Tensor:
-    adversarial = attack.start(natural, _generator())
-    for stepped in attack.steps(gradient, natural, adversarial):
-        adversarial = stepped
-    return adversarial
+def _look(gradient: Callable[[Tensor], Tensor]) -> Look:
+    """The same logits everywhere, and some gradient."""
+    return lambda images: Slope(gradient(images), torch.zeros(len(images), 3), _labels(images))
+
+
+def _labels(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.int64)
+
+
+def _last(attack: Attack, look: Look, natural: Tensor) -> Tensor:
+    return attack.run(look, natural, attack.start(natural, _generator()))
 
 
 def _distance(norm: str, delta: Tensor) -> Tensor:
@@ -64,7 +71,7 @@ NORM_NAMES = pytest.mark.parametrize("norm", ["linf", "l2"])
 @given(
     ball=st.tuples(st.just("linf"), st.floats(0, 1, width=32))
     | st.tuples(st.just("l2"), st.floats(0, 2, width=32)),
-    name=st.sampled_from(["pgd", "fgsm", "ufgsm"]),
+    name=st.sampled_from(sorted(ATTACKS)),
     num_steps=st.integers(0, 5),
     relative_step_size=st.floats(0.1, 20),
     random_start=st.booleans(),
@@ -79,7 +86,7 @@ def test_every_step_stays_in_the_ball_and_the_box(
     slope = torch.randn(natural.shape, generator=_generator(seed + 1))
     attack = _attack(norm=norm, epsilon=epsilon, **changes)
     start = attack.start(natural, _generator(seed))
-    for images in [start, *attack.steps(lambda images: slope * images, natural, start)]:
+    for images in [start, *attack.steps(_look(lambda images: slope * images), natural, start)]:
         assert images.dtype == torch.float32
         assert images.min() >= 0 and images.max() <= 1
         assert _distance(norm, images - natural).max() <= epsilon + TINY
@@ -103,24 +110,24 @@ def test_attack_equals_a_plain_pgd_bitwise(num_steps: int) -> None:
     model, natural, labels = _convolutional(), _images(), torch.tensor([0, 1, 2, 1, 0])
     expected = _plain_pgd(model, natural, labels, 0.3, num_steps)
     attack = _attack(epsilon=0.3, num_steps=num_steps)
-    assert torch.equal(_last(attack, _gradient_of(model, labels), natural), expected)
+    assert torch.equal(_last(attack, _in_eyes_of(model, labels), natural), expected)
 
 
 @NORM_NAMES
 def test_steps_in_two_parts_equal_steps_in_one(norm: str) -> None:
     model, natural, labels = _convolutional(), _images(), torch.tensor([0, 1, 2, 1, 0])
-    gradient, attack = _gradient_of(model, labels), _attack(norm=norm, num_steps=6)
+    look, attack = _in_eyes_of(model, labels), _attack(norm=norm, num_steps=6)
     start = attack.start(natural, _generator())
-    *_, half = attack.steps(gradient, natural, start, last=4)
-    *_, parts = attack.steps(gradient, natural, half, first=4)
-    assert torch.equal(parts, _last(attack, gradient, natural))
+    *_, half = attack.steps(look, natural, start, last=4)
+    *_, parts = attack.steps(look, natural, half, first=4)
+    assert torch.equal(parts, _last(attack, look, natural))
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2), (0, 9), (9, None)])
 def test_steps_outside_the_attack_are_refused(first: int, last: int | None) -> None:
     attack = _attack(num_steps=8)
     with pytest.raises(ValueError, match="attack of 8 steps"):
-        attack.steps(torch.ones_like, _images(), _images(), first=first, last=last)
+        attack.steps(_look(torch.ones_like), _images(), _images(), first=first, last=last)
 
 
 def test_gradient_is_asked_for_only_when_the_step_is() -> None:
@@ -130,7 +137,7 @@ def test_gradient_is_asked_for_only_when_the_step_is() -> None:
         calls.append(images)
         return torch.ones_like(images)
 
-    steps = _attack(num_steps=3).steps(gradient, _images(), _images())
+    steps = _attack(num_steps=3).steps(_look(gradient), _images(), _images())
     assert calls == []
     for number, _ in enumerate(steps, start=1):
         assert len(calls) == number
@@ -138,9 +145,8 @@ def test_gradient_is_asked_for_only_when_the_step_is() -> None:
 
 
 def test_caller_keeps_its_gradients_between_steps() -> None:
-    modes = [
-        torch.is_grad_enabled() for _ in _attack().steps(torch.ones_like, _images(), _images())
-    ]
+    steps = _attack().steps(_look(torch.ones_like), _images(), _images())
+    modes = [torch.is_grad_enabled() for _ in steps]
     assert modes == [True] * 8
 
 
@@ -150,25 +156,25 @@ def test_parameters_changed_between_steps_are_used_by_the_next() -> None:
     for parameter in other.parameters():
         parameter.neg_()
     attack = _attack(num_steps=2, random_start=False, step_size=0.1)
-    steps = attack.steps(_gradient_of(model, labels), natural, natural)
+    steps = attack.steps(_in_eyes_of(model, labels), natural, natural)
     first = next(steps)
     model.load_state_dict(other.state_dict())
     second = next(steps)
-    *_, expected = attack.steps(_gradient_of(other, labels), natural, first, first=1)
+    *_, expected = attack.steps(_in_eyes_of(other, labels), natural, first, first=1)
     assert torch.equal(second, expected)
 
 
 def test_no_steps_leave_the_start() -> None:
     attack = _attack(num_steps=0, random_start=False)
-    assert list(attack.steps(torch.ones_like, _images(), _images())) == []
+    assert list(attack.steps(_look(torch.ones_like), _images(), _images())) == []
     assert torch.equal(attack.start(_images(), _generator()), _images())
 
 
 @NORM_NAMES
 def test_batch_without_images_is_attacked_to_no_images(norm: str) -> None:
     nothing = _images()[:0]
-    gradient = _gradient_of(_convolutional(), torch.zeros(0, dtype=torch.int64))
-    assert _last(_attack(norm=norm), gradient, nothing).shape == nothing.shape
+    look = _in_eyes_of(_convolutional(), torch.zeros(0, dtype=torch.int64))
+    assert _last(_attack(norm=norm), look, nothing).shape == nothing.shape
 
 
 @pytest.mark.parametrize("name", ["pgd", "fgsm"])
@@ -184,7 +190,7 @@ def test_attack_on_a_linear_model_reaches_the_optimum(norm: str) -> None:
     weights = torch.randn(1, 2, 6, 6, generator=_generator(3))
     natural = 0.4 + 0.2 * _images()  # so far from the box that only the ball counts
     attack = _attack(norm=norm, epsilon=0.1, num_steps=30, step_size=0.05)
-    reached = _last(attack, lambda images: weights.expand_as(images), natural)
+    reached = _last(attack, _look(weights.expand_as), natural)
     gained = ((reached - natural) * weights).sum(dim=(1, 2, 3))
     dual = weights.abs().sum() if norm == "linf" else weights.norm()
     assert torch.allclose(gained, 0.1 * dual, rtol=1e-4)
@@ -201,7 +207,7 @@ def test_a_gradient_that_is_not_finite_reaches_the_images(
         broken[1].view(-1)[position] = value
         return broken
 
-    reached = _last(_attack(norm=norm, num_steps=2), gradient, _images())
+    reached = _last(_attack(norm=norm, num_steps=2), _look(gradient), _images())
     assert reached[1].isnan().any()
     assert reached[[0, 2, 3, 4]].isfinite().all()
 
@@ -210,7 +216,7 @@ def test_a_gradient_that_is_not_finite_reaches_the_images(
 def test_zero_gradient_moves_nothing(norm: str) -> None:
     attack = _attack(norm=norm, random_start=False)
     natural = _images()
-    assert torch.allclose(_last(attack, torch.zeros_like, natural), natural, atol=1e-7)
+    assert torch.allclose(_last(attack, _look(torch.zeros_like), natural), natural, atol=1e-7)
     assert not NORMS[norm].ascend(torch.zeros_like(natural), 0.1).any()
 
 
@@ -270,7 +276,7 @@ def test_named_attack_has_the_steps_of_its_paper(
     attack = _attack(epsilon=0.2, **changes)
     assert attack.num_steps == num_steps
     assert attack.step_size == pytest.approx(step_size)
-    assert attack.random_start is random_start
+    assert (attack.start_at is not at_natural) == random_start
     assert attack_num_steps(AttackConfig(epsilon=0.2, **changes)) == num_steps
 
 
@@ -284,7 +290,7 @@ def test_ufgsm_goes_beyond_the_ball_and_comes_back() -> None:
     natural = torch.full((2, 1, 4, 4), 0.5)
     attack = _attack(name="ufgsm", epsilon=0.2)
     start = attack.start(natural, _generator())
-    (reached,) = attack.steps(torch.ones_like, natural, start)
+    (reached,) = attack.steps(_look(torch.ones_like), natural, start)
     assert torch.equal(reached, torch.clamp(start + 0.25 - natural, -0.2, 0.2) + natural)
     assert (reached == reached.max()).float().mean() > 0.5
 
@@ -292,59 +298,3 @@ def test_ufgsm_goes_beyond_the_ball_and_comes_back() -> None:
 def test_unknown_attack_is_refused() -> None:
     with pytest.raises(UserError, match=r"unknown attack 'pdg': did you mean 'pgd'\?"):
         attack_num_steps(AttackConfig(name="pdg"))
-
-
-class _WeightGradients(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records for every convolution's backward which gradients were asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.masks: list[list[bool]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.convolution_backward.default:
-            self.masks.append(list(args[-1]))
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("requires_grad", [False, True], ids=["frozen", "training"])
-def test_no_gradient_of_a_weight_is_computed(requires_grad: bool) -> None:
-    model = _convolutional().requires_grad_(requires_grad)
-    with _WeightGradients() as seen:
-        input_gradient(
-            model, _images(), torch.zeros(5, dtype=torch.int64), precision="float32", seed=0
-        )
-    assert seen.masks == [[True, False, False]] * 2
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_gradient_comes_with_its_logits_in_float32(precision: Any) -> None:
-    model, labels = _convolutional().requires_grad_(False), torch.tensor([0, 1, 2, 1, 0])
-    natural = _images()
-    with torch.no_grad():  # the gradient has to come whatever the caller's mode
-        gradient, logits = input_gradient(model, natural, labels, precision=precision, seed=0)
-    exact = input_gradient(model, natural, labels, precision="float32", seed=0)
-    assert gradient.dtype == logits.dtype == torch.float32
-    assert not logits.requires_grad and not natural.requires_grad
-    assert torch.allclose(logits, exact[1], atol=2e-2)
-    assert F.cosine_similarity(gradient.flatten(), exact[0].flatten(), dim=0) > 0.99
-    assert torch.equal(gradient, exact[0]) == (precision == "float32")
-
-
-def test_gradient_of_an_image_does_not_depend_on_its_batch() -> None:
-    model, images, labels = _convolutional(), _images(), torch.tensor([0, 1, 2, 1, 0])
-    whole, _ = input_gradient(model, images, labels, precision="float32", seed=0)
-    alone, _ = input_gradient(model, images[2:3], labels[2:3], precision="float32", seed=0)
-    assert torch.allclose(whole[2:3], alone, rtol=1e-4, atol=1e-7)
-
-
-def test_own_loss_is_climbed_in_place_of_cross_entropy() -> None:
-    model, images = _convolutional(), _images()
-    gradient, _ = input_gradient(
-        model, images, torch.zeros(5, dtype=torch.int64), precision="float32", seed=0,
-        loss=lambda logits, labels: logits[:, 2].sum(),
-    )  # fmt: skip
-    images.requires_grad_()
-    (expected,) = torch.autograd.grad(model(images)[:, 2].sum(), images)
-    assert torch.equal(gradient, expected)

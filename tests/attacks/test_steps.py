@@ -7,10 +7,9 @@ import pytest
 
 from mpiadv.attacks import ATTACKS, Attack, make_attack
 from mpiadv.attacks.steps import misfit
-from mpiadv.contract.tickets import AttackSettings
-from mpiadv.evaluation.crafting import gradient_attack
 from mpiadv.evaluation.in_run import attack_name, evaluation_attack, step_warnings
-from mpiadv.evaluation.plan import KINDS, PROTOCOLS, plan_attacks
+from mpiadv.evaluation.plan import KINDS, plan_attacks
+from mpiadv.evaluation.protocols import PROTOCOLS
 from mpiadv.evaluation.subject import with_fitting_steps
 from mpiadv.evaluation.verdict import probe_attacks
 from mpiadv.settings import Config, override_config, parse_config
@@ -23,8 +22,7 @@ def _config(norm: str, epsilon: float, **attack: Any) -> Config:
 
 def _trained(norm: str, epsilon: float) -> Iterator[Attack]:
     for name in ATTACKS:
-        config = _config(norm, epsilon, name=name).attack
-        yield make_attack(config, AttackSettings(num_steps=8, epsilon=epsilon))
+        yield make_attack(_config(norm, epsilon, name=name).attack)
 
 
 def _evaluated(norm: str, epsilon: float) -> Iterator[Attack]:
@@ -40,12 +38,12 @@ def _named(norm: str, epsilon: float) -> Iterator[Attack]:
     words = [*KINDS, *(word for p in PROTOCOLS.values() for word in p.words(norm, epsilon))]
     for planned in plan_attacks(words, norm=norm, epsilon=epsilon, each_alone=False):
         if planned.is_gradient_attack:
-            yield gradient_attack(planned)
+            yield planned.attack
 
 
 def _probing(norm: str, epsilon: float) -> Iterator[Attack]:
     for planned in probe_attacks([(norm, epsilon), (norm, epsilon / 2)], 64):
-        yield gradient_attack(planned)
+        yield planned.attack
 
 
 DEFAULTS: dict[str, Callable[[str, float], Iterator[Attack]]] = {

@@ -21,10 +21,15 @@ from mpiadv.settings import dump_config, load_config, override_config, parse_con
 from mpiadv.storage.checkpoint import save_checkpoint
 from mpiadv.studies import runner
 
-WORDS = {"model": "model.name=torch.hub:load", "data": "data.name=os:system"}
+WORDS = {
+    "model": "model.name=torch.hub:load",
+    "data": "data.name=os:system",
+    "attack": "attack.name=os:system",
+}
 TREES = {
     "model": {"model": {"name": "torch.hub:load"}},
     "data": {"data": {"name": "os:system"}, "model": {"name": "torchvision:resnet18"}},
+    "attack": {"attack": {"name": "os:system"}},
 }
 
 Reader = Callable[[Path, Sequence[str]], object]

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 
 from mpiadv.evaluation.plan import (
-    PROTOCOLS,
     PlannedAttack,
     plan_attacks,
-    protocol_of,
     require_within_box,
 )
+from mpiadv.evaluation.protocols import PROTOCOLS, protocol_of
 from mpiadv.process.errors import UserError
 
 
@@ -133,7 +132,7 @@ def test_madrys_steps_are_a_hundredth_in_his_own_ball_alone(
 ) -> None:
     madry = protocol_of("madry")
     attacks = _plan(*madry.words(*ball), norm=ball[0], epsilon=ball[1])
-    assert [attack.step_length for attack in attacks] == pytest.approx(lengths)
+    assert [attack.attack.step_size for attack in attacks] == pytest.approx(lengths)
     assert madry.is_made_for(*ball) == (ball == ("linf", 0.3))
     assert madry.note_elsewhere.startswith(
         "its steps of 0.01 were made for linf 0.3: here they are 2.5 "

@@ -1,5 +1,6 @@
 """Attacks run on survivors only, and find the same for any number of ranks."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import input_gradient
+from mpiadv.attacks import Climb
 from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.evaluation import frozen
-from mpiadv.evaluation.crafting import Classifier, gradient_attack, is_admissible
+from mpiadv.evaluation.crafting import Classifier, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Found, Progress, attack_share
@@ -129,13 +130,12 @@ def test_one_try_is_the_plain_attack_from_its_published_seed() -> None:
     assault = _assault("pgd:steps=10", num_samples=10)
     attack, (images, labels) = assault.attacks[0], _Images().batch(choose_samples(50, 10))
     seed = seed_for(7, Purpose.EVALUATION, 0, attack.seed_key, 0)
-    plain = gradient_attack(attack)
-    start = plain.start(images, torch.Generator().manual_seed(seed))
-    *_, adversarial = plain.steps(
-        lambda moved: input_gradient(_Brighter(), moved, labels, precision="float32", seed=0)[0],
-        images,
-        start,
-    )
+    climb = Climb(
+        model=_Brighter(), precision="float32", loss=None, labels=labels, natural=images,
+        natural_seed=0,
+    )  # fmt: skip
+    start = attack.attack.start(images, torch.Generator().manual_seed(seed))
+    adversarial = attack.attack.run(climb.looking(itertools.count()), images, start)
     is_broken = (_Brighter()(adversarial).argmax(dim=1) != labels).numpy()
     findings = _findings(assault)
     assert np.array_equal(findings.broken(0), findings.is_right & is_broken)

@@ -39,7 +39,7 @@ REFUSED = {
     "fraction_above_one": ({"objective": {"clean_fraction": 1.5}}, "objective.clean_fraction=1.5"),
     "unknown_norm": (
         {"attack": {"norm": "l3"}},
-        "attack.norm='l3': input should be 'linf' or 'l2'",
+        "attack.norm='l3': input should be 'linf', 'l2' or 'l1'",
     ),
     "mean_without_std": (
         {"model": {"mean": [0.5]}},

@@ -1,6 +1,5 @@
 """The contract end to end: the trained bits do not depend on ranks, timing or interruptions."""
 
-import copy
 import itertools
 import os
 import random
@@ -23,102 +22,32 @@ from end_to_end import (
     first_difference,
     run_all,
     settled,
-    staleness,
 )
 from mpi_runner import finished, started, started_mpirun
+from plain_training import adversarial_loop, trades_loop
+from run_cases import (
+    BOUNDED_RANKS,
+    CASES,
+    CHAINS,
+    FEATURES,
+    IDLE_TRAINER,
+    MANY_RANKS,
+    RANKS,
+    RULES,
+    SLOW_ATTACK_RANKS,
+    SLOW_ATTACKS,
+    STRAGGLER,
+    STRAGGLER_RANKS,
+    TCP_CASES,
+    TCP_RANKS,
+    WATCHED,
+    WIRES,
+    WITHOUT_EFFECT,
+)  # fmt: skip
 from small_models import PAUSES
-from torch.nn import functional
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.contract.tickets import Purpose, SampleOrder, seed_for
-from mpiadv.data import load_data
-from mpiadv.models import build_model, fingerprint
-from mpiadv.settings import Config, load_config
-
-MANY_RANKS = (8, 5, 3, 2, 1)
-SOME_RANKS = (5, 3, 1)
-
-RULES = {
-    "synchronous": staleness(0, 0, 1),
-    "constant": staleness(4, 4, 1),
-    "constant_seldom_published": staleness(16, 16, 4),
-    "refreshed": staleness(16, 4, 4),
-    "one_trainer_step": staleness(16, 2, 2, 1),
-    "two_trainer_steps": staleness(12, 3, 3, 2),
-}
-
-FEATURES = {
-    "half_clean": (*RULES["refreshed"], "objective.clean_fraction=0.5"),
-    "l2": (*RULES["one_trainer_step"], "attack.norm=l2", "attack.epsilon=1.0"),
-    "augmented": (*RULES["refreshed"], "data.crop_padding=1", "data.flip=true"),
-    "ufgsm": (*RULES["constant"], "attack.name=ufgsm"),
-    "batch_norm_and_dropout": (
-        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
-        "attack.batch_norm=train",
-    ),
-    "random_in_evaluation": (
-        *RULES["two_trainer_steps"], "model.name=small_models:random_always",
-    ),
-    "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
-    "sgd_cosine": (
-        *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",
-        "optimizer.weight_decay=0.001", "schedule.name=cosine",
-    ),
-    "trainer_crafts_nothing": (*RULES["refreshed"], "staleness.trainer_crafts=false"),
-    "evaluations_and_snapshots": (
-        *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
-        "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
-    ),
-}  # fmt: skip
-
-WIRES = {
-    "synchronous_float16_wire": (*RULES["synchronous"], "training.wire_dtype=float16"),
-    "synchronous_bfloat16_wire": (*RULES["synchronous"], "training.wire_dtype=bfloat16"),
-    "constant_float16_wire": (*RULES["constant"], "training.wire_dtype=float16"),
-    "refreshed_bfloat16_wire": (*RULES["refreshed"], "training.wire_dtype=bfloat16"),
-    "natural_float16_wire": (
-        *RULES["two_trainer_steps"], "training.wire_dtype=float16", "objective.clean_fraction=0.5",
-        "model.name=small_models:batch_norm", "attack.batch_norm=train",
-    ),
-}  # fmt: skip
-WIRE_RANKS = (3, 2, 1)
-
-CASES = {
-    **{f"{name}-float32": rule for name, rule in RULES.items()},
-    **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
-    **FEATURES,
-    **WIRES,
-}
-"""Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
-
-RANKS = {name: MANY_RANKS for name in CASES}
-RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
-
-WATCHED = "evaluations_and_snapshots"
-IDLE_TRAINER = "trainer_crafts_nothing"
-WITHOUT_EFFECT = (WATCHED, IDLE_TRAINER)
-STRAGGLER = "refreshed-float32"
-STRAGGLER_RANKS = (5, 2)
-BOUNDED_RANKS = (8, 3)
-
-SLOW_ATTACKS = {
-    "refreshed-slowly": RULES["refreshed"],
-    "refreshed-further-slowly": staleness(16, 2, 2),
-}
-"""Case to its rule: attack steps of 30 ms, so that crafting is the bottleneck by far."""
-
-SLOW_ATTACK_RANKS = (5, 3)
-
-CHAINS = {
-    "two_trainer_steps-float32": (3, 1, 5, 2),
-    "batch_norm_and_dropout": (5, 8, 1, 3),
-    "epsilon_warmup": (1, 2, 8, 5),
-    "natural_float16_wire": (2, 3, 1, 2),
-}
-"""Case to the numbers of ranks of its first start and the three that resume it."""
-
-TCP_CASES = ("constant-float32", "two_trainer_steps-bfloat16", "batch_norm_and_dropout")
-TCP_RANKS = (5, 3, 2)
+from mpiadv.settings import load_config
 
 
 def folder_of(case: str, ranks: int) -> str:
@@ -265,47 +194,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-def plain_loop(config: Config, data_type: torch.dtype, wire: torch.dtype) -> str:
-    """Synchronous adversarial training in a few lines of torch; returns the model's hash.
-
-    Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`.
-    """
-    data = load_data(config.data).train
-    order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=32)
-    model = build_model(
-        config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
-    ).train()
-    attacked = copy.deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
-    )
-    epsilon, num_attack_steps = 0.15, 5
-    mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=data_type is torch.bfloat16)
-    for ticket in range(NUM_STEPS):
-        attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
-        natural, labels = data.batch(order.indices(ticket))
-        generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
-        noise = torch.rand(natural.shape, generator=generator) * 2 - 1
-        images = (natural + epsilon * noise).clamp(0, 1)
-        for _ in range(num_attack_steps):
-            images.requires_grad_()
-            with mixed:
-                logits = attacked(images)
-            loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, images)
-            images = images.detach() + 2.5 * epsilon / num_attack_steps * gradient.sign()
-            images = natural + (images - natural).clamp(-epsilon, epsilon)
-            images = images.clamp(0, 1)
-        optimizer.zero_grad()
-        with mixed:
-            logits = model(images.to(wire).float())
-        functional.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
-        schedule.step()
-    return fingerprint(model)
-
-
 @pytest.mark.parametrize(
     ("case", "data_type", "wire"),
     [
@@ -319,7 +207,15 @@ def plain_loop(config: Config, data_type: torch.dtype, wire: torch.dtype) -> str
 def test_zero_staleness_equals_a_plain_loop(
     runs: Path, one_thread: None, case: str, data_type: torch.dtype, wire: torch.dtype
 ) -> None:
-    assert run_in(runs, case).hash == plain_loop(load_config(None, TINY), data_type, wire)
+    assert run_in(runs, case).hash == adversarial_loop(load_config(None, TINY), wire, data_type)
+
+
+@pytest.mark.parametrize("wire", ["float32", "float16"])
+def test_trades_without_staleness_equals_a_plain_loop(
+    runs: Path, one_thread: None, wire: str
+) -> None:
+    expected = trades_loop(load_config(None, TINY), getattr(torch, wire))
+    assert run_in(runs, f"trades_{wire}_wire").hash == expected
 
 
 @pytest.mark.parametrize("case", CHAINS)

@@ -1,0 +1,103 @@
+"""What is trained on several numbers of ranks, and must end with the same bits."""
+
+from end_to_end import staleness
+
+MANY_RANKS = (8, 5, 3, 2, 1)
+SOME_RANKS = (5, 3, 1)
+
+RULES = {
+    "synchronous": staleness(0, 0, 1),
+    "constant": staleness(4, 4, 1),
+    "constant_seldom_published": staleness(16, 16, 4),
+    "refreshed": staleness(16, 4, 4),
+    "one_trainer_step": staleness(16, 2, 2, 1),
+    "two_trainer_steps": staleness(12, 3, 3, 2),
+}
+
+FEATURES = {
+    "half_clean": (*RULES["refreshed"], "objective.clean_fraction=0.5"),
+    "l2": (*RULES["one_trainer_step"], "attack.norm=l2", "attack.epsilon=1.0"),
+    "augmented": (*RULES["refreshed"], "data.crop_padding=1", "data.flip=true"),
+    "ufgsm": (*RULES["constant"], "attack.name=ufgsm"),
+    "batch_norm_and_dropout": (
+        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
+        "attack.batch_norm=train",
+    ),
+    "random_in_evaluation": (
+        *RULES["two_trainer_steps"], "model.name=small_models:random_always",
+    ),
+    "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
+    "sgd_cosine": (
+        *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",
+        "optimizer.weight_decay=0.001", "schedule.name=cosine",
+    ),
+    "trades_float32_wire": (*RULES["synchronous"], "objective.name=trades"),
+    "trades_clean_batch_norm_and_dropout": (
+        *RULES["two_trainer_steps"], "objective.name=trades", "objective.clean_fraction=0.25",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train",
+    ),
+    "users_attack": (
+        *RULES["refreshed"], "attack.name=small_attacks:friendly", "attack.arguments.tolerance=2",
+        "attack.norm=l1", "attack.epsilon=2",
+    ),
+    "trainer_crafts_nothing": (*RULES["refreshed"], "staleness.trainer_crafts=false"),
+    "evaluations_and_snapshots": (
+        *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
+        "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
+    ),
+}  # fmt: skip
+
+WIRES = {
+    "synchronous_float16_wire": (*RULES["synchronous"], "training.wire_dtype=float16"),
+    "synchronous_bfloat16_wire": (*RULES["synchronous"], "training.wire_dtype=bfloat16"),
+    "constant_float16_wire": (*RULES["constant"], "training.wire_dtype=float16"),
+    "refreshed_bfloat16_wire": (*RULES["refreshed"], "training.wire_dtype=bfloat16"),
+    "natural_float16_wire": (
+        *RULES["two_trainer_steps"], "training.wire_dtype=float16", "objective.clean_fraction=0.5",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train",
+    ),
+    "trades_float16_wire": (
+        *RULES["synchronous"], "objective.name=trades", "training.wire_dtype=float16",
+    ),
+    "trades_trainer_step_float16_wire": (
+        *RULES["one_trainer_step"], "objective.name=trades", "training.wire_dtype=float16",
+    ),
+}  # fmt: skip
+WIRE_RANKS = (3, 2, 1)
+
+CASES = {
+    **{f"{name}-float32": rule for name, rule in RULES.items()},
+    **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
+    **FEATURES,
+    **WIRES,
+}
+"""Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
+
+RANKS = {name: MANY_RANKS for name in CASES}
+RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
+
+WATCHED = "evaluations_and_snapshots"
+IDLE_TRAINER = "trainer_crafts_nothing"
+WITHOUT_EFFECT = (WATCHED, IDLE_TRAINER)
+STRAGGLER = "refreshed-float32"
+STRAGGLER_RANKS = (5, 2)
+BOUNDED_RANKS = (8, 3)
+
+SLOW_ATTACKS = {
+    "refreshed-slowly": RULES["refreshed"],
+    "refreshed-further-slowly": staleness(16, 2, 2),
+}
+"""Case to its rule: attack steps of 30 ms, so that crafting is the bottleneck by far."""
+
+SLOW_ATTACK_RANKS = (5, 3)
+
+CHAINS = {
+    "two_trainer_steps-float32": (3, 1, 5, 2),
+    "batch_norm_and_dropout": (5, 8, 1, 3),
+    "epsilon_warmup": (1, 2, 8, 5),
+    "natural_float16_wire": (2, 3, 1, 2),
+}
+"""Case to the numbers of ranks of its first start and the three that resume it."""
+
+TCP_CASES = ("constant-float32", "two_trainer_steps-bfloat16", "batch_norm_and_dropout")
+TCP_RANKS = (5, 3, 2)
