@@ -20,7 +20,8 @@ EVALUATE = Described(
     summary="attack trained networks; after launch -n 8: on 8 ranks",
     about="Attack trained networks and say how many images withstand.",
     epilog=f"Attacks: {', '.join(ATTACKS)}, my_module:function. Protocols: "
-    f"{', '.join(PROTOCOLS)}. Without any of them, PGD as the run's own evaluation. Exit codes: 0 done, 2 bad input, 1 failed.",
+    f"{', '.join(PROTOCOLS)}. Without any of them, PGD as the run's own evaluation. Exit codes: "
+    "0 done, 2 bad input, 1 failed.",
     words={
         "words": {
             "nargs": "+",
