@@ -1,8 +1,53 @@
-"""mpiadv: asynchronous parallel adversarial training over MPI, with the same bits every time."""
+"""mpiadv: asynchronous parallel adversarial training over MPI, with the same bits every time.
+
+The names below are for Python programs: `docs/library.md` shows them at work.
+"""
 
 # Python has loaded it, other than `signal`: every millisecond counts here.
 import _signal  # type: ignore[import-not-found]
 import sys
+
+TYPE_CHECKING = False  # as `typing` has it, without loading that
+if TYPE_CHECKING:
+    from mpiadv.library.logs import RunLog, read_log
+    from mpiadv.library.networks import attack, load_model
+    from mpiadv.library.training import TrainedRun, train
+    from mpiadv.process.errors import UserError
+    from mpiadv.settings import Config, load_config
+
+__all__ = [
+    "Config",
+    "RunLog",
+    "TrainedRun",
+    "UserError",
+    "attack",
+    "load_config",
+    "load_model",
+    "read_log",
+    "train",
+]
+
+_HOMES = {
+    "mpiadv.library.logs": ("RunLog", "read_log"),
+    "mpiadv.library.networks": ("attack", "load_model"),
+    "mpiadv.library.training": ("TrainedRun", "train"),
+    "mpiadv.process.errors": ("UserError",),
+    "mpiadv.settings": ("Config", "load_config"),
+}
+"""Where they are loaded from, once they are asked for: torch takes seconds."""
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'mpiadv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
 
 
 def _module_run() -> str:

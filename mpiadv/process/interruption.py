@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -16,18 +16,19 @@ _HEARD = b"mpiadv: asked to end: the ranks do so in order; a second Ctrl-C ends 
 
 @dataclass(kw_only=True)
 class Interruption:
-    """Whether Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP has asked for an end."""
+    """Whether Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP has asked for an end, or those of `signals`."""
 
     requested: bool = False
+    signals: tuple[signal.Signals, ...] = SIGNALS
 
     def listen(self) -> None:
         """Note requests for the rest of the process; after the first one Ctrl-C ends it at once."""
-        for number in _heard():
+        for number in _heard(self.signals):
             signal.signal(number, self._note_first)
 
     def close(self) -> None:
         """Hear nothing more: all is done, and whatever asks for an end from now on is too late."""
-        for number in _heard():
+        for number in _heard(self.signals):
             signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
@@ -92,7 +93,7 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
             signal.signal(number, earlier)
 
 
-def _heard() -> list[signal.Signals]:
+def _heard(signals: Sequence[signal.Signals] = SIGNALS) -> list[signal.Signals]:
     """The signals to listen to: one that `nohup` has shut out stays out."""
     is_shut_out = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [n for n in SIGNALS if not (n == signal.SIGHUP and is_shut_out)]
+    return [n for n in signals if not (n == signal.SIGHUP and is_shut_out)]

@@ -5,7 +5,8 @@ were added since: `column` is NaN there.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,21 @@ def read_log(given: str | Path, *, snapshots: bool = True) -> Log:
     path = find_log(given)
     # Before the rows: they are the last ones where the run is finished.
     state = state_of(path.parent) if path.name == LOG_NAME else RunState.UNKNOWN
+    with opened(path) as file:
+        return _read(path, state, file, snapshots)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A log to read from, also while the run writes it.
+
+    Raises:
+        UserError: it cannot be read, within the block either, or has another format.
+    """
     try:
         with open_to_read(path) as file:
             _require_format(path, dict(file.attrs))
-            return _read(path, state, file, snapshots)
+            yield file
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -201,11 +213,9 @@ def _require_format(path: Path, attributes: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
-    starts = [dict(file.attrs)]
-    if "resumes" in file:
-        starts += [dict(file["resumes"][name].attrs) for name in sorted(file["resumes"])]
+    starts = starts_of(file)
     attributes = {key: value for start in starts for key, value in start.items()}
-    config = _flat_config(path, attributes.get("config", ""))
+    config = flat_config(path, attributes.get("config", ""))
     tables = {name: _table(path, file, name) for name in _NEEDED}
     return Log(
         path=path,
@@ -220,6 +230,12 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     )
 
 
+def starts_of(file: h5py.File) -> list[dict[str, Any]]:
+    """What the first start of the run, and each resume, said of itself."""
+    resumes = file.get("resumes", {})
+    return [dict(file.attrs), *(dict(resumes[name].attrs) for name in sorted(resumes))]
+
+
 def _table(path: Path, file: h5py.File, name: str) -> Rows:
     if name not in file or not file[name].dtype.names:
         raise UserError(f"{path} is not a log of mpiadv: it has no table {name}")
@@ -231,7 +247,8 @@ def _table(path: Path, file: h5py.File, name: str) -> Rows:
     return rows if name == "train" else fitted(rows, TABLES[name])
 
 
-def _flat_config(path: Path, written: Any) -> dict[str, Any]:
+def flat_config(path: Path, written: Any) -> dict[str, Any]:
+    """A configuration as a log holds it, flat: `training.num_steps` and so on."""
     try:
         tree = _shown(parse_yaml(_text(written)))
     except yaml.YAMLError:

@@ -32,17 +32,23 @@ _CODES = {
 def run(world: World, argv: Sequence[str], interruption: Interruption) -> int:
     """One run on the ranks of `world`; returns this rank's exit code."""
     request = _request(world, argv)
-    if request is None:
-        return EXIT_DONE
-    config, resume = request
+    return EXIT_DONE if request is None else _CODES[carry_out(world, *request, interruption)]
+
+
+def carry_out(world: World, config: Config, resume: bool, interruption: Interruption) -> Stop:
+    """Train as `config` says on the ranks of `world`; how it ended.
+
+    Raises:
+        AgreedError: the input is bad, or the folder cannot be used.
+        NonFiniteLossError, StorageError: and what `World` raises.
+    """
     desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
     if world.share(_tell_if_done(desk)):
-        return EXIT_DONE
+        return Stop.FINISHED
     with _closed_if_refused(desk):
         setup = prepare(config, world)
         lead = agree(world, lambda: Lead(setup, desk) if desk else None)
-    reason = _craft(setup) if lead is None else _lead(setup, lead, interruption)
-    return _CODES[reason]
+    return _craft(setup) if lead is None else _lead(setup, lead, interruption)
 
 
 @contextmanager

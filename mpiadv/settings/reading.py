@@ -28,7 +28,7 @@ _NOTHING = ("", "~", "null")
 
 
 def load_config(
-    path: str | Path | None, overrides: Sequence[str] = (), *, trust_code: bool = False
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, trust_code: bool = False
 ) -> Config:
     """Read a YAML file, or take the defaults, apply `key.subkey=value` overrides, validate.
 

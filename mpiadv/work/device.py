@@ -1,7 +1,8 @@
 """The device of a rank: which one, its host buffers, and whether it is still busy."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.process.errors import UserError
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 class Device:
@@ -114,9 +117,31 @@ def choose_threads(wanted: int | Literal["auto"], local_size: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // local_size)
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """What `choose_device` and `make_deterministic` set is afterwards as it was."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags = [(cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32")]
+    before = [getattr(owner, name) for owner, name in flags]
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    workspace = os.environ.get(_WORKSPACE)
+    try:
+        yield
+    finally:
+        for (owner, name), value in zip(flags, before, strict=True):
+            setattr(owner, name, value)
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        if device is not None:
+            torch.cuda.set_device(device)
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
+
+
 def make_deterministic(num_threads: int) -> None:
     """Have torch compute the same bits every time, with so many threads."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault(_WORKSPACE, ":4096:8")
     torch.set_num_threads(num_threads)
     # As use_deterministic_algorithms(True), which first imports torch's compiler, for seconds.
     torch.set_deterministic_debug_mode("error")

@@ -1,0 +1,139 @@
+"""Trained networks, and attacks on any network."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.data import load_data
+from mpiadv.evaluation.accuracy import frozen
+from mpiadv.evaluation.crafting import Classifier, Try, craft
+from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
+from mpiadv.evaluation.subject import read_subject
+from mpiadv.examination.networks import load_network
+from mpiadv.models import device_of
+from mpiadv.process.errors import UserError
+from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME
+
+Norm = Literal["linf", "l2", "l1"]
+Loss = Literal["ce", "margin"]
+
+
+def load_model(
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    device: str | torch.device = "cpu",
+    trust_code: bool = False,
+) -> nn.Module:
+    """The network of a run with its weights, in evaluation mode.
+
+    Its input are images float32 [N, C, H, W] in [0, 1], as normalisation is its first layer; its
+    output logits [N, K]. The run's data set is opened, as it tells K, C, H and W.
+
+    Args:
+        run: a run's folder, its `model.pt`, a checkpoint, or any file of weights.
+        overrides: settings as `key.subkey=value`; for weights of elsewhere at least `model.name`
+            and `data.name`.
+        device: where to put it.
+        trust_code: run the functions that the run's files name as model or data set.
+
+    Raises:
+        UserError: nothing is there, it is damaged or does not fit, or names code not trusted.
+    """
+    path = Path(run)
+    if path.name == MODEL_NAME and not overrides and (path.parent / LOG_NAME).is_file():
+        path = path.parent
+    subject = read_subject(path, overrides, None if trust_code else ())
+    return load_network(subject, load_data(subject.config.data), torch.device(device)).model.eval()
+
+
+def attack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float | str,
+    norm: Norm = "linf",
+    num_steps: int = 40,
+    step_size: float | None = None,
+    loss: Loss = "ce",
+    seed: int = 0,
+) -> Tensor:
+    """Adversarial images by PGD from a random start, on the model in evaluation mode.
+
+    Madry et al. 2018, section 2.1. The images' gradient alone is taken: modes, gradients and
+    buffers of the model, and all global random streams, are afterwards as they were. The same
+    seed gives the same bits on the same hardware and number of threads.
+
+    Args:
+        model: from images to logits [N, K], on one device, to which images and labels are taken.
+        images: float32 [N, C, H, W] in [0, 1].
+        labels: int64 [N].
+        epsilon: radius of the ball of `norm` around each image, in pixels of [0, 1]; also a
+            fraction, "8/255".
+        norm: linf, l2 or l1.
+        num_steps: steps uphill, at least 1.
+        step_size: in pixels of [0, 1]; None: 2.5 epsilon / num_steps.
+        loss: what is climbed: ce, cross-entropy; or margin, best wrong logit less the correct one.
+        seed: of the start, and of whatever the model draws.
+
+    Returns:
+        float32 [N, C, H, W] in [0, 1] and the ball, on the device of `images`.
+
+    Raises:
+        UserError: images, labels or a number are not as they are to be.
+    """
+    _require_images(images, labels)
+    planned = _planned(norm, epsilon, num_steps, step_size, loss)
+    device = device_of(model)
+    given = Try(
+        attack=planned, number=0, images=images.detach().to(device), labels=labels.to(device),
+        standing=torch.arange(len(images), device=device), seed=seed, warn=lambda text: None,
+    )  # fmt: skip
+    with frozen(model), _buffers_kept(model):
+        found = craft(Classifier(model=model, precision="float32"), given)
+    return found.to(images.device)
+
+
+def _planned(
+    norm: str, epsilon: float | str, num_steps: int, step_size: float | None, loss: str
+) -> PlannedAttack:
+    """PGD, its numbers checked as those of `mpiadv evaluate --attack`."""
+    settings = {
+        "norm": norm, "epsilon": epsilon, "steps": num_steps, "step_size": step_size, "loss": loss,
+    }  # fmt: skip
+    words = ",".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+    (planned,) = plan_attacks([f"pgd:{words}"], norm="linf", epsilon=None, each_alone=True)
+    return planned
+
+
+def _require_images(images: Tensor, labels: Tensor) -> None:
+    if images.ndim != 4 or images.dtype != torch.float32:
+        raise UserError(
+            f"images are {images.dtype} {list(images.shape)}: expected float32 [N, C, H, W]"
+        )
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"labels are {labels.dtype} {list(labels.shape)}: expected int64 [{len(images)}]"
+        )
+    # Written so that NaN is refused, too.
+    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        raise UserError(
+            f"images range from {images.min():.4g} to {images.max():.4g}: expected pixels in "
+            "[0, 1]; normalisation belongs into the model"
+        )
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])

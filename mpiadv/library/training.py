@@ -1,0 +1,102 @@
+"""A run on one rank, in this process, without MPI."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mpiadv.comm.world import World
+from mpiadv.library.logs import RunLog, read_log
+from mpiadv.loops.publisher import Stop
+from mpiadv.models.random_streams import streams_kept
+from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.process.interruption import Interruption
+from mpiadv.session.run import carry_out
+from mpiadv.settings import Config
+from mpiadv.work.device import settings_kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        folder: with the log, the checkpoints and the model: `load_model` and `read_log` take it.
+        num_steps: training steps done.
+        natural_accuracy: on the test images of the evaluation at the end, 0 to 1.
+        adversarial_accuracy: on the same images under PGD, 0 to 1.
+        hash: of the model; the same bits have the same hash.
+    """
+
+    folder: Path
+    num_steps: int
+    natural_accuracy: float
+    adversarial_accuracy: float
+    hash: str
+
+
+def train(config: Config, *, resume: bool = False) -> TrainedRun:
+    """Train as `mpiadv CONFIG` does on one rank: the same bits, the same files in `config.output`.
+
+    Global settings and random streams of torch, NumPy and Python are afterwards as they were. In
+    the main thread the first Ctrl-C ends the run after its step, with a checkpoint; a second one
+    ends it at once.
+
+    Args:
+        config: from `load_config`.
+        resume: go on from the newest checkpoint in the folder, if there is one.
+
+    Raises:
+        UserError: the input is bad, or the folder holds a run and `resume` is false.
+        UnreadableError: samples could not be read for a while.
+        NonFiniteLossError: the loss is not a number any more.
+        StorageError: the folder could not take the end of the run.
+        KeyboardInterrupt: Ctrl-C; with `resume` the run goes on.
+    """
+    world = World()
+    world.meet()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _asked_by_ctrl_c() as interruption, settings_kept(), streams_kept(device):
+        end = carry_out(world, config, resume, interruption)
+    log = read_log(config.output)
+    if end is Stop.FINISHED:
+        return _trained(log)
+    if interruption.requested:
+        raise KeyboardInterrupt("asked to end: train(config, resume=True) goes on")
+    kind = UserError if end is Stop.REFUSED else UnreadableError
+    raise kind(f"{_last_fault(log)}: put it right, then train(config, resume=True) goes on")
+
+
+def _trained(log: RunLog) -> TrainedRun:
+    final = log.evaluation[-1]
+    return TrainedRun(
+        folder=log.path.parent,
+        num_steps=int(final["step"]),
+        natural_accuracy=float(final["natural_accuracy"]),
+        adversarial_accuracy=float(final["adversarial_accuracy"]),
+        hash=log.hash,
+    )
+
+
+def _last_fault(log: RunLog) -> str:
+    faults = log.events[log.events["kind"] == b"bad samples"]
+    return faults[-1]["text"].decode(errors="replace") if len(faults) else "the run was stopped"
+
+
+@contextmanager
+def _asked_by_ctrl_c() -> Iterator[Interruption]:
+    """Within it Ctrl-C is a request; other signals are the caller's own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield Interruption(signals=())
+        return
+    before = signal.getsignal(signal.SIGINT)
+    interruption = Interruption(signals=(signal.SIGINT,))
+    interruption.listen()
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, before)
