@@ -59,19 +59,21 @@ class Foreseen:
         """See `AttackSchedule.hear`."""
 
     def settings(self, step: int) -> AttackSettings:
-        """See `AttackSchedule.settings`."""
         return self.settings_at(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `AttackSchedule.state_dict`."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `AttackSchedule.load_state_dict`."""
 
 
-class Growth:
-    """The M+ rule: how many attack steps an epoch has, by the gradients of those before it.
+_LEARNT = ("num_steps", "threshold", "magnitude")
+
+
+@dataclass(kw_only=True)
+class MPlus:
+    """More and more attack steps: one more after an epoch in which gradients grew.
 
     Wang et al. 2021, "Dynamic Efficient Adversarial Training Guided by Gradient Magnitude", M+
     acceleration: one step more after the first epoch, and then after each whose magnitude, summed
@@ -79,62 +81,41 @@ class Growth:
     last grew. Also while it `falls_short(num_steps)`: so many do not reach the ball's border.
     """
 
-    def __init__(
-        self, *, first: int, most: int, gamma: float, falls_short: Callable[[int], bool]
-    ) -> None:
-        self.num_steps = first
-        self.threshold = inf
-        self._most = most
-        self._gamma = gamma
-        self._falls_short = falls_short
-
-    def end_epoch(self, number: int, magnitude: float) -> None:
-        """Take in `magnitude`, the sum over the batches of epoch `number`, 1 being the first."""
-        has_reason = number == 1 or magnitude > self.threshold or self._falls_short(self.num_steps)
-        grows = has_reason and self.num_steps < self._most
-        if number == 2 or (number > 2 and grows):
-            self.threshold = self._gamma * magnitude
-        self.num_steps += grows
-
-
-class MPlus:
-    """More and more attack steps, by the `Growth` of epochs of `batches_per_epoch` steps."""
-
-    hears_gradient = True
-
-    def __init__(
-        self, growth: Growth, *, batches_per_epoch: int, epsilon_at: Callable[[int], float]
-    ) -> None:
-        self._growth = growth
-        self._batches_per_epoch = batches_per_epoch
-        self._epsilon_at = epsilon_at
-        self._magnitude = 0.0
+    num_steps: int
+    most_steps: int
+    gamma: float
+    batches_per_epoch: int
+    epsilon_at: Callable[[int], float]
+    falls_short: Callable[[int], bool]
+    threshold: float = inf
+    magnitude: float = 0.0
+    """Of the epoch so far."""
+    hears_gradient: bool = True
 
     def hear(self, trained: TrainedStep) -> None:
-        """See `AttackSchedule.hear`."""
-        self._magnitude += trained.gradient_magnitude
-        epoch, is_within = divmod(trained.step + 1, self._batches_per_epoch)
+        self.magnitude += trained.gradient_magnitude
+        epoch, is_within = divmod(trained.step + 1, self.batches_per_epoch)
         if not is_within:
-            self._growth.end_epoch(epoch, self._magnitude)
-            self._magnitude = 0.0
+            self._end(epoch)
+            self.magnitude = 0.0
+
+    def _end(self, epoch: int) -> None:
+        """Draw the conclusion from an epoch, 1 being the first."""
+        grows = epoch == 1 or self.magnitude > self.threshold or self.falls_short(self.num_steps)
+        grows &= self.num_steps < self.most_steps
+        if epoch == 2 or (epoch > 2 and grows):
+            self.threshold = self.gamma * self.magnitude
+        self.num_steps += grows
 
     def settings(self, step: int) -> AttackSettings:
-        """See `AttackSchedule.settings`."""
-        return AttackSettings(num_steps=self._growth.num_steps, epsilon=self._epsilon_at(step))
+        return AttackSettings(num_steps=self.num_steps, epsilon=self.epsilon_at(step))
 
     def state_dict(self) -> dict[str, Any]:
-        """See `AttackSchedule.state_dict`."""
-        growth = self._growth
-        return {
-            "num_steps": growth.num_steps,
-            "threshold": growth.threshold,
-            "magnitude": self._magnitude,
-        }
+        return {name: getattr(self, name) for name in _LEARNT}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `AttackSchedule.load_state_dict`."""
-        self._growth.num_steps, self._growth.threshold = state["num_steps"], state["threshold"]
-        self._magnitude = state["magnitude"]
+        for name in _LEARNT:
+            setattr(self, name, state[name])
 
 
 class Steps(Protocol):
@@ -151,7 +132,7 @@ StepsOf = Callable[[AttackSettings], Steps]
 """The run's attack, with the settings that a version may carry."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Ground:
     """What schedules are made from: the configuration, the attack, the length of an epoch."""
 
@@ -200,14 +181,15 @@ def _m_plus(ground: Ground) -> AttackSchedule:
             f"{attack.num_steps}, up to which m_plus grows: use attack_schedule.first_steps <= "
             f"{attack.num_steps}"
         )
-    growth = Growth(
-        first=config.first_steps,
-        most=attack.num_steps,
+    return MPlus(
+        num_steps=config.first_steps,
+        most_steps=attack.num_steps,
         gamma=config.gamma,
-        # Steps of 0.1 do reach 0.3, rounded as they are.
+        batches_per_epoch=ground.batches_per_epoch,
+        epsilon_at=ground.epsilon_at,
+        # Three steps of 0.1 do reach 0.3, rounded as they are.
         falls_short=lambda n: n * ground.with_steps(n).step_size < attack.epsilon * (1 - 1e-6),
     )
-    return MPlus(growth, batches_per_epoch=ground.batches_per_epoch, epsilon_at=ground.epsilon_at)
 
 
 ATTACK_SCHEDULES: Mapping[str, Callable[[Ground], AttackSchedule]] = {

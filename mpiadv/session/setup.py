@@ -89,19 +89,14 @@ class Setup:
     @property
     def largest_settings(self) -> AttackSettings:
         """The largest attack settings that a version may carry."""
-        attack = self.config.attack
+        attack = self.plan.attack
         return AttackSettings(num_steps=attack_num_steps(attack), epsilon=attack.epsilon)
 
     def new_attack_schedule(self) -> AttackSchedule:
         """The attack schedule of a run that begins."""
-        return make_attack_schedule(
-            Ground(
-                config=self.config.attack_schedule,
-                attack=self.config.attack,
-                steps_of=partial(make_attack, self.config.attack),
-                batches_per_epoch=self.plan.order.batches_per_epoch,
-            )
-        )
+        attack, epoch = self.plan.attack, self.plan.order.batches_per_epoch
+        ground = Ground(self.config.attack_schedule, attack, partial(make_attack, attack), epoch)
+        return make_attack_schedule(ground)
 
 
 class AgreedError(UserError):

@@ -12,7 +12,6 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.attack_schedules import (
     AttackSchedule,
     Ground,
-    Growth,
     TrainedStep,
     make_attack_schedule,
 )
@@ -64,12 +63,10 @@ def hear(schedule: AttackSchedule, magnitudes: list[float], first_step: int = 0)
 
 
 def test_m_plus_grows_as_in_the_authors_log() -> None:
-    growth, steps = Growth(first=1, most=8, gamma=1.01, falls_short=lambda n: False), []
-    for epoch, magnitude in enumerate((5175.44, 3084.11, 3206.21, 2768.19), 1):
-        steps.append(growth.num_steps)
-        growth.end_epoch(epoch, magnitude)
-    assert steps == [1, 2, 2, 3]
-    assert (growth.num_steps, growth.threshold) == (3, 1.01 * 3206.21)
+    schedule = schedule_of(name="m_plus", first_steps=1, gamma=1.01, batches_per_epoch=1)
+    steps = hear(schedule, [5175.44, 3084.11, 3206.21, 2768.19])
+    assert steps[:4] == [1, 2, 2, 3]
+    assert schedule.state_dict() == {"num_steps": 3, "threshold": 1.01 * 3206.21, "magnitude": 0.0}
 
 
 magnitudes = st.lists(

@@ -13,7 +13,7 @@ from torch import nn
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
-from mpiadv.methods.attack_schedules import Foreseen, Growth, MPlus, TrainedStep
+from mpiadv.methods.attack_schedules import Foreseen, MPlus, TrainedStep
 from mpiadv.methods.optimizers import make_schedule
 from mpiadv.process.errors import UserError
 from mpiadv.session.state import restore, training_state
@@ -59,8 +59,10 @@ def test_checkpoint_with_optimiser_and_schedule_by_themselves_is_gone_on_with() 
 
 
 def a_schedule() -> MPlus:
-    growth = Growth(first=1, most=8, gamma=1.01, falls_short=lambda n: False)
-    return MPlus(growth, batches_per_epoch=1, epsilon_at=lambda step: 0.5)
+    return MPlus(
+        num_steps=1, most_steps=8, gamma=1.01, batches_per_epoch=1,
+        epsilon_at=lambda step: 0.5, falls_short=lambda n: False,
+    )  # fmt: skip
 
 
 def heard_once(schedule: MPlus) -> None:
