@@ -88,16 +88,7 @@ class Trainer(Generic[BatchT]):
             on_event=on_event,
             clock=clock,
         )
-        self.publisher = Publisher(
-            link,
-            self.ring,
-            first=self._in_a_hurry,
-            prober=self._prober_of,
-            pump=self.pump,
-            wait=self._wait,
-            missing=self.supervision.missing,
-            on_event=on_event,
-        )
+        self.publisher = self._new_publisher()
         self._bench = Bench(
             dispatcher.own, self.ring, crafter, pump=self.pump, on_event=on_event, clock=clock
         )
@@ -117,6 +108,18 @@ class Trainer(Generic[BatchT]):
         self._spent = _Spent()
         self._idle_since: float | None = None
         self._step_began = clock()
+
+    def _new_publisher(self) -> Publisher:
+        return Publisher(
+            self._link,
+            self.ring,
+            first=self._in_a_hurry,
+            prober=self._prober_of,
+            pump=self.pump,
+            wait=self._wait,
+            missing=self.supervision.missing,
+            on_event=self._on_event,
+        )
 
     def publish_due(self) -> None:
         """Publish the current version if it is due and not published yet."""
