@@ -16,11 +16,12 @@ from scenario import mixed
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
+from mpiadv.contract.accounts import CraftReport, Outcome
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen, TrainedStep
 from mpiadv.process.errors import UnreadableError
-from mpiadv.work.protocols import CraftReport, Outcome, ProbeReport
+from mpiadv.work.protocols import ProbeReport
 
 START = 1
 PARAMETER_BYTES = 1000
@@ -243,7 +244,7 @@ class FakeLearner:
 
     def upload(self, slot: BatchSlot) -> FakeBatch:
         ticket = int(slot.labels[0])
-        assert ticket == slot.header["ticket"][0]
+        assert ticket == slot.header.origin.ticket
         if slot.natural is not None:
             assert int(slot.natural.reshape(-1).view(np.uint64)[0]) == mixed("natural", ticket)
         return FakeBatch(ticket=ticket, value=int(slot.images.reshape(-1).view(np.uint64)[0]))

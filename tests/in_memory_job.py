@@ -6,6 +6,7 @@ for a while. All, some or none of them read versions where they lie. Time is vir
 sleep passes some of it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -14,15 +15,14 @@ from typing import Any
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
-from mpiadv.comm.links import Farewell, Order, ParameterSlot
-from mpiadv.comm.messages import Bytes
+from mpiadv.comm.links import Delivery, ParameterSlot
+from mpiadv.comm.messages import Bytes, Farewell, Fate, Order
+from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.probe import Probed
 from mpiadv.loops.publisher import Published, Stop
-from mpiadv.loops.records import StepRecord
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen
 from mpiadv.process.errors import DismissedError
@@ -93,7 +93,7 @@ BREAKAGES: Mapping[str, Callable[[Bytes, Bytes], Bytes]] = {
 
 
 class CountingLink(MemoryTrainerLink):
-    """Counts grants, and the receives posted at once for one attacker.
+    """Counts grants, what became of them, and the receives posted at once for one attacker.
 
     `sent_first` tells for each version to whom it went ahead of the others.
     """
@@ -101,6 +101,7 @@ class CountingLink(MemoryTrainerLink):
     def __init__(self, network: MemoryNetwork) -> None:
         super().__init__(network)
         self.num_grants = 0
+        self.answers: Counter[tuple[int, Fate]] = Counter()
         self.largest_posted_of_one = 0
         self.sent_first: dict[int, list[int]] = {}
 
@@ -112,6 +113,11 @@ class CountingLink(MemoryTrainerLink):
         super().grant(attacker, order)
         self.num_grants += 1
         self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[attacker])
+
+    def poll(self) -> list[Delivery]:
+        arrived = super().poll()
+        self.answers.update((each.attacker, each.slot.header.fate) for each in arrived)
+        return arrived
 
 
 class _StoppedError(Exception):

@@ -12,18 +12,15 @@ import numpy as np
 from mpiadv.comm.links import (
     BatchSlot,
     Delivery,
-    Farewell,
     Incoming,
     LinkShape,
-    Order,
     ParameterSlot,
     most_parameter_slots,
     plain_memory,
 )
-from mpiadv.comm.messages import Bytes
+from mpiadv.comm.messages import Bytes, Call, Farewell, Order, Word
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.contract.outbox import Dispatch, Outbox
-from mpiadv.process.errors import DismissedError
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
@@ -61,7 +58,7 @@ class MemoryNetwork:
         self.parameters: dict[int, deque[Dispatch[ParameterSlot]]] = {
             rank: deque() for rank in ranks
         }
-        self.words: dict[int, deque[Order | str]] = {rank: deque() for rank in ranks}
+        self.words: dict[int, deque[Call]] = {rank: deque() for rank in ranks}
         self.batches: dict[int, deque[tuple[BatchSlot, Bytes]]] = {rank: deque() for rank in ranks}
         self.farewells: dict[int, Farewell] = {}
         self.roster = Roster(size=num_attackers + 1, hosts=[f"memory-{r}" for r in (0, *ranks)])
@@ -130,7 +127,7 @@ class MemoryTrainerLink:
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         slot.seal()
-        in_place = () if slot.header["stop"][0] else self._network.readers
+        in_place = () if slot.header.stop else self._network.readers
         self._network.outbox.add(slot, self.attackers, first, in_place)
         self._send_versions()
 
@@ -146,7 +143,7 @@ class MemoryTrainerLink:
         self._receives[attacker].append(slot)
         self._posted[attacker] += 1
         self.largest_posted = max(self.largest_posted, sum(self._posted.values()))
-        self._network.words[attacker].append(order)
+        self._network.words[attacker].append(Call(word=Word.GRANT, order=order))
 
     def poll(self) -> list[Delivery]:
         releases = self._network.releases
@@ -185,11 +182,11 @@ class MemoryTrainerLink:
 
     def call_last(self) -> None:
         for attacker in self.attackers:
-            self._network.words[attacker].append("last call")
+            self._network.words[attacker].append(Call(word=Word.LAST_CALL))
 
     def keep_alive(self) -> None:
         for attacker in self.attackers:
-            self._network.words[attacker].append("alive")
+            self._network.words[attacker].append(Call(word=Word.ALIVE))
 
     def take_lost(self) -> list[int]:
         lost, self._network.lost = self._network.lost, []
@@ -212,7 +209,7 @@ class MemoryTrainerLink:
     def dismiss(self, attacker: int) -> None:
         self._network.roster.lose(attacker, Absence.DISMISSED)
         self._network.outbox.cut_off(attacker, is_dead=False)
-        self._network.words[attacker].append("leave")
+        self._network.words[attacker].append(Call(word=Word.LEAVE))
 
     def farewells(self) -> dict[int, Farewell]:
         return dict(self._network.farewells)
@@ -262,14 +259,7 @@ class MemoryAttackerLink:
             self._network.outbox.taken(dispatch, self._rank)
         words = self._network.words[self._rank]
         while words and not self._network.delay():
-            word = words.popleft()
-            if isinstance(word, Order):
-                incoming.orders.append(word)
-            elif word == "leave":
-                raise DismissedError("the trainer (rank 0) has given this rank up")
-            else:
-                incoming.last_call |= word == "last call"
-                incoming.alive |= word == "alive"
+            incoming.hear(words.popleft())
         if incoming:
             now = self._network.clock()
             self._network.last_sign[self._rank] = self._network.had_all[self._rank] = now
@@ -286,7 +276,7 @@ class MemoryAttackerLink:
         return next((s for s in self._batch_slots if not any(s is o for o, _ in sent)), None)
 
     def send(self, slot: BatchSlot) -> None:
-        self._network.batches[self._rank].append((slot, slot.seal(self._rank)))
+        self._network.batches[self._rank].append((slot, slot.seal()))
 
     def bid_farewell(self, farewell: Farewell) -> None:
         self._network.outbox.released(self._rank)

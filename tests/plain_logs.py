@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_records import made
 
-from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog, TrainRow
+from mpiadv.contract.accounts import Probed, StepRecord
+from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.runlog.rows import Rows, table_of
 
 
-def train_row(step: int) -> TrainRow:
+def train_row(step: int) -> StepRecord:
     """A row that tells its step in its last column too, so that a torn one shows."""
-    return TrainRow(
-        step=step, ticket=step, first_version=0, last_version=0, first_staleness=step,
-        last_staleness=step, rank=1, attack_steps=8, epsilon=0.3, learning_rate=1e-3, loss=2.3,
+    return made(
+        StepRecord,
+        step=step, ticket=step, first_version=0, last_version=0,
+        rank=1, attack_steps=8, epsilon=0.3, learning_rate=1e-3, loss=2.3,
         accuracy=0.5, natural_accuracy=0.75, gradient_magnitude=1.0, craft_seconds=0.1,
         parameter_wait_seconds=0.0, trainer_wait_seconds=0.0, grant_wait_seconds=0.0,
         own_craft_seconds=0.0, wait_seconds=0.0, train_seconds=0.1, publish_seconds=0.0,
@@ -28,12 +31,13 @@ def evaluation_row(step: int) -> EvaluationRow:
     )  # fmt: skip
 
 
-def fresh_row(step: int) -> FreshRow:
-    return FreshRow(step=step, rank=2, accuracy=0.25, loss=1.5, seconds=0.5)
+def fresh_row(step: int) -> Probed:
+    return Probed(ticket=step, rank=2, accuracy=0.25, loss=1.5, seconds=0.5)
 
 
 def attacker_row(step: int) -> AttackerRow:
-    return AttackerRow(
+    return made(
+        AttackerRow,
         step=step, rank=1, host="node1", tickets=step, craft_seconds=1.0,
         parameter_wait_seconds=0.0, trainer_wait_seconds=0.0, grant_wait_seconds=0.0,
     )  # fmt: skip
@@ -45,7 +49,7 @@ def write_steps(log: RunLog, first: int, stop: int) -> None:
 
 
 def train_rows(first: int, stop: int) -> Rows:
-    table = table_of(TrainRow, 1)
+    table = table_of(StepRecord, 1)
     return np.array([table.as_tuple(train_row(step)) for step in range(first, stop)], table.dtype)
 
 

@@ -1,6 +1,5 @@
 """Logs of made-up runs, and how to bring them into every condition a real one can be in."""
 
-import dataclasses
 import os
 import socket
 import subprocess
@@ -9,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_records import made
 
-from mpiadv.runlog import EvaluationRow, FreshRow, RunLog, TrainRow
+from mpiadv.contract.accounts import Probed, StepRecord
+from mpiadv.runlog import EvaluationRow, RunLog
 from mpiadv.settings import dump_config, parse_config
 
 BEGAN = 1_700_000_000.0
@@ -20,12 +21,12 @@ SHAPE = (2, 1, 6, 6)
 NUM_STEPS = 60
 
 
-def train_row(step: int, *, num_ranks: int = 3, began: float = BEGAN, **changed: Any) -> TrainRow:
+def train_row(step: int, *, num_ranks: int = 3, began: float = BEGAN, **changed: Any) -> StepRecord:
     """A step of half a second: training 0.1, crafting 0.2, waiting 0.15, publishing 0.01."""
     first = min(step, 15 + step % 2)
-    row = TrainRow(
+    row = dict(
         step=step, ticket=step, first_version=step - first, last_version=step - min(step, step % 3),
-        first_staleness=first, last_staleness=min(step, step % 3), rank=step % num_ranks,
+        rank=step % num_ranks,
         attack_steps=8, epsilon=0.3, learning_rate=1e-3, loss=2.3 / (1 + 0.05 * step),
         accuracy=step / (step + 20), natural_accuracy=0.9 if step % 10 == 0 else float("nan"),
         gradient_magnitude=5.0 + step % 7, craft_seconds=0.6, parameter_wait_seconds=0.1,
@@ -33,7 +34,7 @@ def train_row(step: int, *, num_ranks: int = 3, began: float = BEGAN, **changed:
         wait_seconds=0.15, train_seconds=0.1, publish_seconds=0.01,
         wall_clock=began + (step + 1) * STEP_SECONDS,
     )  # fmt: skip
-    return dataclasses.replace(row, **changed)
+    return made(StepRecord, **row | changed)
 
 
 def evaluation_row(step: int) -> EvaluationRow:
@@ -43,10 +44,14 @@ def evaluation_row(step: int) -> EvaluationRow:
     )  # fmt: skip
 
 
-def fresh_row(step: int) -> FreshRow:
+def fresh_row(step: int) -> Probed:
     """Half as accurate as the batch was when it was crafted."""
-    return FreshRow(
-        step=step, rank=1 + step // 4 % 2, accuracy=0.5 * step / (step + 20), loss=2.3, seconds=0.6
+    return Probed(
+        ticket=step,
+        rank=1 + step // 4 % 2,
+        accuracy=0.5 * step / (step + 20),
+        loss=2.3,
+        seconds=0.6,
     )
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from mpiadv.comm.links import Allocate, BatchSlot, Delivery, Farewell, Order, ParameterSlot
+from mpiadv.comm.links import Allocate, BatchSlot, Delivery, ParameterSlot
+from mpiadv.comm.messages import Farewell, Order
 
 
 class LoneLink:

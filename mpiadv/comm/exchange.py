@@ -19,17 +19,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
-from mpiadv.comm.messages import FRAME, Bytes, checksum, erase, is_sealed, seal
+from mpiadv.comm.messages import (
+    Bytes,
+    Frame,
+    Header,
+    Sign,
+    checksum,
+    erased,
+    is_sealed,
+    read,
+    sealed,
+)
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import TRAINER
+from mpiadv.comm.wire import TRAINER, Tag
 from mpiadv.process.errors import DeadlineError, DismissedError, TrainerLostError
-
-TAG_FRAME, TAG_TEXT = 11, 12
-LEAVE, ALIVE = -1, -2
-"""In place of a text's size: the rank was given up and is to leave; the sender is at work."""
 
 BEATS_PER_DEADLINE = 20
 """How often a rank says within a deadline that it is alive, unless the last word is not taken."""
@@ -119,25 +125,22 @@ class Exchange:
         peers = self._roster.attackers if self._rank == TRAINER else [TRAINER]
         for rank in set(peers) - self._not_heard:
             self._not_heard.add(rank)
-            self._send_frame(rank, ALIVE, taken=partial(self._not_heard.discard, rank))
+            self._send_frame(rank, Frame(sign=Sign.ALIVE), partial(self._not_heard.discard, rank))
 
     def _send(self, rank: int, text: Bytes) -> None:
-        self._send_frame(rank, text.size, checksum(text))
+        frame = Frame(sign=Sign.TEXT, size=text.size, checksum=checksum(text))
+        self._send_frame(rank, frame)
         if text.size:
-            self._start_send(rank, text, TAG_TEXT)
+            self._start_send(rank, text, Tag.TEXT)
 
-    def _send_frame(
-        self, rank: int, size: int, proof: int = 0, taken: Callable[[], None] = _nothing
-    ) -> None:
-        frame = np.array([(size, proof, 0)], FRAME)
-        seal(frame)
-        self._start_send(rank, frame, TAG_FRAME, taken)
+    def _send_frame(self, rank: int, frame: Frame, taken: Callable[[], None] = _nothing) -> None:
+        self._start_send(rank, sealed(frame), Tag.FRAME, taken)
 
     def _start_send(
         self,
         rank: int,
         message: npt.NDArray[Any],
-        tag: int,
+        tag: Tag,
         taken: Callable[[], None] = _nothing,
     ) -> None:
         self._requests.start(
@@ -161,39 +164,39 @@ class Exchange:
         return [part.text for part in parts.values()]
 
     def _await_frame(self, part: _Part) -> None:
-        frame = np.zeros(1, FRAME)
-        erase(frame.view(np.uint8))
+        message = erased(Frame)
         self._requests.start(
             part.rank,
-            lambda: self._comm.Irecv([frame, MPI.BYTE], part.rank, TAG_FRAME),
-            lambda: self._read_frame(part, frame),
+            lambda: self._comm.Irecv([message, MPI.BYTE], part.rank, Tag.FRAME),
+            lambda: self._read_frame(part, message),
         )
 
-    def _read_frame(self, part: _Part, frame: npt.NDArray[Any]) -> None:
+    def _read_frame(self, part: _Part, message: Header) -> None:
         part.wait.over()
-        size = int(frame["size"][0])
-        if not is_sealed(frame):
+        if not is_sealed(message):
             self._disbelieve(part.rank)
-        elif size == ALIVE:
+            return
+        frame = read(message, Frame)
+        if frame.sign is Sign.ALIVE:
             self._await_frame(part)
-        elif size == LEAVE:
+        elif frame.sign is Sign.LEAVE:
             raise DismissedError("the trainer (rank 0) has given this rank up")
-        elif size == 0:
-            part.text = b""
+        elif frame.size:
+            self._await_text(part, frame)
         else:
-            self._await_text(part, size, int(frame["checksum"][0]))
+            part.text = b""
 
-    def _await_text(self, part: _Part, size: int, proof: int) -> None:
-        text = np.zeros(size, np.uint8)
+    def _await_text(self, part: _Part, frame: Frame) -> None:
+        text = np.zeros(frame.size, np.uint8)
 
-        def read() -> None:
-            if checksum(text) == proof:
+        def take_in() -> None:
+            if checksum(text) == frame.checksum:
                 part.text = text.tobytes()
             else:
                 self._disbelieve(part.rank)
 
         self._requests.start(
-            part.rank, lambda: self._comm.Irecv([text, MPI.BYTE], part.rank, TAG_TEXT), read
+            part.rank, lambda: self._comm.Irecv([text, MPI.BYTE], part.rank, Tag.TEXT), take_in
         )
 
     def _disbelieve(self, rank: int) -> None:
@@ -245,7 +248,7 @@ class Exchange:
             if not (FAULT_TOLERANT and self._rank == TRAINER):
                 raise
             self._lose(rank, Absence.DISMISSED)
-            self._send_frame(rank, LEAVE)
+            self._send_frame(rank, Frame(sign=Sign.LEAVE))
 
     def _lose(self, rank: int, why: Absence) -> None:
         if rank == TRAINER:

@@ -5,27 +5,35 @@ Slots own their buffer for good; a buffer is used again only after its message i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from mpiadv.comm.messages import (
     ALIGNMENT,
     BATCH_HEADER,
     PARAMETER_HEADER,
-    UNREAD,
+    BatchHeader,
     BatchShape,
     Bytes,
+    Call,
+    Farewell,
+    Fate,
+    Order,
+    VersionHeader,
+    Word,
     aligned,
     erase,
     header_of,
     is_sealed,
     is_whole,
+    read,
     seal,
     seal_whole,
+    write,
 )
 from mpiadv.contract.outbox import LONGEST_QUEUE
+from mpiadv.process.errors import DismissedError
 
 Allocate = Callable[[int], Bytes]
 """Gives a zeroed host buffer of so many bytes, 64-byte aligned; pinned where there is a GPU."""
@@ -61,12 +69,24 @@ class ParameterSlot:
         self.place = place
         start = aligned(PARAMETER_HEADER.itemsize)
         self.buffer = allocate(parameter_slot_bytes(parameter_bytes))
-        self.header: npt.NDArray[Any] = header_of(self.buffer, PARAMETER_HEADER)
+        self._header = header_of(self.buffer, VersionHeader)
         self.values: Bytes = self.buffer[start : start + parameter_bytes]
 
     @property
+    def header(self) -> VersionHeader:
+        return read(self._header, VersionHeader)
+
+    @header.setter
+    def header(self, header: VersionHeader) -> None:
+        write(self._header, header)
+
+    @property
     def version(self) -> int:
-        return int(self.header["version"][0])
+        return self.header.version
+
+    def take_header(self, slot: "ParameterSlot") -> None:
+        """Go by what another slot's header says now, whatever becomes of this one's buffer."""
+        self._header = slot._header.copy()
 
     def erase(self) -> None:
         """Before a version is received into it."""
@@ -74,17 +94,17 @@ class ParameterSlot:
 
     def seal(self) -> None:
         """Before the version that it holds is sent."""
-        seal_whole(self.buffer, self.header)
+        seal_whole(self.buffer, self._header)
 
     @property
     def is_announced(self) -> bool:
         """Whether what it received announces a version that lies where ranks share memory."""
-        return is_sealed(self.header) and self.header["place"][0] > 0
+        return is_sealed(self._header) and self.header.place > 0
 
     @property
     def is_whole(self) -> bool:
         """Whether it received a version as that was sealed."""
-        return is_whole(self.buffer, self.header)
+        return is_whole(self.buffer, self._header)
 
 
 def parameter_slot_bytes(parameter_bytes: int) -> int:
@@ -106,78 +126,50 @@ class BatchSlot:
 
     def __init__(self, shape: BatchShape, allocate: Allocate) -> None:
         self.buffer = allocate(shape.num_bytes)
-        self.header: npt.NDArray[Any] = header_of(self.buffer, BATCH_HEADER)
+        self._header = header_of(self.buffer, BatchHeader)
         self.labels = shape.labels(self.buffer)
         self.images = shape.images(self.buffer)
         self.natural = shape.natural(self.buffer)
+
+    @property
+    def header(self) -> BatchHeader:
+        return read(self._header, BatchHeader)
+
+    @header.setter
+    def header(self, header: BatchHeader) -> None:
+        write(self._header, header)
 
     def erase(self) -> None:
         """Before a batch is received into it."""
         erase(self.buffer)
 
-    def seal(self, attacker: int) -> Bytes:
-        """Complete what it holds, sent by `attacker`; returns what travels.
-
-        Of the word that a ticket was dropped that is the header alone.
-        """
-        self.header["attacker"] = attacker
-        if self.header["dropped"][0]:
-            seal(self.header)
+    def seal(self) -> Bytes:
+        """Complete what it holds; returns what travels: without a batch the header alone."""
+        if self.header.fate is not Fate.CRAFTED:
+            seal(self._header)
             return self.buffer[: BATCH_HEADER.itemsize]
-        seal_whole(self.buffer, self.header)
+        seal_whole(self.buffer, self._header)
         return self.buffer
 
     def is_from(self, attacker: int) -> bool:
-        """Whether it received a batch, or that word, as `attacker` sealed it."""
-        whole = is_sealed(self.header) and bool(self.header["dropped"][0])
-        whole |= is_whole(self.buffer, self.header)
-        return whole and int(self.header["attacker"][0]) == attacker
+        """Whether it received what `attacker` sealed."""
+        if not is_sealed(self._header):
+            return False
+        header = self.header
+        whole = header.fate is not Fate.CRAFTED or is_whole(self.buffer, self._header)
+        return whole and header.origin.rank == attacker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A batch, or the word that a ticket was dropped, that came from `attacker`."""
+    """What came from `attacker` of a ticket: a batch, or the word that there is none."""
 
     attacker: int
     slot: BatchSlot
 
     @property
     def ticket(self) -> int:
-        return int(self.slot.header["ticket"][0])
-
-    @property
-    def dropped(self) -> bool:
-        return bool(self.slot.header["dropped"][0])
-
-    @property
-    def unread(self) -> bool:
-        """Whether it was dropped because its images could not be read."""
-        return bool(self.slot.header["dropped"][0] == UNREAD)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A ticket that the trainer granted to this attacker."""
-
-    ticket: int
-    patient: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Farewell:
-    """What an attacker says last: what it did, and where; `probe_ticket` -1: no probe is told."""
-
-    batches_sent: int
-    tickets_dropped: int
-    craft_seconds: float
-    parameter_wait_seconds: float
-    trainer_wait_seconds: float
-    grant_wait_seconds: float
-    probe_ticket: int
-    probe_accuracy: float
-    probe_loss: float
-    probe_seconds: float
-    host: str
+        return self.slot.header.origin.ticket
 
 
 @dataclass(kw_only=True)
@@ -187,12 +179,23 @@ class Incoming:
     parameters: list[ParameterSlot] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     last_call: bool = False
-    """The trainer grants nothing more: every grant has arrived."""
     alive: bool = False
-    """The trainer is busy elsewhere and wants to be waited for."""
 
     def __bool__(self) -> bool:
         return bool(self.parameters or self.orders or self.last_call or self.alive)
+
+    def hear(self, call: Call) -> None:
+        """Take in what the trainer says.
+
+        Raises:
+            DismissedError: it is the word to leave.
+        """
+        if call.word is Word.LEAVE:
+            raise DismissedError("the trainer (rank 0) has given this rank up")
+        if call.word is Word.GRANT:
+            self.orders.append(call.order)
+        self.last_call |= call.word is Word.LAST_CALL
+        self.alive |= call.word is Word.ALIVE
 
 
 class TrainerLink(Protocol):
@@ -289,7 +292,7 @@ class AttackerLink(Protocol):
         """A slot whose last batch has been received, None while there is none."""
 
     def send(self, slot: BatchSlot) -> None:
-        """Start sending a batch; the header alone travels when it says `dropped`."""
+        """Start sending a batch; the header alone travels where it says that there is none."""
 
     def bid_farewell(self, farewell: Farewell) -> None:
         """Start sending the last message."""

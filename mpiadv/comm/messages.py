@@ -1,21 +1,29 @@
-"""What is on the wire: byte layouts of the messages. Knows no MPI and no torch.
+"""The messages: what they say, and their byte layouts. Knows no MPI and no torch.
 
-Each message is one buffer of bytes; headers are numpy records at its start, the rest starts at a
-multiple of 64 bytes. A message proves that it arrived: what receives it is erased before, its
-header is sealed, and a long one repeats the seal at its end. A receive from a rank that dies may
-pass for complete though nothing was written, or not all.
+Each message is one buffer of bytes; its header is the record of a dataclass at its start, the rest
+starts at a multiple of 64 bytes. A message proves that it arrived: what receives it is erased
+before, its header is sealed, and a long one repeats the seal at its end. A receive from a rank that
+dies may pass for complete though nothing was written, or not all.
 """
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.contract.accounts import CraftReport, Probed, Provenance, RankSeconds, RankWork
+from mpiadv.contract.columns import SaidT, from_record, record_type, to_record
+from mpiadv.contract.tickets import AttackSettings
+
 Bytes = npt.NDArray[np.uint8]
+
+Header = npt.NDArray[np.void]
+"""A header as it travels: a record array of length 1."""
 
 ALIGNMENT = 64
 
@@ -29,75 +37,129 @@ WIRE_ARRAYS: Mapping[WireDtype, np.dtype[Any]] = {
 }
 """The arrays that hold them. NumPy has no bfloat16: its bits are in integers."""
 
-PARAMETER_HEADER = np.dtype(
-    [
-        ("version", np.int64),
-        ("num_steps", np.int64),
-        ("epsilon", np.float64),
-        ("stop", np.int64),
-        ("published_at", np.float64),
-        ("prober", np.int64),
-        ("place", np.int64),
-        ("seal", np.int64),
-    ]
-)
-
-BATCH_HEADER = np.dtype(
-    [
-        ("ticket", np.int64),
-        ("dropped", np.int64),
-        ("first_version", np.int64),
-        ("last_version", np.int64),
-        ("attacker", np.int64),
-        ("num_steps", np.int64),
-        ("epsilon", np.float64),
-        ("craft_seconds", np.float64),
-        ("parameter_wait_seconds", np.float64),
-        ("trainer_wait_seconds", np.float64),
-        ("grant_wait_seconds", np.float64),
-        ("gradient_magnitude", np.float64),
-        ("natural_accuracy", np.float64),
-        ("probe_ticket", np.int64),
-        ("probe_accuracy", np.float64),
-        ("probe_loss", np.float64),
-        ("probe_seconds", np.float64),
-        ("padding", np.int64, 6),
-        ("seal", np.int64),
-    ]
-)
-
-DROPPED, UNREAD = 1, 2
-"""What `dropped` says of a ticket that comes without a batch: it was not needed any more, or its
-images could not be read."""
-
-GRANT_MESSAGE = np.dtype(
-    [("kind", np.int64), ("ticket", np.int64), ("patient", np.int64), ("seal", np.int64)]
-)
-
-RELEASE_MESSAGE = np.dtype([("place", np.int64), ("seal", np.int64)])
-
-FRAME = np.dtype([("size", np.int64), ("checksum", np.int64), ("seal", np.int64)])
-"""What comes before a text: its size and its checksum."""
-
-FAREWELL_MESSAGE = np.dtype(
-    [
-        ("batches_sent", np.int64),
-        ("tickets_dropped", np.int64),
-        ("craft_seconds", np.float64),
-        ("parameter_wait_seconds", np.float64),
-        ("trainer_wait_seconds", np.float64),
-        ("grant_wait_seconds", np.float64),
-        ("probe_ticket", np.int64),
-        ("probe_accuracy", np.float64),
-        ("probe_loss", np.float64),
-        ("probe_seconds", np.float64),
-        ("host", "S64"),
-        ("seal", np.int64),
-    ]
-)
-
 SEAL_BYTES = 8
 ERASED = 0xFF
+
+
+class Fate(IntEnum):
+    """What became of a granted ticket."""
+
+    CRAFTED = 0
+    DROPPED = 1
+    """It was not needed any more."""
+    UNREAD = 2
+    """Its images could not be read."""
+
+
+class Word(IntEnum):
+    """What the trainer says to an attacker."""
+
+    GRANT = 0
+    LAST_CALL = 1
+    """It grants nothing more: every grant has arrived."""
+    ALIVE = 2
+    """It is busy elsewhere and wants to be waited for."""
+    LEAVE = 3
+    """It has given the attacker up."""
+
+
+class Sign(IntEnum):
+    """What a frame is there for."""
+
+    TEXT = 0
+    """A text follows, unless it is empty."""
+    ALIVE = 1
+    """The sender is at work."""
+    LEAVE = 2
+    """The receiver was given up and is to leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionHeader:
+    """What comes before the parameters of a version.
+
+    `stop`: whether, and why, it is the last one; 0: it is not. `published_at`: seconds since 1970.
+    `prober`: the rank that probes the ticket of this version. `place`: where it lies in memory that
+    ranks share, from 1 on; 0: here.
+    """
+
+    version: int
+    settings: AttackSettings
+    stop: int = 0
+    published_at: float = 0.0
+    prober: int = 0
+    place: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchHeader:
+    """What an attacker tells of a ticket, before its batch; without one where it is not crafted."""
+
+    fate: Fate
+    origin: Provenance
+    report: CraftReport
+    seconds: RankSeconds
+    probe: Probed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A ticket that the trainer granted to an attacker."""
+
+    ticket: int
+    patient: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A word, and the order that is granted, if any is."""
+
+    word: Word
+    order: Order = Order(ticket=-1, patient=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """An attacker reads the version in this place no more; `ALL_PLACES`: none any more."""
+
+    place: int
+
+
+ALL_PLACES = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Farewell:
+    """What an attacker says last."""
+
+    work: RankWork
+    probe: Probed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What comes before a text."""
+
+    sign: Sign
+    size: int = 0
+    checksum: int = 0
+
+
+def aligned(num_bytes: int) -> int:
+    """`num_bytes` rounded up to the alignment."""
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def header_type(said: type) -> np.dtype[np.void]:
+    """How a header of the dataclass `said` travels: whole blocks, with a seal at the end."""
+    record = record_type(said)
+    padding = aligned(record.itemsize + SEAL_BYTES) - record.itemsize - SEAL_BYTES
+    return np.dtype([("said", record), ("padding", np.uint8, padding), ("seal", np.int64)])
+
+
+BATCH_HEADER = header_type(BatchHeader)
+PARAMETER_HEADER = header_type(VersionHeader)
+LONGEST_HEADER = max(BATCH_HEADER.itemsize, PARAMETER_HEADER.itemsize)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,34 +213,60 @@ class BatchShape:
         return values.reshape(self.batch_size, *self.image_shape)
 
 
-def aligned(num_bytes: int) -> int:
-    """`num_bytes` rounded up to the alignment."""
-    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+def header_of(buffer: Bytes, said: type) -> Header:
+    """The header of the dataclass `said` at the start of a buffer."""
+    dtype = header_type(said)
+    return buffer[: dtype.itemsize].view(dtype)
+
+
+def erased(said: type) -> Header:
+    """What is to receive a header of the dataclass `said`."""
+    header = np.zeros(1, header_type(said))
+    erase(header.view(np.uint8))
+    return header
 
 
 def erase(buffer: Bytes) -> None:
     """Make the header and the end of what is to receive a message such as no message has."""
-    buffer[: BATCH_HEADER.itemsize] = ERASED
+    buffer[:LONGEST_HEADER] = ERASED
     buffer[-SEAL_BYTES:] = ERASED
 
 
-def seal(header: npt.NDArray[Any]) -> None:
-    """Complete a message's header, a record array of length 1."""
+def write(header: Header, said: Any) -> None:
+    """Write a header, but for its seal."""
+    header["said"][0] = to_record(said)
+
+
+def read(header: Header, said: type[SaidT]) -> SaidT:
+    """What a header of the dataclass `said` says."""
+    return from_record(said, header["said"][0].item())
+
+
+def sealed(said: object) -> Header:
+    """A message that is nothing but a header."""
+    header = np.zeros(1, header_type(type(said)))
+    write(header, said)
+    seal(header)
+    return header
+
+
+def seal(header: Header) -> None:
+    """Complete a message's header."""
     header["seal"] = _checksum(header)
 
 
-def seal_whole(buffer: Bytes, header: npt.NDArray[Any]) -> None:
+def seal_whole(buffer: Bytes, header: Header) -> None:
     """Complete a long message: its end says what its header does."""
     seal(header)
     _end_of(buffer)[:] = header["seal"]
 
 
-def is_sealed(header: npt.NDArray[Any]) -> bool:
+def is_sealed(header: Header) -> bool:
     """Whether a header is as its sender completed it."""
     return int(header["seal"][0]) == _checksum(header)
 
 
-def is_whole(buffer: Bytes, header: npt.NDArray[Any]) -> bool:
+def is_whole(buffer: Bytes, header: Header) -> bool:
     """Whether a long message has arrived from its beginning to its end."""
     return is_sealed(header) and int(_end_of(buffer)[0]) == int(header["seal"][0])
 
@@ -188,14 +276,9 @@ def checksum(message: Bytes) -> int:
     return zlib.crc32(message.data)
 
 
-def _checksum(header: npt.NDArray[Any]) -> int:
+def _checksum(header: Header) -> int:
     return checksum(header.view(np.uint8)[:-SEAL_BYTES])
 
 
 def _end_of(buffer: Bytes) -> npt.NDArray[np.int64]:
     return buffer[-SEAL_BYTES:].view(np.int64)
-
-
-def header_of(buffer: Bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The header at the start of a buffer, as a writable record array of length 1."""
-    return buffer[: dtype.itemsize].view(dtype)

@@ -2,44 +2,31 @@
 
 from collections import deque
 
-import numpy as np
-
 from mpiadv.comm.library import MPI
 from mpiadv.comm.links import (
     Allocate,
     BatchSlot,
-    Farewell,
     Incoming,
     LinkShape,
-    Order,
     ParameterSlot,
 )
 from mpiadv.comm.messages import (
-    FAREWELL_MESSAGE,
-    GRANT_MESSAGE,
-    RELEASE_MESSAGE,
-    erase,
+    ALL_PLACES,
+    Call,
+    Farewell,
+    Header,
+    Release,
+    Word,
+    erased,
     is_sealed,
-    seal,
+    read,
+    sealed,
 )
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import (
-    ALIVE,
-    ALL_PLACES,
-    GRANT,
-    LAST_CALL,
-    LEAVE,
-    TAG_BATCH,
-    TAG_FAREWELL,
-    TAG_GRANT,
-    TAG_RELEASE,
-    TAG_VERSION,
-    TRAINER,
-    Wire,
-)
-from mpiadv.process.errors import DismissedError, TrainerLostError
+from mpiadv.comm.wire import TRAINER, Tag, Wire
+from mpiadv.process.errors import TrainerLostError
 
 
 class MpiAttackerLink:
@@ -68,10 +55,9 @@ class MpiAttackerLink:
         self._allocate = allocate
         self._num_batches = 0
         self._free_batches: list[BatchSlot] = []
-        self._word = np.zeros(1, GRANT_MESSAGE)
         self._awaiting_parameters = False
         self._await_parameters()
-        self._await_word()
+        self._await_call()
 
     @property
     def rank(self) -> int:
@@ -98,25 +84,17 @@ class MpiAttackerLink:
         return self._free_batches.pop() if self._free_batches else None
 
     def send(self, slot: BatchSlot) -> None:
-        message = slot.seal(self._rank)
+        message = slot.seal()
         self._sends.start(
             TRAINER,
-            lambda: self._wire.comm.Issend(self._wire.spec(message), TRAINER, TAG_BATCH),
+            lambda: self._wire.comm.Issend(self._wire.spec(message), TRAINER, Tag.BATCH),
             lambda: self._free_batches.append(slot),
         )
 
     def bid_farewell(self, farewell: Farewell) -> None:
         if self._shared is not None:
             self._release(ALL_PLACES)
-        message = np.zeros(1, FAREWELL_MESSAGE)
-        for name, value in vars(farewell).items():
-            message[name] = value.encode()[:64] if isinstance(value, str) else value
-        seal(message)
-        self._sends.start(
-            TRAINER,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_FAREWELL),
-            keeps=message,
-        )
+        self._say(farewell, Tag.FAREWELL)
 
     def pending(self) -> int:
         return len(self._sends)
@@ -136,7 +114,7 @@ class MpiAttackerLink:
         self._awaiting_parameters = True
         self._receives.start(
             TRAINER,
-            lambda: self._wire.comm.Irecv(self._wire.spec(slot.buffer), TRAINER, TAG_VERSION),
+            lambda: self._wire.comm.Irecv(self._wire.spec(slot.buffer), TRAINER, Tag.VERSION),
             lambda: self._received(slot),
         )
 
@@ -145,44 +123,41 @@ class MpiAttackerLink:
         if slot.is_announced:
             assert self._shared is not None
             self._free_parameters.append(slot)
-            # Its header as announced: the trainer may refill the place of a rank it has given up.
-            header, slot = slot.header.copy(), self._shared[int(slot.header["place"][0])]
-            slot.header = header
+            announced, slot = slot, self._shared[slot.header.place]
+            # The trainer may refill the place of a rank it has given up.
+            slot.take_header(announced)
         elif not slot.is_whole:
             raise _trainer_lost()
-        self._stopped = bool(slot.header["stop"][0])
+        self._stopped = bool(slot.header.stop)
         self._incoming.parameters.append(slot)
         self._await_parameters()
 
     def _release(self, place: int) -> None:
-        message = np.array([(place, 0)], RELEASE_MESSAGE)
-        seal(message)
+        self._say(Release(place=place), Tag.RELEASE)
+
+    def _say(self, said: Release | Farewell, tag: Tag) -> None:
+        message = sealed(said)
         self._sends.start(
             TRAINER,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, TAG_RELEASE),
+            lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, tag),
             keeps=message,
         )
 
-    def _await_word(self) -> None:
-        erase(self._word.view(np.uint8))
+    def _await_call(self) -> None:
+        message = erased(Call)
         self._receives.start(
             TRAINER,
-            lambda: self._wire.comm.Irecv([self._word, MPI.BYTE], TRAINER, TAG_GRANT),
-            self._heard,
+            lambda: self._wire.comm.Irecv([message, MPI.BYTE], TRAINER, Tag.CALL),
+            lambda: self._heard(message),
         )
 
-    def _heard(self) -> None:
-        if not is_sealed(self._word):
+    def _heard(self, message: Header) -> None:
+        if not is_sealed(message):
             raise _trainer_lost()
-        kind, ticket, patient, _ = self._word[0].item()
-        if kind == LEAVE:
-            raise DismissedError("the trainer (rank 0) has given this rank up")
-        if kind == GRANT:
-            self._incoming.orders.append(Order(ticket=ticket, patient=bool(patient)))
-        self._incoming.last_call |= kind == LAST_CALL
-        self._incoming.alive |= kind == ALIVE
-        if kind != LAST_CALL:
-            self._await_word()
+        call = read(message, Call)
+        self._incoming.hear(call)
+        if call.word is not Word.LAST_CALL:
+            self._await_call()
 
 
 def _trainer_lost() -> TrainerLostError:

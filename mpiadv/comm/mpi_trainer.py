@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,50 +13,35 @@ from mpiadv.comm.links import (
     Allocate,
     BatchSlot,
     Delivery,
-    Farewell,
     LinkShape,
-    Order,
     ParameterSlot,
     most_parameter_slots,
 )
 from mpiadv.comm.messages import (
-    FAREWELL_MESSAGE,
-    GRANT_MESSAGE,
-    PARAMETER_HEADER,
-    RELEASE_MESSAGE,
+    ALL_PLACES,
     Bytes,
-    erase,
-    header_of,
+    Call,
+    Farewell,
+    Header,
+    Order,
+    Release,
+    Word,
+    erased,
     is_sealed,
-    seal,
+    read,
+    sealed,
 )
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import (
-    ALIVE,
-    ALL_PLACES,
-    GRANT,
-    LAST_CALL,
-    LEAVE,
-    TAG_BATCH,
-    TAG_FAREWELL,
-    TAG_GRANT,
-    TAG_RELEASE,
-    TAG_VERSION,
-    Wire,
-)
+from mpiadv.comm.wire import Tag, Wire
 from mpiadv.contract.outbox import Dispatch, Outbox
 
 
 def _announcement(slot: ParameterSlot) -> Bytes:
     """The header of a version in shared memory, with its place there."""
-    message = slot.buffer[: PARAMETER_HEADER.itemsize].copy()
-    header = header_of(message, PARAMETER_HEADER)
-    header["place"] = slot.place
-    seal(header)
-    return message
+    return sealed(replace(slot.header, place=slot.place)).view(np.uint8)
 
 
 class MpiTrainerLink:
@@ -102,7 +87,8 @@ class MpiTrainerLink:
         for reader in readers:
             self._expect_release(reader)
         for rank in roster.dismissed:
-            self._say(rank, LEAVE)  # it may have built its link before it could hear
+            # It may have built its link before it could hear.
+            self._say(rank, Call(word=Word.LEAVE))
 
     @property
     def attackers(self) -> list[int]:
@@ -125,7 +111,7 @@ class MpiTrainerLink:
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         slot.seal()
-        is_last = bool(slot.header["stop"][0])
+        is_last = bool(slot.header.stop)
         self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self._readers)
         self._send_versions()
 
@@ -143,10 +129,10 @@ class MpiTrainerLink:
         message = self._wire.spec(slot.buffer)
         self._receives.start(
             attacker,
-            lambda: self._wire.comm.Irecv(message, attacker, TAG_BATCH),
+            lambda: self._wire.comm.Irecv(message, attacker, Tag.BATCH),
             lambda: self._take_in(delivery),
         )
-        self._say(attacker, GRANT, order.ticket, order.patient)
+        self._say(attacker, Call(word=Word.GRANT, order=order))
 
     def poll(self) -> list[Delivery]:
         for attacker in self._sends.poll() | self._receives.poll():
@@ -160,11 +146,11 @@ class MpiTrainerLink:
 
     def call_last(self) -> None:
         for attacker in self.attackers:
-            self._say(attacker, LAST_CALL)
+            self._say(attacker, Call(word=Word.LAST_CALL))
 
     def keep_alive(self) -> None:
         for attacker in self.attackers:
-            self._say(attacker, ALIVE)
+            self._say(attacker, Call(word=Word.ALIVE))
 
     def take_lost(self) -> list[int]:
         lost, self._lost = self._lost, []
@@ -189,7 +175,7 @@ class MpiTrainerLink:
         if self._roster.lose(attacker, Absence.DISMISSED):
             self._outbox.cut_off(attacker, is_dead=False)
             self._free_recycled()
-            self._say(attacker, LEAVE)
+            self._say(attacker, Call(word=Word.LEAVE))
 
     def farewells(self) -> dict[int, Farewell]:
         return dict(self._farewells)
@@ -213,7 +199,7 @@ class MpiTrainerLink:
             message = _announcement(dispatch.slot) if in_place else dispatch.slot.buffer
             self._sends.start(
                 attacker,
-                partial(self._wire.comm.Issend, self._wire.spec(message), attacker, TAG_VERSION),
+                partial(self._wire.comm.Issend, self._wire.spec(message), attacker, Tag.VERSION),
                 partial(self._taken, dispatch, attacker),
                 keeps=message,
             )
@@ -257,39 +243,35 @@ class MpiTrainerLink:
     def _new_batch_slot(self) -> BatchSlot:
         return BatchSlot(self._shape.batch, self._allocate)
 
-    def _say(self, attacker: int, kind: int, ticket: int = -1, patient: bool = False) -> None:
-        """Say a word; that it was taken is a sign of life."""
-        message = np.array([(kind, ticket, patient, 0)], GRANT_MESSAGE)
-        seal(message)
+    def _say(self, attacker: int, call: Call) -> None:
+        """That it was taken is a sign of life."""
+        message = sealed(call)
         self._sends.start(
             attacker,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], attacker, TAG_GRANT),
+            lambda: self._wire.comm.Issend([message, MPI.BYTE], attacker, Tag.CALL),
             keeps=message,
         )
 
     def _expect_farewell(self, attacker: int) -> None:
-        message = np.zeros(1, FAREWELL_MESSAGE)
-        erase(message.view(np.uint8))
+        message = erased(Farewell)
         self._receives.start(
             attacker,
-            lambda: self._wire.comm.Irecv([message, MPI.BYTE], attacker, TAG_FAREWELL),
+            lambda: self._wire.comm.Irecv([message, MPI.BYTE], attacker, Tag.FAREWELL),
             lambda: self._part_from(attacker, message),
         )
 
     def _expect_release(self, reader: int) -> None:
-        message = np.zeros(1, RELEASE_MESSAGE)
-        erase(message.view(np.uint8))
+        message = erased(Release)
         self._receives.start(
             reader,
-            lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, TAG_RELEASE),
+            lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, Tag.RELEASE),
             lambda: self._released(reader, message),
         )
 
-    def _released(self, reader: int, message: np.ndarray) -> None:
-        place = int(message["place"][0])
+    def _released(self, reader: int, message: Header) -> None:
         if not is_sealed(message):
             self.doubt(reader, "said of a version what did not arrive whole")
-        elif place == ALL_PLACES:
+        elif (place := read(message, Release).place) == ALL_PLACES:
             self._outbox.released(reader)
         else:
             assert self._shared is not None
@@ -297,10 +279,8 @@ class MpiTrainerLink:
             self._expect_release(reader)
         self._free_recycled()
 
-    def _part_from(self, attacker: int, message: np.ndarray) -> None:
-        if not is_sealed(message):
+    def _part_from(self, attacker: int, message: Header) -> None:
+        if is_sealed(message):
+            self._farewells[attacker] = read(message, Farewell)
+        else:
             self.doubt(attacker, "said a farewell that did not arrive whole")
-            return
-        said = {field.name: message[field.name][0].item() for field in fields(Farewell)}
-        said["host"] = said["host"].decode(errors="replace")
-        self._farewells[attacker] = Farewell(**said)

@@ -1,13 +1,23 @@
-"""What both ends of the links over MPI have in common: tags, words, and how bytes are counted."""
+"""What both ends of the links over MPI have in common: tags, and how bytes are counted."""
+
+from enum import IntEnum
 
 from mpiadv.comm.library import MPI
 from mpiadv.comm.messages import ALIGNMENT, Bytes
 
 TRAINER = 0
-TAG_GRANT, TAG_BATCH, TAG_FAREWELL, TAG_VERSION, TAG_RELEASE = 1, 2, 3, 4, 5
-GRANT, LAST_CALL, ALIVE, LEAVE = 0, 1, 2, 3
-ALL_PLACES = 0
-"""In place of one: an attacker reads no version any more."""
+
+
+class Tag(IntEnum):
+    """What a message is, as MPI matches it."""
+
+    CALL = 1
+    BATCH = 2
+    FAREWELL = 3
+    VERSION = 4
+    RELEASE = 5
+    FRAME = 11
+    TEXT = 12
 
 
 class Wire:

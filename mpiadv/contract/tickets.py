@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.contract.columns import column
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
 
@@ -96,13 +97,10 @@ def _frozen_permutation(num_samples: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSettings:
-    """What the trainer decides when it publishes a version, carried in the same message.
+    """What the trainer decides when it publishes a version, carried in the same message."""
 
-    `num_steps` counts all attack steps of a ticket, `epsilon` is the radius of the ball.
-    """
-
-    num_steps: int
-    epsilon: float
+    num_steps: int = column("i4", "attack steps of the batch", name="attack_steps")
+    epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mpiadv.contract.columns import column
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.runlog.row_files import RowFile
-from mpiadv.runlog.rows import Rows, column, table_of
+from mpiadv.runlog.rows import Rows, table_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

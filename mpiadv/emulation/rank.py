@@ -20,20 +20,19 @@ import numpy.typing as npt
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes
 from mpiadv.comm.mpi_world import MpiWorld
+from mpiadv.contract.accounts import CraftReport, Outcome, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.emulation.measurements import Measured, add_measurement, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.records import StepRecord
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
 from mpiadv.runlog import RunLog
-from mpiadv.session.log_rows import train_row
-from mpiadv.work.protocols import CraftReport, Outcome, ProbeReport
+from mpiadv.work.protocols import ProbeReport
 
 DEADLINE_SECONDS = 60.0
 OVERSLEEP_SECONDS = 0.00015
@@ -201,7 +200,7 @@ class Window:
 
     def on_step(self, record: StepRecord) -> None:
         """Log a step and see whether the window begins or ends with it."""
-        self._log.train(train_row(record))
+        self._log.train(record)
         self._log.maybe_flush()
         steps = record.step + 1 - self._scenario.warmup_steps
         if steps > 0 and not self.is_over:
@@ -214,7 +213,7 @@ class Window:
         spent = self._marks[1] - self._marks[0]
         wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
         steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
-        first, last = self._staleness("first_version"), self._staleness("last_version")
+        first, last = self._staleness("first_staleness"), self._staleness("last_staleness")
         return Measured(
             ranks=ranks,
             trainer_crafts=self._scenario.trainer_crafts,
@@ -245,11 +244,11 @@ class Window:
         return np.concatenate([meter.now(), *meter.spent.values(), [self._device.asked_seconds]])
 
     def _waited(self, name: str) -> float:
-        waits: list[float] = [getattr(record.origin, name) for record in self._records]
+        waits: list[float] = [getattr(record.seconds, name) for record in self._records]
         return sum(waits)
 
     def _staleness(self, name: str) -> tuple[float, int]:
-        ages = [record.ticket - getattr(record.origin, name) for record in self._records]
+        ages = [getattr(record.origin, name) for record in self._records]
         return sum(ages) / len(ages), max(ages)
 
 

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Generic
+from typing import Generic
 
-import numpy.typing as npt
-
-from mpiadv.comm.links import AttackerLink, BatchSlot, Farewell, ParameterSlot
-from mpiadv.comm.messages import DROPPED, UNREAD
+from mpiadv.comm.links import AttackerLink, BatchSlot, ParameterSlot
+from mpiadv.comm.messages import BatchHeader, Farewell, Fate
 from mpiadv.comm.waiting import Wait
+from mpiadv.contract.accounts import Provenance, RankWork
+from mpiadv.contract.columns import blank
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
 from mpiadv.contract.rhythm import Rhythm
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.loops.bench import Bench, Crafted, VersionRing
+from mpiadv.loops.bench import Bench, VersionRing
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober
 from mpiadv.loops.publisher import Stop
@@ -63,7 +63,6 @@ class Attacker(Generic[BatchT]):
         self._parted = False
         self._final: ParameterSlot | None = None
         self._sent = 0
-        self._dropped = 0
         self._craft_seconds = 0.0
         self._idleness = Idleness()
         self._reported = Idleness()
@@ -125,19 +124,19 @@ class Attacker(Generic[BatchT]):
 
     def _take_up(self, slot: ParameterSlot) -> None:
         # Between hosts this compares two clocks; those of a cluster agree to milliseconds.
-        published_at = float(slot.header["published_at"][0])
-        self._idleness.parameters_arrived(time.time() - published_at)
-        self._rhythm.arrived(published_at, self._clock())
-        stop = Stop(int(slot.header["stop"][0]))
+        header = slot.header
+        self._idleness.parameters_arrived(time.time() - header.published_at)
+        self._rhythm.arrived(header.published_at, self._clock())
+        stop = Stop(header.stop)
         if stop is not Stop.NO:
             self._stop, self._final = stop, slot
             return
-        self._newest = slot.version
+        self._newest = header.version
         self._ring.add(slot)
         for old in self._ring.evict(self._newest):
             self._prober.let_go(old)
-        if slot.header["prober"][0] == self._link.rank:
-            self._prober.begin(slot.version)
+        if header.prober == self._link.rank:
+            self._prober.begin(header.version)
 
     def _drop_consumed(self) -> None:
         """Parameters of step `n` say that tickets before `n` were consumed without this rank."""
@@ -145,7 +144,7 @@ class Attacker(Generic[BatchT]):
             if ticket < self._newest or self._stop is not Stop.NO:
                 self._bench.queue.remove(ticket)
                 self._bench.forget(ticket)
-                self._send_dropped(ticket, DROPPED)
+                self._send_dropped(ticket, Fate.DROPPED)
 
     def _deliver(self, crafting: Crafting) -> None:
         try:
@@ -155,33 +154,10 @@ class Attacker(Generic[BatchT]):
             return
         slot = self._free_slot()
         self._crafter.download(crafted.batch, slot)
-        self._describe(slot, crafted)
+        idle, self._reported = self._idleness.since(self._reported), replace(self._idleness)
+        slot.header = crafted.header(self._link.rank, idle, self._prober.take_result())
         self._link.send(slot)
         self._sent += 1
-
-    def _describe(self, slot: BatchSlot, crafted: Crafted[BatchT]) -> None:
-        crafting, header = crafted.crafting, slot.header
-        assert crafting.settings is not None
-        header["ticket"], header["dropped"] = crafting.ticket, 0
-        header["first_version"] = crafting.first_version
-        header["last_version"] = crafting.last_version
-        header["num_steps"] = crafting.settings.num_steps
-        header["epsilon"] = crafting.settings.epsilon
-        header["craft_seconds"] = crafted.seconds
-        idle = self._idleness.since(self._reported)
-        self._reported = replace(self._idleness)
-        header["parameter_wait_seconds"] = idle.parameters
-        header["trainer_wait_seconds"] = idle.trainer
-        header["grant_wait_seconds"] = idle.grant
-        header["gradient_magnitude"] = crafted.report.gradient_magnitude
-        header["natural_accuracy"] = crafted.report.natural_accuracy
-        self._tell_probe(header)
-
-    def _tell_probe(self, header: npt.NDArray[Any]) -> None:
-        """Put the probe that has a result, if any, into the header of the next batch."""
-        probed = self._prober.take_result()
-        header["probe_ticket"], header["probe_accuracy"] = probed.ticket, probed.accuracy
-        header["probe_loss"], header["probe_seconds"] = probed.loss, probed.seconds
 
     def _give_back(self, ticket: int) -> None:
         """Leave a ticket whose images are at fault to the trainer: it meets the same, or does not.
@@ -189,14 +165,14 @@ class Attacker(Generic[BatchT]):
         Where it does, it can end the run in order.
         """
         self._bench.forget(ticket)
-        self._send_dropped(ticket, UNREAD)
+        self._send_dropped(ticket, Fate.UNREAD)
 
-    def _send_dropped(self, ticket: int, why: int) -> None:
+    def _send_dropped(self, ticket: int, why: Fate) -> None:
         slot = self._free_slot()
-        slot.header["ticket"], slot.header["dropped"] = ticket, why
-        self._tell_probe(slot.header)
+        origin = blank(Provenance, ticket=ticket, rank=self._link.rank)
+        probe = self._prober.take_result()
+        slot.header = blank(BatchHeader, fate=why, origin=origin, probe=probe)
         self._link.send(slot)
-        self._dropped += 1
 
     def _free_slot(self) -> BatchSlot:
         slot = self._link.free_batch_slot()
@@ -223,20 +199,13 @@ class Attacker(Generic[BatchT]):
         return True
 
     def _farewell(self) -> Farewell:
-        probed = self._prober.take_result()
-        return Farewell(
-            batches_sent=self._sent,
-            tickets_dropped=self._dropped,
-            craft_seconds=self._craft_seconds,
-            parameter_wait_seconds=self._idleness.parameters,
-            trainer_wait_seconds=self._idleness.trainer,
-            grant_wait_seconds=self._idleness.grant,
-            probe_ticket=probed.ticket,
-            probe_accuracy=probed.accuracy,
-            probe_loss=probed.loss,
-            probe_seconds=probed.seconds,
+        work = RankWork(
+            rank=self._link.rank,
             host=self._host,
+            tickets=self._sent,
+            seconds=self._idleness.beside(self._craft_seconds),
         )
+        return Farewell(work=work, probe=self._prober.take_result())
 
     def _idle(self) -> None:
         began = self._clock()

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
+from mpiadv.comm.messages import BatchHeader, Fate
+from mpiadv.contract.accounts import NOTHING, CraftReport, Probed, Provenance
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.work.protocols import BatchT, Crafter, CraftReport, Work
+from mpiadv.loops.idleness import Idleness
+from mpiadv.work.protocols import BatchT, Crafter, Work
 
 LONGEST_READ_SECONDS = 0.5
 """For so long a rank stays with a ticket whose images are being read, before it looks up."""
@@ -40,11 +43,9 @@ class VersionRing:
 
     def add(self, slot: ParameterSlot) -> None:
         """Hold the version in `slot`, header included."""
-        header = slot.header[0]
-        self._slots[slot.version] = slot
-        self.settings[slot.version] = AttackSettings(
-            num_steps=int(header["num_steps"]), epsilon=float(header["epsilon"])
-        )
+        header = slot.header
+        self._slots[header.version] = slot
+        self.settings[header.version] = header.settings
 
     def evict(self, step: int) -> list[ParameterSlot]:
         """Let go of what no ticket from `step` on needs; returns the slots."""
@@ -62,6 +63,24 @@ class Crafted(Generic[BatchT]):
     batch: BatchT
     report: CraftReport
     seconds: float
+
+    def header(self, rank: int, idle: Idleness, probe: Probed = NOTHING) -> BatchHeader:
+        """What `rank`, which crafted it after so much idleness, tells of it."""
+        crafting = self.crafting
+        assert crafting.settings is not None
+        return BatchHeader(
+            fate=Fate.CRAFTED,
+            origin=Provenance(
+                ticket=crafting.ticket,
+                first_version=crafting.first_version,
+                last_version=crafting.last_version,
+                rank=rank,
+                settings=crafting.settings,
+            ),
+            report=self.report,
+            seconds=idle.beside(self.seconds),
+            probe=probe,
+        )
 
 
 class Bench(Generic[BatchT]):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mpiadv.contract.accounts import RankSeconds
+
 
 @dataclass(kw_only=True)
 class Idleness:
@@ -37,4 +39,13 @@ class Idleness:
             grant=self.grant - earlier.grant,
             trainer=self.trainer - earlier.trainer,
             parameters=self.parameters - earlier.parameters,
+        )
+
+    def beside(self, craft_seconds: float) -> RankSeconds:
+        """Where all time went with so much of it spent on crafting."""
+        return RankSeconds(
+            craft_seconds=craft_seconds,
+            parameter_wait_seconds=self.parameters,
+            trainer_wait_seconds=self.trainer,
+            grant_wait_seconds=self.grant,
         )

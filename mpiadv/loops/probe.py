@@ -6,11 +6,10 @@ MPI and no torch.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from math import nan
 from typing import Generic
 
 from mpiadv.comm.links import ParameterSlot
+from mpiadv.contract.accounts import NOTHING, Probed
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import VersionRing, settle
@@ -19,21 +18,6 @@ from mpiadv.work.protocols import BatchT, Crafter, ProbeReport
 
 NOBODY = 0
 """In place of a prober, as rank 0 trains."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probed:
-    """What `rank` measured on the batch of `ticket`, attacked anew; seconds are that rank's."""
-
-    ticket: int
-    rank: int
-    accuracy: float
-    loss: float
-    seconds: float
-
-
-NOTHING = Probed(ticket=-1, rank=NOBODY, accuracy=nan, loss=nan, seconds=0.0)
-"""No probe."""
 
 
 def is_probed(ticket: int, every: int) -> bool:

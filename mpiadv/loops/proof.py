@@ -1,6 +1,7 @@
 """Whether a batch is the one that was to be crafted. Knows no MPI and no torch."""
 
 from mpiadv.comm.links import Delivery
+from mpiadv.comm.messages import Fate
 from mpiadv.contract.craft_queue import Crafting, Versions
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import StalenessRule
@@ -12,21 +13,18 @@ def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, 
     `published`: the versions held here with their attack settings; those of a ticket that was
     consumed meanwhile are gone, and its batch is thrown away in any case.
     """
-    header, ticket, rule = delivery.slot.header[0], delivery.ticket, dispatcher.rule
+    header, rule = delivery.slot.header, dispatcher.rule
+    origin, ticket = header.origin, header.origin.ticket
     if ticket not in dispatcher.owed_by(delivery.attacker):
         return f"sent ticket {ticket}, which it was not granted"
     settings = published.get(rule.first_version(ticket))
-    if delivery.dropped or settings is None:
+    if header.fate is not Fate.CRAFTED or settings is None:
         return ""
-    num_steps, epsilon = int(header["num_steps"]), float(header["epsilon"])
-    if (num_steps, epsilon) != (settings.num_steps, settings.epsilon):
-        return (
-            f"attacked ticket {ticket} with {num_steps} steps and epsilon {epsilon:g}, not with "
-            f"{settings.num_steps} and {settings.epsilon:g}"
-        )
-    first, last = int(header["first_version"]), int(header["last_version"])
+    if origin.settings != settings:
+        return f"attacked ticket {ticket} with {origin.settings}, not with {settings}"
+    first, last = origin.first_version, origin.last_version
     try:
-        rule.verify(ticket, first=first, last=last, num_steps=num_steps, exact=exact)
+        rule.verify(ticket, first=first, last=last, num_steps=settings.num_steps, exact=exact)
     except AssertionError as error:
         return f"says that {error}"
     return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from mpiadv.comm.links import ParameterSlot, TrainerLink
-from mpiadv.comm.messages import Bytes
+from mpiadv.comm.messages import Bytes, VersionHeader
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import VersionRing
@@ -84,11 +84,13 @@ class Publisher:
             DeadlineError: no buffer was given back in time.
         """
         slot = self._free_slot(version)
-        header = slot.header
-        header["version"], header["stop"] = version, stop
-        header["num_steps"], header["epsilon"] = settings.num_steps, settings.epsilon
-        header["published_at"] = time.time()
-        header["prober"] = self._prober(version)
+        slot.header = VersionHeader(
+            version=version,
+            settings=settings,
+            stop=stop,
+            published_at=time.time(),
+            prober=self._prober(version),
+        )
         self._incomplete.append((slot, fill(slot.values)))
         self.send_complete()
 
@@ -102,7 +104,7 @@ class Publisher:
         while self._incomplete and self._incomplete[0][1]():
             slot, _ = self._incomplete.pop(0)
             self._link.broadcast(slot, first=self._first(slot.version))
-            if slot.header["stop"][0] == Stop.NO:
+            if slot.header.stop == Stop.NO:
                 self._ring.add(slot)
 
     def held(self) -> dict[int, Published]:

@@ -8,27 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic
 
-from mpiadv.comm.links import Delivery, Farewell, Order, TrainerLink
+from mpiadv.comm.links import Delivery, TrainerLink
+from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Order
 from mpiadv.comm.waiting import Wait
+from mpiadv.contract.accounts import Outcome, Probed, Provenance, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import Bench, VersionRing, settle
-from mpiadv.loops.probe import Probed, Prober, is_probed, prober_of
+from mpiadv.loops.idleness import Idleness
+from mpiadv.loops.probe import Prober, is_probed, prober_of
 from mpiadv.loops.proof import flaw_of, verify_own
 from mpiadv.loops.publisher import Publisher, Stop
-from mpiadv.loops.records import (
-    Provenance,
-    StepRecord,
-    crafted_here,
-    provenance_of,
-    told_in_farewell,
-    told_in_header,
-)
 from mpiadv.loops.supervision import Supervision
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
 from mpiadv.process.errors import NonFiniteLossError
-from mpiadv.work.protocols import BatchT, Crafter, Learner, Outcome
+from mpiadv.work.protocols import BatchT, Crafter, Learner
 
 BACKSTOP = 2.0
 """The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it
@@ -103,7 +98,7 @@ class Trainer(Generic[BatchT]):
             recycle=link.recycle,
             clock=clock,
         )
-        self._own: dict[int, tuple[BatchT, Provenance]] = {}
+        self._own: dict[int, tuple[BatchT, BatchHeader]] = {}
         self._received: dict[int, Delivery] = {}
         self._spent = _Spent()
         self._idle_since: float | None = None
@@ -158,8 +153,8 @@ class Trainer(Generic[BatchT]):
             self._wait.pause(self.supervision.missing)
         self._link.free()
         farewells = self._link.farewells()
-        for attacker, farewell in farewells.items():
-            self._take_probe(told_in_farewell(attacker, farewell))
+        for farewell in farewells.values():
+            self._take_probe(farewell.probe)
         return farewells
 
     def pump(self) -> None:
@@ -212,27 +207,27 @@ class Trainer(Generic[BatchT]):
         crafted = self._bench.hand_over(crafting)
         verify_own(crafting, self.dispatcher.rule, exact=self._exact)
         self.dispatcher.pace.crafted(crafted.seconds, 0)
-        self._own[crafting.ticket] = crafted.batch, crafted_here(crafted)
+        self._own[crafting.ticket] = crafted.batch, crafted.header(0, Idleness())
 
     def _train(self, ticket: int) -> None:
         began = self._clock()
-        batch, origin = self._batch_of(ticket)
+        batch, header = self._batch_of(ticket)
         settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
-        outcome = self._learn(ticket, batch, settings, origin)
+        outcome = self._learn(ticket, batch, settings, header.origin)
         seconds = self._clock() - began
         magnitude = outcome.gradient_magnitude
         if magnitude is not None:  # the last look at the slope was the trainer's
-            origin = replace(origin, gradient_magnitude=magnitude)
-        step = self.dispatcher.step
+            header = replace(header, report=replace(header.report, gradient_magnitude=magnitude))
+        step, magnitude = self.dispatcher.step, header.report.gradient_magnitude
         self.attack_schedule.hear(
-            TrainedStep(step=step, settings=settings, gradient_magnitude=origin.gradient_magnitude)
+            TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
         )
         self.dispatcher.trained()
         self.dispatcher.pace.trained(seconds)
         self.publisher.evict(self.dispatcher.step)
         if not self.dispatcher.finished:
             self.publish_due()
-        self._report(step, origin, outcome, seconds)
+        self._report(step, header, outcome, seconds)
 
     def _learn(
         self, ticket: int, batch: BatchT, settings: AttackSettings, origin: Provenance
@@ -247,26 +242,28 @@ class Trainer(Generic[BatchT]):
             )
         return outcome
 
-    def _batch_of(self, ticket: int) -> tuple[BatchT, Provenance]:
+    def _batch_of(self, ticket: int) -> tuple[BatchT, BatchHeader]:
         if ticket in self._own:
             return self._own.pop(ticket)
         delivery = self._received.pop(ticket)
         batch = self._learner.upload(delivery.slot)
-        origin = provenance_of(delivery)
+        header = delivery.slot.header
         self._link.release(delivery.slot)
-        return batch, origin
+        return batch, header
 
-    def _report(self, step: int, origin: Provenance, outcome: Outcome, seconds: float) -> None:
+    def _report(self, step: int, header: BatchHeader, outcome: Outcome, seconds: float) -> None:
         now = self._clock()
         record = StepRecord(
             step=step,
-            ticket=step,
-            origin=origin,
+            origin=header.origin,
             outcome=outcome,
+            report=header.report,
+            seconds=header.seconds,
             own_craft_seconds=self._spent.craft,
             wait_seconds=self._spent.wait,
             train_seconds=seconds,
             publish_seconds=self._spent.publish,
+            wall_clock=time.time(),
             total_seconds=now - self._step_began,
         )
         self._spent = _Spent()
@@ -298,24 +295,23 @@ class Trainer(Generic[BatchT]):
                 self.supervision.granted(grant.ticket)
 
     def _take_in(self, delivery: Delivery) -> None:
-        ticket, attacker = delivery.ticket, delivery.attacker
+        ticket, attacker, header = delivery.ticket, delivery.attacker, delivery.slot.header
         if flaw := flaw_of(delivery, self.dispatcher, self.ring.settings, exact=self._exact):
             self._link.doubt(attacker, flaw)
             self._link.release(delivery.slot)
             return
         self.supervision.returned(ticket, attacker)
-        self._take_probe(told_in_header(delivery))
-        if delivery.unread:
+        self._take_probe(header.probe)
+        if header.fate is Fate.UNREAD:
             told = f"{self._link.name(attacker)} cannot read the images of ticket {ticket}"
             self._on_event("unread", f"{told}: rank 0 tries")
             self.dispatcher.unread(ticket, attacker)
-        elif delivery.dropped:
+        elif header.fate is Fate.DROPPED:
             self.dispatcher.dropped(ticket, attacker)
-        if delivery.dropped:
+        if header.fate is not Fate.CRAFTED:
             self._link.release(delivery.slot)
             return
-        header = delivery.slot.header[0]
-        self.dispatcher.pace.crafted(float(header["craft_seconds"]), attacker)
+        self.dispatcher.pace.crafted(header.seconds.craft_seconds, attacker)
         if self.dispatcher.arrived(ticket, attacker):
             self._bench.forget(ticket)
             self._received[ticket] = delivery

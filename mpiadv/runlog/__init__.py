@@ -30,7 +30,7 @@ states again.
 
 from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.log import RunLog, open_to_read, read_attributes, read_table
-from mpiadv.runlog.rows import AttackerRow, EvaluationRow, FreshRow, TrainRow
+from mpiadv.runlog.rows import AttackerRow, EvaluationRow
 from mpiadv.runlog.trial import TRIAL
 
 __all__ = [
@@ -38,9 +38,7 @@ __all__ = [
     "TRIAL",
     "AttackerRow",
     "EvaluationRow",
-    "FreshRow",
     "RunLog",
-    "TrainRow",
     "open_to_read",
     "read_attributes",
     "read_table",

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.process.errors import UserError
 from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.file import (
@@ -29,10 +30,8 @@ from mpiadv.runlog.rows import (
     AttackerRow,
     EvaluationRow,
     EventRow,
-    FreshRow,
     Rows,
     Table,
-    TrainRow,
     tables_with_snapshots,
 )
 from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
@@ -160,7 +159,7 @@ class RunLog:
             write_log_file(path, tables, attributes=versioned)
         return cls(path, tables, flush_seconds=flush_seconds, clock=clock)
 
-    def train(self, row: TrainRow) -> None:
+    def train(self, row: StepRecord) -> None:
         """Add a training step."""
         self._train_waiting.append(self._train_tuple(row))
 
@@ -168,7 +167,7 @@ class RunLog:
         """Add an evaluation."""
         self._add("evaluation", row)
 
-    def fresh(self, row: FreshRow) -> None:
+    def fresh(self, row: Probed) -> None:
         """Add a batch attacked again."""
         self._add("fresh", row)
 

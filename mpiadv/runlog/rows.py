@@ -1,11 +1,10 @@
 """What the log's tables hold: columns, types, units. Knows no file.
 
-A row class's fields are its table's columns: the field's name, its NumPy type and its unit or
-meaning, said once.
+The fields of a row's class, and of its parts, are its table's columns: see `contract.columns`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -13,55 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.contract.accounts import Probed, RankWork, StepRecord
+from mpiadv.contract.columns import column, columns_of, cut_text
+
 Rows = npt.NDArray[np.void]
 """A table in memory: a structured array [rows]."""
-
-
-def column(dtype: str, unit: str) -> Any:
-    """A field that is a column: its NumPy type, and its unit or meaning."""
-    return field(metadata={"dtype": dtype, "unit": unit})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainRow:
-    """A training step."""
-
-    step: int = column("i8", "training steps done before this one")
-    ticket: int = column("i8", "number of the adversarial batch")
-    first_version: int = column(
-        "i8",
-        "training steps behind the first attack step's parameters; the ticket if none is crafted",
-    )
-    last_version: int = column(
-        "i8", "training steps behind those of the last one that was crafted; the ticket if none was"
-    )
-    first_staleness: int = column("i4", "training steps: ticket - first_version")
-    last_staleness: int = column("i4", "training steps: ticket - last_version")
-    rank: int = column("i4", "rank that crafted the batch")
-    attack_steps: int = column("i4", "attack steps of the batch")
-    epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
-    learning_rate: float = column("f8", "learning rate of this step")
-    loss: float = column("f8", "training objective, mean over the batch")
-    accuracy: float = column("f8", "accuracy on the batch's adversarial images, 0 to 1")
-    natural_accuracy: float = column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
-    gradient_magnitude: float = column(
-        "f8",
-        "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples; with "
-        "m_plus and without attack steps that of the training step",
-    )
-    craft_seconds: float = column("f8", "seconds: crafting of the batch")
-    parameter_wait_seconds: float = column(
-        "f8", "seconds: crafting rank waiting for parameters on their way"
-    )
-    trainer_wait_seconds: float = column(
-        "f8", "seconds: crafting rank waiting for parameters that the trainer had yet to reach"
-    )
-    grant_wait_seconds: float = column("f8", "seconds: crafting rank without a ticket")
-    own_craft_seconds: float = column("f8", "seconds: trainer crafting since the last step")
-    wait_seconds: float = column("f8", "seconds: trainer idle since the last step")
-    train_seconds: float = column("f8", "seconds: training step")
-    publish_seconds: float = column("f8", "seconds: publishing of parameters")
-    wall_clock: float = column("f8", "seconds since 1970-01-01 UTC, at the end of the step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,28 +34,6 @@ class EvaluationRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FreshRow:
-    """A training batch attacked again, all of the attack on the parameters of its own step.
-
-    There is none for a batch that came due while its rank was busy with another, or was lost.
-    """
-
-    step: int = column("i8", "training steps done before the one that trains on the batch")
-    rank: int = column("i4", "rank that measured")
-    accuracy: float = column(
-        "f8",
-        "accuracy on the batch's adversarial images attacked anew, 0 to 1; accuracy of /train at "
-        "this step is on the same images as they were crafted",
-    )
-    loss: float = column(
-        "f8",
-        "cross-entropy, mean over the batch's adversarial images attacked anew; compares with loss "
-        "of /train where no part of the batch stays natural",
-    )
-    seconds: float = column("f8", "seconds: attack and measurement")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EventRow:
     """Something that happened."""
 
@@ -112,18 +45,10 @@ class EventRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttackerRow:
-    """What a crafting rank did between a start, or resume, of the run and its end."""
+    """What a crafting rank did."""
 
     step: int = column("i8", "training steps done at the end")
-    rank: int = column("i4", "the crafting rank")
-    host: str = column("S64", "its host")
-    tickets: int = column("i8", "batches crafted")
-    craft_seconds: float = column("f8", "seconds: crafting")
-    parameter_wait_seconds: float = column("f8", "seconds: waiting for parameters on their way")
-    trainer_wait_seconds: float = column(
-        "f8", "seconds: waiting for parameters that the trainer had yet to reach"
-    )
-    grant_wait_seconds: float = column("f8", "seconds: without a ticket")
+    work: RankWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +64,17 @@ class Table:
 
 def table_of(row_type: type, first_room: int) -> Table:
     """The table whose rows are objects of `row_type`."""
-    columns = {item.name: item.metadata["dtype"] for item in fields(row_type)}
-    lengths = [int(kind[1:]) if kind[0] == "S" else 0 for kind in columns.values()]
-    values: Callable[[Any], tuple[Any, ...]] = attrgetter(*columns)
+    columns = columns_of(row_type)
+    lengths = [int(c.kind[1:]) if c.kind[0] == "S" else 0 for c in columns]
+    values: Callable[[Any], tuple[Any, ...]] = attrgetter(*(c.path for c in columns))
 
     def with_text(row: Any) -> tuple[Any, ...]:
         pairs = zip(values(row), lengths, strict=True)
         return tuple(cut_text(value, length) if length else value for value, length in pairs)
 
     return Table(
-        dtype=np.dtype([(name, _stored_type(kind)) for name, kind in columns.items()]),
-        units={item.name: item.metadata["unit"] for item in fields(row_type)},
+        dtype=np.dtype([(c.name, _stored_type(c.kind)) for c in columns]),
+        units={c.name: c.unit for c in columns},
         as_tuple=with_text if any(lengths) else values,
         first_room=first_room,
     )
@@ -180,20 +105,14 @@ def originals_table(shape: tuple[int, ...]) -> Table:
     )
 
 
-def cut_text(text: str, length: int) -> bytes:
-    """`text` in UTF-8, cut to at most `length` bytes, never inside a character."""
-    data = text.encode("utf-8", errors="replace")
-    return data[:length].decode("utf-8", errors="ignore").encode("utf-8")
-
-
 def _stored_type(kind: str) -> Any:
     return h5py.string_dtype("utf-8", int(kind[1:])) if kind[0] == "S" else np.dtype(kind)
 
 
 TABLES = {
-    "train": table_of(TrainRow, 1024),
+    "train": table_of(StepRecord, 1024),
     "evaluation": table_of(EvaluationRow, 256),
-    "fresh": table_of(FreshRow, 256),
+    "fresh": table_of(Probed, 256),
     "events": table_of(EventRow, 256),
     "attackers": table_of(AttackerRow, 64),
 }

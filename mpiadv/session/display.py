@@ -9,7 +9,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from mpiadv.loops.records import StepRecord
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.session.progress_line import ProgressLine, Words
 
 PLAIN_SECONDS = 10.0
@@ -67,7 +67,7 @@ class Display:
         """Take in a training step."""
         self._loss.add(record.outcome.loss)
         self._accuracy.add(record.outcome.accuracy)
-        self._natural.add(record.origin.natural_accuracy)
+        self._natural.add(record.report.natural_accuracy)
         self._step_seconds.add(record.total_seconds)
         self._wait_seconds.add(record.wait_seconds)
         now = self._clock()
@@ -91,13 +91,13 @@ class Display:
             self._bar.stop()
 
     def _words(self, record: StepRecord) -> Words:
-        done, ticket, origin = record.step + 1, record.ticket, record.origin
+        done, origin = record.step + 1, record.origin
         waiting = self._wait_seconds.value / max(self._step_seconds.value, 1e-9)
         rate = f"{self._rate():.1f} steps/s"
         loss = f"loss {self._loss.value:.3f}"
         natural = f"natural {percent(self._natural.value)}"
         adversarial = f"adversarial {percent(self._accuracy.value)}"
-        ages = f"staleness {ticket - origin.first_version} to {ticket - origin.last_version}"
+        ages = f"staleness {origin.first_staleness} to {origin.last_staleness}"
         waits = f"trainer waits {percent(waiting)}"
         return Words(
             always=(f"{done}/{self._num_steps}", f"left {self._left(done)}"),

@@ -4,18 +4,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from mpiadv.comm.links import Farewell
+from mpiadv.comm.messages import Farewell
+from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import Source
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
-from mpiadv.loops.probe import Probed
-from mpiadv.loops.records import StepRecord
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objectives import Batch
-from mpiadv.runlog import AttackerRow, EvaluationRow, FreshRow, RunLog
+from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.session.display import Display
-from mpiadv.session.log_rows import train_row
 from mpiadv.session.safekeeping import Safekeeping, Snapshot
 from mpiadv.session.speed_report import SpeedBook
 from mpiadv.session.state import training_state
@@ -44,7 +42,7 @@ class Recorder:
 
     def on_step(self, record: StepRecord) -> None:
         """Log a training step and do what is due after it."""
-        self.log.train(train_row(record))
+        self.log.train(record)
         self.speed.add(record)
         self.safekeeping.after_step(record.step + 1)
         self.display.step(record)
@@ -59,15 +57,7 @@ class Recorder:
 
     def on_probe(self, probed: Probed) -> None:
         """Log a probe."""
-        self.log.fresh(
-            FreshRow(
-                step=probed.ticket,
-                rank=probed.rank,
-                accuracy=probed.accuracy,
-                loss=probed.loss,
-                seconds=probed.seconds,
-            )
-        )
+        self.log.fresh(probed)
 
     def on_event(self, kind: str, text: str) -> None:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
@@ -152,18 +142,8 @@ class Recorder:
 
     def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
         """Log what each attacker did."""
-        for rank, farewell in sorted(farewells.items()):
-            row = AttackerRow(
-                step=step,
-                rank=rank,
-                host=farewell.host,
-                tickets=farewell.batches_sent,
-                craft_seconds=farewell.craft_seconds,
-                parameter_wait_seconds=farewell.parameter_wait_seconds,
-                trainer_wait_seconds=farewell.trainer_wait_seconds,
-                grant_wait_seconds=farewell.grant_wait_seconds,
-            )
-            self.log.attacker(row)
+        for _, farewell in sorted(farewells.items()):
+            self.log.attacker(AttackerRow(step=step, work=farewell.work))
 
     @property
     def _the_trainer(self) -> Trainer[Batch]:

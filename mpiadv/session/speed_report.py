@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from mpiadv.comm.links import Farewell
+from mpiadv.comm.messages import Farewell
 from mpiadv.comm.roster import Roster
-from mpiadv.loops.records import StepRecord
+from mpiadv.contract.accounts import RankSeconds, StepRecord
 from mpiadv.process.words import aligned
 
 MOST_RANKS = 16
@@ -44,7 +44,7 @@ class SpeedBook:
         """Take in a training step."""
         rank = record.origin.rank
         self._tickets[rank] = self._tickets.get(rank, 0) + 1
-        seconds = self._craft_seconds.get(rank, 0.0) + record.origin.craft_seconds
+        seconds = self._craft_seconds.get(rank, 0.0) + record.seconds.craft_seconds
         self._craft_seconds[rank] = seconds
         self._waited += record.wait_seconds
         self._total += record.total_seconds
@@ -65,7 +65,7 @@ class SpeedBook:
     def _idle(self, rank: int, farewells: Mapping[int, Farewell]) -> float | None:
         if rank == 0:
             return self._waited / self._total if self._total else None
-        return _idle_of(farewells[rank]) if rank in farewells else None
+        return _idle_of(farewells[rank].work.seconds) if rank in farewells else None
 
 
 def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
@@ -119,10 +119,6 @@ def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _idle_of(farewell: Farewell) -> float:
-    idle = (
-        farewell.parameter_wait_seconds
-        + farewell.trainer_wait_seconds
-        + farewell.grant_wait_seconds
-    )
-    return idle / max(idle + farewell.craft_seconds, 1e-9)
+def _idle_of(spent: RankSeconds) -> float:
+    idle = spent.parameter_wait_seconds + spent.trainer_wait_seconds + spent.grant_wait_seconds
+    return idle / max(idle + spent.craft_seconds, 1e-9)

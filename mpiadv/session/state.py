@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mpiadv.contract.columns import blank
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
 from mpiadv.methods.attack_schedules import AttackSchedule
@@ -52,8 +53,7 @@ def training_state(
         "training_step": learner.step.state_dict(),
         "versions": {
             version: {
-                "num_steps": item.settings.num_steps,
-                "epsilon": item.settings.epsilon,
+                **asdict(item.settings),
                 "values": torch.from_numpy(item.values),
             }
             for version, item in published.items()
@@ -166,8 +166,9 @@ def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[i
         values = item["values"].numpy()
         if not 0 <= version <= step or values.shape != (num_bytes,) or values.dtype != np.uint8:
             raise ValueError(f"version {version!r} is none of a run of {step} steps")
-        settings = AttackSettings(num_steps=item["num_steps"], epsilon=item["epsilon"])
-        _require_like({"num_steps": 0, "epsilon": 0.0}, asdict(settings), f"version {version}")
+        blanks = asdict(blank(AttackSettings))
+        _require_like(blanks, item, f"version {version}")
+        settings = AttackSettings(**{name: item[name] for name in blanks})
         published[version] = Published(settings=settings, values=values)
     return published
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from mpiadv.contract.columns import column
 from mpiadv.runlog.row_files import RowFile
-from mpiadv.runlog.rows import Rows, column, table_of
+from mpiadv.runlog.rows import Rows, table_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from mpiadv.attacks import Attack, Climb, Precision, Slope, forward, make_attack
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import WireDtype
+from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.data import ReadAhead, Source, augment
@@ -19,7 +20,7 @@ from mpiadv.models import FlatState, freeze
 from mpiadv.models.modes import buffers_kept
 from mpiadv.settings import AttackConfig, DataConfig
 from mpiadv.work.device import Device
-from mpiadv.work.protocols import CraftReport, ProbeReport
+from mpiadv.work.protocols import ProbeReport
 from mpiadv.work.rounding import WIRE_TENSORS, as_tensor, rounded
 
 MOMENT_SECONDS = 0.001

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mpiadv.attacks import mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
+from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
@@ -18,7 +19,6 @@ from mpiadv.models import FlatState
 from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import CopyInFlight, Device
 from mpiadv.work.last_steps import finish_attack
-from mpiadv.work.protocols import Outcome
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
 

@@ -9,23 +9,12 @@ from typing import Protocol, TypeVar
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import Bytes
+from mpiadv.contract.accounts import CraftReport, Outcome
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
 
 BatchT = TypeVar("BatchT")
 """A batch on the device of the rank, whatever the work takes for one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CraftReport:
-    """What crafting a ticket told.
-
-    `gradient_magnitude`: L1 norm of an image's gradient at the last attack step, mean over images.
-    `natural_accuracy`: on the natural images, 0 to 1; NaN where it was not measured.
-    """
-
-    gradient_magnitude: float
-    natural_accuracy: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +26,6 @@ class ProbeReport:
 
     accuracy: float
     loss: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a training step told of the batch before the update.
-
-    `loss`: the objective. `accuracy`: on the adversarial images, 0 to 1; NaN where there are none.
-    `gradient_magnitude`: as in `CraftReport`, of the trainer's own last attack step, or of the
-    training step where it was asked for and there is no attack; None where neither was.
-    """
-
-    loss: float
-    accuracy: float
-    learning_rate: float
-    gradient_magnitude: float | None = None
 
 
 class Work(Protocol):

@@ -7,16 +7,22 @@ import sys
 import numpy as np
 import pytest
 from fake_work import fake_shape
+from made_records import version_header
 from memory_network import MemoryNetwork
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import (
     ALIGNMENT,
-    BATCH_HEADER,
-    FAREWELL_MESSAGE,
-    GRANT_MESSAGE,
     PARAMETER_HEADER,
+    SEAL_BYTES,
+    BatchHeader,
     BatchShape,
+    Call,
+    Farewell,
+    Frame,
+    Release,
+    VersionHeader,
+    header_type,
 )
 from mpiadv.comm.waiting import LONGEST_SLEEP_SECONDS, SHORTEST_SLEEP_SECONDS, Wait
 from mpiadv.contract.outbox import HEAD_START_SECONDS, LONGEST_QUEUE, Outbox
@@ -37,7 +43,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_arrays_of_a_batch_share_no_byte_and_are_aligned(shape: BatchShape) -> None:
     slot = BatchSlot(shape, plain_memory)
-    arrays = [slot.header, slot.labels, slot.images]
+    arrays = [slot._header, slot.labels, slot.images]
     arrays += [] if slot.natural is None else [slot.natural]
     assert (slot.natural is not None) == shape.with_natural
     for number, array in enumerate(arrays, start=1):
@@ -50,19 +56,19 @@ def test_arrays_of_a_batch_share_no_byte_and_are_aligned(shape: BatchShape) -> N
     assert all(a.ctypes.data % ALIGNMENT == 0 for a in (slot.buffer, slot.images))
 
 
-def test_headers_are_whole_blocks_with_fixed_places() -> None:
-    assert PARAMETER_HEADER.itemsize % ALIGNMENT == 0
-    assert BATCH_HEADER.itemsize % ALIGNMENT == 0
-    assert (PARAMETER_HEADER.itemsize, BATCH_HEADER.itemsize) == (64, 192)
-    assert (GRANT_MESSAGE.itemsize, FAREWELL_MESSAGE.itemsize) == (32, 152)
+@pytest.mark.parametrize("said", [VersionHeader, BatchHeader, Call, Release, Farewell, Frame])
+def test_headers_are_whole_blocks_that_end_with_their_seal(said: type) -> None:
+    header = header_type(said)
+    assert header.itemsize % ALIGNMENT == 0
+    assert header.fields is not None and header.fields["seal"][1] == header.itemsize - SEAL_BYTES
 
 
 def test_values_of_a_parameter_message_follow_its_header() -> None:
     slot = ParameterSlot(1000, plain_memory)
     slot.values[:] = 7
-    slot.header["version"] = 12
+    slot.header = version_header(12)
     assert slot.version == 12
-    assert slot.buffer.size == 64 + 1024 + 64
+    assert slot.buffer.size == PARAMETER_HEADER.itemsize + 1024 + ALIGNMENT
     assert np.count_nonzero(slot.buffer == 7) == 1000
 
 

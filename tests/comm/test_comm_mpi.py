@@ -9,22 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from fake_work import FakeCrafter, FakeLearner, fake_shape, parameters_of, sequential_value
+from made_records import batch_header, made, version_header
 
 from mpiadv.comm.links import (
     SPARE_BROADCASTS,
     BatchSlot,
     Delivery,
-    Farewell,
     LinkShape,
-    Order,
     ParameterSlot,
     plain_memory,
 )
-from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape
+from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape, Farewell, Fate, Order
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.world import World
 from mpiadv.contract import outbox
+from mpiadv.contract.accounts import Probed, RankWork
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.outbox import LONGEST_QUEUE
@@ -109,7 +109,7 @@ class TrainerEnd:
     def broadcast(self, version: int, *, is_last: bool, first: Sequence[int] = ()) -> ParameterSlot:
         slot = self.free_slot()
         slot.values[:] = content(version, slot.values.size)
-        slot.header["version"], slot.header["stop"] = version, is_last
+        slot.header = version_header(version, stop=int(is_last))
         self.link.broadcast(slot, first=first)
         return slot
 
@@ -134,20 +134,7 @@ class AttackerEnd:
 
     def work(self) -> None:
         until(self._turn, "the trainer's last call")
-        farewell = Farewell(
-            batches_sent=len(self.answered),
-            tickets_dropped=self.link.rank,
-            craft_seconds=1.5,
-            parameter_wait_seconds=2.5,
-            trainer_wait_seconds=3.5,
-            grant_wait_seconds=3.5,
-            probe_ticket=4,
-            probe_accuracy=0.25,
-            probe_loss=2.25,
-            probe_seconds=0.5,
-            host="x" * 70,
-        )
-        self.link.bid_farewell(farewell)
+        self.link.bid_farewell(farewell(self.link.rank, len(self.answered), host="x" * 70))
         until(lambda: not self.link.poll() and not self.link.pending(), "all to be sent")
         self.link.free()
 
@@ -180,9 +167,19 @@ class AttackerEnd:
         assert order.patient == (order.ticket % 2 == 0)
         body = slot.buffer[BATCH_HEADER.itemsize : -SEAL_BYTES]
         body[:] = NEVER_SENT if is_dropped(order.ticket) else content(order.ticket, body.size)
-        slot.header["ticket"], slot.header["dropped"] = order.ticket, is_dropped(order.ticket)
+        fate = Fate.DROPPED if is_dropped(order.ticket) else Fate.CRAFTED
+        slot.header = batch_header(order.ticket, rank=self.link.rank, fate=fate)
         self.link.send(slot)
         self.answered.append(order.ticket)
+
+
+def farewell(rank: int, num_tickets: int, *, host: str) -> Farewell:
+    probe = Probed(ticket=4, rank=rank, accuracy=0.25, loss=2.25, seconds=0.5)
+    work = made(
+        RankWork, rank=rank, host=host, tickets=num_tickets, craft_seconds=1.5,
+        parameter_wait_seconds=2.5, trainer_wait_seconds=3.5, grant_wait_seconds=4.5,
+    )  # fmt: skip
+    return Farewell(work=work, probe=probe)
 
 
 def is_dropped(ticket: int) -> bool:
@@ -192,8 +189,9 @@ def is_dropped(ticket: int) -> bool:
 
 def check_delivery(delivery: Delivery) -> None:
     body = delivery.slot.buffer[BATCH_HEADER.itemsize : -SEAL_BYTES]
-    assert delivery.dropped == is_dropped(delivery.ticket)
-    if delivery.dropped:
+    dropped = delivery.slot.header.fate is Fate.DROPPED
+    assert dropped == is_dropped(delivery.ticket)
+    if dropped:
         assert not (body == NEVER_SENT).all()
     else:
         assert (body == content(delivery.ticket, body.size)).all()
@@ -313,20 +311,8 @@ def test_grants_batches_and_farewells_go_both_ways_and_dropped_ones_as_headers_o
     assert end.num_allocated - num_parameter_slots <= 2 * OUTSTANDING
     end.broadcast(NUM_VERSIONS - 1, is_last=True)
     end.part()
-    for attacker_rank, farewell in end.link.farewells().items():
-        assert farewell == Farewell(
-            batches_sent=len(answered[attacker_rank]),
-            tickets_dropped=attacker_rank,
-            craft_seconds=1.5,
-            parameter_wait_seconds=2.5,
-            trainer_wait_seconds=3.5,
-            grant_wait_seconds=3.5,
-            probe_ticket=4,
-            probe_accuracy=0.25,
-            probe_loss=2.25,
-            probe_seconds=0.5,
-            host="x" * 64,
-        )
+    for rank, said in end.link.farewells().items():
+        assert said == farewell(rank, len(answered[rank]), host="x" * 64)
 
 
 def settings_at(version: int) -> AttackSettings:
@@ -387,7 +373,7 @@ def test_two_phase_shutdown_leaves_nothing_pending_and_the_bits_of_the_definitio
         if world.is_trainer:
             reason, value, farewells = train_over_mpi(world, stop_at)
             assert (reason, value) == (ends_with, expected)
-            hosts = {rank: farewell.host for rank, farewell in farewells.items()}
+            hosts = {rank: said.work.host for rank, said in farewells.items()}
             assert hosts == {1: "host1", 2: "host2"}
             assert world.roster.attackers == [1, 2]
         else:

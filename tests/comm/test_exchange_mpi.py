@@ -6,13 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from mpiadv.comm.messages import FRAME, checksum, seal
+from mpiadv.comm.messages import Frame, Header, Sign, checksum, sealed
 from mpiadv.comm.world import World
 from mpiadv.process.errors import DeadlineError, TrainerLostError
 
@@ -65,11 +63,9 @@ def _stop_for(seconds: float) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def frame_of(text: bytes) -> npt.NDArray[Any]:
+def frame_of(text: bytes) -> Header:
     proof = checksum(np.frombuffer(text, np.uint8))
-    frame = np.array([(len(text), proof, 0)], FRAME)
-    seal(frame)
-    return frame
+    return sealed(Frame(sign=Sign.TEXT, size=len(text), checksum=proof))
 
 
 TEXT = b"a text of some length"
@@ -83,11 +79,11 @@ UNWRITTEN: dict[str, Callable[[World, int], None]] = {
 
 def say(world: World, rank: int, frame: bytes, text: bytes | None) -> None:
     """Send what completes a receive, and writes less than it should."""
-    from mpiadv.comm.exchange import TAG_FRAME, TAG_TEXT
+    from mpiadv.comm.wire import Tag
 
-    world._comm.Send(np.frombuffer(frame, np.uint8), rank, TAG_FRAME)
+    world._comm.Send(np.frombuffer(frame, np.uint8), rank, Tag.FRAME)
     if text is not None:
-        world._comm.Send(np.frombuffer(text, np.uint8), rank, TAG_TEXT)
+        world._comm.Send(np.frombuffer(text, np.uint8), rank, Tag.TEXT)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from made_records import version_header
 from mpi_runner import REPOSITORY
 
 from mpiadv.comm.links import no_device
@@ -63,7 +64,7 @@ def test_other_process_sees_what_is_written_after_it_came() -> None:
             assert reader.stdout.readline() == "there\n"
         for place in (1, 2, 3):
             slots[place].values[:] = place
-        slots[2].header["version"] = 7
+        slots[2].header = version_header(7)
         told, _ = reader.communicate("\n", timeout=60)
     assert told.split() == ["10000", "20000", "30000", "7"]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pytest
+from made_records import batch_header, version_header
 from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
 
-from mpiadv.comm.links import BatchSlot, Order, ParameterSlot, plain_memory
-from mpiadv.comm.messages import GRANT_MESSAGE, seal
+from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
+from mpiadv.comm.messages import BATCH_HEADER, Call, Order, Word, sealed
 from mpiadv.process.errors import DismissedError, TrainerLostError
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def batch_of(ticket: int) -> Message:
     """A large batch, as rank 1 sends it."""
     slot = BatchSlot(large_shape().batch, plain_memory)
     slot.images[...] = ticket
-    slot.header["ticket"] = ticket
-    return slot.seal(1)
+    slot.header = batch_header(ticket, rank=1)
+    return slot.seal()
 
 
 WRITTEN: dict[str, Callable[[Message], Message]] = {
     "nothing": lambda message: message[:0],
-    "half_a_header": lambda message: message[:96],
-    "header_alone": lambda message: message[:192],
+    "half_a_header": lambda message: message[: BATCH_HEADER.itemsize // 2],
+    "header_alone": lambda message: message[: BATCH_HEADER.itemsize],
     "half": lambda message: message[: message.size // 2],
     "all_but_the_end": lambda message: message[:-8],
 }
@@ -40,14 +41,14 @@ WRITTEN: dict[str, Callable[[Message], Message]] = {
 def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -> None:
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import TAG_BATCH
+    from mpiadv.comm.wire import Tag
 
     for ticket, written in enumerate(WRITTEN.values()):
         world = MpiWorld(MPI.COMM_WORLD.Dup())
         if not world.is_trainer:
             world.attacker_link(large_shape(), plain_memory)
             for message in (batch_of(ticket), written(batch_of(ticket + 1))):
-                world._comm.Send(message, 0, TAG_BATCH)
+                world._comm.Send(message, 0, Tag.BATCH)
                 world.gather("sent")
             continue
         link = world.trainer_link(large_shape(), plain_memory)
@@ -69,9 +70,9 @@ def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -
 def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import TAG_FAREWELL, TAG_RELEASE
+    from mpiadv.comm.wire import Tag
 
-    for tag, said in ((TAG_FAREWELL, "said a farewell that"), (TAG_RELEASE, "said of a version")):
+    for tag, said in ((Tag.FAREWELL, "said a farewell that"), (Tag.RELEASE, "said of a version")):
         world = MpiWorld(MPI.COMM_WORLD.Dup())
         if not world.is_trainer:
             attacker = world.attacker_link(large_shape(), plain_memory)
@@ -129,15 +130,14 @@ def test_request_that_failed_without_a_status_has_failed(monkeypatch: pytest.Mon
 
 def version() -> Message:
     slot = ParameterSlot(large_shape().parameter_bytes, plain_memory)
-    slot.header["version"] = RULE.publish_every
+    slot.header = version_header(RULE.publish_every)
     slot.seal()
     return slot.buffer
 
 
 def word() -> Message:
-    message = np.array([(0, OUTSTANDING, 0, 0)], GRANT_MESSAGE)
-    seal(message)
-    return message.view(np.uint8)
+    order = Order(ticket=OUTSTANDING, patient=False)
+    return sealed(Call(word=Word.GRANT, order=order)).view(np.uint8)
 
 
 FROM_THE_TRAINER: dict[str, Message] = {
@@ -154,13 +154,13 @@ FROM_THE_TRAINER: dict[str, Message] = {
 def test_what_the_trainer_did_not_write_is_the_loss_of_the_trainer() -> None:
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import TAG_GRANT, TAG_VERSION
+    from mpiadv.comm.wire import Tag
 
     for kind, message in FROM_THE_TRAINER.items():
         world = MpiWorld(MPI.COMM_WORLD.Dup())
         if world.is_trainer:
             world.trainer_link(large_shape(), plain_memory)
-            world._comm.Send(message, 1, TAG_GRANT if "word" in kind else TAG_VERSION)
+            world._comm.Send(message, 1, Tag.CALL if "word" in kind else Tag.VERSION)
         else:
             link = world.attacker_link(large_shape(), plain_memory)
             with pytest.raises(TrainerLostError):

@@ -8,11 +8,12 @@ from fake_work import fresh_report, own_magnitude, parameters_of, sequential_val
 from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
+from mpiadv.comm.messages import Fate
+from mpiadv.contract.accounts import Probed
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.loops.probe import Probed, prober_of
+from mpiadv.loops.probe import prober_of
 from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import NonFiniteLossError, SilentRankError
-from mpiadv.session.log_rows import train_row
 
 
 def probing(shape: JobShape, num_attackers: int, seed: int, fewer: int = 1) -> JobShape:
@@ -61,7 +62,7 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
     values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
     assert [record.step for record in job.records] == list(range(shape.num_tickets))
     for record in job.records:
-        ticket, origin = record.ticket, record.origin
+        ticket, origin = record.origin.ticket, record.origin
         settings = shape.settings_at(contract_first_version(shape.rule, ticket))
         crafted = max(0, settings.num_steps - shape.rule.trainer_steps)
         used = [
@@ -70,13 +71,13 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
         ]
         used = used or [ticket]
         assert (origin.first_version, origin.last_version) == (used[0], used[-1])
-        row, bounds = train_row(record), shape.rule
-        assert 0 <= row.first_staleness <= (bounds.max_staleness if crafted else 0)
-        assert 0 <= row.last_staleness <= (bounds.final_staleness if crafted else 0)
-        assert (origin.num_steps, origin.epsilon) == (settings.num_steps, settings.epsilon)
+        bounds = shape.rule
+        assert 0 <= origin.first_staleness <= (bounds.max_staleness if crafted else 0)
+        assert 0 <= origin.last_staleness <= (bounds.final_staleness if crafted else 0)
+        assert origin.settings == settings
         is_last = crafted == settings.num_steps > 0
         magnitude = ticket if is_last else own_magnitude(values[ticket + 1])
-        assert origin.gradient_magnitude == magnitude
+        assert record.report.gradient_magnitude == magnitude
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}
 
 
@@ -111,10 +112,11 @@ def test_shutdown_leaves_nothing_on_its_way_and_counts_every_batch(
         begun = [rank for rank, crafter in job.crafters.items() if crafter.tickets]
         assert begun in ([], [0] if stop_at else [])
         assert sorted(job.farewells) == job.link.attackers
-        said = job.farewells.values()
-        answered = sum(farewell.batches_sent + farewell.tickets_dropped for farewell in said)
-        assert answered == job.link.num_grants
-        assert {farewell.host for farewell in said} == {f"host-{r}" for r in job.link.attackers}
+        assert job.link.answers.total() == job.link.num_grants
+        for rank, farewell in job.farewells.items():
+            work = farewell.work
+            assert (work.rank, work.host) == (rank, f"host-{rank}")
+            assert work.tickets == job.link.answers[rank, Fate.CRAFTED]
 
 
 @each_shape
@@ -186,10 +188,10 @@ def test_probe_never_leaves_an_attacker_without_room_for_the_next_version(shape:
 def test_probe_without_a_batch_to_go_with_comes_with_the_farewell() -> None:
     jobs = [Job(probing(SHAPES["fresh"], 4, seed)).run() for seed in range(12)]
     told = [
-        (farewell.probe_ticket, job)
+        (farewell.probe.ticket, job)
         for job in jobs
         for farewell in job.farewells.values()
-        if farewell.probe_ticket >= 0
+        if farewell.probe.ticket >= 0
     ]
     assert told
     for ticket, job in told:
@@ -202,7 +204,7 @@ def test_version_goes_first_to_whoever_needs_it_for_the_next_ticket() -> None:
     # A ticket taken from a late attacker would go to another.
     job = next(job for job in jobs if not job.events)
     ahead = {version: first for version, first in job.link.sent_first.items() if first}
-    crafted_by = {record.ticket: record.origin.rank for record in job.records}
+    crafted_by = {record.origin.ticket: record.origin.rank for record in job.records}
     assert len(ahead) > len(job.records) // 4
     assert all(first == [crafted_by[version + 1]] for version, first in ahead.items())
 
@@ -217,7 +219,7 @@ def test_bounded_mode_stays_within_the_bounds_of_the_rule() -> None:
     fresher = 0
     for seed in SEEDS:
         for record in Job(replace(shape, seed=seed)).run().records:
-            ticket, k = record.ticket, record.origin.num_steps
+            ticket, k = record.origin.ticket, record.origin.settings.num_steps
             last = contract_version(shape.rule, ticket, k - 1, k)
             assert contract_first_version(shape.rule, ticket) <= record.origin.first_version
             assert last <= record.origin.last_version <= ticket

@@ -8,9 +8,11 @@ import pytest
 from fake_work import FakeCrafter, fake_shape, sequential_values
 from in_memory_job import BREAKAGES, Job, JobShape
 from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
+from made_records import version_header
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
-from mpiadv.comm.links import BatchSlot, Order
+from mpiadv.comm.links import BatchSlot
+from mpiadv.comm.messages import Call, Fate, Order, Word
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
@@ -117,7 +119,7 @@ def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
         assert job.learner.value == expected(shape)
         assert left_over(job) == 0
         assert all(
-            record.origin.rank == 0 or record.ticket not in unread.get(record.origin.rank, ())
+            record.origin.rank == 0 or record.step not in unread.get(record.origin.rank, ())
             for record in job.records
         )
         told = [text for kind, text in job.events if kind == "unread"]
@@ -218,7 +220,7 @@ def test_batch_arriving_during_its_recrafting_takes_the_ticket_off_the_trainers_
     for seed in range(20):
         job = Job(replace(shape, seed=seed)).run()
         again = {int(text.split()[1][:-1]) for kind, text in job.events if kind == "re-crafted"}
-        overtaken += sum(r.origin.rank != 0 and r.ticket in again for r in job.records)
+        overtaken += sum(r.origin.rank != 0 and r.step in again for r in job.records)
         assert job.learner.value == expected(shape)
     assert overtaken > 0
 
@@ -298,19 +300,20 @@ def network_of_one() -> MemoryNetwork:
     return MemoryNetwork(1, fake_shape(rule(4, 2, 1), 2))
 
 
+GRANT = Call(word=Word.GRANT, order=Order(ticket=3, patient=False))
+
+
 @pytest.mark.parametrize(
-    ("orders", "words"),
+    ("calls", "words"),
     [
         ([], "a ticket from the trainer .rank 0."),
-        ([Order(ticket=3, patient=False)], "parameters for ticket 3 from the trainer .rank 0."),
+        ([GRANT], "parameters for ticket 3 from the trainer .rank 0."),
     ],
     ids=["without_grant", "without_parameters"],
 )
-def test_attacker_of_a_silent_trainer_says_what_it_waits_for(
-    orders: list[Order], words: str
-) -> None:
+def test_attacker_of_a_silent_trainer_says_what_it_waits_for(calls: list[Call], words: str) -> None:
     network = network_of_one()
-    network.words[1].extend(orders)
+    network.words[1].extend(calls)
     with pytest.raises(DeadlineError, match=words):
         attacker_alone(network.attacker_link(1)).run()
 
@@ -326,7 +329,8 @@ class LateLink(MemoryAttackerLink):
     def free_batch_slot(self) -> BatchSlot | None:
         if self.is_first:
             self.is_first = False
-            self.network.words[1].extend([Order(ticket=2, patient=False), "last call"])
+            grant = Call(word=Word.GRANT, order=Order(ticket=2, patient=False))
+            self.network.words[1].extend([grant, Call(word=Word.LAST_CALL)])
             return None
         return super().free_batch_slot()
 
@@ -336,7 +340,7 @@ def test_grant_that_comes_in_while_another_is_dropped_is_answered_too() -> None:
     link, trainer = LateLink(network), network.trainer_link()
     slot = trainer.free_parameter_slot()
     assert slot is not None
-    slot.header["stop"], slot.header["version"] = Stop.FINISHED, 1
+    slot.header = version_header(1, stop=Stop.FINISHED)
     trainer.broadcast(slot)
     trainer.grant(1, Order(ticket=1, patient=False))
     trainer.grant(1, Order(ticket=2, patient=False))
@@ -344,5 +348,5 @@ def test_grant_that_comes_in_while_another_is_dropped_is_answered_too() -> None:
     attacker = attacker_alone(link)
     while 1 not in network.farewells:
         attacker.turn()
-    assert [delivery.ticket for delivery in trainer.poll() if delivery.dropped] == [1, 2]
-    assert network.farewells[1].tickets_dropped == 2
+    told = [(delivery.ticket, delivery.slot.header.fate) for delivery in trainer.poll()]
+    assert told == [(1, Fate.DROPPED), (2, Fate.DROPPED)]

@@ -2,12 +2,14 @@
 
 import pytest
 from fake_work import FakeCrafter
+from made_records import version_header
 
 from mpiadv.comm.links import ParameterSlot, plain_memory
+from mpiadv.contract.accounts import NOTHING
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import VersionRing
-from mpiadv.loops.probe import NOBODY, NOTHING, Prober, prober_of
+from mpiadv.loops.probe import NOBODY, Prober, prober_of
 
 RULE = StalenessRule(max_staleness=4, final_staleness=2, publish_every=2)
 
@@ -28,7 +30,7 @@ def test_attackers_probe_in_turn(every: int, attackers: list[int], probers: list
 
 def slot_of(version: int) -> ParameterSlot:
     slot = ParameterSlot(64, plain_memory)
-    slot.header["version"], slot.header["num_steps"], slot.header["epsilon"] = version, 3, 0.5
+    slot.header = version_header(version, attack_steps=3, epsilon=0.5)
     return slot
 
 

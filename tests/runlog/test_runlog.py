@@ -26,10 +26,12 @@ from plain_logs import (
     write_steps,
 )
 
+from mpiadv.contract.accounts import StepRecord
+from mpiadv.contract.columns import cut_text
 from mpiadv.process.errors import UserError
-from mpiadv.runlog import TrainRow, read_attributes, read_table
+from mpiadv.runlog import read_attributes, read_table
 from mpiadv.runlog.file import WRITER_OPTIONS, append_rows, write_log_file
-from mpiadv.runlog.rows import cut_text, table_of
+from mpiadv.runlog.rows import table_of
 
 TABLES = ("train", "evaluation", "fresh", "events", "attackers")
 
@@ -133,7 +135,7 @@ class RecordedFile(io.BytesIO):
 
 def test_log_is_whole_between_any_two_writes(tmp_path: Path) -> None:
     """What a kill leaves, or a reader meets: every state between two writes of the library."""
-    path, table = tmp_path / "log.h5", table_of(TrainRow, 1024)
+    path, table = tmp_path / "log.h5", table_of(StepRecord, 1024)
     write_log_file(path, {"a": table, "b": table}, more=dict.fromkeys("ab", train_rows(0, 1)))
     first = path.read_bytes()
     recorded = RecordedFile(first)

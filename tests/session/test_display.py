@@ -4,40 +4,21 @@ import io
 import re
 
 import pytest
+from made_records import made
 from rich.console import Console
 
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.evaluation.survivors import Progress as Place
 from mpiadv.examination.follow import Follower
-from mpiadv.loops.records import Provenance, StepRecord
 from mpiadv.session.display import TERMINAL_WIDTH, Display
-from mpiadv.work.protocols import Outcome
 
 
 def record(step: int) -> StepRecord:
-    origin = Provenance(
-        rank=1,
-        first_version=max(0, step - 4),
-        last_version=max(0, step - 1),
-        num_steps=8,
-        epsilon=0.3,
-        craft_seconds=0.1,
-        parameter_wait_seconds=0.0,
-        trainer_wait_seconds=0.0,
-        grant_wait_seconds=0.0,
-        gradient_magnitude=1.0,
-        natural_accuracy=0.9,
-    )
-    return StepRecord(
-        step=step,
-        ticket=step,
-        origin=origin,
-        outcome=Outcome(loss=1.25, accuracy=0.5, learning_rate=0.1),
-        own_craft_seconds=0.0,
-        wait_seconds=0.1,
-        train_seconds=0.4,
-        publish_seconds=0.0,
-        total_seconds=0.5,
-    )
+    return made(
+        StepRecord, step=step, ticket=step, rank=1, first_version=max(0, step - 4),
+        last_version=max(0, step - 1), loss=1.25, accuracy=0.5, natural_accuracy=0.9,
+        wait_seconds=0.1, total_seconds=0.5,
+    )  # fmt: skip
 
 
 def shown(num_steps: int, *, seconds: float) -> str:

@@ -3,57 +3,28 @@
 from dataclasses import replace
 
 import pytest
+from made_records import made
 
-from mpiadv.comm.links import Farewell
+from mpiadv.comm.messages import Farewell
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.loops.records import Provenance, StepRecord
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.session.speed_report import MOST_RANKS, RankSpeed, SpeedBook, speed_lines
-from mpiadv.work.protocols import Outcome
 
 
 def step_record(
     step: int, *, rank: int, craft_seconds: float, wait: float, total: float
 ) -> StepRecord:
-    origin = Provenance(
-        rank=rank,
-        first_version=0,
-        last_version=0,
-        num_steps=8,
-        epsilon=0.3,
-        craft_seconds=craft_seconds,
-        parameter_wait_seconds=0.0,
-        trainer_wait_seconds=0.0,
-        grant_wait_seconds=0.0,
-        gradient_magnitude=1.0,
-        natural_accuracy=0.9,
-    )
-    return StepRecord(
-        step=step,
-        ticket=step,
-        origin=origin,
-        outcome=Outcome(loss=1.0, accuracy=0.5, learning_rate=0.1),
-        own_craft_seconds=0.0,
-        wait_seconds=wait,
-        train_seconds=0.1,
-        publish_seconds=0.0,
-        total_seconds=total,
-    )
+    return made(
+        StepRecord, step=step, ticket=step, rank=rank, craft_seconds=craft_seconds,
+        wait_seconds=wait, total_seconds=total,
+    )  # fmt: skip
 
 
 def farewell(*, craft: float, idle: float) -> Farewell:
-    return Farewell(
-        batches_sent=0,
-        tickets_dropped=0,
-        craft_seconds=craft,
-        parameter_wait_seconds=idle / 4,
-        trainer_wait_seconds=idle / 4,
-        grant_wait_seconds=idle / 2,
-        probe_ticket=-1,
-        probe_accuracy=0.0,
-        probe_loss=0.0,
-        probe_seconds=0.0,
-        host="",
-    )
+    return made(
+        Farewell, craft_seconds=craft, parameter_wait_seconds=idle / 4,
+        trainer_wait_seconds=idle / 4, grant_wait_seconds=idle / 2,
+    )  # fmt: skip
 
 
 def test_ranks_are_told_by_what_training_took_from_them_and_what_they_said_at_the_end() -> None:
