@@ -1,9 +1,9 @@
 """The trainer's link where there is no attacker: it only keeps the buffers of versions."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from mpiadv.comm.links import Allocate, BatchSlot, Delivery, ParameterSlot
-from mpiadv.comm.messages import Farewell, Order
+from mpiadv.comm.links import Allocate, Delivery, ParameterSlot
+from mpiadv.comm.messages import Farewell
 
 
 class LoneLink:
@@ -30,17 +30,8 @@ class LoneLink:
     def recycle(self, slot: ParameterSlot) -> None:
         self._free.append(slot)
 
-    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        """There is nobody to send it to."""
-
     def poll(self) -> list[Delivery]:
         return []
-
-    def call_last(self) -> None:
-        """There is nobody to tell."""
-
-    def keep_alive(self) -> None:
-        """There is nobody to tell."""
 
     def take_lost(self) -> list[int]:
         return []
@@ -54,30 +45,12 @@ class LoneLink:
     def pending(self) -> int:
         return 0
 
-    def free(self) -> None:
-        self._free.clear()
+    def _tell_nobody(self, *message: Any, **how: Any) -> None:
+        """There is nobody to send it to."""
 
-    def grant(self, attacker: int, order: Order) -> None:
-        raise _nobody(attacker)
+    broadcast = call_last = keep_alive = free = _tell_nobody
 
-    def release(self, slot: BatchSlot) -> None:
-        raise _nobody(None)
+    def _ask_nobody(self, *about: Any) -> Any:
+        raise AssertionError(f"asked of an attacker, and there is none: {about}")
 
-    def doubt(self, attacker: int, why: str) -> None:
-        raise _nobody(attacker)
-
-    def dismiss(self, attacker: int) -> None:
-        raise _nobody(attacker)
-
-    def silent_seconds(self, attacker: int) -> float:
-        raise _nobody(attacker)
-
-    def since_sign_of_life(self, attacker: int) -> float:
-        raise _nobody(attacker)
-
-    def name(self, attacker: int) -> str:
-        raise _nobody(attacker)
-
-
-def _nobody(attacker: int | None) -> AssertionError:
-    return AssertionError(f"asked of attacker {attacker}, and there is none")
+    grant = release = doubt = dismiss = silent_seconds = since_sign_of_life = name = _ask_nobody

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -18,22 +18,39 @@ Table = Mapping[str, Mapping[str, Any]]
 
 EXIT_CODES = "Exit codes: 0 finished, 1 failed, 2 bad input, 75 interrupted: --resume goes on"
 
-FLAG: Mapping[str, Any] = {"action": "store_true"}
-REPEATED: Mapping[str, Any] = {"action": "append", "default": []}
+
+def flag(told: str) -> Mapping[str, Any]:
+    """An option that is said or not; `told` is its help."""
+    return {"action": "store_true", "help": told}
+
+
+def value(
+    metavar: str, told: str, kind: Callable[[str], Any] = str, default: Any = None
+) -> Mapping[str, Any]:
+    """An option with a value, which `kind` reads."""
+    return {"metavar": metavar, "help": told, "type": kind, "default": default}
+
+
+def repeated(metavar: str, told: str, kind: Callable[[str], Any] = str) -> Mapping[str, Any]:
+    """An option with a value that may be said several times: a list."""
+    told = f"{told}; may be repeated"
+    return {"metavar": metavar, "help": told, "type": kind, "default": [], "action": "append"}
+
+
+def words(nargs: str, metavar: str, told: str) -> Mapping[str, Any]:
+    """Words by position."""
+    return {"nargs": nargs, "metavar": metavar, "help": told}
+
 
 TRUSTED: Table = {
-    TRUST_OPTION: {
-        **FLAG,
-        "help": "run the functions that a file names as its model or data set",
-    }
+    TRUST_OPTION: flag("run the functions that a file names as its model or data set")
 }
-
 CONFIGURED: Table = {
-    "words": {
-        "nargs": "*",
-        "metavar": "CONFIG|KEY=VALUE",
-        "help": "a YAML file, without one the digits defaults, and settings, as section.key=value",
-    }
+    "words": words(
+        "*",
+        "CONFIG|KEY=VALUE",
+        "a YAML file, without one the digits defaults, and settings, as section.key=value",
+    )
 }
 
 _UNSET = ": is a variable of the shell not set?"

@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from mpiadv.command_lines.described import FLAG, REPEATED, TRUSTED, Described
+from mpiadv.command_lines.described import TRUSTED, Described, flag, repeated, value, words
 from mpiadv.command_lines.numbers import whole
 from mpiadv.process.errors import UserError
 
@@ -23,57 +23,47 @@ EVALUATE = Described(
     f"{', '.join(PROTOCOLS)}. Without any of them, PGD as the run's own evaluation. Exit codes: "
     "0 done, 2 bad input, 1 failed.",
     words={
-        "words": {
-            "nargs": "+",
-            "metavar": "CHECKPOINT|KEY=VALUE",
-            "help": "a run's folder, its checkpoint-NUMBER.pt, or a state dict (.pt) with "
-            "model.name=... data.name=...; and settings, as section.key=value",
-        }
+        "words": words(
+            "+",
+            "CHECKPOINT|KEY=VALUE",
+            "a run's folder, its checkpoint-NUMBER.pt, or a state dict (.pt) with model.name=... "
+            "data.name=...; and settings, as section.key=value",
+        )
     },
     options={
-        "--attack": {
-            **REPEATED,
-            "metavar": "NAME[:KEY=VALUE,...]",
-            "help": "for example pgd:steps=100,restarts=20,epsilon=0.3,loss=margin; may be "
-            "repeated",
-        },
-        "--protocol": {
-            **REPEATED, "metavar": "NAME", "help": "the attacks of a paper; may be repeated",
-        },
-        "--each-alone": {
-            **FLAG, "help": "start each attack from all images, not from what others left standing",
-        },
-        "--samples": {
-            "type": whole(1, 10**9),
-            "metavar": "N",
-            "help": "only N test images, the same N always",
-        },
-        "--transfer-from": {
-            **REPEATED,
-            "metavar": "CHECKPOINT",
-            "help": "run the gradient attacks also with images crafted on this network",
-        },
-        "--output": {"metavar": "FOLDER", "help": "for the results; without it, beside CHECKPOINT"},
-        "--overwrite": {**FLAG, "help": "write over results of other settings"},
-        "--save-examples": {**FLAG, "help": "keep the adversarial images, and draw some"},
+        "--attack": repeated(
+            "NAME[:KEY=VALUE,...]",
+            "for example pgd:steps=100,restarts=20,epsilon=0.3,loss=margin",
+        ),
+        "--protocol": repeated("NAME", "the attacks of a paper"),
+        "--each-alone": flag(
+            "start each attack from all images, not from what others left standing"
+        ),
+        "--samples": value("N", "only N test images, the same N always", whole(1, 10**9)),
+        "--transfer-from": repeated(
+            "CHECKPOINT", "run the gradient attacks also with images crafted on this network"
+        ),
+        "--output": value("FOLDER", "for the results; without it, beside CHECKPOINT"),
+        "--overwrite": flag("write over results of other settings"),
+        "--save-examples": flag("keep the adversarial images, and draw some"),
         "--precision": {
             "choices": ("float32", "bfloat16"),
             "default": "float32",
             "help": "of the network, under attack and when judged",
         },
         **TRUSTED,
-        "--no-probe": {**FLAG, "help": "do not look for gradient masking"},
+        "--no-probe": flag("do not look for gradient masking"),
     },
-)  # fmt: skip
+)
 
 
-def read(words: Sequence[str]) -> argparse.Namespace | None:
-    """What `words` ask for, with `paths` and `overrides`; None: for help, which is printed.
+def read(given: Sequence[str]) -> argparse.Namespace | None:
+    """What `given` asks for, with `paths` and `overrides`; None: for help, which is printed.
 
     Raises:
-        UserError: they are none of the command line's, or name no network.
+        UserError: it is none of the command line's, or names no network.
     """
-    asked = EVALUATE.read(words)
+    asked = EVALUATE.read(given)
     if asked is None:
         return None
     asked.paths = [word for word in asked.words if os.path.exists(word) or "=" not in word]

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mpiadv.command_lines import study, train
-from mpiadv.command_lines.described import FLAG, TRUST_OPTION, TRUSTED, Described
+from mpiadv.command_lines.described import TRUST_OPTION, TRUSTED, Described, flag, value, words
 
 JOB = Described(
     name="job",
@@ -16,36 +16,36 @@ JOB = Described(
     "around it, or do a study, going on with what is there; and if it is not done at the end, "
     "requeue the job. SIGUSR1, before the time limit, asks for a checkpoint first.",
     epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 to be gone on with.",
-    words={"words": {"nargs": argparse.REMAINDER, "help": "as after mpiadv"}},
+    words={"words": words(argparse.REMAINDER, "CONFIG ... | study ...", "as after mpiadv")},
     options={
-        "--chain": {
-            "metavar": "SCRIPT",
-            "help": 'do not requeue: submit SCRIPT, which is to be the job\'s own, "$0", to begin '
-            "when this job has ended",
-        },
-        "--fault-tolerant": {**FLAG, "help": "train on without attackers that are lost"},
+        "--chain": value(
+            "SCRIPT",
+            'do not requeue: submit SCRIPT, which is to be the job\'s own, "$0", to begin when '
+            "this job has ended",
+        ),
+        "--fault-tolerant": flag("train on without attackers that are lost"),
         **TRUSTED,
     },
 )
 
 
-def read(words: Sequence[str]) -> argparse.Namespace | None:
-    """What `words` ask for; None: for help, which is printed.
+def read(given: Sequence[str]) -> argparse.Namespace | None:
+    """What `given` asks for; None: for help, which is printed.
 
     `words` of it are those of the work, and options of the work that came before them.
 
     Raises:
-        UserError: they are none of the command line's, or not of the work's.
+        UserError: it is none of the command line's, or not of the work's.
     """
-    asked = JOB.read(words)
+    asked = JOB.read(given)
     if asked is None:
         return None
-    given = {"--fault-tolerant": asked.fault_tolerant, TRUST_OPTION: asked.trust_code}
-    asked.words += [option for option, is_given in given.items() if is_given]
+    options = {"--fault-tolerant": asked.fault_tolerant, TRUST_OPTION: asked.trust_code}
+    asked.words += [option for option, is_given in options.items() if is_given]
     return asked if _read_work(asked.words) is not None else None
 
 
-def _read_work(words: Sequence[str]) -> object | None:
-    if words[:1] == ["study"]:
-        return study.read(words[1:])
-    return train.read([word for word in words if word != "--fault-tolerant"])
+def _read_work(work: Sequence[str]) -> object | None:
+    if work[:1] == ["study"]:
+        return study.read(work[1:])
+    return train.read([word for word in work if word != "--fault-tolerant"])

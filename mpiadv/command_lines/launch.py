@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mpiadv.command_lines import evaluate, train
 from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
-from mpiadv.command_lines.described import EXIT_CODES, FLAG, Described
+from mpiadv.command_lines.described import EXIT_CODES, Described, flag, value, words
 from mpiadv.process.errors import UserError
 
 LAUNCH = Described(
@@ -22,16 +22,16 @@ LAUNCH = Described(
     "ends them at once.",
     epilog=EXIT_CODES,
     words={
-        "words": {
-            "nargs": argparse.REMAINDER,
-            "metavar": "CONFIG ... | evaluate ...",
-            "help": "what to train, as after mpiadv, or to attack, as after mpiadv evaluate: see "
-            "their --help",
-        }
+        "words": words(
+            argparse.REMAINDER,
+            "CONFIG ... | evaluate ...",
+            "what to train, as after mpiadv, or to attack, as after mpiadv evaluate: see their "
+            "--help",
+        )
     },
     options={
-        "-n": {"metavar": "RANKS", "help": "how many, the trainer included; it comes first"},
-        "--fault-tolerant": {**FLAG, "help": "go on without attackers that are lost"},
+        "-n": value("RANKS", "how many, the trainer included; it comes first"),
+        "--fault-tolerant": flag("go on without attackers that are lost"),
     },
 )
 
@@ -61,12 +61,10 @@ def read(arguments: Sequence[str]) -> Launch | None:
     if len(arguments) < 2 or arguments[0] != "-n":
         raise UserError(f"launch: expected the number of ranks first: {_EXAMPLE}")
     ranks = _ranks(arguments[1])
-    words = [word for word in arguments[2:] if word != "--fault-tolerant"]
-    if _read_work(words, ranks) is None:
+    work = [word for word in arguments[2:] if word != "--fault-tolerant"]
+    if _read_work(work, ranks) is None:
         return None
-    return Launch(
-        ranks=ranks, words=tuple(words), is_fault_tolerant="--fault-tolerant" in arguments
-    )
+    return Launch(ranks=ranks, words=tuple(work), is_fault_tolerant="--fault-tolerant" in arguments)
 
 
 def _ranks(text: str) -> int:
@@ -75,16 +73,16 @@ def _ranks(text: str) -> int:
     return int(text)
 
 
-def _read_work(words: list[str], ranks: int) -> object | None:
+def _read_work(work: list[str], ranks: int) -> object | None:
     """Check the words that each rank is to get; None where they only asked for help."""
-    if words[:1] == ["emulate"]:
-        return words
-    if words[:1] == ["evaluate"]:
-        return evaluate.read(words[1:])
-    if words and words[0] in COMMANDS:
+    if work[:1] == ["emulate"]:
+        return work
+    if work[:1] == ["evaluate"]:
+        return evaluate.read(work[1:])
+    if work and work[0] in COMMANDS:
         raise UserError(
-            f"launch: {words[0]} is no work for several ranks: say mpiadv {words[0]} by itself; "
+            f"launch: {work[0]} is no work for several ranks: say mpiadv {work[0]} by itself; "
             "ranks train, or evaluate"
         )
-    require_no_misspelt(words, f"mpiadv launch -n {ranks}")
-    return LAUNCH.read(["--help"]) if _HELP & {*words} else train.read(words)
+    require_no_misspelt(work, f"mpiadv launch -n {ranks}")
+    return LAUNCH.read(["--help"]) if _HELP & {*work} else train.read(work)

@@ -1,6 +1,6 @@
 """The command line of planning."""
 
-from mpiadv.command_lines.described import CONFIGURED, FLAG, TRUSTED, Described
+from mpiadv.command_lines.described import CONFIGURED, TRUSTED, Described, flag, value
 from mpiadv.command_lines.numbers import number, whole
 
 MOST_RANKS = 1024
@@ -22,35 +22,25 @@ PLAN = Described(
     epilog="Nothing is trained or written. Exit codes: 0 done, 2 bad input, 1 failed.",
     words=CONFIGURED,
     options={
-        "--ranks": {
-            "type": _ranks,
-            "metavar": "N,N,...",
-            "help": "numbers of ranks; without it, up to that from which more are no faster",
-        },
-        "--ranks-per-host": {
-            "type": whole(1, MOST_RANKS), "metavar": "N",
-            "help": "without it, as many as there are GPUs here, or all on one host",
-        },
-        "--bandwidth": {
-            "type": number(1e6),
-            "metavar": "GBIT",
-            "help": "between hosts, per second; 10 without it",
-        },
-        "--latency": {
-            "type": number(1e6, may_be_0=True),
-            "metavar": "MS", "help": "between hosts, one way; 0.1 without it",
-        },
-        "--craft-seconds": {
-            "type": number(1e6),
-            "metavar": "S", "help": "of a batch, instead of the time measured here",
-        },
-        "--train-seconds": {
-            "type": number(1e6),
-            "metavar": "S", "help": "of a batch, instead of the time measured here",
-        },
+        "--ranks": value(
+            "N,N,...",
+            "numbers of ranks; without it, up to that from which more are no faster",
+            _ranks,
+        ),
+        "--ranks-per-host": value(
+            "N",
+            "without it, as many as there are GPUs here, or all on one host",
+            whole(1, MOST_RANKS),
+        ),
+        "--bandwidth": value("GBIT", "between hosts, per second; 10 without it", number(1e6)),
+        "--latency": value(
+            "MS", "between hosts, one way; 0.1 without it", number(1e6, may_be_0=True)
+        ),
+        "--craft-seconds": value("S", "of a batch, instead of the time measured here", number(1e6)),
+        "--train-seconds": value("S", "of a batch, instead of the time measured here", number(1e6)),
         **TRUSTED,
-        "--json": {**FLAG, "help": "print the figures for programs"},
+        "--json": flag("print the figures for programs"),
     },
-)  # fmt: skip
+)
 
 read = PLAN.read

@@ -1,6 +1,6 @@
 """The command line of reports."""
 
-from mpiadv.command_lines.described import FLAG, Described
+from mpiadv.command_lines.described import Described, flag, value, words
 
 REPORT = Described(
     name="report",
@@ -10,23 +10,13 @@ REPORT = Described(
     "killed ones. It needs neither a network nor scripts to be read.",
     epilog="A page or figure that mpiadv report wrote is written over; any other file only with "
     "--overwrite.",
-    words={
-        "logs": {
-            "nargs": "+",
-            "metavar": "LOG_OR_RUN_FOLDER",
-            "help": "a log.h5, or a run's folder",
-        }
-    },
+    words={"logs": words("+", "LOG_OR_RUN_FOLDER", "a log.h5, or a run's folder")},
     options={
-        "--output": {
-            "metavar": "PAGE",
-            "help": "the page; without it report.html, in the run's folder where one is given",
-        },
-        "--figures": {
-            "metavar": "FOLDER",
-            "help": "also write each figure here, as PNG and as PDF",
-        },
-        "--overwrite": {**FLAG, "help": "write over files of other programs, too"},
+        "--output": value(
+            "PAGE", "the page; without it report.html, in the run's folder where one is given"
+        ),
+        "--figures": value("FOLDER", "also write each figure here, as PNG and as PDF"),
+        "--overwrite": flag("write over files of other programs, too"),
     },
 )
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mpiadv.command_lines.described import FLAG, REPEATED, Described
+from mpiadv.command_lines.described import Described, flag, repeated, value, words
 from mpiadv.command_lines.numbers import one_of, whole
 
 STUDIES = {
@@ -36,46 +36,31 @@ STUDY = Described(
     epilog="Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 interrupted: the same command "
     "goes on.",
     words={
-        "name": {
-            "metavar": "NAME",
-            "type": one_of("study", STUDIES),
-            "help": f"one of {', '.join(STUDIES)}",
-        },
-        "words": {
-            "nargs": "*",
-            "metavar": "KEY=VALUE",
-            "help": "settings of all runs, as section.key=value, or of the study, as "
-            "study.key=value",
-        },
+        "name": value("NAME", f"one of {', '.join(STUDIES)}", one_of("study", STUDIES)),
+        "words": words(
+            "*", "KEY=VALUE",
+            "settings of all runs, as section.key=value, or of the study, as study.key=value",
+        ),
     },
     options={
         "--preset": {
+            **value(
+                "|".join(PRESETS), "smoke: seconds on the digits; small: hours on MNIST with two "
+                "cores; paper: the paper's setting, for GPUs", one_of("preset", PRESETS),
+            ),
             "required": True,
-            "metavar": "|".join(PRESETS),
-            "type": one_of("preset", PRESETS),
-            "help": "smoke: seconds on the digits; small: hours on MNIST with two cores; paper: "
-            "the paper's setting, for GPUs",
         },
-        "--output": {"metavar": "FOLDER", "help": "of the study; studies/NAME-PRESET without it"},
-        "--jobs": {
-            "type": whole(1, 10_000),
-            "metavar": "N",
-            "help": "how many runs at a time; as many as there are cores without it",
-        },
-        "--share": {
-            "default": (1, 1),
-            "type": _share,
-            "metavar": "I/N",
-            "help": "do only the I-th of N shares, 1/N to N/N, for several machines with one "
-            "folder; the command without it then draws",
-        },
-        "--reuse": {
-            "metavar": "FOLDER",
-            **REPEATED,
-            "help": "take finished runs of the same settings from another study; may be repeated",
-        },
-        "--long": {**FLAG, "help": "the long version, of studies that have one"},
+        "--output": value("FOLDER", "of the study; studies/NAME-PRESET without it"),
+        "--jobs": value(
+            "N", "how many runs at a time; as many as there are cores without it", whole(1, 10_000)
+        ),
+        "--share": value(
+            "I/N", "do only the I-th of N shares, 1/N to N/N, for several machines with one "
+            "folder; the command without it then draws", _share, (1, 1),
+        ),
+        "--reuse": repeated("FOLDER", "take finished runs of the same settings from another study"),
+        "--long": flag("the long version, of studies that have one"),
     },
-)
+)  # fmt: skip
 
 read = STUDY.read

@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from mpiadv.command_lines.described import CONFIGURED, FLAG, REPEATED, TRUSTED, Described
+from mpiadv.command_lines.described import CONFIGURED, TRUSTED, Described, flag, repeated, value
 from mpiadv.command_lines.numbers import whole
 from mpiadv.process.errors import UserError
 
@@ -36,62 +36,33 @@ SUBMIT = Described(
     epilog="Other options of sbatch: --sbatch=--mem=64G --sbatch=--constraint=a100",
     words=CONFIGURED,
     options={
-        "--gpus": {
-            "type": whole(0, 1024),
-            "metavar": "N",
-            "help": "GPUs of each node, with a rank for each; 0: on CPUs alone, with --ranks",
-        },
-        "--ranks": {
-            "type": whole(1, 10**6),
-            "metavar": "N",
-            "help": "ranks on each node; as many as GPUs without it",
-        },
-        "--nodes": {
-            "type": whole(1, 10**6),
-            "metavar": "N",
-            "default": 1,
-            "help": "nodes; 1 without it",
-        },
-        "--cpus": {
-            "type": whole(1, 10**6),
-            "metavar": "N",
-            "default": 4,
-            "help": "cores for each rank; 4 without it",
-        },
-        "--time": {
-            "type": _word,
-            "default": "04:00:00",
-            "help": "limit of each start, as 30 (minutes), 04:00:00 or 1-12 (days-hours); 4 hours "
-            "without it",
-        },
-        "--partition": {"type": _word, "metavar": "NAME", "help": "the cluster's own without it"},
-        "--account": {"type": _word, "metavar": "NAME", "help": "whose hours to use"},
-        "--name": {"type": _word, "help": "of the job and its log; the output folder's without it"},
-        "--sbatch": {
-            "type": _option,
-            "metavar": "OPTION",
-            **REPEATED,
-            "help": "another option of sbatch; may be repeated",
-        },
-        "--warning": {
-            "type": whole(1, 10**6),
-            "metavar": "SECONDS",
-            "default": WARNING_SECONDS,
-            "help": "how long before the limit the last checkpoint is asked for; "
-            f"{WARNING_SECONDS} without it",
-        },
-        "--chain": {
-            **FLAG,
-            "help": "for clusters whose jobs may not requeue: each start submits the next one",
-        },
-        "--fault-tolerant": {
-            **FLAG,
-            "help": "go on without attackers that die or hang, instead of starting once more",
-        },
+        "--gpus": value(
+            "N", "GPUs of each node, with a rank for each; 0: on CPUs alone, with --ranks",
+            whole(0, 1024),
+        ),
+        "--ranks": value("N", "ranks on each node; as many as GPUs without it", whole(1, 10**6)),
+        "--nodes": value("N", "nodes; 1 without it", whole(1, 10**6), 1),
+        "--cpus": value("N", "cores for each rank; 4 without it", whole(1, 10**6), 4),
+        "--time": value(
+            "TIME", "limit of each start, as 30 (minutes), 04:00:00 or 1-12 (days-hours); 4 hours "
+            "without it", _word, "04:00:00",
+        ),
+        "--partition": value("NAME", "the cluster's own without it", _word),
+        "--account": value("NAME", "whose hours to use", _word),
+        "--name": value("NAME", "of the job and its log; the output folder's without it", _word),
+        "--sbatch": repeated("OPTION", "another option of sbatch", _option),
+        "--warning": value(
+            "SECONDS", "how long before the limit the last checkpoint is asked for; "
+            f"{WARNING_SECONDS} without it", whole(1, 10**6), WARNING_SECONDS,
+        ),
+        "--chain": flag("for clusters whose jobs may not requeue: each start submits the next one"),
+        "--fault-tolerant": flag(
+            "go on without attackers that die or hang, instead of starting once more"
+        ),
         **TRUSTED,
-        "--dry-run": {**FLAG, "help": "print the batch script, and submit nothing"},
+        "--dry-run": flag("print the batch script, and submit nothing"),
     },
-)
+)  # fmt: skip
 
 
 def read(words: Sequence[str]) -> argparse.Namespace | None:

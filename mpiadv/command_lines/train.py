@@ -1,6 +1,6 @@
 """The command line of training."""
 
-from mpiadv.command_lines.described import CONFIGURED, EXIT_CODES, FLAG, TRUSTED, Described
+from mpiadv.command_lines.described import CONFIGURED, EXIT_CODES, TRUSTED, Described, flag
 
 TRAIN = Described(
     name="",
@@ -10,9 +10,9 @@ TRAIN = Described(
     epilog=EXIT_CODES,
     words=CONFIGURED,
     options={
-        "--resume": {**FLAG, "help": "go on from the last checkpoint in the run's folder"},
+        "--resume": flag("go on from the last checkpoint in the run's folder"),
         **TRUSTED,
-        "--print-config": {**FLAG, "help": "print every setting with its value, and stop"},
+        "--print-config": flag("print every setting with its value, and stop"),
     },
     elsewhere={
         **dict.fromkeys(("-n", "-np", "--np", "-c"), "mpiadv launch -n 4 CONFIG"),
