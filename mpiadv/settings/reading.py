@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from mpiadv.process.errors import UserError, shown
+from mpiadv.process.errors import UserError, abridged, shown
 from mpiadv.settings.code import require_chosen
 from mpiadv.settings.config import Config
 from mpiadv.settings.sections import Section
@@ -161,19 +162,23 @@ def _section_type(annotation: Any) -> type[Section] | None:
 
 
 def _first_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    names = {part for known in _known_keys(Config) for part in known.split(".")}
-    key = ".".join(str(part) for part in first["loc"] if part in names)
-    more = error.error_count() - 1
+    """What is wrong with the first key, and which others are wrong."""
+    first, *others = error.errors()
+    keys = list(dict.fromkeys(_key_of(each) for each in (first, *others)))
+    also = f" (also wrong: {abridged(keys[1:])})" if keys[1:] else ""
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return what
+        return f"{what}{also}"
     if first["type"] == "missing":
         what = "a value is missing"
     if first["type"] == "model_type":
         what = "expected a section of settings, not one value"
-    for other in error.errors()[1:]:
+    for other in others:
         if other["type"] == "literal_error" and other["loc"][:2] == first["loc"][:2]:
             what += f", or {other['ctx']['expected']}"
-    suffix = f" ({more} more)" if more and len({e["loc"][:2] for e in error.errors()}) > 1 else ""
-    return f"{key}={shown(first['input'])}: {what[0].lower()}{what[1:]}{suffix}"
+    return f"{keys[0]}={shown(first['input'])}: {what[0].lower()}{what[1:]}{also}"
+
+
+def _key_of(error: ErrorDetails) -> str:
+    names = {part for known in _known_keys(Config) for part in known.split(".")}
+    return ".".join(str(part) for part in error["loc"] if part in names)

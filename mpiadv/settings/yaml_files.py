@@ -4,6 +4,7 @@ Not all of YAML 1.1 is taken: 010 and 1:30 are text, not 8 and 90, and a date is
 there once; nothing refers to anything else, which makes gigabytes of a few lines.
 """
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         tree = parse_yaml(read_small(path, _MOST_BYTES).decode())
     except OSError as error:
-        raise UserError(f"cannot read configuration {path}: {error.strerror}") from None
+        meant = _meant(path) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read configuration {path}: {error.strerror}{meant}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {where_and_why(error)}") from None
     if tree is None:
@@ -120,6 +122,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping of settings, found {type(tree).__name__}")
     return tree
+
+
+def _meant(path: Path) -> str:
+    """What a file that is not there may have been meant for."""
+    there = path.parent.glob("*.y*ml")
+    near = difflib.get_close_matches(path.name, [each.name for each in there], n=1)
+    return f": did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def where_and_why(error: yaml.YAMLError | UnicodeDecodeError) -> str:

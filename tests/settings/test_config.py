@@ -85,8 +85,10 @@ def test_bad_setting_is_refused_in_one_line_that_names_it(tree: dict[str, Any], 
     assert "\n" not in str(caught.value)
 
 
-def test_first_of_several_bad_settings_is_named_and_the_others_counted() -> None:
-    with pytest.raises(UserError, match=r"^attack\.epsilon=-1: .* \(1 more\)$"):
+def test_first_of_several_bad_settings_is_told_and_the_others_are_named() -> None:
+    with pytest.raises(
+        UserError, match=r"^attack\.epsilon=-1: .* \(also wrong: training\.num_steps\)$"
+    ):
         parse_config({"training": {"num_steps": 0}, "attack": {"epsilon": -1}})
 
 
@@ -138,6 +140,12 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path, kind: str) -> 
 def test_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read configuration .*none\.yaml: No such file"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_misspelt_file_is_told_with_the_near_one(tmp_path: Path) -> None:
+    (tmp_path / "mnist.yaml").touch()
+    with pytest.raises(UserError, match=r"minst\.yaml: No such .*: did you mean .*/mnist\.yaml\?$"):
+        load_config(tmp_path / "minst.yaml")
 
 
 def test_empty_file_gives_the_defaults(tmp_path: Path) -> None:
