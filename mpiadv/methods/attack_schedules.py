@@ -147,7 +147,7 @@ class Ground:
         return warm * self.attack.epsilon
 
     def with_steps(self, num_steps: int) -> Steps:
-        """The attack with so many steps, if it takes that number, after the warm-up."""
+        """The attack that so many steps are wanted of, after the warm-up."""
         return self.steps_of(AttackSettings(num_steps=num_steps, epsilon=self.attack.epsilon))
 
 
@@ -169,12 +169,13 @@ def _constant(ground: Ground) -> AttackSchedule:
 
 def _m_plus(ground: Ground) -> AttackSchedule:
     config, attack = ground.config, ground.attack
-    if taken := ground.with_steps(0).num_steps:
-        raise UserError(
-            f"attack_schedule.name=m_plus has attacks of more and more steps, and attack.name="
-            f"{attack.name} takes {taken} always: use attack.name=pgd, or "
-            "attack_schedule.name=constant"
-        )
+    for wanted in range(config.first_steps, attack.num_steps + 1):
+        if (taken := ground.with_steps(wanted).num_steps) != wanted:
+            raise UserError(
+                "attack_schedule.name=m_plus has attacks of more and more steps, and attack.name="
+                f"{attack.name} takes {taken} where {wanted} are wanted: use attack.name=pgd, or "
+                "attack_schedule.name=constant"
+            )
     if config.first_steps > attack.num_steps:
         raise UserError(
             f"attack_schedule.first_steps={config.first_steps} is more than attack.num_steps="

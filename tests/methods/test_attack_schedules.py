@@ -136,7 +136,10 @@ REFUSED = {
     "unknown": ({"name": "m_pluss"}, None, "unknown attack schedule 'm_pluss': did you mean 'm_p"),
     "single_step_attack": (
         {"name": "m_plus"}, 1,
-        "m_plus has attacks of more and more steps, and attack.name=pgd takes 1 always: use",
+        "has attacks of more and more steps, and attack.name=pgd takes 1 where 0 are wanted: use",
+    ),
+    "attack_of_at_most_three_steps": (
+        {"name": "m_plus", "first_steps": 3}, 3, "takes 3 where 4 are wanted: use",
     ),
     "first_beyond_most": (
         {"name": "m_plus", "first_steps": 9}, None,
