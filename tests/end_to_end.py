@@ -102,7 +102,15 @@ class Finished:
     @property
     def hash(self) -> str:
         """The hash of the trained model."""
-        (last,) = [event["text"] for event in self.table("events") if event["kind"] == b"end"]
+        return self._hash_told(b"end")
+
+    @property
+    def ema_hash(self) -> str:
+        """The hash of the model with the averaged weights."""
+        return self._hash_told(b"ema end")
+
+    def _hash_told(self, kind: bytes) -> str:
+        (last,) = [event["text"] for event in self.table("events") if event["kind"] == kind]
         return str(last.decode().removeprefix("hash "))
 
     @property

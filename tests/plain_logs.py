@@ -27,7 +27,7 @@ def train_row(step: int) -> StepRecord:
 def evaluation_row(step: int) -> EvaluationRow:
     return EvaluationRow(
         step=step, attack="pgd", num_samples=500, natural_accuracy=0.9, adversarial_accuracy=0.5,
-        natural_loss=0.1, adversarial_loss=1.0, seconds=2.0,
+        natural_loss=0.1, adversarial_loss=1.0, seconds=2.0, weights="raw",
     )  # fmt: skip
 
 

@@ -13,14 +13,17 @@ from mpiadv.data import load_data
 from mpiadv.models import build_model, fingerprint
 from mpiadv.settings import Config
 
-EPSILON, NUM_ATTACK_STEPS, BETA = 0.15, 5, 6.0
+EPSILON, NUM_ATTACK_STEPS, BETA, DECAY = 0.15, 5, 6.0, 0.9
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 """Of a model on adversarial images, natural images and labels."""
 
+Hashes = tuple[str, str]
+"""Of the trained model, and of the moving average of its weights."""
 
-def adversarial_loop(config: Config, wire: torch.dtype, data_type: torch.dtype) -> str:
-    """Madry et al. 2018; the model's hash."""
+
+def adversarial_loop(config: Config, wire: torch.dtype, data_type: torch.dtype) -> Hashes:
+    """Madry et al. 2018."""
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=data_type is torch.bfloat16)
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor, reduction: str) -> Tensor:
@@ -39,8 +42,8 @@ def adversarial_loop(config: Config, wire: torch.dtype, data_type: torch.dtype) 
     )  # fmt: skip
 
 
-def trades_loop(config: Config, wire: torch.dtype) -> str:
-    """Zhang et al. 2019, as in their `trades.py`; the model's hash."""
+def trades_loop(config: Config, wire: torch.dtype) -> Hashes:
+    """Zhang et al. 2019, as in their `trades.py`."""
     divergence = nn.KLDivLoss(reduction="sum")
 
     def climbed(model: nn.Module, images: Tensor, natural: Tensor, labels: Tensor) -> Tensor:
@@ -65,17 +68,17 @@ def _loop(
     start: Callable[[Tensor, torch.Generator], Tensor],
     climbed: Loss,
     trained: Loss,
-) -> str:
+) -> Hashes:
     """Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`."""
     model = build_model(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     ).train()
-    attacked = copy.deepcopy(model)
+    attacked, average = copy.deepcopy(model), copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
     )
-    for natural, labels, generator in _batches(config):
+    for ticket, (natural, labels, generator) in enumerate(_batches(config)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
         images = start(natural, generator).clamp(0, 1)
         for _ in range(NUM_ATTACK_STEPS):
@@ -89,7 +92,11 @@ def _loop(
         trained(model, images, natural, labels).backward()
         optimizer.step()
         schedule.step()
-    return fingerprint(model)
+        since = ticket + 1 - 0.025 * NUM_STEPS
+        kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
+        for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+            mean.data.lerp_(now.data, 1 - kept)
+    return fingerprint(model), fingerprint(average)
 
 
 def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:

@@ -1,6 +1,9 @@
 """What is trained on several numbers of ranks, and must end with the same bits."""
 
-from end_to_end import staleness
+import random
+from collections.abc import Sequence
+
+from end_to_end import NUM_STEPS, TINY, Start, staleness
 
 MANY_RANKS = (8, 5, 3, 2, 1)
 SOME_RANKS = (5, 3, 1)
@@ -41,6 +44,10 @@ FEATURES = {
         "attack.norm=l1", "attack.epsilon=2",
     ),
     "trainer_crafts_nothing": (*RULES["refreshed"], "staleness.trainer_crafts=false"),
+    "averaged": (
+        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
+        "training.wire_dtype=float16", "average.decay=0.9", "average.warmup_fraction=0.3",
+    ),
     "evaluations_and_snapshots": (
         *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
         "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
@@ -96,8 +103,61 @@ CHAINS = {
     "batch_norm_and_dropout": (5, 8, 1, 3),
     "epsilon_warmup": (1, 2, 8, 5),
     "natural_float16_wire": (2, 3, 1, 2),
+    "averaged": (3, 1, 2, 3),
 }
 """Case to the numbers of ranks of its first start and the three that resume it."""
 
 TCP_CASES = ("constant-float32", "two_trainer_steps-bfloat16", "batch_norm_and_dropout")
 TCP_RANKS = (5, 3, 2)
+
+
+def folder_of(case: str, ranks: int) -> str:
+    return f"{case}-on-{ranks}"
+
+
+def stops_of(case: str) -> list[int]:
+    """Three steps of the run, drawn by lot."""
+    return sorted(random.Random(case).sample(range(1, NUM_STEPS), 3))
+
+
+def chain_of(case: str) -> list[Start]:
+    """A run that is interrupted three times, and resumed by other numbers of ranks."""
+    argv = (*TINY, *CASES[case], "checkpoint.every_steps=4")
+    return [
+        Start(
+            folder=f"{case}-interrupted",
+            ranks=size,
+            argv=(*argv, "--resume") if number else argv,
+            stop_after=stop,
+        )
+        for number, (size, stop) in enumerate(
+            zip(CHAINS[case], [*stops_of(case), None], strict=True)
+        )
+    ]
+
+
+def starts_with(
+    case: str, ranks: Sequence[int], *overrides: str, pauses: str = "random"
+) -> list[Start]:
+    argv = (*TINY, *overrides)
+    return [
+        Start(folder=folder_of(case, size), ranks=size, argv=argv, pauses=pauses) for size in ranks
+    ]
+
+
+def all_starts() -> list[Start]:
+    """The slowest first: the others run beside them."""
+    longer = ("training.num_steps=40", "attack.num_steps=8")
+    slow = [
+        start
+        for case, rule in SLOW_ATTACKS.items()
+        for start in starts_with(case, SLOW_ATTACK_RANKS, *rule, *longer, pauses="attacks")
+    ]
+    return [
+        *starts_with("straggler", STRAGGLER_RANKS, *CASES[STRAGGLER], pauses="straggler"),
+        *slow,
+        *(start for case in CHAINS for start in chain_of(case)),
+        *(start for case in CASES for start in starts_with(case, RANKS[case], *CASES[case])),
+        *starts_with("synchronous-averaged", (1,), *RULES["synchronous"], "average.decay=0.9"),
+        *starts_with("bounded", BOUNDED_RANKS, *RULES["refreshed"], "staleness.mode=bounded"),
+    ]

@@ -37,10 +37,11 @@ def train_row(step: int, *, num_ranks: int = 3, began: float = BEGAN, **changed:
     return made(StepRecord, **row | changed)
 
 
-def evaluation_row(step: int) -> EvaluationRow:
+def evaluation_row(step: int, weights: str = "raw") -> EvaluationRow:
     return EvaluationRow(
         step=step, attack="PGD-40", num_samples=500, natural_accuracy=0.96,
         adversarial_accuracy=0.5 + step / 200, natural_loss=0.1, adversarial_loss=1.0, seconds=2.0,
+        weights=weights,
     )  # fmt: skip
 
 

@@ -44,6 +44,15 @@ def describe(config: Config, counts: Counts) -> str:
     )
 
 
+def accuracies(config: Config, counts: Counts) -> dict[str, str]:
+    """An evaluation as rows of a report."""
+    return {
+        "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} test images",
+        f"{short_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} % "
+        f"({attack_details(config)})",
+    }
+
+
 def step_warnings(config: Config) -> list[str]:
     """A line for each step size that does not fit the run's ball, as where a file's is changed."""
     crafting = _misfit(config, make_attack(config.attack))

@@ -19,12 +19,13 @@ from mpiadv.models import fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
+from mpiadv.runlog.rows import END_EVENTS
 from mpiadv.settings import Config, override_config, parse_config
 from mpiadv.settings.dotted_keys import nested
 from mpiadv.settings.pixels import FITTING_STEPS
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
-from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME, RunState, state_of
+from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAMES, RAW, RunState, state_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,21 +74,24 @@ class Subject:
 def read_subject(
     path: Path, overrides: Sequence[str], trusted: Collection[str] | None = ()
 ) -> Subject:
-    """Read a run's folder, `checkpoint-NUMBER.pt`, or any other file as a plain state dict.
+    """Read a run's folder, a model in it, a checkpoint, or any other file as a plain state dict.
 
-    A state dict brings no configuration: `overrides` then have to name model and data set. Code
-    that a configuration names is refused unless `trusted`, or the overrides, name it too: see
-    `override_config`.
+    A folder stands for the weights as trained. A state dict that lies elsewhere brings no
+    configuration: `overrides` then have to name model and data set. Code that a configuration names
+    is refused unless `trusted`, or the overrides, name it too: see `override_config`.
 
     Raises:
         UserError: nothing is there, it is damaged, or the configuration is not complete.
     """
     if os.path.isdir(path):
-        return _read_run(path, overrides, trusted)
+        return _read_run(path, path, RAW, overrides, trusted)
     if not os.path.exists(path):
         raise UserError(f"there is no {path}: expected a run's folder, or a file of weights (.pt)")
     if is_checkpoint(path):
         return _read_checkpoint(path, overrides, trusted)
+    for weights, name in MODEL_NAMES.items():
+        if path.name == name and os.path.exists(path.with_name(LOG_NAME)):
+            return _read_run(path, path.parent, weights, overrides, trusted)
     return _read_weights(path, overrides)
 
 
@@ -132,25 +136,32 @@ def load_into(model: nn.Module, subject: Subject) -> str:
     return found
 
 
-def _read_run(folder: Path, overrides: Sequence[str], trusted: Collection[str] | None) -> Subject:
-    log = folder / LOG_NAME
+def _read_run(
+    path: Path,
+    folder: Path,
+    weights: str,
+    overrides: Sequence[str],
+    trusted: Collection[str] | None,
+) -> Subject:
+    """The model of a run with the weights of that name; `path` is what the user named."""
+    log, model = folder / LOG_NAME, folder / MODEL_NAMES[weights]
     try:
         tree = dict(parse_yaml(str(read_attributes(log)["config"])))
     except (KeyError, TypeError, ValueError, yaml.YAMLError):
         raise UserError(f"{log} holds no configuration: it is no log of a training run") from None
-    if not os.path.exists(folder / MODEL_NAME):
+    if not os.path.exists(model):
         more = "" if state_of(folder) is RunState.FINISHED else ", or finish the run with --resume"
-        raise UserError(f"{folder} has no {MODEL_NAME}: evaluate a file of its checkpoints/{more}")
+        raise UserError(f"{folder} has no {model.name}: evaluate a file of its checkpoints/{more}")
     trained = parse_config(tree)
     config, notes = with_fitting_steps(
         override_config(tree, overrides, trusted=trusted), trained, overrides
     )
     return Subject(
-        path=folder,
+        path=path,
         config=config,
         notes=notes,
-        weights=_load_weights(folder / MODEL_NAME),
-        expected_hash=_hash_told(log) if config.model == trained.model else None,
+        weights=_load_weights(model),
+        expected_hash=_hash_told(log, weights) if config.model == trained.model else None,
     )
 
 
@@ -228,7 +239,8 @@ def _load_weights(path: Path) -> dict[str, Any]:
     return weights
 
 
-def _hash_told(log: Path) -> str | None:
+def _hash_told(log: Path, weights: str) -> str | None:
     """The hash in the event that ends a finished run; None where there is none."""
-    texts = [row["text"].decode() for row in read_table(log, "events") if row["kind"] == b"end"]
+    kind, events = END_EVENTS[weights].encode(), read_table(log, "events")
+    texts = [row["text"].decode() for row in events if row["kind"] == kind]
     return texts[-1].removeprefix("hash ") if texts else None

@@ -16,7 +16,6 @@ from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.networks import load_network
 from mpiadv.models import device_of
 from mpiadv.process.errors import UserError
-from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAME
 
 Norm = Literal["linf", "l2", "l1"]
 Loss = Literal["ce", "margin"]
@@ -35,7 +34,7 @@ def load_model(
     output logits [N, K]. The run's data set is opened, as it tells K, C, H and W.
 
     Args:
-        run: a run's folder, its `model.pt`, a checkpoint, or any file of weights.
+        run: a run's folder, its `model.pt` or `model-ema.pt`, a checkpoint, or any file of weights.
         overrides: settings as `key.subkey=value`; for weights of elsewhere at least `model.name`
             and `data.name`.
         device: where to put it.
@@ -44,10 +43,7 @@ def load_model(
     Raises:
         UserError: nothing is there, it is damaged or does not fit, or names code not trusted.
     """
-    path = Path(run)
-    if path.name == MODEL_NAME and not overrides and (path.parent / LOG_NAME).is_file():
-        path = path.parent
-    subject = read_subject(path, overrides, None if trust_code else ())
+    subject = read_subject(Path(run), overrides, None if trust_code else ())
     return load_network(subject, load_data(subject.config.data), torch.device(device)).model.eval()
 
 

@@ -14,9 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mpiadv.attacks import Precision, mixed_precision
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
+from mpiadv.methods.averages import WeightAverage
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import device_of
 from mpiadv.models.random_streams import seed_streams
+from mpiadv.storage.run_folder import EMA, RAW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,10 @@ class TrainingStep(Protocol):
     @property
     def model(self) -> nn.Module:
         """The model being trained."""
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """What is evaluated and saved: the model being trained as `RAW`, and its averages."""
 
     @property
     def steps_done(self) -> int:
@@ -90,10 +96,11 @@ class Parts:
     seed: int
     precision: Precision
     num_clean: int
+    average: WeightAverage | None = None
 
 
 class OrdinaryStep:
-    """Objective, backward, optimiser, schedule: Madry et al. 2018.
+    """Objective, backward, optimiser, schedule, average: Madry et al. 2018.
 
     Steps that differ in their gradient alone override that.
     """
@@ -101,6 +108,12 @@ class OrdinaryStep:
     def __init__(self, parts: Parts) -> None:
         self.model = parts.model
         self._parts = parts
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """See `TrainingStep.models`."""
+        average = self._parts.average
+        return {RAW: self.model} | ({EMA: average.model} if average else {})
 
     @property
     def steps_done(self) -> int:
@@ -125,14 +138,18 @@ class OrdinaryStep:
         rate = float(self._parts.optimizer.param_groups[0]["lr"])
         self._parts.optimizer.step()
         self._parts.schedule.step()
+        if self._parts.average:
+            self._parts.average.update()
         return rate
 
     def state_dict(self) -> dict[str, Any]:
         """See `TrainingStep.state_dict`."""
-        return {
+        average = self._parts.average
+        state = {
             "optimizer": self._parts.optimizer.state_dict(),
             "schedule": self._parts.schedule.state_dict(),
         }
+        return state | ({"average": average.state_dict()} if average else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `TrainingStep.load_state_dict`."""
@@ -143,6 +160,8 @@ class OrdinaryStep:
                 if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}")
         self._parts.schedule.load_state_dict(state["schedule"])
+        if self._parts.average:
+            self._parts.average.load_state_dict(state["average"])
 
 
 TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {"ordinary": OrdinaryStep}

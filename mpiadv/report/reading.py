@@ -21,7 +21,7 @@ from mpiadv.runlog import FORMAT_VERSION, open_to_read
 from mpiadv.runlog.rows import TABLES, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
-from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
+from mpiadv.storage.run_folder import EMA, LOG_NAME, RunState, state_of
 
 Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""
@@ -74,6 +74,9 @@ class Log:
     ranks: tuple[int, ...]
     train: Rows
     evaluation: Rows
+    """Of the weights as trained."""
+    averaged: Rows
+    """Of the average of the weights: as `evaluation`, empty where there is none."""
     events: Rows
     snapshots: Snapshots | None
     fresh: Rows | None = None
@@ -217,6 +220,8 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     attributes = {key: value for start in starts for key, value in start.items()}
     config = flat_config(path, attributes.get("config", ""))
     tables = {name: _table(path, file, name) for name in _NEEDED}
+    evaluation = tables.pop("evaluation")
+    is_average = evaluation["weights"] == EMA.encode()
     return Log(
         path=path,
         label=text(path.resolve().parent.name if path.name == LOG_NAME else path.stem),
@@ -226,6 +231,8 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
         fresh=_table(path, file, "fresh") if "fresh" in file else None,
+        evaluation=evaluation[~is_average],
+        averaged=evaluation[is_average],
         **tables,
     )
 

@@ -11,8 +11,9 @@ _UNKNOWN = "-"
 
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
-    """A row per property: its name, then a cell for each log."""
-    return [(name, *(tell(log) for log in logs)) for name, tell in _ROWS.items()]
+    """A row per property that any log has: its name, then a cell for each log."""
+    rows = [(name, *(tell(log) for log in logs)) for name, tell in _ROWS.items()]
+    return [row for row in rows if row[0] not in _OPTIONAL or {*row[1:]} != {_UNKNOWN}]
 
 
 def differing_settings(logs: Sequence[Log]) -> list[tuple[str, ...]]:
@@ -36,9 +37,9 @@ def _steps(log: Log) -> str:
     return f"{log.num_steps} of {planned}" if planned is not None else str(log.num_steps)
 
 
-def _accuracy(kind: str) -> Callable[[Log], str]:
+def _accuracy(kind: str, *, of_average: bool = False) -> Callable[[Log], str]:
     def tell(log: Log) -> str:
-        for row in final_evaluation(log):
+        for row in log.averaged[-1:] if of_average else final_evaluation(log):
             attack = f" under {text(row['attack'])}" if kind == "adversarial" else ""
             return (
                 f"{100 * row[f'{kind}_accuracy']:.2f} %{attack} ({row['num_samples']} test images, "
@@ -96,6 +97,11 @@ def _staleness(log: Log) -> str:
     )
 
 
+_OPTIONAL = {
+    f"{kind} accuracy, averaged weights": _accuracy(kind, of_average=True)
+    for kind in ("natural", "adversarial")
+}
+
 _ROWS: Mapping[str, Callable[[Log], str]] = {
     "state": lambda log: log.condition,
     "trained": _trained,
@@ -104,6 +110,7 @@ _ROWS: Mapping[str, Callable[[Log], str]] = {
     "steps": _steps,
     "natural accuracy": _accuracy("natural"),
     "adversarial accuracy": _accuracy("adversarial"),
+    **_OPTIONAL,
     "running time": _time,
     "ranks": _ranks,
     "machine": _machine,

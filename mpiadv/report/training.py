@@ -47,11 +47,14 @@ def tested(log: Log) -> Picture | None:
     if not len(log.evaluation):
         return None
     figure, (accuracy, loss) = panels()
-    attacks = attacks_of(log)
-    for number, attack in enumerate(attacks):
-        rows = log.evaluation[log.evaluation["attack"] == attack]
-        _add_tested(accuracy, rows, "accuracy", 100.0, number, text(attack))
-        _add_tested(loss, rows, "loss", 1.0, number, text(attack))
+    curves = [
+        (which, attack, rows[rows["attack"] == attack])
+        for which, rows in (("", log.evaluation), (", averaged weights", log.averaged))
+        for attack in attacks_of(rows)
+    ]
+    for number, (which, attack, rows) in enumerate(curves):
+        _add_tested(accuracy, rows, "accuracy", 100.0, number, text(attack) + which)
+        _add_tested(loss, rows, "loss", 1.0, number, text(attack) + which)
     _over_percent(accuracy, log)
     over_steps(loss, "cross-entropy (nats)", num_steps=log.num_steps, resumes=log.resumes)
     accuracy.legend(loc="lower right")

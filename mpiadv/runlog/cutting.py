@@ -13,7 +13,7 @@ import numpy as np
 
 from mpiadv.process.errors import UserError
 from mpiadv.runlog.file import Attributes, blocks, write_log_file
-from mpiadv.runlog.rows import Rows, tables_with_snapshots
+from mpiadv.runlog.rows import END_EVENTS, Rows, tables_with_snapshots
 
 FORMAT_VERSION = 1
 """Attribute `format_version` of the file."""
@@ -78,7 +78,7 @@ def cut_back(
     def keep(name: str, rows: Rows) -> Rows:
         beat()
         if name == "events":
-            rows = rows[rows["kind"] != b"end"]
+            rows = rows[~np.isin(rows["kind"], [kind.encode() for kind in END_EVENTS.values()])]
         elif name == "evaluation":
             rows = rows[rows["step"] != num_steps]
         return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]

@@ -14,9 +14,13 @@ import numpy.typing as npt
 
 from mpiadv.contract.accounts import Probed, RankWork, StepRecord
 from mpiadv.contract.columns import column, columns_of, cut_text
+from mpiadv.storage.run_folder import EMA, RAW
 
 Rows = npt.NDArray[np.void]
 """A table in memory: a structured array [rows]."""
+
+END_EVENTS = {RAW: "end", EMA: "ema end"}
+"""Kinds of the events that tell the hash of a finished run's model, by the name of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,9 @@ class EvaluationRow:
     natural_loss: float = column("f8", "cross-entropy, mean over the images")
     adversarial_loss: float = column("f8", "cross-entropy, mean over the images")
     seconds: float = column("f8", "seconds: the evaluation")
+    weights: str = column(
+        "S8", "raw: the weights as trained (also where older logs have no text), ema: their average"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

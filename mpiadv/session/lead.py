@@ -1,7 +1,7 @@
 """The trainer's rank from its folder to its result: checkpoint, log, training, report."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -10,9 +10,10 @@ from torch import nn
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.evaluation import Counts
-from mpiadv.evaluation.in_run import attack_details, short_name
+from mpiadv.evaluation.in_run import accuracies
 from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
+from mpiadv.methods.averages import make_average
 from mpiadv.methods.objectives import Batch, make_objective
 from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
@@ -25,6 +26,7 @@ from mpiadv.process.errors import (
     UserError,
     tell_error,
 )
+from mpiadv.runlog.rows import END_EVENTS
 from mpiadv.session.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.session.display import Display
 from mpiadv.session.opening import opening_lines
@@ -34,8 +36,12 @@ from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import speed_lines
 from mpiadv.session.state import require_same_data, restore
 from mpiadv.storage.checkpoint import save_model
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
+
+Evaluate = Callable[[nn.Module, str], Counts]
+"""The final evaluation of a model with the weights of that name."""
 
 
 class Lead:
@@ -95,9 +101,9 @@ class Lead:
         self._stack.close()
 
     @property
-    def model(self) -> nn.Module:
-        """The model being trained."""
-        return self._learner.model
+    def _models(self) -> Mapping[str, nn.Module]:
+        """What is evaluated and saved, by the name of its weights."""
+        return self._learner.step.models
 
     def train(self, interrupted: Callable[[], bool]) -> Stop:
         """Train to the end or to an interruption; all ranks have parted when this returns."""
@@ -136,8 +142,8 @@ class Lead:
             self._fault = str(error)
             return Stop.REFUSED
 
-    def finish(self, evaluate: Callable[[], Counts], before_done: Callable[[], None]) -> None:
-        """Save the model, evaluate it with the help of all ranks, report, mark the run done.
+    def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
+        """Save the models, evaluate them with the help of all ranks, report, mark the run done.
 
         `before_done` is called right before the mark, after which nothing may fail any more.
 
@@ -146,24 +152,26 @@ class Lead:
         """
         num_steps = self._setup.config.training.num_steps
         with self._setup.world.at_work():
-            saved = self._try_to_save_model()
+            saved = self._try_to_save_models()
         self._display.say("evaluating ...")
-        began = time.perf_counter()
-        counts = self._evaluate_or_save(evaluate)
-        seconds = time.perf_counter() - began
+        results = {name: self._evaluate_or_save(evaluate, name) for name in self._models}
         self._safekeeping.settle(num_steps)
-        self._recorder.log_evaluation(num_steps, counts, seconds)
-        self._log.event("end", f"hash {fingerprint(self.model)}", num_steps)
-        report = "\n".join(self._report(counts, seconds))
+        for name, (counts, seconds) in results.items():
+            self._recorder.log_evaluation(num_steps, name, counts, seconds)
+        hashes = {name: fingerprint(model) for name, model in self._models.items()}
+        for name, found in reversed(hashes.items()):
+            self._log.event(END_EVENTS[name], f"hash {found}", num_steps)
+        report = "\n".join(self._report(results, hashes))
         try:
-            self._leave(report, before_done, model_is_saved=saved)
+            self._leave(report, before_done, models_are_saved=saved)
         finally:
             self._display.say(report)
 
-    def _evaluate_or_save(self, evaluate: Callable[[], Counts]) -> Counts:
-        """The final evaluation; test images at fault cost no training."""
+    def _evaluate_or_save(self, evaluate: Evaluate, weights: str) -> tuple[Counts, float]:
+        """A final evaluation and its seconds; test images at fault cost no training."""
+        began = time.perf_counter()
         try:
-            return evaluate()
+            return evaluate(self._models[weights], weights), time.perf_counter() - began
         except (UserError, UnreadableError) as error:
             num_steps = self._setup.config.training.num_steps
             self._recorder.save_last(num_steps)
@@ -171,22 +179,28 @@ class Lead:
             saved = "all steps are trained and saved, go on with --resume"
             raise type(error)(f"{error}: {saved}") from error
 
-    def _try_to_save_model(self) -> bool:
+    def _save_models(self) -> None:
+        self._desk.folder.lock.require_held()
+        for name, model in self._models.items():
+            save_model(self._desk.folder.model(name), _on_cpu(model))
+
+    def _try_to_save_models(self) -> bool:
         try:
-            self._desk.folder.lock.require_held()
-            save_model(self._desk.folder.model, _on_cpu(self.model))
+            self._save_models()
         except OSError as error:
-            text = f"{self._desk.folder.model} could not be written ({reason_of(error)})"
+            text = f"{self._desk.folder.path} did not take the model ({reason_of(error)})"
             self._display.say(f"warning: {text}: tried again after the evaluation")
             return False
         return True
 
-    def _leave(self, report: str, before_done: Callable[[], None], *, model_is_saved: bool) -> None:
+    def _leave(
+        self, report: str, before_done: Callable[[], None], *, models_are_saved: bool
+    ) -> None:
         folder, newest = self._desk.folder, self._safekeeping.newest
         try:
             folder.lock.require_held()
-            if not model_is_saved:
-                save_model(folder.model, _on_cpu(self.model))
+            if not models_are_saved:
+                self._save_models()
             self._log.flush(durable=True)
             before_done()
             folder.mark_done(report)
@@ -267,23 +281,26 @@ class Lead:
             on_probe=self._recorder.on_probe,
         )
 
-    def _report(self, counts: Counts, evaluation_seconds: float) -> list[str]:
+    def _report(
+        self, results: Mapping[str, tuple[Counts, float]], hashes: Mapping[str, str]
+    ) -> list[str]:
         folder, config = self._desk.folder, self._setup.config
         num_steps = config.training.num_steps - self._desk.first_step
         rate = num_steps / self._train_seconds if num_steps else 0.0
         share = self._safekeeping.seconds / max(self._train_seconds, 1e-9)
         rows = {
-            "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} "
-            "test images",
-            f"{short_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} % "
-            f"({attack_details(config)})",
+            **{
+                f"{_said(name)}{title}": text
+                for name, (counts, _) in results.items()
+                for title, text in accuracies(config, counts).items()
+            },
             "training": f"{self._train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
             **self._safekeeping.report(),
-            "evaluation": f"{evaluation_seconds:.1f} s",
+            "evaluation": f"{sum(seconds for _, seconds in results.values()):.1f} s",
             "log": str(folder.log),
-            "model": str(folder.model),
-            "hash": fingerprint(self.model),
+            **{f"{_said(name)}model": str(folder.model(name)) for name in hashes},
+            **{f"{_said(name)}hash": found for name, found in hashes.items()},
         }
         width = max(map(len, rows))
         speeds = self._recorder.speed.speeds(self._setup.world.roster, self._farewells)
@@ -297,13 +314,15 @@ class Lead:
 def new_learner(setup: Setup) -> TorchLearner:
     """The learner of a run that begins."""
     config, plan = setup.config, setup.plan
+    num_steps = config.training.num_steps
     model = setup.new_model()
     optimizer = make_optimizer(config.optimizer, model.parameters())
     parts = Parts(
         model=model,
         objective=make_objective(config.objective),
         optimizer=optimizer,
-        schedule=make_schedule(config.schedule, optimizer, num_steps=config.training.num_steps),
+        schedule=make_schedule(config.schedule, optimizer, num_steps=num_steps),
+        average=make_average(config.average, model, num_steps=num_steps),
         seed=plan.seed,
         precision=plan.precision,
         num_clean=plan.num_clean,
@@ -314,6 +333,11 @@ def new_learner(setup: Setup) -> TorchLearner:
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
     )
+
+
+def _said(weights: str) -> str:
+    """Of which weights a line is, where they are not those that were trained."""
+    return "" if weights == RAW else f"{weights} "
 
 
 def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from mpiadv.comm.messages import Farewell
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.tickets import choose_samples
@@ -18,6 +20,7 @@ from mpiadv.session.safekeeping import Safekeeping, Snapshot
 from mpiadv.session.speed_report import SpeedBook
 from mpiadv.session.state import training_state
 from mpiadv.settings import Config
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.host_copies import HostCopies
 from mpiadv.work.learn import TorchLearner
 
@@ -67,11 +70,15 @@ class Recorder:
             self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:
-        """Measure test accuracy during the run."""
+        """Measure test accuracy during the run, of the weights as they are and of their average."""
+        for weights, model in self.learner.step.models.items():
+            self._evaluate(step, weights, model)
+
+    def _evaluate(self, step: int, weights: str, model: nn.Module) -> None:
         began = self.clock()
         config = self.config.evaluation
         counts = evaluate(
-            self.learner.model,
+            model,
             self.test,
             evaluation_attack(self.config),
             seed=self.config.seed,
@@ -80,10 +87,11 @@ class Recorder:
             precision=self.config.training.precision,
             between_steps=self._the_trainer.pump,
         )
-        self.log_evaluation(step, counts, self.clock() - began)
-        self.display.say(f"step {step}: {describe(self.config, counts)}")
+        self.log_evaluation(step, weights, counts, self.clock() - began)
+        which = "" if weights == RAW else f", {weights}"
+        self.display.say(f"step {step}{which}: {describe(self.config, counts)}")
 
-    def log_evaluation(self, step: int, counts: Counts, seconds: float) -> None:
+    def log_evaluation(self, step: int, weights: str, counts: Counts, seconds: float) -> None:
         """Log an evaluation, its accuracies as fractions."""
         self.log.evaluation(
             EvaluationRow(
@@ -95,6 +103,7 @@ class Recorder:
                 natural_loss=counts.natural_loss,
                 adversarial_loss=counts.adversarial_loss,
                 seconds=seconds,
+                weights=weights,
             )
         )
 

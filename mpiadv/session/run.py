@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import read
@@ -65,14 +66,15 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
     with lead:
         reason = lead.train(lambda: interruption.requested)
         if reason is Stop.FINISHED:
-            lead.finish(lambda: evaluate_together(setup, lead.model), interruption.close)
+            lead.finish(partial(evaluate_together, setup), interruption.close)
     return reason
 
 
 def _craft(setup: Setup) -> Stop:
     reason, model = craft(setup)
     if reason is Stop.FINISHED:
-        evaluate_together(setup, model)
+        for weights in setup.config.average.weights:
+            evaluate_together(setup, model, weights)
     return reason
 
 

@@ -35,6 +35,7 @@ from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.pixels import require_length
 from mpiadv.settings.registry import is_dotted
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.craft import CraftPlan, TorchCrafter
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
 from mpiadv.work.rounding import WIRE_TENSORS
@@ -187,7 +188,7 @@ def _require_same_everywhere(config: Config, world: World, split: str, fingerpri
 def craft(setup: Setup) -> tuple[Stop, nn.Module]:
     """An attacker's run: until the trainer stops it; returns why, and the final model.
 
-    Its parameters are rounded as they travelled: `take_exactly` makes it the trainer's own.
+    Its parameters are rounded as they travelled: `evaluate_together` makes it the trainer's own.
     """
     with setup.world.at_work():
         model = setup.new_model()
@@ -209,10 +210,8 @@ def craft(setup: Setup) -> tuple[Stop, nn.Module]:
     return reason, model
 
 
-def take_exactly(setup: Setup, model: nn.Module) -> None:
-    """Give every rank the trainer's model bit by bit, where versions travelled rounded."""
-    if setup.plan.wire_dtype == "float32":
-        return
+def _take_exactly(setup: Setup, model: nn.Module) -> None:
+    """Give every rank rank 0's model bit by bit."""
     state = FlatState(model)
     flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
     state.pack(flat)
@@ -221,8 +220,10 @@ def take_exactly(setup: Setup, model: nn.Module) -> None:
     state.unpack(torch.from_numpy(values).to(setup.device.torch))
 
 
-def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
+def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
     """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
+
+    `weights` are what rank 0 has in its model; all others have them afterwards, whatever they had.
 
     Rank 0 does the share of a rank that is lost, or cannot read its images, as well: it meets the
     same fault, or does not. The others get their own counts.
@@ -231,7 +232,9 @@ def evaluate_together(setup: Setup, model: nn.Module) -> Counts:
         UserError: images are not what they should be, on rank 0.
         UnreadableError: images could not be read for a while, on rank 0.
     """
-    take_exactly(setup, model)
+    # All have the raw ones already where versions travelled as they are.
+    if weights != RAW or setup.plan.wire_dtype != "float32":
+        _take_exactly(setup, model)
     world = setup.world
     try:
         with world.at_work():

@@ -15,6 +15,7 @@ from mpiadv.settings.reading import (
 from mpiadv.settings.sections import (
     AttackConfig,
     AttackScheduleConfig,
+    AverageConfig,
     DataConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -25,6 +26,7 @@ from mpiadv.settings.sections import (
 __all__ = [
     "AttackConfig",
     "AttackScheduleConfig",
+    "AverageConfig",
     "Config",
     "DataConfig",
     "ModelConfig",

@@ -12,6 +12,7 @@ from mpiadv.settings.pixels import require_length
 from mpiadv.settings.sections import (
     AttackConfig,
     AttackScheduleConfig,
+    AverageConfig,
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
@@ -59,6 +60,7 @@ class Config(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    average: AverageConfig = AverageConfig()
     staleness: StalenessConfig = StalenessConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -22,6 +22,7 @@ from mpiadv.settings.numbers import (
     StepSize,
 )
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE, require_length
+from mpiadv.storage.run_folder import EMA, RAW
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
 StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
@@ -184,6 +185,21 @@ class ScheduleConfig(Section):
     """Factor at each milestone (multistep)."""
     rising_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     """Share of the run in which the rate rises (one_cycle)."""
+
+
+class AverageConfig(Section):
+    """The moving average of the trained weights, evaluated and saved beside them."""
+
+    decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """Share of the average that stays at each training step, such as 0.995; null: no average."""
+    warmup_fraction: Fraction = 0.025
+    """Share of the run during which the average is the weights as they are; `decay` is approached
+    after that, as (1 + d) / (10 + d) over the d training steps since."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """What there is to evaluate and save, `RAW` first."""
+        return (RAW,) if self.decay is None else (RAW, EMA)
 
 
 class StalenessConfig(Section):

@@ -14,10 +14,12 @@ from mpiadv.storage.small_files import read_small
 from mpiadv.storage.whole_files import write_text
 
 LOG_NAME = "log.h5"
-MODEL_NAME = "model.pt"
+RAW, EMA = "raw", "ema"
+"""The weights of a run that are evaluated and saved: as trained, and their moving average."""
+MODEL_NAMES = {RAW: "model.pt", EMA: "model-ema.pt"}
 CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"
-_TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, MODEL_NAME, _DONE_NAME)
+_TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, *MODEL_NAMES.values(), _DONE_NAME)
 
 
 class RunFolder:
@@ -66,10 +68,9 @@ class RunFolder:
         """Folder of the checkpoints."""
         return self.path / CHECKPOINTS_NAME
 
-    @property
-    def model(self) -> Path:
-        """The final model's state dict."""
-        return self.path / MODEL_NAME
+    def model(self, weights: str) -> Path:
+        """The final model's state dict, with the weights of that name: `RAW` or `EMA`."""
+        return self.path / MODEL_NAMES[weights]
 
     @property
     def done(self) -> Path:
@@ -162,7 +163,7 @@ def _make(folder: Path) -> None:
 
 def _require_files(folder: Path) -> None:
     """Refuse what is there under the name of a run's file, or folder, and is none."""
-    for name in (LOG_NAME, CHECKPOINTS_NAME, MODEL_NAME, _DONE_NAME, LOCK_NAME):
+    for name in (*_TRACES_OF_A_RUN, LOCK_NAME):
         path, expected = folder / name, "folder" if name == CHECKPOINTS_NAME else "file"
         found = _what_is_at(path)
         if found not in ("", f"a {expected}"):

@@ -176,10 +176,11 @@ def older(folder: Path) -> None:
     begun_run(folder)
     with h5py.File(folder / "log.h5", "r+") as file:
         del file["snapshot_originals"], file["attackers"], file["fresh"]
-        kept = [name for name in file["train"].dtype.names if name != "trainer_wait_seconds"]
-        rows = file["train"][:][kept]
-        del file["train"]
-        file["train"] = np.rec.fromarrays([rows[name] for name in kept], names=kept)
+        for table, newer in (("train", "trainer_wait_seconds"), ("evaluation", "weights")):
+            rows = file[table][:]
+            kept = [name for name in rows.dtype.names if name != newer]
+            del file[table]
+            file[table] = np.rec.fromarrays([rows[name] for name in kept], names=kept)
 
 
 AWKWARD = {

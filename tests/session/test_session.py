@@ -16,6 +16,7 @@ from mpiadv.session.setup import Setup, evaluate_together
 from mpiadv.session.state import require_same_data
 from mpiadv.settings import load_config
 from mpiadv.storage.checkpoint import Checkpoint
+from mpiadv.storage.run_folder import RAW
 
 SIZE = 3
 
@@ -59,9 +60,9 @@ def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
 
     monkeypatch.setattr(session, "_evaluate_share", only_rank_0_can)
     attacker = Others(2, {})
-    evaluate_together(setup_of(attacker), nn.Identity())
+    evaluate_together(setup_of(attacker), nn.Identity(), RAW)
     assert [values.size for values in attacker.given] == [0]
-    counts = evaluate_together(setup_of(Others(0, {2: None})), nn.Identity())
+    counts = evaluate_together(setup_of(Others(0, {2: None})), nn.Identity(), RAW)
     assert counts.rows[:, 0].tolist() == [1, 2, 3, 1, 2, 3]
 
 
@@ -76,7 +77,7 @@ def test_images_that_rank_0_cannot_read_either_are_an_error(
 
     monkeypatch.setattr(session, "_evaluate_share", nobody_can)
     with pytest.raises(UnreadableError):
-        evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity())
+        evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity(), RAW)
 
 
 NOW = {"train": "a", "test": "b"}

@@ -45,6 +45,18 @@ REFUSED = {
         {"model": {"mean": [0.5]}},
         "model.mean and model.std go together: give both or neither",
     ),
+    "average_that_never_moves": (
+        {"average": {"decay": 1}},
+        "average.decay=1: input should be less than 1",
+    ),
+    "average_that_is_none": (
+        {"average": {"decay": 0}},
+        "average.decay=0: input should be greater than 0",
+    ),
+    "average_that_never_begins": (
+        {"average": {"warmup_fraction": 2}},
+        "average.warmup_fraction=2: input should be less than or equal to 1",
+    ),
     "zero_std": ({"model": {"mean": [0.5], "std": [0.0]}}, "model.std=0.0: "),
     "versions_too_rare": (
         {"staleness": {"publish_every": 100, "max_staleness": 32, "final_staleness": 32}},

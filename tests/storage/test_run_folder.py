@@ -97,7 +97,9 @@ def _a_link_to_itself(path: Path) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("name", ["log.h5", "DONE", "model.pt", "lock", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["log.h5", "DONE", "model.pt", "model-ema.pt", "lock", "checkpoints"]
+)
 @pytest.mark.parametrize("make", [_a_folder, _a_pipe, _a_link_to_nothing, _a_link_to_itself])
 def test_what_is_no_file_of_a_run_is_refused_by_its_name(
     tmp_path: Path, make: Callable[[Path], None], name: str, resume: bool

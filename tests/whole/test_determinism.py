@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from end_to_end import (
     NUM_STEPS,
     TINY,
     Finished,
-    Start,
     first_difference,
     run_all,
     settled,
@@ -43,62 +41,16 @@ from run_cases import (
     WATCHED,
     WIRES,
     WITHOUT_EFFECT,
+    all_starts,
+    folder_of,
+    starts_with,
+    stops_of,
 )  # fmt: skip
 from small_models import PAUSES
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
+from mpiadv.models import build_model, fingerprint
 from mpiadv.settings import load_config
-
-
-def folder_of(case: str, ranks: int) -> str:
-    return f"{case}-on-{ranks}"
-
-
-def stops_of(case: str) -> list[int]:
-    """Three steps of the run, drawn by lot."""
-    return sorted(random.Random(case).sample(range(1, NUM_STEPS), 3))
-
-
-def chain_of(case: str) -> list[Start]:
-    """A run that is interrupted three times, and resumed by other numbers of ranks."""
-    argv = (*TINY, *CASES[case], "checkpoint.every_steps=4")
-    return [
-        Start(
-            folder=f"{case}-interrupted",
-            ranks=size,
-            argv=(*argv, "--resume") if number else argv,
-            stop_after=stop,
-        )
-        for number, (size, stop) in enumerate(
-            zip(CHAINS[case], [*stops_of(case), None], strict=True)
-        )
-    ]
-
-
-def starts_with(
-    case: str, ranks: Sequence[int], *overrides: str, pauses: str = "random"
-) -> list[Start]:
-    argv = (*TINY, *overrides)
-    return [
-        Start(folder=folder_of(case, size), ranks=size, argv=argv, pauses=pauses) for size in ranks
-    ]
-
-
-def all_starts() -> list[Start]:
-    """The slowest first: the others run beside them."""
-    longer = ("training.num_steps=40", "attack.num_steps=8")
-    slow = [
-        start
-        for case, rule in SLOW_ATTACKS.items()
-        for start in starts_with(case, SLOW_ATTACK_RANKS, *rule, *longer, pauses="attacks")
-    ]
-    return [
-        *starts_with("straggler", STRAGGLER_RANKS, *CASES[STRAGGLER], pauses="straggler"),
-        *slow,
-        *(start for case in CHAINS for start in chain_of(case)),
-        *(start for case in CASES for start in starts_with(case, RANKS[case], *CASES[case])),
-        *starts_with("bounded", BOUNDED_RANKS, *RULES["refreshed"], "staleness.mode=bounded"),
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +92,17 @@ def test_hash_is_the_same_for_any_number_of_ranks(runs: Path, case: str) -> None
 def test_hash_is_the_same_over_tcp(runs: Path, runs_over_tcp: Path, case: str) -> None:
     for ranks in TCP_RANKS:
         assert_same_bits(run_in(runs_over_tcp, case, ranks), run_in(runs, case))
+
+
+def test_averaged_weights_are_the_same_for_any_number_of_ranks_and_after_interruptions(
+    runs: Path,
+) -> None:
+    alone = run_in(runs, "averaged")
+    assert alone.ema_hash != alone.hash
+    others = [run_in(runs, "averaged", ranks) for ranks in RANKS["averaged"]]
+    for run in (*others, Finished(path=runs / "averaged-interrupted")):
+        assert run.ema_hash == alone.ema_hash, run.path.name
+        assert [*run.table("evaluation")["weights"]] == [b"raw", b"ema"]
 
 
 def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
@@ -207,14 +170,23 @@ def one_thread() -> Iterator[None]:
 def test_zero_staleness_equals_a_plain_loop(
     runs: Path, one_thread: None, case: str, data_type: torch.dtype, wire: torch.dtype
 ) -> None:
-    assert run_in(runs, case).hash == adversarial_loop(load_config(None, TINY), wire, data_type)
+    assert run_in(runs, case).hash == adversarial_loop(load_config(None, TINY), wire, data_type)[0]
+
+
+def test_saved_average_is_that_of_a_plain_loop(runs: Path, one_thread: None) -> None:
+    run, config = run_in(runs, "synchronous-averaged"), load_config(None, TINY)
+    expected = adversarial_loop(config, torch.float32, torch.float32)
+    assert (run.hash, run.ema_hash) == expected
+    model = build_model(config.model, num_classes=10, image_shape=(1, 8, 8), seed=1)
+    model.load_state_dict(torch.load(run.path / "model-ema.pt", weights_only=True))
+    assert fingerprint(model) == run.ema_hash
 
 
 @pytest.mark.parametrize("wire", ["float32", "float16"])
 def test_trades_without_staleness_equals_a_plain_loop(
     runs: Path, one_thread: None, wire: str
 ) -> None:
-    expected = trades_loop(load_config(None, TINY), getattr(torch, wire))
+    expected, _ = trades_loop(load_config(None, TINY), getattr(torch, wire))
     assert run_in(runs, f"trades_{wire}_wire").hash == expected
 
 

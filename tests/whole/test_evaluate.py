@@ -28,7 +28,7 @@ ATTACKS = [
 
 RUN, CHECKPOINT = "run", "run/checkpoints/checkpoint-000000030.pt"
 
-_TRAINED = {"training__num_steps": 30, "checkpoint__every_steps": 30}
+_TRAINED = {"training__num_steps": 30, "checkpoint__every_steps": 30, "average__decay": 0.5}
 
 _PLAIN = ["model.name=bad_parts:small", "data.name=bad_parts:images", "attack.epsilon=0.15"]
 
@@ -82,6 +82,7 @@ def test_figures_are_those_of_network_and_settings_alone_and_are_not_written_ove
         expected = _figures(tmp_path / RUN / "evaluation.json")
         _assert_told(said, expected)
         _assert_same_alone(tmp_path, expected)
+        _assert_average_is_another(tmp_path, expected)
         capsys.readouterr()
     else:
         assert said == ""
@@ -106,6 +107,7 @@ def _assert_same_alone(folder: Path, expected: dict[str, Any]) -> None:
     assert (alone / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     shutil.copy(run / "model.pt", folder / "plain.pt")
     forms = {
+        "in_the_run": [str(run / "model.pt")],
         "checkpoint": [str(folder / CHECKPOINT)],
         "plain": [str(folder / "plain.pt"), *_PLAIN],
     }
@@ -114,6 +116,18 @@ def _assert_same_alone(folder: Path, expected: dict[str, Any]) -> None:
         assert _evaluate_alone([*words, *ATTACKS, "--output", str(output)]) == 0, name
         ours = _figures(output / "evaluation.json")
         assert {**ours, "settings": {**ours["settings"], "examples": True}} == expected, name
+
+
+def _assert_average_is_another(folder: Path, expected: dict[str, Any]) -> None:
+    """The averaged weights have the run's configuration and a hash of their own, which it told."""
+    average = [str(folder / RUN / "model-ema.pt"), "--output", str(folder / "average")]
+    assert _evaluate_alone([*average, *ATTACKS, "--save-examples"]) == 0
+    ours, theirs = (
+        _figures(folder / "average" / "evaluation.json")["settings"],
+        expected["settings"],
+    )
+    assert ours["model_hash"] != theirs["model_hash"]
+    assert ours == {**theirs, "model_hash": ours["model_hash"]}
 
 
 def _assert_same_hdf5(path: Path, other: Path) -> None:
@@ -171,6 +185,10 @@ def _other_weights(path: Path) -> None:
     torch.save({name: value + 1 for name, value in state.items()}, path)
 
 
+def _model_of_the_run(path: Path) -> None:
+    shutil.copy(path.with_name("model.pt"), path)
+
+
 def _on(name: str, *words: str, change: Callable[[Path], None] | None = None) -> Any:
     """The command line for a file of a copy of the finished run, after `change` to that file."""
 
@@ -206,16 +224,20 @@ REFUSED: dict[str, tuple[Any, str]] = {
         _on(CHECKPOINT, change=_half),
         "*/checkpoint-000000030.pt is damaged, its SHA-256 checksum is wrong: *",
     ),
+    "average_that_the_log_does_not_tell_of": (
+        _on("run/model-ema.pt", change=_model_of_the_run),
+        "*/model-ema.pt is not the model that its log tells of (hash *, expected *): a file *",
+    ),
     "weights_that_the_log_does_not_tell_of": (
         _on("run/model.pt", change=_other_weights),
         "*/run is not the model that its log tells of (hash *, expected *): a file was changed, *",
     ),
     "plain_weights_without_a_model": (
-        _on("run/model.pt", "data.name=digits"),
-        "*/model.pt is a plain file of weights: add model.name=...",
+        _on("run/plain.pt", "data.name=digits", change=_model_of_the_run),
+        "*/plain.pt is a plain file of weights: add model.name=...",
     ),
     "plain_weights_without_a_radius": (
-        _on("run/model.pt", *_PLAIN[:2]),
+        _on("run/plain.pt", *_PLAIN[:2], change=_model_of_the_run),
         "attack 'pgd:steps=40' has no radius: add epsilon=..., or *",
     ),
     "log_as_weights": (

@@ -150,9 +150,15 @@ def test_snapshot_holds_the_rounded_parameters(wire_dtype: WireDtype) -> None:
     assert torch.equal(stored.view(WIRE_TENSORS[wire_dtype]), weight.to(WIRE_TENSORS[wire_dtype]))
 
 
-def test_checkpoint_from_before_the_setting_is_one_of_float32() -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "unless_said"),
+    [("training.wire_dtype", "float16", "float32"), ("average.decay", "0.9", "None")],
+)
+def test_checkpoint_from_before_a_setting_has_its_default(
+    key: str, value: str, unless_said: str
+) -> None:
     identity = Config().identity()
-    del identity["training.wire_dtype"]
+    del identity[key]
     parts = ("model", "unsaved_buffers", "optimizer", "schedule", "versions")
     payload = {
         "format": FORMAT,
@@ -163,5 +169,5 @@ def test_checkpoint_from_before_the_setting_is_one_of_float32() -> None:
     }
     checkpoint = Checkpoint(path=Path("old.pt"), step=1, payload=payload)
     require_same_run(Config(), checkpoint)
-    with pytest.raises(UserError, match=r"trained with training\.wire_dtype=float32, this"):
-        require_same_run(load_config(None, ["training.wire_dtype=float16"]), checkpoint)
+    with pytest.raises(UserError, match=rf"trained with {key}={unless_said}, this run has"):
+        require_same_run(load_config(None, [f"{key}={value}"]), checkpoint)
