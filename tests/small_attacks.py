@@ -69,3 +69,14 @@ def lossy(*, kind: str, **asked: Any) -> Attack:
 
 def numbers(*, changed: dict[str, Any], **asked: Any) -> Attack:
     return Attack(**{**asked, **changed})
+
+
+def superstitious(**asked: Any) -> Attack:
+    """Its step fails in balls of a certain size, which a warm-up comes through."""
+
+    def step(attack: Attack, gradient: Tensor, images: Tensor) -> Tensor:
+        if 0.05 < attack.epsilon < 0.06:
+            raise RuntimeError("not with this radius")
+        return attack.step_size * gradient.sign()
+
+    return Attack(**asked, step=step)

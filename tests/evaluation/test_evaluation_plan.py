@@ -37,6 +37,22 @@ READ = {
 }  # fmt: skip
 
 
+def test_attack_of_ones_own_takes_settings_and_arguments() -> None:
+    (attack,) = _plan("small_attacks:friendly:steps=7,restarts=2,tolerance=3,norm=l2")
+    assert (attack.kind, attack.num_steps, attack.restarts) == ("small_attacks:friendly", 7, 2)
+    assert attack.arguments == {"tolerance": 3} and attack.settings["arguments"] == {"tolerance": 3}
+    assert attack.attack.step_size == pytest.approx(2.5 * 0.3 / 7)
+    assert attack.is_gradient_attack and attack.details == "l2 0.3, tolerance=3"
+    other = _plan("small_attacks:friendly:steps=7,restarts=2,tolerance=4,norm=l2")[0]
+    assert attack.seed_key != other.seed_key
+
+
+def test_loss_that_is_given_rules_over_that_of_the_attack() -> None:
+    words = ("small_attacks:friendly", "small_attacks:friendly:loss=kl", "pgd:loss=kl", "ufgsm")
+    losses = [each.attack.loss for each in _plan(*words)]
+    assert [loss.name for loss in losses if loss] == ["margin", "kl", "kl", "ce"]
+
+
 @pytest.mark.parametrize(
     ("word", "title", "details"), [pytest.param(*case, id=name) for name, case in READ.items()]
 )

@@ -1,5 +1,8 @@
 """The numbers that training minimises."""
 
+import copy
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,49 @@ def test_adversarial_objective_is_the_mean_cross_entropy_of_the_images_as_crafte
     assert torch.equal(_weight_gradient(model, loss.total), _weight_gradient(model, expected))
     assert torch.equal(loss.logits, model(batch.images)) and not loss.logits.requires_grad
     assert not objective.needs_natural
+
+
+def _natural_batch(*, num_clean: int = 0) -> Batch:
+    batch, generator = _batch(), torch.Generator().manual_seed(2)
+    natural = (batch.images + 0.1 * torch.randn(batch.images.shape, generator=generator)).clamp(
+        0, 1
+    )
+    natural[:num_clean] = batch.images[:num_clean]
+    return dataclasses.replace(batch, natural=natural)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 6.0])
+def test_trades_is_natural_cross_entropy_and_the_divergence_from_the_natural_predictions(
+    beta: float,
+) -> None:
+    model, batch = _model(), _natural_batch()
+    objective = make_objective(ObjectiveConfig(name="trades", beta=beta))
+    loss = objective(model, batch)
+    total = torch.zeros(())
+    for image, natural, label in zip(batch.images, batch.natural, batch.labels, strict=True):
+        p, q = (model(one[None]).softmax(dim=1)[0] for one in (natural, image))
+        total = total - p[label].log() + beta * (p * (p.log() - q.log())).sum()
+    torch.testing.assert_close(loss.total, total / 6)
+    ours, theirs = _weight_gradient(model, loss.total), _weight_gradient(model, total / 6)
+    torch.testing.assert_close(ours, theirs)
+    assert torch.equal(loss.logits, model(batch.images)) and not loss.logits.requires_grad
+    assert (objective.needs_natural, objective.climb, objective.start) == (True, "kl", "gaussian")
+
+
+def test_trades_takes_clean_images_as_natural_ones_without_divergence() -> None:
+    model, batch = _model(), _natural_batch(num_clean=6)
+    total = make_objective(ObjectiveConfig(name="trades"))(model, batch).total
+    torch.testing.assert_close(total, F.cross_entropy(model(batch.images), batch.labels))
+
+
+def test_trades_moves_statistics_of_batch_norm_by_natural_images_then_by_adversarial_ones() -> None:
+    batch, layer = _natural_batch(), nn.BatchNorm2d(1)
+    ours = nn.Sequential(copy.deepcopy(layer), _model())
+    make_objective(ObjectiveConfig(name="trades"))(ours, batch)
+    for images in (batch.natural, batch.images):
+        layer(images)
+    for expected, found in zip(layer.buffers(), ours.buffers(), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_loss_is_taken_in_float32_under_autocast() -> None:

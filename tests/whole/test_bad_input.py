@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from bad_attack_inputs import ATTACK_CASES
 from bad_inputs import CASES, resumed
 from launching import hash_of, launch, train_rows, words_of
 from PIL import Image
@@ -31,7 +32,7 @@ def test_bad_input_is_one_line_and_code_2_on_every_rank_and_touches_nothing(
     capsys.readouterr()
     problems = {}
     with RunFolder.open(tmp_path / "used", resume=False):
-        for name, (words, line) in CASES.items():
+        for name, (words, line) in (CASES | ATTACK_CASES).items():
             argv = words(tmp_path) if is_trainer else []
             before, began = _contents(tmp_path), time.monotonic()
             code = _run(argv)
@@ -219,6 +220,20 @@ def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
     assert _run([*words, "--resume"]) == 0
     if _is_trainer():
         assert hash_of(tmp_path / "run") == hash_of(tmp_path / "calm")
+
+
+@pytest.mark.mpi(min_size=3)
+def test_attack_that_fails_on_its_way_ends_the_run_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"attack__name": "small_attacks:superstitious", "attack__epsilon_warmup_steps": 60}
+    assert _run(words_of(tmp_path / "run", **settings)) == 2
+    told = (
+        "mpiadv: error: attack 'small_attacks:superstitious': step fails: RuntimeError: not with "
+        "this radius (at small_attacks.py:*): checkpoint of step *[1-9]* saved, go on with "
+        "--resume*\n"
+    )
+    assert fnmatchcase(capsys.readouterr().err, told if _is_trainer() else "")
 
 
 def _shared(text: str) -> str:

@@ -23,6 +23,7 @@ from mpiadv.examination.follow import Follower
 
 ATTACKS = [
     "--attack", "fgsm", "--attack", "pgd:steps=3,restarts=2,epsilon=0.1",
+    "--attack", "small_attacks:friendly:steps=2,tolerance=0,epsilon=0.1",
     "--attack", "grid:angles=3,shifts=3,pixels=1", "evaluation.batch_size=5",
 ]  # fmt: skip
 
@@ -255,6 +256,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "unknown_setting": (_on(RUN, "sede=1"), "unknown setting sede: the nearest known one is seed"),
     "unknown_attack": (_on(RUN, "--attack", "pdg"), "unknown attack 'pdg': did you mean 'pgd'? *"),
+    "attack_of_ones_own_that_fails": (
+        _on(RUN, "--attack", "small_attacks:broken:part=projection"),
+        "attack 'small_attacks:broken': projection fails: RuntimeError: out of ideas *",
+    ),
+    "argument_that_is_no_value": (
+        _on(RUN, "--attack", "small_attacks:friendly:tolerance=[1"),
+        "attack 'small_attacks:friendly': tolerance='[[]1': expected a value as in YAML",
+    ),
     "unknown_protocol": (
         _on(RUN, "--protocol", "mardy"),
         "unknown protocol 'mardy': did you mean 'madry'? *",

@@ -1,0 +1,50 @@
+"""What is wrong with an attack to the command line, and the line that each of it gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launching import words_of
+
+
+def _attack(name: str, **settings: Any) -> Callable[[Path], list[str]]:
+    return lambda folder: words_of(folder / "new", attack__name=name, **settings)
+
+
+ATTACK_CASES = {
+    "missing_attack": (
+        _attack("small_attacks:none_such"),
+        "attack 'small_attacks:none_such': module 'small_attacks' has no function 'none_such'",
+    ),
+    "no_attack": (
+        _attack("small_attacks:nothing"),
+        "attack 'small_attacks:nothing' returned NoneType, expected a mpiadv.attacks.Attack",
+    ),
+    "attack_refuses_arguments": (
+        _attack("small_attacks:friendly", attack__arguments="{patience: 3}"),
+        "attack 'small_attacks:friendly' cannot be made with {*'patience': 3}: TypeError: *",
+    ),
+    "attack_fails": (
+        _attack("small_attacks:broken", attack__arguments="{part: step}"),
+        "attack 'small_attacks:broken': step fails: RuntimeError: out of ideas "
+        "(at small_attacks.py:*)",
+    ),
+    "attack_of_other_shape": (
+        _attack("small_attacks:misshapen", attack__arguments="{part: stop}"),
+        "attack 'small_attacks:misshapen': stop returned a tensor float32 [[]], expected a tensor "
+        "bool [[]2]",
+    ),
+    "arguments_of_a_registered_attack": (
+        _attack("pgd", attack__arguments="{tolerance: 3}"),
+        "attack 'pgd' takes no attack.arguments: they are for functions of your own",
+    ),
+    "slope_of_zero": (
+        _attack("fgsm", objective__name="trades"),
+        "attack 'fgsm' climbs kl from the natural image, where it has no slope: use *",
+    ),
+    "unknown_attack_loss": (
+        _attack("pgd", attack__loss="cwe"),
+        "attack.loss='cwe': input should be 'ce', 'margin' or 'kl'",
+    ),
+}
+"""A command line, made in a folder, and the line that it gives (fnmatch)."""
