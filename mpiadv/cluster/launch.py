@@ -22,7 +22,7 @@ from mpiadv.command_lines.launch import Launch
 from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
 from mpiadv.process.interruption import SignalRelay
-from mpiadv.process.lifeline import tell_of_our_death, with_starter
+from mpiadv.process.lifeline import hear_of_the_parents_death, with_starter
 from mpiadv.process.programs import python_module
 from mpiadv.process.room import require_room
 from mpiadv.session.display import TERMINAL_WIDTH
@@ -127,7 +127,7 @@ def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay)
         stderr=subprocess.PIPE,
         process_group=0,
         # As it asks for a checkpoint. No other thread of ours runs yet, which might hold a lock.
-        preexec_fn=lambda: tell_of_our_death(signal.SIGUSR1),
+        preexec_fn=lambda: hear_of_the_parents_death(signal.SIGUSR1),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         relay.reach(process.send_signal)

@@ -1,9 +1,7 @@
 """Loads the MPI library, with the settings that must be made before it starts."""
 
-import ctypes
 import os
 import signal
-import sys
 import warnings
 
 import mpi4py
@@ -11,6 +9,7 @@ import mpi4py
 from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import SIGNALS
 from mpiadv.process.launched import require_same_mpi
+from mpiadv.process.lifeline import hear_of_the_parents_death
 
 # Started below, once it is known to be the launcher's.
 mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
@@ -22,14 +21,6 @@ INIT_SECONDS = 120
 """Longest start of MPI itself: a rank that is lost before it has begun holds up the others in it,
 where nothing but a signal reaches them."""
 
-PR_SET_PDEATHSIG = 1
-
-
-def _die_with_the_launcher() -> None:
-    """Have the kernel kill this rank after `mpirun`, which cannot end one that is stopped."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
 
 def library_name() -> str:
     """Name and version of the MPI library."""
@@ -39,7 +30,7 @@ def library_name() -> str:
 
 
 if FAULT_TOLERANT:
-    _die_with_the_launcher()
+    hear_of_the_parents_death(signal.SIGKILL)  # mpirun cannot end a rank that is stopped
     signal.alarm(INIT_SECONDS)
 try:
     from mpi4py import MPI

@@ -10,13 +10,7 @@ from rich.table import Table
 from mpiadv.evaluation.results import Findings, Share, sample_steps_text
 from mpiadv.evaluation.verdict import Verdict
 from mpiadv.process.words import aligned
-
-FORMAT = 2
-"""Of the values that `report_of` gives."""
-
-HEADER = ("attack", "settings", "attacked", "broken", "this alone", "all so far", "95 % interval")
-"""Accuracy under one attack by itself is known only where it was run on all images that are right;
-where it got the survivors of others, only the worst case of all so far is."""
+from mpiadv.report.evaluations import FORMAT, HEADINGS, rows_of, verdict_of
 
 
 def report_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
@@ -35,21 +29,15 @@ def report_of(findings: Findings, verdict: Verdict) -> dict[str, Any]:
 
 def show(console: Console, findings: Findings, verdict: Verdict) -> None:
     """Print a table where a person watches, plain lines otherwise, then the verdict."""
-    rows = [HEADER, *_rows(findings)]
+    report = report_of(findings, verdict)
+    rows = [HEADINGS, *rows_of(report)]
     if console.is_terminal:
         console.print(_table(_fitted(rows, console.width)))
     else:
-        for line in _lines(rows):
+        for line in aligned(rows, num_names=2):
             _say(console, line)
-    _say(console, sample_steps_text(findings))
-    for note in verdict.notes:
-        _say(console, note)
-    for doubt in verdict.doubts:
-        _say(console, f"warning: {doubt}")
-    for sign in verdict.signs or ():
-        _say(console, f"warning: sign of gradient masking: {sign}")
-    if verdict.is_clear:
-        _say(console, "no sign of gradient masking")
+    for line in (sample_steps_text(findings), *verdict_of(report)):
+        _say(console, line)
 
 
 def _share(share: Share) -> dict[str, Any]:
@@ -75,23 +63,6 @@ def _attack(findings: Findings, number: int) -> dict[str, Any]:
     }
 
 
-def _rows(findings: Findings) -> list[tuple[str, ...]]:
-    natural, worst = findings.natural, findings.worst_case
-    rows: list[tuple[str, ...]] = [("natural", "", "", "", *_cells(natural, natural))]
-    for number, attack in enumerate(findings.attacks):
-        counts = findings.attacked(number).sum(), findings.broken(number).sum()
-        cells = _cells(findings.this_alone(number), findings.all_so_far(number))
-        rows.append((attack.title, attack.details, *map(str, counts), *cells))
-    return [*rows, ("worst case", "all attacks", "", "", *_cells(None, worst))]
-
-
-def _cells(alone: Share | None, so_far: Share) -> tuple[str, str, str]:
-    """Accuracy alone, so far, and the interval of the latter."""
-    low, high = so_far.interval
-    known = "" if alone is None else f"{alone.percent:.2f} %"
-    return known, f"{so_far.percent:.2f} %", f"{low:.2f} to {high:.2f}"
-
-
 def _fitted(rows: Sequence[tuple[str, ...]], width: int) -> Sequence[tuple[str, ...]]:
     """Where the terminal is too narrow without the counts of images, and then the interval."""
     if _width(rows) <= width:
@@ -113,15 +84,11 @@ def _width(rows: Sequence[tuple[str, ...]]) -> int:
 def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for title in rows[0]:
-        justify: Literal["left", "right"] = "left" if title in HEADER[:2] else "right"
+        justify: Literal["left", "right"] = "left" if title in HEADINGS[:2] else "right"
         table.add_column(title, justify=justify, no_wrap=title != "settings")
     for row in rows[1:]:
         table.add_row(*row)
     return table
-
-
-def _lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return aligned(rows, num_names=2)
 
 
 def _say(console: Console, line: str) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Examples
 from mpiadv.process.errors import UserError
+from mpiadv.report.evaluations import MOST_BYTES
 from mpiadv.storage.small_files import read_small
 from mpiadv.storage.whole_files import whole_file, write_text
-
-_MOST_BYTES = 2**24
 
 
 def json_path(output: Path) -> Path:
@@ -77,7 +76,7 @@ def write_results(
 
 def _settings_in(path: Path) -> Any:
     try:
-        return json.loads(read_small(path, _MOST_BYTES))["settings"]
+        return json.loads(read_small(path, MOST_BYTES))["settings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from rich.console import Console
 
 from mpiadv.evaluation.survivors import Progress as Place
-from mpiadv.session.display import clock_text
+from mpiadv.session.display import PLAIN_SECONDS, clock_text
 from mpiadv.session.progress_line import ProgressLine, Words
-
-PLAIN_SECONDS = 10.0
-"""Seconds between plain lines."""
 
 
 class Follower:

@@ -7,15 +7,15 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-ALIGNMENT = 64
-"""Every tensor starts at a multiple of so many bytes."""
+from mpiadv.comm.messages import aligned
 
 
 class FlatState:
     """The byte layout of a module's parameters and buffers in one flat vector.
 
     Parameters come first, then buffers, persistent or not, in the module's order; a shared tensor
-    appears once. The bytes between tensors are nobody's: `pack` leaves them as they are.
+    appears once. Each is aligned as messages are; the bytes between are nobody's: `pack` leaves
+    them as they are.
 
     Floating-point tensors are rounded to `floats` on their way into the vector, to nearest, ties to
     even, and beyond its range to infinity (see `largest`); without it they keep their bits, as all
@@ -32,7 +32,7 @@ class FlatState:
         self.num_bytes = 0
         for _, tensor in _named_tensors(module):
             self._starts.append(self.num_bytes)
-            self.num_bytes += _aligned(tensor.numel() * self._stored_as(tensor).itemsize)
+            self.num_bytes += aligned(tensor.numel() * self._stored_as(tensor).itemsize)
 
     def pack(self, out: Tensor) -> None:
         """Copy the module's tensors into `out`: uint8 [num_bytes], on any device.
@@ -98,7 +98,3 @@ def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _view(flat: Tensor, start: int, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     num_bytes = prod(tensor.shape) * dtype.itemsize
     return flat[start : start + num_bytes].view(dtype).view(tensor.shape)
-
-
-def _aligned(num_bytes: int) -> int:
-    return -(-num_bytes // ALIGNMENT) * ALIGNMENT

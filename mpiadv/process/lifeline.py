@@ -57,8 +57,8 @@ def _parent() -> tuple[int, str]:
     return os.getppid(), _began(os.getppid())
 
 
-def tell_of_our_death(signal_number: int) -> None:
-    """In a process just forked: have the kernel send it this when the one that forked it is gone.
+def hear_of_the_parents_death(signal_number: int) -> None:
+    """Have the kernel send this process a signal when the one that forked it is gone.
 
     It holds across `exec`, so it reaches an `mpirun`, which tells its ranks on every host.
     """

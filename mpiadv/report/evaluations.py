@@ -14,14 +14,18 @@ from mpiadv.storage.small_files import read_small
 NAME = "evaluation.json"
 
 FORMAT = 2
-"""Of the files that are understood."""
+"""Of the files that are written and understood."""
+
+MOST_BYTES = 2**24
+"""Of such a file."""
 
 HEADINGS = (
     "attack", "settings", "attacked", "broken", "this alone", "all so far", "95 % interval",
 )  # fmt: skip
+"""Accuracy under one attack by itself is known only where it was run on all images that are right;
+where it got the survivors of others, only the worst case of all so far is."""
 
 _MOST_FILES = 20
-_MOST_BYTES = 2**24
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What comes of a file that is damaged, or of something else."""
 
@@ -55,15 +59,15 @@ def evaluations(log: Log) -> list[Evaluation]:
 def _read(path: Path, log: Log) -> Evaluation:
     place = printable(str(path.relative_to(log.path.parent)))
     try:
-        report = json.loads(read_small(path, _MOST_BYTES))
+        report = json.loads(read_small(path, MOST_BYTES))
         if report["format"] != FORMAT:
             told = f"of format {report['format']!r}, not {FORMAT}: run mpiadv evaluate again"
             return Evaluation(place=place, told=told)
         return Evaluation(
             place=place,
             told=printable(_told(report, log)),
-            rows=[tuple(map(printable, row)) for row in _rows(report)],
-            verdict=[printable(line) for line in _verdict(report)],
+            rows=[tuple(map(printable, row)) for row in rows_of(report)],
+            verdict=[printable(line) for line in verdict_of(report)],
         )
     except _UNREADABLE:
         return Evaluation(place=place, told="cannot be read as results of mpiadv evaluate")
@@ -79,7 +83,8 @@ def _told(report: Mapping[str, Any], log: Log) -> str:
     )
 
 
-def _rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def rows_of(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The figures of an evaluation, as cells under `HEADINGS`."""
     natural = report["natural"]
     rows = [("natural", "", "", "", *_cells(natural, natural))]
     for attack in report["attacks"]:
@@ -90,12 +95,14 @@ def _rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _cells(alone: Mapping[str, Any] | None, so_far: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Accuracy alone, so far, and the interval of the latter."""
     low, high = so_far["interval"]
     known = "" if alone is None else f"{alone['accuracy']:.2f} %"
     return known, f"{so_far['accuracy']:.2f} %", f"{low:.2f} to {high:.2f}"
 
 
-def _verdict(report: Mapping[str, Any]) -> list[str]:
+def verdict_of(report: Mapping[str, Any]) -> list[str]:
+    """What is to be said of its figures, line by line."""
     signs, warnings = report["signs_of_gradient_masking"], report["warnings"]
     lines = [
         *map(str, report["notes"]),
