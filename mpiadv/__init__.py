@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 
 TYPE_CHECKING = False  # as `typing` has it, without loading that
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and no `__getattr__` then, behind which any name would pass
     from mpiadv.library.logs import RunLog, read_log
     from mpiadv.library.networks import attack, load_model
     from mpiadv.library.training import TrainedRun, train
@@ -37,13 +37,15 @@ _HOMES = {
 """Where they are loaded from, once they are asked for: torch takes seconds."""
 
 
-def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            from importlib import import_module
+if not TYPE_CHECKING:
 
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'mpiadv' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                return getattr(import_module(home), name)
+        raise AttributeError(f"module 'mpiadv' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

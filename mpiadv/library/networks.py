@@ -18,7 +18,7 @@ from mpiadv.models import device_of
 from mpiadv.process.errors import UserError
 
 Norm = Literal["linf", "l2", "l1"]
-Loss = Literal["ce", "margin"]
+Loss = Literal["ce", "margin", "kl"]
 
 
 def load_model(
@@ -74,7 +74,8 @@ def attack(
         norm: linf, l2 or l1.
         num_steps: steps uphill, at least 1.
         step_size: in pixels of [0, 1]; None: 2.5 epsilon / num_steps.
-        loss: what is climbed: ce, cross-entropy; or margin, best wrong logit less the correct one.
+        loss: what is climbed: ce, cross-entropy; margin, best wrong logit less the correct one; or
+            kl, divergence from the natural prediction.
         seed: of the start, and of whatever the model draws.
 
     Returns:

@@ -17,12 +17,13 @@ from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.process.interruption import Interruption
 from mpiadv.session.run import carry_out
 from mpiadv.settings import Config
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.device import settings_kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished run.
+    """A finished run; accuracies and hash are of the weights as trained, not of their average.
 
     Attributes:
         folder: with the log, the checkpoints and the model: `load_model` and `read_log` take it.
@@ -72,7 +73,7 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
 
 
 def _trained(log: RunLog) -> TrainedRun:
-    final = log.evaluation[-1]
+    final = log.evaluation[log.evaluation["weights"] == RAW.encode()][-1]
     return TrainedRun(
         folder=log.path.parent,
         num_steps=int(final["step"]),

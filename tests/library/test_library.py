@@ -27,6 +27,7 @@ WORDS = (
     "evaluation.every_steps=0",
     "checkpoint.every_steps=10",
     "training.device=cpu",
+    "average.decay=0.9",
 )
 
 NO_MPI = "import sys; sys.modules['mpi4py'] = None\n"
@@ -83,8 +84,10 @@ def test_trained_bits_are_those_of_the_command(run: mpiadv.TrainedRun, tmp_path:
     )
     log = mpiadv.read_log(tmp_path / "run")
     assert (run.hash, run.num_steps) == (log.hash, 30)
-    assert run.adversarial_accuracy == log.evaluation["adversarial_accuracy"][-1]
-    assert run.natural_accuracy == log.evaluation["natural_accuracy"][-1]
+    final = {row["weights"]: row for row in log.evaluation}
+    assert run.adversarial_accuracy == final[b"raw"]["adversarial_accuracy"]
+    assert run.natural_accuracy == final[b"raw"]["natural_accuracy"]
+    assert final[b"ema"]["natural_accuracy"] != run.natural_accuracy
 
 
 def state() -> list[Any]:
@@ -140,6 +143,8 @@ def test_network_is_the_same_from_folder_file_and_checkpoint(run: mpiadv.Trained
     assert not any(layer.training for model in models for layer in model.modules())
     images = torch.rand(3, 1, 8, 8)
     assert len({model(images).sum().item() for model in models}) == 1
+    average = mpiadv.load_model(run.folder / "model-ema.pt")
+    assert average(images).sum().item() != models[0](images).sum().item()
     with pytest.raises(mpiadv.UserError, match="there is no"):
         mpiadv.load_model(run.folder / "none.pt")
 
@@ -163,7 +168,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1])
 ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 
-@pytest.mark.parametrize("loss", ["ce", "margin"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "kl"])
 @pytest.mark.parametrize("norm", ORDERS)
 def test_attack_stays_in_its_ball_and_leaves_everything_as_it_was(norm: Any, loss: Any) -> None:
     model = Odd()
