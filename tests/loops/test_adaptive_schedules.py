@@ -50,7 +50,7 @@ def test_settings_that_depend_on_the_training_give_the_bits_of_the_definition(
     for seed in SEEDS:
         job = Job(disturbed(shape, num_attackers, seed), attack_schedule=Chained()).run()
         assert job.learner.value == expected(shape)
-        assert len({record.origin.num_steps for record in job.records}) > 2
+        assert len({record.origin.settings.num_steps for record in job.records}) > 2
         assert left_over(job) == 0
 
 
