@@ -5,23 +5,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import torch
+from torch import nn
+
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import read
+from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
+from mpiadv.models import FlatState
 from mpiadv.process.errors import printable
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.process.interruption import Interruption
 from mpiadv.session.desk import Desk, give_up, open_desk
+from mpiadv.session.last_evaluation import evaluate_together
 from mpiadv.session.lead import Lead
-from mpiadv.session.setup import (
-    AgreedError,
-    Setup,
-    agree,
-    craft,
-    evaluate_together,
-    prepare,
-)
+from mpiadv.session.setup import AgreedError, Setup, agree, prepare
 from mpiadv.settings import Config, dump_config, parse_config, read_words
+from mpiadv.work.craft import TorchCrafter
+from mpiadv.work.rounding import WIRE_TENSORS
 
 _CODES = {
     Stop.FINISHED: EXIT_DONE,
@@ -71,11 +73,36 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
 
 
 def _craft(setup: Setup) -> Stop:
-    reason, model = craft(setup)
+    reason, model = _attack(setup)
     if reason is Stop.FINISHED:
         for weights in setup.config.average.weights:
             evaluate_together(setup, model, weights)
     return reason
+
+
+def _attack(setup: Setup) -> tuple[Stop, nn.Module]:
+    """An attacker's run: until the trainer stops it; returns why, and the final model.
+
+    Its parameters are rounded as they travelled: `evaluate_together` makes it the trainer's own.
+    """
+    with setup.world.at_work():
+        model = setup.new_model()
+    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
+    device = setup.device
+    attacker = Attacker(
+        rule=setup.plan.rule,
+        mode=StalenessMode(setup.config.staleness.mode),
+        link=setup.world.attacker_link(
+            setup.link_shape(state.num_bytes), device.allocate, device.pin
+        ),
+        crafter=crafter,
+        host=setup.world.host,
+        deadline_seconds=setup.config.deadline_seconds,
+    )
+    reason, final = attacker.run()
+    state.unpack(torch.from_numpy(final.values).to(device.torch))
+    return reason, model
 
 
 def _tell_if_done(desk: Desk | None) -> str:

@@ -1,4 +1,4 @@
-"""A run from configuration to result, on every rank: prepare, train or craft, evaluate, report.
+"""What every rank has before training begins.
 
 Everything that can be wrong with the input is found while preparing, by whichever rank sees it;
 then all ranks hear of it and leave together.
@@ -11,34 +11,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-import torch
 from torch import nn
 
 from mpiadv.attacks import attack_num_steps, make_attack, rehearse, suited
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
-from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
-from mpiadv.evaluation import Counts, evaluate
-from mpiadv.evaluation.in_run import evaluation_attack
-from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.publisher import Stop
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
-from mpiadv.models import FlatState, build_model, check_model
+from mpiadv.models import build_model, check_model
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.pixels import require_length
 from mpiadv.settings.registry import is_dotted
-from mpiadv.storage.run_folder import RAW
-from mpiadv.work.craft import CraftPlan, TorchCrafter
+from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
-from mpiadv.work.rounding import WIRE_TENSORS
 
 T = TypeVar("T")
 
@@ -183,88 +174,6 @@ def _require_same_everywhere(config: Config, world: World, split: str, fingerpri
             f"data set {config.data.name!r}, split {split!r}: {world.roster.name(others[0])} has "
             f"other samples than {world.roster.name(0)}: all need the same, {cure}"
         )
-
-
-def craft(setup: Setup) -> tuple[Stop, nn.Module]:
-    """An attacker's run: until the trainer stops it; returns why, and the final model.
-
-    Its parameters are rounded as they travelled: `evaluate_together` makes it the trainer's own.
-    """
-    with setup.world.at_work():
-        model = setup.new_model()
-    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
-    state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
-    device = setup.device
-    attacker = Attacker(
-        rule=setup.plan.rule,
-        mode=StalenessMode(setup.config.staleness.mode),
-        link=setup.world.attacker_link(
-            setup.link_shape(state.num_bytes), device.allocate, device.pin
-        ),
-        crafter=crafter,
-        host=setup.world.host,
-        deadline_seconds=setup.config.deadline_seconds,
-    )
-    reason, final = attacker.run()
-    state.unpack(torch.from_numpy(final.values).to(device.torch))
-    return reason, model
-
-
-def _take_exactly(setup: Setup, model: nn.Module) -> None:
-    """Give every rank rank 0's model bit by bit."""
-    state = FlatState(model)
-    flat = torch.zeros(state.num_bytes, dtype=torch.uint8, device=setup.device.torch)
-    state.pack(flat)
-    values = flat.cpu().numpy()
-    setup.world.spread(values)
-    state.unpack(torch.from_numpy(values).to(setup.device.torch))
-
-
-def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
-    """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
-
-    `weights` are what rank 0 has in its model; all others have them afterwards, whatever they had.
-
-    Rank 0 does the share of a rank that is lost, or cannot read its images, as well: it meets the
-    same fault, or does not. The others get their own counts.
-
-    Raises:
-        UserError: images are not what they should be, on rank 0.
-        UnreadableError: images could not be read for a while, on rank 0.
-    """
-    # All have the raw ones already where versions travelled as they are.
-    if weights != RAW or setup.plan.wire_dtype != "float32":
-        _take_exactly(setup, model)
-    world = setup.world
-    try:
-        with world.at_work():
-            mine = _evaluate_share(setup, model, world.rank)
-    except (UserError, UnreadableError):
-        if world.is_trainer:
-            raise
-        mine = Counts(rows=np.zeros(0))
-    if not world.is_trainer:
-        world.collect(mine.rows)
-        return mine
-    parts = [
-        _evaluate_share(setup, model, rank).rows if part is None else part
-        for rank, part in enumerate(world.collect(mine.rows))
-    ]
-    return Counts(rows=np.sum(parts, axis=0))
-
-
-def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
-    config = setup.config.evaluation
-    return evaluate(
-        model,
-        setup.data.test,
-        evaluation_attack(setup.config),
-        seed=setup.config.seed,
-        num_samples=config.final_samples or setup.data.test.num_samples,
-        batch_size=config.batch_size,
-        precision=setup.config.training.precision,
-        share=(rank, setup.world.size),
-    )
 
 
 def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:

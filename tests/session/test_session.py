@@ -11,8 +11,9 @@ from torch import nn
 
 from mpiadv.evaluation import Counts
 from mpiadv.process.errors import UnreadableError, UserError
-from mpiadv.session import setup as session
-from mpiadv.session.setup import Setup, evaluate_together
+from mpiadv.session import last_evaluation
+from mpiadv.session.last_evaluation import evaluate_together
+from mpiadv.session.setup import Setup
 from mpiadv.session.state import require_same_data
 from mpiadv.settings import load_config
 from mpiadv.storage.checkpoint import Checkpoint
@@ -58,7 +59,7 @@ def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
             raise error
         return rows_of(rank)
 
-    monkeypatch.setattr(session, "_evaluate_share", only_rank_0_can)
+    monkeypatch.setattr(last_evaluation, "_evaluate_share", only_rank_0_can)
     attacker = Others(2, {})
     evaluate_together(setup_of(attacker), nn.Identity(), RAW)
     assert [values.size for values in attacker.given] == [0]
@@ -75,7 +76,7 @@ def test_images_that_rank_0_cannot_read_either_are_an_error(
             raise UnreadableError("not read")
         return rows_of(of)
 
-    monkeypatch.setattr(session, "_evaluate_share", nobody_can)
+    monkeypatch.setattr(last_evaluation, "_evaluate_share", nobody_can)
     with pytest.raises(UnreadableError):
         evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity(), RAW)
 
