@@ -29,7 +29,8 @@ states again.
 """
 
 from mpiadv.runlog.cutting import FORMAT_VERSION
-from mpiadv.runlog.log import RunLog, open_to_read, read_attributes, read_table
+from mpiadv.runlog.log import RunLog
+from mpiadv.runlog.reading import open_to_read, read_attributes, read_table
 from mpiadv.runlog.rows import AttackerRow, EvaluationRow
 from mpiadv.runlog.trial import TRIAL
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.contract.accounts import Probed, StepRecord
-from mpiadv.process.errors import UserError
 from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.file import (
     Attributes,
@@ -26,6 +25,7 @@ from mpiadv.runlog.file import (
     write_log_file,
     writer_at,
 )
+from mpiadv.runlog.resuming import cut_back_or_begin
 from mpiadv.runlog.rows import (
     AttackerRow,
     EvaluationRow,
@@ -34,8 +34,7 @@ from mpiadv.runlog.rows import (
     Table,
     tables_with_snapshots,
 )
-from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
-from mpiadv.storage.whole_files import unused_name
+from mpiadv.runlog.trial import TRIAL, Trial
 
 
 class RunLog:
@@ -126,7 +125,7 @@ class RunLog:
             "snapshot_shape": snapshot_shape,
             "attributes": dict(attributes),
         }
-        begun_anew, shape = _cut_back(path, cut, trial)
+        begun_anew, shape = cut_back_or_begin(path, cut, trial)
         if begun_anew:
             warnings.warn(begun_anew, stacklevel=2)
             log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
@@ -306,29 +305,6 @@ class RunLog:
             old.close()  # what it holds is in the new one
 
 
-def read_table(path: str | Path, name: str) -> Rows:
-    """All rows of a table, also of a log being written: structured array [rows].
-
-    Raises:
-        UserError: there is no log at `path`, or no such table in it.
-    """
-    with open_to_read(Path(path)) as file:
-        if name not in file:
-            raise UserError(f"{path} has no table {name!r}: it has {', '.join(file)}")
-        rows: Rows = file[name][:]
-        return rows
-
-
-def read_attributes(path: str | Path) -> dict[str, Any]:
-    """The attributes of a log: configuration, versions, hosts, seeds.
-
-    Raises:
-        UserError: there is no log at `path`.
-    """
-    with open_to_read(Path(path)) as file:
-        return dict(file.attrs)
-
-
 @contextlib.contextmanager
 def _told_as_os_error() -> Iterator[None]:
     """Some failures of the disk are a RuntimeError to h5py."""
@@ -336,42 +312,3 @@ def _told_as_os_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(str(error)) from error
-
-
-def open_to_read(path: Path, trial: Trial = TRIAL) -> h5py.File:
-    """Open a log of unknown state, also one that is being written, once `trial` has read it.
-
-    Raises:
-        UserError: there is none, or it cannot be read.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"there is no log at {path}")
-    try:
-        trial.require_readable(path)
-        return h5py.File(path, "r", locking=False)
-    except (DamagedLogError, OSError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a log: {why}") from None
-
-
-def _cut_back(
-    path: Path, cut: Mapping[str, Any], trial: Trial
-) -> tuple[str, tuple[int, ...] | None]:
-    """Cut the log at `path` back; why a new one has to be begun, or the snapshots' shape."""
-    if not os.path.exists(path):
-        return f"{path} is missing: a new log is begun", None
-    try:
-        done = trial.cut_back(path, cut)
-    except DamagedLogError as error:
-        aside = _move_aside(path, "damaged")
-        return f"{path} could not be read ({error}): moved to {aside}, a new log is begun", None
-    if "rows" in done:
-        steps = f"{path} holds {done['rows']} steps, and there is no checkpoint to go on from"
-        return f"{steps}: moved to {_move_aside(path, 'old')}, a new log is begun", None
-    shape = done["snapshot_shape"]
-    return "", None if shape is None else tuple(shape)
-
-
-def _move_aside(path: Path, why: str) -> str:
-    """Give a log another name, which is returned."""
-    return path.rename(unused_name(path, why)).name
