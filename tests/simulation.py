@@ -19,10 +19,10 @@ from mpiadv.contract.ticket_states import TicketState as State
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.forecast import simulation
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.wires import Wires
+from mpiadv.forecast.transfers import Transfers
 
 
-class RandomWires(Wires):
+class RandomWires(Transfers):
     """Every message takes a random time, but arrives after its channel's earlier ones."""
 
     def __init__(self, scenario: Scenario, slowness: Callable[[int], float]) -> None:
@@ -201,8 +201,8 @@ class Simulation(simulation.Simulation):
         self.values = [self._start.ring.get(version, 0) for version in range(self._start.step)]
         self.values.append(self._start.value)
         self.queues: dict[int, RecordingQueue] = {}
-        wires = RandomWires(scenario, lambda rank: self.job.slowness.get(rank, 1.0))
-        super().__init__(_job(scenario), scenario.num_attackers + 1, wires)
+        transfers = RandomWires(scenario, lambda rank: self.job.slowness.get(rank, 1.0))
+        super().__init__(_job(scenario), scenario.num_attackers + 1, transfers)
         for rank, time in scenario.losses.items():
             if rank in self.attackers:
                 self.clock.at(time, partial(self._lose, rank))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.comm.channel import TRAINER, Tag
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.messages import (
     Bytes,
@@ -34,7 +35,6 @@ from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import TRAINER, Tag
 from mpiadv.process.errors import DeadlineError, DismissedError, TrainerLostError
 
 BEATS_PER_DEADLINE = 20

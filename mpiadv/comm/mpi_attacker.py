@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from mpiadv.comm.channel import TRAINER, Channel, Tag
 from mpiadv.comm.library import MPI
 from mpiadv.comm.links import (
     Allocate,
@@ -25,7 +26,6 @@ from mpiadv.comm.messages import (
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import TRAINER, Tag, Wire
 from mpiadv.process.errors import TrainerLostError
 
 
@@ -40,7 +40,7 @@ class MpiAttackerLink:
         allocate: Allocate,
         shared: SharedSlots | None = None,
     ) -> None:
-        self._wire = Wire(comm)
+        self._channel = Channel(comm)
         self._receives = Requests(comm, watchdog)
         self._sends = Requests(comm, watchdog)
         self._rank = comm.rank
@@ -87,7 +87,7 @@ class MpiAttackerLink:
         message = slot.seal()
         self._sends.start(
             TRAINER,
-            lambda: self._wire.comm.Issend(self._wire.spec(message), TRAINER, Tag.BATCH),
+            lambda: self._channel.comm.Issend(self._channel.spec(message), TRAINER, Tag.BATCH),
             lambda: self._free_batches.append(slot),
         )
 
@@ -104,7 +104,7 @@ class MpiAttackerLink:
             raise RuntimeError(
                 f"{self.pending()} sends and {len(self._receives)} receives are on their way"
             )
-        self._wire.free()
+        self._channel.free()
 
     def _await_parameters(self) -> None:
         if self._awaiting_parameters or self._stopped or not self._free_parameters:
@@ -114,7 +114,7 @@ class MpiAttackerLink:
         self._awaiting_parameters = True
         self._receives.start(
             TRAINER,
-            lambda: self._wire.comm.Irecv(self._wire.spec(slot.buffer), TRAINER, Tag.VERSION),
+            lambda: self._channel.comm.Irecv(self._channel.spec(slot.buffer), TRAINER, Tag.VERSION),
             lambda: self._received(slot),
         )
 
@@ -139,7 +139,7 @@ class MpiAttackerLink:
         message = sealed(said)
         self._sends.start(
             TRAINER,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], TRAINER, tag),
+            lambda: self._channel.comm.Issend([message, MPI.BYTE], TRAINER, tag),
             keeps=message,
         )
 
@@ -147,7 +147,7 @@ class MpiAttackerLink:
         message = erased(Call)
         self._receives.start(
             TRAINER,
-            lambda: self._wire.comm.Irecv([message, MPI.BYTE], TRAINER, Tag.CALL),
+            lambda: self._channel.comm.Irecv([message, MPI.BYTE], TRAINER, Tag.CALL),
             lambda: self._heard(message),
         )
 

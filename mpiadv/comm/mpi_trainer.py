@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.links import (
     SPARE_BROADCASTS,
@@ -35,7 +36,6 @@ from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.comm.wire import Tag, Wire
 from mpiadv.contract.outbox import Dispatch, Outbox
 
 
@@ -63,7 +63,7 @@ class MpiTrainerLink:
         shared: SharedSlots | None = None,
         readers: Collection[int] = (),
     ) -> None:
-        self._wire = Wire(comm)
+        self._channel = Channel(comm)
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
@@ -126,10 +126,10 @@ class MpiTrainerLink:
         slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
         slot.erase()
         delivery = Delivery(attacker=attacker, slot=slot)
-        message = self._wire.spec(slot.buffer)
+        message = self._channel.spec(slot.buffer)
         self._receives.start(
             attacker,
-            lambda: self._wire.comm.Irecv(message, attacker, Tag.BATCH),
+            lambda: self._channel.comm.Irecv(message, attacker, Tag.BATCH),
             lambda: self._take_in(delivery),
         )
         self._say(attacker, Call(word=Word.GRANT, order=order))
@@ -191,7 +191,7 @@ class MpiTrainerLink:
     def free(self) -> None:
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
-        self._wire.free()
+        self._channel.free()
 
     def _send_versions(self) -> None:
         for dispatch, attacker in self._outbox.due():
@@ -199,7 +199,9 @@ class MpiTrainerLink:
             message = _announcement(dispatch.slot) if in_place else dispatch.slot.buffer
             self._sends.start(
                 attacker,
-                partial(self._wire.comm.Issend, self._wire.spec(message), attacker, Tag.VERSION),
+                partial(
+                    self._channel.comm.Issend, self._channel.spec(message), attacker, Tag.VERSION
+                ),
                 partial(self._taken, dispatch, attacker),
                 keeps=message,
             )
@@ -248,7 +250,7 @@ class MpiTrainerLink:
         message = sealed(call)
         self._sends.start(
             attacker,
-            lambda: self._wire.comm.Issend([message, MPI.BYTE], attacker, Tag.CALL),
+            lambda: self._channel.comm.Issend([message, MPI.BYTE], attacker, Tag.CALL),
             keeps=message,
         )
 
@@ -256,7 +258,7 @@ class MpiTrainerLink:
         message = erased(Farewell)
         self._receives.start(
             attacker,
-            lambda: self._wire.comm.Irecv([message, MPI.BYTE], attacker, Tag.FAREWELL),
+            lambda: self._channel.comm.Irecv([message, MPI.BYTE], attacker, Tag.FAREWELL),
             lambda: self._part_from(attacker, message),
         )
 
@@ -264,7 +266,7 @@ class MpiTrainerLink:
         message = erased(Release)
         self._receives.start(
             reader,
-            lambda: self._wire.comm.Irecv([message, MPI.BYTE], reader, Tag.RELEASE),
+            lambda: self._channel.comm.Irecv([message, MPI.BYTE], reader, Tag.RELEASE),
             lambda: self._released(reader, message),
         )
 

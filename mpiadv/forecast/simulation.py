@@ -17,7 +17,7 @@ from mpiadv.contract.ticket_states import TicketState
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.forecast.clock import Clock
 from mpiadv.forecast.job import Forecast, Job, Network
-from mpiadv.forecast.wires import Wires
+from mpiadv.forecast.transfers import Transfers
 
 EVEN_STEPS = 400
 """Training steps that are looked at, once the job runs evenly."""
@@ -34,16 +34,16 @@ def simulate(
     A long job is simulated until it runs evenly, and for `num_steps` more, which are looked at;
     the rest of it goes on so.
     """
-    return Simulation(job, ranks, Wires(network or Network())).forecast(num_steps)
+    return Simulation(job, ranks, Transfers(network or Network())).forecast(num_steps)
 
 
 class Simulation:
     """All ranks of one job; what is to be simulated otherwise, a subclass says."""
 
-    def __init__(self, job: Job, ranks: int, wires: Wires) -> None:
+    def __init__(self, job: Job, ranks: int, transfers: Transfers) -> None:
         self.job = job
         self.clock = Clock()
-        self.wires = wires
+        self.transfers = transfers
         self._random = Random(job.seed)
         self._ranks = ranks
         self.attackers = {rank: SimulatedAttacker(self, rank) for rank in range(1, ranks)}
@@ -118,7 +118,7 @@ class Simulation:
     def _mark(self) -> tuple[float, float, float, int, int]:
         """Time passed, idle seconds of the trainer, busy ones of attackers; bytes out and in."""
         busy = sum(attacker.busy_seconds for attacker in self.attackers.values())
-        sent, received = self.wires.sent_bytes, self.wires.received_bytes
+        sent, received = self.transfers.sent_bytes, self.transfers.received_bytes
         return self.clock.now, self.trainer.idle_seconds, busy, sent, received
 
 
@@ -188,7 +188,9 @@ class SimulatedAttacker:
         self._act()
 
     def _send(self, num_bytes: int, event: Callable[[], None]) -> None:
-        self._clock.at(self._simulation.wires.batch(self._clock.now, num_bytes, self._rank), event)
+        self._clock.at(
+            self._simulation.transfers.batch(self._clock.now, num_bytes, self._rank), event
+        )
 
 
 class SimulatedTrainer:
@@ -249,7 +251,7 @@ class SimulatedTrainer:
             if self.book.holders.get(grant.ticket) == grant.attacker:  # else it has a copy
                 self._granted_at[grant.ticket] = self._clock.now
             attacker = self._simulation.attackers[grant.attacker]
-            arrival = self._simulation.wires.word(self._clock.now, grant.attacker)
+            arrival = self._simulation.transfers.word(self._clock.now, grant.attacker)
             self._clock.at(arrival, partial(attacker.granted, grant))
 
     def _keep_crafted(self) -> bool:
@@ -315,10 +317,10 @@ class SimulatedTrainer:
         for dispatch, attacker in self._outbox.due():
             together.setdefault(dispatch, []).append(attacker)
         for dispatch, attackers in together.items():
-            arrivals = simulation.wires.version(now, simulation.job.version_bytes, attackers)
+            arrivals = simulation.transfers.version(now, simulation.job.version_bytes, attackers)
             for arrival, those in arrivals.items():
                 self._clock.at(arrival, partial(self._arrive, dispatch.slot, those))
-                is_known = simulation.wires.answer(arrival, those[0])
+                is_known = simulation.transfers.answer(arrival, those[0])
                 self._clock.at(is_known, partial(self._taken, dispatch, those))
 
     def _arrive(self, version: int, attackers: Sequence[int]) -> None:

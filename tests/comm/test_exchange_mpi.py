@@ -79,7 +79,7 @@ UNWRITTEN: dict[str, Callable[[World, int], None]] = {
 
 def say(world: World, rank: int, frame: bytes, text: bytes | None) -> None:
     """Send what completes a receive, and writes less than it should."""
-    from mpiadv.comm.wire import Tag
+    from mpiadv.comm.channel import Tag
 
     world._comm.Send(np.frombuffer(frame, np.uint8), rank, Tag.FRAME)
     if text is not None:

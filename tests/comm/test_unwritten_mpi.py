@@ -39,9 +39,9 @@ WRITTEN: dict[str, Callable[[Message], Message]] = {
 
 @pytest.mark.mpi(min_size=2)
 def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -> None:
+    from mpiadv.comm.channel import Tag
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import Tag
 
     for ticket, written in enumerate(WRITTEN.values()):
         world = MpiWorld(MPI.COMM_WORLD.Dup())
@@ -68,9 +68,9 @@ def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -
 
 @pytest.mark.mpi(min_size=2)
 def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
+    from mpiadv.comm.channel import Tag
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import Tag
 
     for tag, said in ((Tag.FAREWELL, "said a farewell that"), (Tag.RELEASE, "said of a version")):
         world = MpiWorld(MPI.COMM_WORLD.Dup())
@@ -152,9 +152,9 @@ FROM_THE_TRAINER: dict[str, Message] = {
 
 @pytest.mark.mpi(min_size=2)
 def test_what_the_trainer_did_not_write_is_the_loss_of_the_trainer() -> None:
+    from mpiadv.comm.channel import Tag
     from mpiadv.comm.library import MPI
     from mpiadv.comm.mpi_world import MpiWorld
-    from mpiadv.comm.wire import Tag
 
     for kind, message in FROM_THE_TRAINER.items():
         world = MpiWorld(MPI.COMM_WORLD.Dup())

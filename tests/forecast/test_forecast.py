@@ -20,7 +20,7 @@ from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
 from mpiadv.forecast.outlook import look_ahead, usual_ranks
 from mpiadv.forecast.simulation import simulate
-from mpiadv.forecast.wires import EAGER_BYTES, Wires
+from mpiadv.forecast.transfers import EAGER_BYTES, Transfers
 
 
 def limited(job: Job, ranks: int, network: Network) -> Limit:
@@ -117,39 +117,39 @@ def test_rest_of_a_long_job_goes_on_as_its_beginning() -> None:
 
 
 def test_versions_to_other_hosts_share_the_link() -> None:
-    wires = Wires(replace(BETWEEN_TWO_HOSTS, ranks_per_host=2, latency_seconds=0.0))
-    arrivals = wires.version(0.0, int(GIGABIT), [1, 2, 3])
+    transfers = Transfers(replace(BETWEEN_TWO_HOSTS, ranks_per_host=2, latency_seconds=0.0))
+    arrivals = transfers.version(0.0, int(GIGABIT), [1, 2, 3])
     assert list(arrivals.values()) == [[1], [2, 3]]
     assert list(arrivals) == pytest.approx([0.0, 2.0])
-    assert list(wires.version(1.0, int(GIGABIT), [2])) == pytest.approx([3.0])
-    assert wires.sent_bytes == 3 * GIGABIT
+    assert list(transfers.version(1.0, int(GIGABIT), [2])) == pytest.approx([3.0])
+    assert transfers.sent_bytes == 3 * GIGABIT
 
 
 def test_word_to_another_host_waits_for_the_version_before_it() -> None:
-    wires = Wires(BETWEEN_TWO_HOSTS)
-    wires.version(0.0, int(GIGABIT), [4])  # asked for until 0.02, sent until 1.02
-    assert wires.word(0.01, 4) == pytest.approx(0.02)
-    assert wires.word(0.5, 4) == pytest.approx(1.03)
-    assert wires.word(1.1, 4) == pytest.approx(1.11)
-    assert wires.word(0.5, 1) == 0.5
-    assert wires.answer(0.5, 4) == pytest.approx(0.51)
+    transfers = Transfers(BETWEEN_TWO_HOSTS)
+    transfers.version(0.0, int(GIGABIT), [4])  # asked for until 0.02, sent until 1.02
+    assert transfers.word(0.01, 4) == pytest.approx(0.02)
+    assert transfers.word(0.5, 4) == pytest.approx(1.03)
+    assert transfers.word(1.1, 4) == pytest.approx(1.11)
+    assert transfers.word(0.5, 1) == 0.5
+    assert transfers.answer(0.5, 4) == pytest.approx(0.51)
 
 
 def test_batches_from_other_hosts_come_one_after_the_other() -> None:
-    wires = Wires(replace(BETWEEN_TWO_HOSTS, latency_seconds=0.0))
-    assert wires.batch(0.0, int(GIGABIT), 4) == pytest.approx(1.0)
-    assert wires.batch(0.5, int(GIGABIT), 5) == pytest.approx(2.0)
-    assert wires.batch(0.5, int(GIGABIT), 3) == pytest.approx(0.5 + GIGABIT / 9e9)
-    assert wires.received_bytes == 2 * GIGABIT
+    transfers = Transfers(replace(BETWEEN_TWO_HOSTS, latency_seconds=0.0))
+    assert transfers.batch(0.0, int(GIGABIT), 4) == pytest.approx(1.0)
+    assert transfers.batch(0.5, int(GIGABIT), 5) == pytest.approx(2.0)
+    assert transfers.batch(0.5, int(GIGABIT), 3) == pytest.approx(0.5 + GIGABIT / 9e9)
+    assert transfers.received_bytes == 2 * GIGABIT
 
 
 @pytest.mark.parametrize(
     ("num_bytes", "latencies"), [(EAGER_BYTES, 1), (EAGER_BYTES + 1, 3)], ids=["short", "long"]
 )
 def test_long_message_is_announced_and_asked_for_first(num_bytes: int, latencies: int) -> None:
-    wires = Wires(replace(BETWEEN_TWO_HOSTS, bytes_per_second=float("inf")))
-    assert wires.batch(0.0, num_bytes, 4) == pytest.approx(latencies * 0.010)
-    (arrival,) = wires.version(0.0, num_bytes, [4])
+    transfers = Transfers(replace(BETWEEN_TWO_HOSTS, bytes_per_second=float("inf")))
+    assert transfers.batch(0.0, num_bytes, 4) == pytest.approx(latencies * 0.010)
+    (arrival,) = transfers.version(0.0, num_bytes, [4])
     assert arrival == pytest.approx(latencies * 0.010)
 
 

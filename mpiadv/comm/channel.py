@@ -20,7 +20,7 @@ class Tag(IntEnum):
     TEXT = 12
 
 
-class Wire:
+class Channel:
     """A communicator and the datatype that counts in 64-byte blocks.
 
     MPI counts elements in 31 bits: blocks carry messages of up to 128 GiB.

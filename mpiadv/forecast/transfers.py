@@ -15,7 +15,7 @@ REMEMBERED_SENDINGS = 8
 """How many of the last sendings of a version a word may have to wait behind."""
 
 
-class Wires:
+class Transfers:
     """The trainer's link to the other hosts, each direction busy with one thing after another."""
 
     def __init__(self, network: Network) -> None:
