@@ -52,4 +52,4 @@ def left_over(job: Job) -> int:
     """Messages in any queue of the network."""
     network = job.network
     queues = (network.parameters, network.words, network.batches)
-    return sum(len(wire) for wires in queues for wire in wires.values())
+    return sum(len(queue) for each in queues for queue in each.values())

@@ -20,7 +20,7 @@ from mpiadv.comm.links import (
 )
 from mpiadv.comm.messages import Bytes, Call, Farewell, Order, Word
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.contract.outbox import Dispatch, Outbox
+from mpiadv.contract.outbox import Outbox, Sending
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
@@ -30,7 +30,7 @@ Arrives = Callable[[int, Bytes], Bytes]
 
 
 class MemoryNetwork:
-    """The wires between one trainer (rank 0) and `num_attackers` attackers.
+    """The queues between one trainer (rank 0) and `num_attackers` attackers.
 
     `readers` of them read versions, but for the last one, where they lie.
     """
@@ -55,7 +55,7 @@ class MemoryNetwork:
         self.survives_losses = survives_losses
         ranks = range(1, num_attackers + 1)
         self.outbox = Outbox[ParameterSlot]()
-        self.parameters: dict[int, deque[Dispatch[ParameterSlot]]] = {
+        self.parameters: dict[int, deque[Sending[ParameterSlot]]] = {
             rank: deque() for rank in ranks
         }
         self.words: dict[int, deque[Call]] = {rank: deque() for rank in ranks}
@@ -71,8 +71,8 @@ class MemoryNetwork:
         """The attacker dies, with all that is on its way to and from it."""
         if self.roster.lose(attacker, Absence.DIED):
             self.lost.append(attacker)
-        for wire in (self.parameters[attacker], self.words[attacker], self.batches[attacker]):
-            wire.clear()
+        for queue in (self.parameters[attacker], self.words[attacker], self.batches[attacker]):
+            queue.clear()
         self.outbox.cut_off(attacker, is_dead=True)
 
     def has_to_take(self, attacker: int) -> bool:
@@ -151,12 +151,12 @@ class MemoryTrainerLink:
             self._network.outbox.released(*releases.popleft())
         self._send_versions()
         arrived, now = [], self._network.clock()
-        for attacker, wire in self._network.batches.items():
+        for attacker, queue in self._network.batches.items():
             if not self._network.has_to_take(attacker):
                 self._network.had_all[attacker] = now
-            while wire and not self._network.delay():
+            while queue and not self._network.delay():
                 slot = self._receives[attacker].popleft()
-                message = self._network.arrives(attacker, wire.popleft()[1])
+                message = self._network.arrives(attacker, queue.popleft()[1])
                 slot.buffer[: message.size] = message
                 self._held[attacker].append(slot)
                 if not self._network.roster.believes(attacker):
@@ -218,8 +218,8 @@ class MemoryTrainerLink:
         return self._network.roster.name(attacker)
 
     def pending(self) -> int:
-        wires = (self._network.parameters[attacker] for attacker in self.attackers)
-        return sum(map(len, wires)) + self._network.outbox.num_due(self.attackers)
+        queues = (self._network.parameters[attacker] for attacker in self.attackers)
+        return sum(map(len, queues)) + self._network.outbox.num_due(self.attackers)
 
     def free(self) -> None:
         if self.pending():
@@ -229,8 +229,8 @@ class MemoryTrainerLink:
         return BatchSlot(self._network.shape.batch, plain_memory)
 
     def _send_versions(self) -> None:
-        for dispatch, attacker in self._network.outbox.due():
-            self._network.parameters[attacker].append(dispatch)
+        for sending, attacker in self._network.outbox.due():
+            self._network.parameters[attacker].append(sending)
 
 
 class MemoryAttackerLink:
@@ -252,11 +252,11 @@ class MemoryAttackerLink:
 
     def poll(self) -> Incoming:
         incoming = Incoming()
-        wire = self._network.parameters[self._rank]
-        while wire and self._parameter_slots and not self._network.delay():
-            dispatch = wire.popleft()
-            incoming.parameters.append(self._taken_up(dispatch))
-            self._network.outbox.taken(dispatch, self._rank)
+        queue = self._network.parameters[self._rank]
+        while queue and self._parameter_slots and not self._network.delay():
+            sending = queue.popleft()
+            incoming.parameters.append(self._taken_up(sending))
+            self._network.outbox.taken(sending, self._rank)
         words = self._network.words[self._rank]
         while words and not self._network.delay():
             incoming.hear(words.popleft())
@@ -285,11 +285,11 @@ class MemoryAttackerLink:
     def pending(self) -> int:
         return len(self._network.batches[self._rank])
 
-    def _taken_up(self, dispatch: Dispatch[ParameterSlot]) -> ParameterSlot:
-        if self._rank in dispatch.in_place:
-            return dispatch.slot
+    def _taken_up(self, sending: Sending[ParameterSlot]) -> ParameterSlot:
+        if self._rank in sending.in_place:
+            return sending.slot
         slot = self._parameter_slots.pop()
-        np.copyto(slot.buffer, dispatch.slot.buffer)
+        np.copyto(slot.buffer, sending.slot.buffer)
         return slot
 
     def free(self) -> None:

@@ -36,7 +36,7 @@ from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
-from mpiadv.contract.outbox import Dispatch, Outbox
+from mpiadv.contract.outbox import Outbox, Sending
 
 
 def _announcement(slot: ParameterSlot) -> Bytes:
@@ -194,20 +194,20 @@ class MpiTrainerLink:
         self._channel.free()
 
     def _send_versions(self) -> None:
-        for dispatch, attacker in self._outbox.due():
-            in_place = attacker in dispatch.in_place
-            message = _announcement(dispatch.slot) if in_place else dispatch.slot.buffer
+        for sending, attacker in self._outbox.due():
+            in_place = attacker in sending.in_place
+            message = _announcement(sending.slot) if in_place else sending.slot.buffer
             self._sends.start(
                 attacker,
                 partial(
                     self._channel.comm.Issend, self._channel.spec(message), attacker, Tag.VERSION
                 ),
-                partial(self._taken, dispatch, attacker),
+                partial(self._taken, sending, attacker),
                 keeps=message,
             )
 
-    def _taken(self, dispatch: Dispatch[ParameterSlot], attacker: int) -> None:
-        self._outbox.taken(dispatch, attacker)
+    def _taken(self, sending: Sending[ParameterSlot], attacker: int) -> None:
+        self._outbox.taken(sending, attacker)
         self._free_recycled()
 
     def _free_recycled(self) -> None:

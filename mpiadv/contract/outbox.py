@@ -19,7 +19,7 @@ those that it reads in place."""
 
 
 @dataclass(kw_only=True, eq=False)
-class Dispatch(Generic[SlotT]):
+class Sending(Generic[SlotT]):
     """A version and whom it goes to, `first` ahead of the others.
 
     `unsent`: who still has to be sent it; `untaken`: who was, and still has to take it. Those in
@@ -54,7 +54,7 @@ class Outbox(Generic[SlotT]):
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
-        self._dispatches: list[Dispatch[SlotT]] = []
+        self._sendings: list[Sending[SlotT]] = []
         self._queued: Counter[int] = Counter()
         self._full: set[int] = set()
 
@@ -68,8 +68,8 @@ class Outbox(Generic[SlotT]):
         """Let a version go to these attackers; those `in_place` have to release it."""
         to = set(attackers)
         if to:
-            self._dispatches.append(
-                Dispatch(
+            self._sendings.append(
+                Sending(
                     slot=slot,
                     first=frozenset(first) & to,
                     unsent=to,
@@ -80,36 +80,36 @@ class Outbox(Generic[SlotT]):
 
     def withdraw(self, slot: SlotT) -> None:
         """A version is not needed any more: who was not sent it yet does without."""
-        for dispatch in self._dispatches:
-            if dispatch.slot is slot:
-                dispatch.unsent.clear()
+        for sending in self._sendings:
+            if sending.slot is slot:
+                sending.unsent.clear()
         self._forget_finished()
 
-    def due(self) -> list[tuple[Dispatch[SlotT], int]]:
+    def due(self) -> list[tuple[Sending[SlotT], int]]:
         """What is to be sent now, to whom; it counts as sent."""
         now, held_up = self._clock(), set(self._full)
-        due: list[tuple[Dispatch[SlotT], int]] = []
-        for dispatch in self._dispatches:
-            for attacker in dispatch.in_order(dispatch.unsent - held_up):
-                if dispatch.may_go_to(attacker, now):
-                    self._sent(dispatch, attacker)
-                    due.append((dispatch, attacker))
-            held_up |= self._full | dispatch.unsent
+        due: list[tuple[Sending[SlotT], int]] = []
+        for sending in self._sendings:
+            for attacker in sending.in_order(sending.unsent - held_up):
+                if sending.may_go_to(attacker, now):
+                    self._sent(sending, attacker)
+                    due.append((sending, attacker))
+            held_up |= self._full | sending.unsent
         return due
 
-    def taken(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
+    def taken(self, sending: Sending[SlotT], attacker: int) -> None:
         """An attacker has a version."""
         # That it died may have been seen before: then nobody waits for it any more.
-        dispatch.untaken.discard(attacker)
+        sending.untaken.discard(attacker)
         self._queued[attacker] -= 1
         self._full.discard(attacker)
         self._forget_finished()
 
     def released(self, attacker: int, slot: SlotT | None = None) -> None:
         """An attacker reads a version where it lies no more; without a slot: none of them."""
-        for dispatch in self._dispatches:
-            if slot is None or dispatch.slot is slot:
-                dispatch.readers.discard(attacker)
+        for sending in self._sendings:
+            if slot is None or sending.slot is slot:
+                sending.readers.discard(attacker)
         self._forget_finished()
 
     def cut_off(self, attacker: int, *, is_dead: bool) -> None:
@@ -118,28 +118,28 @@ class Outbox(Generic[SlotT]):
         What is written where it may still read spoils only batches that nobody takes.
         """
         self.released(attacker)
-        for dispatch in self._dispatches:
-            dispatch.unsent.discard(attacker)
+        for sending in self._sendings:
+            sending.unsent.discard(attacker)
             if is_dead:
-                dispatch.untaken.discard(attacker)
+                sending.untaken.discard(attacker)
         self._forget_finished()
 
     def holds(self, slot: SlotT) -> bool:
         """Whether somebody has yet to get the version in this slot, or may still read it there."""
-        return any(dispatch.slot is slot for dispatch in self._dispatches)
+        return any(sending.slot is slot for sending in self._sendings)
 
     def num_due(self, attackers: Iterable[int]) -> int:
         """How many versions these attackers have yet to be sent."""
         there = set(attackers)
-        return sum(len(dispatch.unsent & there) for dispatch in self._dispatches)
+        return sum(len(sending.unsent & there) for sending in self._sendings)
 
-    def _sent(self, dispatch: Dispatch[SlotT], attacker: int) -> None:
-        dispatch.unsent.remove(attacker)
-        dispatch.untaken.add(attacker)
-        dispatch.readers |= {attacker} & dispatch.in_place
+    def _sent(self, sending: Sending[SlotT], attacker: int) -> None:
+        sending.unsent.remove(attacker)
+        sending.untaken.add(attacker)
+        sending.readers |= {attacker} & sending.in_place
         self._queued[attacker] += 1
         if self._queued[attacker] >= LONGEST_QUEUE:
             self._full.add(attacker)
 
     def _forget_finished(self) -> None:
-        self._dispatches = [dispatch for dispatch in self._dispatches if not dispatch.is_over]
+        self._sendings = [sending for sending in self._sendings if not sending.is_over]

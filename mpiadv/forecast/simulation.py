@@ -11,7 +11,7 @@ from statistics import fmean
 
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
 from mpiadv.contract.dispatch import Dispatcher, Grant, Train
-from mpiadv.contract.outbox import HEAD_START_SECONDS, Dispatch, Outbox
+from mpiadv.contract.outbox import HEAD_START_SECONDS, Outbox, Sending
 from mpiadv.contract.rhythm import Rhythm
 from mpiadv.contract.ticket_states import TicketState
 from mpiadv.contract.tickets import AttackSettings
@@ -313,24 +313,24 @@ class SimulatedTrainer:
     def _send_versions(self) -> None:
         """Send what may be sent now; what goes at the same moment shares the link."""
         simulation, now = self._simulation, self._clock.now
-        together: dict[Dispatch[int], list[int]] = {}
-        for dispatch, attacker in self._outbox.due():
-            together.setdefault(dispatch, []).append(attacker)
-        for dispatch, attackers in together.items():
+        together: dict[Sending[int], list[int]] = {}
+        for sending, attacker in self._outbox.due():
+            together.setdefault(sending, []).append(attacker)
+        for sending, attackers in together.items():
             arrivals = simulation.transfers.version(now, simulation.job.version_bytes, attackers)
             for arrival, those in arrivals.items():
-                self._clock.at(arrival, partial(self._arrive, dispatch.slot, those))
+                self._clock.at(arrival, partial(self._arrive, sending.slot, those))
                 is_known = simulation.transfers.answer(arrival, those[0])
-                self._clock.at(is_known, partial(self._taken, dispatch, those))
+                self._clock.at(is_known, partial(self._taken, sending, those))
 
     def _arrive(self, version: int, attackers: Sequence[int]) -> None:
         for attacker in attackers:
             published = self._published_at[version]
             self._simulation.attackers[attacker].received(version, published)
 
-    def _taken(self, dispatch: Dispatch[int], attackers: Sequence[int]) -> None:
+    def _taken(self, sending: Sending[int], attackers: Sequence[int]) -> None:
         for attacker in attackers:
-            self._outbox.taken(dispatch, attacker)
+            self._outbox.taken(sending, attacker)
         self._send_versions()
 
     def _craft_again_if_overdue(self) -> None:

@@ -153,15 +153,15 @@ def test_attacker_that_takes_nothing_is_sent_a_few_versions_and_then_only_what_i
     for slot in slots:
         outbox.add(slot, [1], [])
     due = outbox.due()
-    assert [dispatch.slot for dispatch, _ in due] == slots[:LONGEST_QUEUE]
+    assert [sending.slot for sending, _ in due] == slots[:LONGEST_QUEUE]
     outbox.withdraw(slots[0])
     outbox.withdraw(slots[LONGEST_QUEUE])
     assert outbox.holds(slots[0]), "it is on its way"
     assert not outbox.holds(slots[LONGEST_QUEUE])
-    for dispatch, attacker in due:
-        outbox.taken(dispatch, attacker)
+    for sending, attacker in due:
+        outbox.taken(sending, attacker)
     assert not outbox.holds(slots[0])
-    assert [dispatch.slot for dispatch, _ in outbox.due()] == slots[LONGEST_QUEUE + 1 :]
+    assert [sending.slot for sending, _ in outbox.due()] == slots[LONGEST_QUEUE + 1 :]
 
 
 def test_the_others_wait_for_those_that_are_first_and_not_for_ever() -> None:
@@ -200,8 +200,8 @@ def test_attacker_that_is_gone_reads_nothing_more(is_dead: bool) -> None:
     outbox = Outbox[str]()
     for version in ("v0", "v1"):
         outbox.add(version, [1], first=[], in_place=[1])
-    for dispatch, attacker in outbox.due():
-        outbox.taken(dispatch, attacker)
+    for sending, attacker in outbox.due():
+        outbox.taken(sending, attacker)
     assert outbox.holds("v0") and outbox.holds("v1")
     outbox.cut_off(1, is_dead=is_dead)
     assert not outbox.holds("v0") and not outbox.holds("v1")
@@ -235,9 +235,9 @@ def test_version_that_a_dead_attacker_had_still_taken_changes_nothing() -> None:
     outbox.add(sent, [1, 2], [])
     due = outbox.due()
     outbox.cut_off(1, is_dead=True)
-    for dispatch, attacker in due:
+    for sending, attacker in due:
         assert outbox.holds(sent)
-        outbox.taken(dispatch, attacker)
+        outbox.taken(sending, attacker)
     assert not outbox.holds(sent)
 
 
