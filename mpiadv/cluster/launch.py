@@ -20,7 +20,7 @@ from mpiadv.cluster.launcher import find_launcher
 from mpiadv.cluster.repetition import pieces, without_repetition
 from mpiadv.command_lines.launch import Launch
 from mpiadv.process.errors import UserError, tell_error
-from mpiadv.process.exit_codes import EXIT_DONE, EXIT_RESUME_ME, NO_OUTCOME, OUTCOME
+from mpiadv.process.exit_codes import EXIT_CODE_FILE, EXIT_DONE, EXIT_RESUME_ME, NO_EXIT_CODE
 from mpiadv.process.interruption import SignalRelay
 from mpiadv.process.lifeline import hear_of_the_parents_death, with_starter
 from mpiadv.process.programs import python_module
@@ -59,7 +59,7 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         environ=environ,
         fault_tolerant=wanted.is_fault_tolerant,
     )
-    code, told = _run_with_outcome(command, environ, relay)
+    code, told = _run_and_hear_rank_0(command, environ, relay)
     if relay.received and told == EXIT_DONE:
         # Rank 0 had nothing left to do: what was asked of it after that came too late to matter.
         return EXIT_DONE
@@ -85,34 +85,34 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, TERMINAL_WIDTH: str(shutil.get_terminal_size().columns)}
 
 
-def _run_with_outcome(
+def _run_and_hear_rank_0(
     command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay
 ) -> tuple[int, int | None]:
     """The exit code of `mpirun`, and rank 0's own; None where that has not come to its end."""
-    with _outcome_file() as outcome:
+    with _exit_code_file() as file:
         # Where a file could be made: mpirun makes its own there, and tries no other folder.
         room = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
-        code = _run(command, {**environ, **room, OUTCOME: str(outcome)}, relay)
-        told = outcome.read_bytes()
-    return code, None if told == NO_OUTCOME else int(told)
+        code = _run(command, {**environ, **room, EXIT_CODE_FILE: str(file)}, relay)
+        told = file.read_bytes()
+    return code, None if told == NO_EXIT_CODE else int(told)
 
 
 @contextmanager
-def _outcome_file() -> Iterator[Path]:
+def _exit_code_file() -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpiadv-"))
-            outcome = Path(folder) / "outcome"
+            file = Path(folder) / "exit-code"
             # As much as mpirun itself needs there, of which it says in many lines that it lacks.
-            outcome.write_bytes(bytes(ROOM_BYTES))
+            file.write_bytes(bytes(ROOM_BYTES))
             # Its block on the disk is taken now: at the end there may be none.
-            outcome.write_bytes(NO_OUTCOME)
+            file.write_bytes(NO_EXIT_CODE)
         except OSError as error:
             raise UserError(
                 f"cannot make a temporary file for launch ({error.strerror}): free space, or name "
                 "a folder for such files in TMPDIR"
             ) from None
-        yield outcome
+        yield file
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:

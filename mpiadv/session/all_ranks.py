@@ -21,11 +21,11 @@ from mpiadv.process.errors import (
 )
 from mpiadv.process.exit_codes import (
     EXIT_BAD_INPUT,
+    EXIT_CODE_FILE,
     EXIT_DONE,
     EXIT_FAILED,
     EXIT_RESUME_ME,
     EXIT_STOPPED,
-    OUTCOME,
 )
 from mpiadv.process.launched import refused
 from mpiadv.session.setup import AgreedError
@@ -38,7 +38,7 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
     except UserError as error:
         return refused(error)
     code = _on_this_rank(world, program)
-    if world.is_trainer and OUTCOME in os.environ:
+    if world.is_trainer and EXIT_CODE_FILE in os.environ:
         _tell(code)
     world.leave(code)
     return code
@@ -46,7 +46,7 @@ def on_all_ranks(program: Callable[[World], int]) -> int:
 
 def _tell(code: int) -> None:
     """Leave the exit code to the launcher, in the room that it has made for it on its own host."""
-    with suppress(OSError), open(os.environ[OUTCOME], "r+b") as file:
+    with suppress(OSError), open(os.environ[EXIT_CODE_FILE], "r+b") as file:
         file.write(f"{code:2d}".encode())
 
 

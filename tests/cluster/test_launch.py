@@ -171,7 +171,7 @@ def test_request_before_mpirun_listens_is_no_failure(tmp_path: Path) -> None:
 
 def test_request_that_comes_when_rank_0_is_done_is_no_failure(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    done = 'printf " 0" > "$MPIADV_OUTCOME"'
+    done = 'printf " 0" > "$MPIADV_EXIT_CODE_FILE"'
     process = _launch_with(
         _program(tmp_path, f"trap '' USR1; trap 'exit 1' INT; {done}; touch {ready}; {WAIT}")
     )
