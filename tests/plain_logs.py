@@ -8,7 +8,7 @@ from made_records import made
 
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
-from mpiadv.runlog.rows import Rows, table_of
+from mpiadv.runlog.rows import Rows, layout_of
 
 
 def train_row(step: int) -> StepRecord:
@@ -49,8 +49,8 @@ def write_steps(log: RunLog, first: int, stop: int) -> None:
 
 
 def train_rows(first: int, stop: int) -> Rows:
-    table = table_of(StepRecord, 1)
-    return np.array([table.as_tuple(train_row(step)) for step in range(first, stop)], table.dtype)
+    layout = layout_of(StepRecord, 1)
+    return np.array([layout.as_tuple(train_row(step)) for step in range(first, stop)], layout.dtype)
 
 
 def begin(path: Path, **options: Any) -> RunLog:

@@ -14,7 +14,7 @@ from typing import Any
 from mpiadv.contract.columns import column
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.runlog.row_files import RowFile
-from mpiadv.runlog.rows import Rows, table_of
+from mpiadv.runlog.rows import Rows, layout_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +57,7 @@ class Measured:
     scenario: str = column("S640", "what was emulated, as JSON; empty: real work")
 
 
-_FILE = RowFile(name="measurements", table=table_of(Measured, 64), remedy="they are made again")
+_FILE = RowFile(name="measurements", layout=layout_of(Measured, 64), remedy="they are made again")
 KEY = ("scenario", "ranks", "repeat")
 """Columns that tell one measurement from another."""
 

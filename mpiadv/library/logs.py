@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import find_log, flat_config, opened, starts_of
-from mpiadv.runlog.rows import TABLES, Rows, fitted
+from mpiadv.runlog.rows import LAYOUTS, Rows, fitted
 
 if TYPE_CHECKING:
     import pandas
@@ -64,8 +64,8 @@ class RunLog:
     @staticmethod
     def units(table: str) -> Mapping[str, str]:
         """Unit or meaning of each column of a table. Raises UserError: there is no such table."""
-        _require_known(table, tuple(TABLES))
-        return TABLES[table].units
+        _require_known(table, tuple(LAYOUTS))
+        return LAYOUTS[table].units
 
     def to_pandas(self, table: str) -> "pandas.DataFrame":
         """A table as a DataFrame, its texts as str; images as one array for each row.
@@ -73,7 +73,7 @@ class RunLog:
         Raises:
             UserError: there is no such table, or no pandas.
         """
-        _require_known(table, (*TABLES, *_IMAGES))
+        _require_known(table, (*LAYOUTS, *_IMAGES))
         try:
             import pandas
         except ImportError:
@@ -98,7 +98,7 @@ def read_log(run: str | Path) -> RunLog:
     path = find_log(run)
     with opened(path) as file:
         attributes = {key: value for start in starts_of(file) for key, value in start.items()}
-        tables = {name: fitted(_rows(file.get(name)), table) for name, table in TABLES.items()}
+        tables = {name: fitted(_rows(file.get(name)), layout) for name, layout in LAYOUTS.items()}
     config = flat_config(path, attributes.get("config", ""))
     return RunLog(path=path, config=config, attributes=attributes, **tables)
 

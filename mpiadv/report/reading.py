@@ -18,7 +18,7 @@ import yaml
 
 from mpiadv.process.errors import UserError, printable
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
-from mpiadv.runlog.rows import TABLES, fitted
+from mpiadv.runlog.rows import LAYOUTS, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.run_folder import EMA, LOG_NAME, RunState, state_of
@@ -251,7 +251,7 @@ def _table(path: Path, file: h5py.File, name: str) -> Rows:
     if name == "train" and lacking:
         raise UserError(f"{path} is not a log of mpiadv: its table train has no {lacking[0]}")
     # A column of numbers may be newer than a log; what a row says in words has always been there.
-    return rows if name == "train" else fitted(rows, TABLES[name])
+    return rows if name == "train" else fitted(rows, LAYOUTS[name])
 
 
 def flat_config(path: Path, written: Any) -> dict[str, Any]:

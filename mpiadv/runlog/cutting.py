@@ -13,7 +13,7 @@ import numpy as np
 
 from mpiadv.process.errors import UserError
 from mpiadv.runlog.file import Attributes, blocks, write_log_file
-from mpiadv.runlog.rows import END_EVENTS, Rows, tables_with_snapshots
+from mpiadv.runlog.rows import END_EVENTS, Rows, layouts_with_snapshots
 
 FORMAT_VERSION = 1
 """Attribute `format_version` of the file."""
@@ -92,8 +92,8 @@ def cut_back(
             )
         shape = held or snapshot_shape
         resumed = {"step": step, **attributes}
-        tables = tables_with_snapshots(shape)
-        write_log_file(path, tables, source=held_log, keep=keep, resumed=resumed)
+        layouts = layouts_with_snapshots(shape)
+        write_log_file(path, layouts, source=held_log, keep=keep, resumed=resumed)
     return shape
 
 
@@ -123,9 +123,9 @@ def _require_log(file: h5py.File) -> None:
     for name in _NEEDED:
         file[name]
     shape = _snapshot_shape(file)
-    for name, table in tables_with_snapshots(shape).items():
+    for name, layout in layouts_with_snapshots(shape).items():
         if name in file:
-            _require_columns(file[name].dtype, table.dtype)
+            _require_columns(file[name].dtype, layout.dtype)
 
 
 def _require_columns(theirs: np.dtype[np.void], ours: np.dtype[np.void]) -> None:

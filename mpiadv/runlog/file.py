@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mpiadv.runlog.rows import Rows, Table, fitted
+from mpiadv.runlog.rows import Layout, Rows, fitted
 from mpiadv.storage.whole_files import whole_file
 
 Attributes = Mapping[str, str | int | float]
@@ -31,7 +31,7 @@ def open_for_writing(path: Path) -> h5py.File:
 
 def write_log_file(
     path: Path,
-    tables: Mapping[str, Table],
+    layouts: Mapping[str, Layout],
     *,
     source: h5py.File | None = None,
     keep: Callable[[str, Rows], Rows] = lambda name, rows: rows,
@@ -51,13 +51,13 @@ def write_log_file(
         new.attrs.update(source.attrs if source else {})
         new.attrs.update(attributes or {})
         _copy_resumes(source, new, resumed)
-        for name, table in tables.items():
-            added = (more or {}).get(name, np.empty(0, table.dtype))
+        for name, layout in layouts.items():
+            added = (more or {}).get(name, np.empty(0, layout.dtype))
             kept = source[name] if source and name in source else None
             room = len(added) + (0 if kept is None else len(kept))
-            dataset = _create_table(new, name, table, room)
+            dataset = _create_table(new, name, layout, room)
             for rows in blocks(kept):
-                _append_chunks(dataset, fitted(keep(name, rows), table))
+                _append_chunks(dataset, fitted(keep(name, rows), layout))
             _append_chunks(dataset, added)
 
 
@@ -146,19 +146,19 @@ def _append_chunks(dataset: h5py.Dataset, rows: Rows) -> None:
         dataset[length:] = rows
 
 
-def _create_table(file: h5py.File, name: str, table: Table, num_rows: int) -> h5py.Dataset:
-    room = table.first_room
+def _create_table(file: h5py.File, name: str, layout: Layout, num_rows: int) -> h5py.Dataset:
+    room = layout.first_room
     while room < num_rows:
         room *= 2
     dataset = file.create_dataset(
         name,
         shape=(0,),
         maxshape=(None,),
-        dtype=table.dtype,
-        chunks=(min(room, _largest_room(table.dtype)),),
+        dtype=layout.dtype,
+        chunks=(min(room, _largest_room(layout.dtype)),),
         fill_time="never",  # leaves the unused room a hole
     )
-    dataset.attrs.update({f"unit:{column}": unit for column, unit in table.units.items()})
+    dataset.attrs.update({f"unit:{column}": unit for column, unit in layout.units.items()})
     return dataset
 
 

@@ -30,9 +30,9 @@ from mpiadv.runlog.rows import (
     AttackerRow,
     EvaluationRow,
     EventRow,
+    Layout,
     Rows,
-    Table,
-    tables_with_snapshots,
+    layouts_with_snapshots,
 )
 from mpiadv.runlog.trial import TRIAL, Trial
 
@@ -49,21 +49,21 @@ class RunLog:
     def __init__(
         self,
         path: Path,
-        tables: dict[str, Table],
+        layouts: dict[str, Layout],
         *,
         flush_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self.path = path
-        self._tables = tables
+        self._layouts = layouts
         self._flush_seconds = flush_seconds
         self._clock = clock
         self._flushed_at = clock()
-        self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in tables}
+        self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in layouts}
         self._unwritten: dict[str, Rows] = {}
         self._last_sync: Sync | None = None
         self._train_waiting = self._waiting["train"]
-        self._train_tuple = tables["train"].as_tuple
+        self._train_tuple = layouts["train"].as_tuple
         self._file: h5py.File | None = open_for_writing(path)
 
     @classmethod
@@ -130,8 +130,8 @@ class RunLog:
             warnings.warn(begun_anew, stacklevel=2)
             log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
         else:
-            tables = tables_with_snapshots(shape)
-            log = cls(path, tables, flush_seconds=flush_seconds, clock=clock)
+            layouts = layouts_with_snapshots(shape)
+            log = cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
         num_rows = len(log._open["train"])
         if not begun_anew and num_rows < (step or 0):
             missing = f"{path} lacks {(step or 0) - num_rows} of the rows of /train"
@@ -152,11 +152,11 @@ class RunLog:
         flush_seconds: float,
         clock: Callable[[], float],
     ) -> Self:
-        tables = tables_with_snapshots(snapshot_shape)
+        layouts = layouts_with_snapshots(snapshot_shape)
         versioned = {"format_version": FORMAT_VERSION, **attributes}
         with _told_as_os_error():
-            write_log_file(path, tables, attributes=versioned)
-        return cls(path, tables, flush_seconds=flush_seconds, clock=clock)
+            write_log_file(path, layouts, attributes=versioned)
+        return cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
 
     def train(self, row: StepRecord) -> None:
         """Add a training step."""
@@ -193,8 +193,8 @@ class RunLog:
         Raises:
             ValueError: they have another shape, or the log was opened without snapshots.
         """
-        table = self._tables.get("snapshots")
-        expected = table.dtype["images"].shape if table else None
+        layout = self._layouts.get("snapshots")
+        expected = layout.dtype["images"].shape if layout else None
         if images.shape != expected:
             raise ValueError(f"snapshot of shape {images.shape}: expected {expected}")
         self._add("snapshots", (step, images.copy()))
@@ -267,7 +267,7 @@ class RunLog:
         return self._file
 
     def _add(self, table: str, row: Any) -> None:
-        self._waiting[table].append(self._tables[table].as_tuple(row))
+        self._waiting[table].append(self._layouts[table].as_tuple(row))
 
     def _is_empty(self, table: str) -> bool:
         waits = self._waiting[table] or table in self._unwritten
@@ -277,7 +277,7 @@ class RunLog:
         """The rows that wait, those of flushes that failed among them, in little memory."""
         for name, waiting in self._waiting.items():
             if waiting:
-                dtype = self._tables[name].dtype
+                dtype = self._layouts[name].dtype
                 parts = [self._unwritten.get(name, np.empty(0, dtype)), np.array(waiting, dtype)]
                 self._unwritten[name] = np.concatenate(parts)
                 waiting.clear()
@@ -297,7 +297,7 @@ class RunLog:
 
     def _move_to_new_file(self, rows: dict[str, Rows]) -> None:
         """Write the whole log anew; the old file stays open, and is the log, if that fails."""
-        write_log_file(self.path, self._tables, source=self._open, more=rows)
+        write_log_file(self.path, self._layouts, source=self._open, more=rows)
         old, self._file = self._open, open_for_writing(self.path)
         self._unwritten.clear()
         self._last_sync = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import TRIAL
-from mpiadv.runlog.rows import Rows, Table
+from mpiadv.runlog.rows import Layout, Rows
 from mpiadv.storage.whole_files import whole_file
 
 FORMAT_VERSION = 1
@@ -22,10 +22,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class RowFile:
-    """A kind of file: what its table is called and holds, and how lost rows come again."""
+    """A kind of file: what its table is called, its layout, and how lost rows come again."""
 
     name: str
-    table: Table
+    layout: Layout
     remedy: str
 
     def read(self, path: Path) -> Rows:
@@ -35,7 +35,7 @@ class RowFile:
             UserError: the file is damaged, or of another format.
         """
         if not path.exists():
-            return np.empty(0, self.table.dtype)
+            return np.empty(0, self.layout.dtype)
         try:
             TRIAL.require_readable(path)
             with h5py.File(path, "r", locking=False) as file:
@@ -51,7 +51,7 @@ class RowFile:
                 f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: "
                 "move it away"
             )
-        if rows.dtype.names != self.table.dtype.names:
+        if rows.dtype.names != self.layout.dtype.names:
             raise UserError(
                 f"{path} cannot be read as {self.name}: its columns are others: move it away, and "
                 f"{self.remedy}"
@@ -63,11 +63,11 @@ class RowFile:
         with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format_version"] = FORMAT_VERSION
             size = (len(kept) + len(added),)
-            table = file.create_dataset(self.name, shape=size, dtype=self.table.dtype)
+            table = file.create_dataset(self.name, shape=size, dtype=self.layout.dtype)
             table[: len(kept)] = kept
             table[len(kept) :] = added
-            table.attrs.update({f"unit:{name}": unit for name, unit in self.table.units.items()})
+            table.attrs.update({f"unit:{name}": unit for name, unit in self.layout.units.items()})
 
     def rows(self, objects: Sequence[object]) -> Rows:
         """Objects of the table's row type as rows."""
-        return np.array([self.table.as_tuple(one) for one in objects], self.table.dtype)
+        return np.array([self.layout.as_tuple(one) for one in objects], self.layout.dtype)

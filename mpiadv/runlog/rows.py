@@ -59,7 +59,7 @@ class AttackerRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Layout:
     """A table's row type and columns: `as_tuple` turns a row object into a row of `dtype`."""
 
     dtype: np.dtype[np.void]
@@ -69,7 +69,7 @@ class Table:
     """Rows there is room for at first."""
 
 
-def table_of(row_type: type, first_room: int) -> Table:
+def layout_of(row_type: type, first_room: int) -> Layout:
     """The table whose rows are objects of `row_type`."""
     columns = columns_of(row_type)
     lengths = [int(c.kind[1:]) if c.kind[0] == "S" else 0 for c in columns]
@@ -79,7 +79,7 @@ def table_of(row_type: type, first_room: int) -> Table:
         pairs = zip(values(row), lengths, strict=True)
         return tuple(cut_text(value, length) if length else value for value, length in pairs)
 
-    return Table(
+    return Layout(
         dtype=np.dtype([(c.name, _stored_type(c.kind)) for c in columns]),
         units={c.name: c.unit for c in columns},
         as_tuple=with_text if any(lengths) else values,
@@ -87,9 +87,9 @@ def table_of(row_type: type, first_room: int) -> Table:
     )
 
 
-def snapshot_table(shape: tuple[int, ...]) -> Table:
+def snapshot_layout(shape: tuple[int, ...]) -> Layout:
     """The table of snapshots: `images` float32 of `shape`, [N, C, H, W], beside their step."""
-    return Table(
+    return Layout(
         dtype=np.dtype([("step", "i8"), ("images", "f4", shape)]),
         units={
             "step": "training steps done before the attack",
@@ -100,10 +100,10 @@ def snapshot_table(shape: tuple[int, ...]) -> Table:
     )
 
 
-def originals_table(shape: tuple[int, ...]) -> Table:
-    """The table of what snapshots attack: one row, `images` as in `snapshot_table`."""
+def originals_layout(shape: tuple[int, ...]) -> Layout:
+    """The table of what snapshots attack: one row, `images` as in `snapshot_layout`."""
     return replace(
-        snapshot_table(shape),
+        snapshot_layout(shape),
         units={
             "step": "training steps done before the first snapshot",
             "images": "the test images of /snapshots before the attack, pixels in [0, 1]",
@@ -116,32 +116,32 @@ def _stored_type(kind: str) -> Any:
     return h5py.string_dtype("utf-8", int(kind[1:])) if kind[0] == "S" else np.dtype(kind)
 
 
-TABLES = {
-    "train": table_of(StepRecord, 1024),
-    "evaluation": table_of(EvaluationRow, 256),
-    "fresh": table_of(Probed, 256),
-    "events": table_of(EventRow, 256),
-    "attackers": table_of(AttackerRow, 64),
+LAYOUTS = {
+    "train": layout_of(StepRecord, 1024),
+    "evaluation": layout_of(EvaluationRow, 256),
+    "fresh": layout_of(Probed, 256),
+    "events": layout_of(EventRow, 256),
+    "attackers": layout_of(AttackerRow, 64),
 }
 """The tables of every log, by name."""
 
 
-def tables_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Table]:
+def layouts_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Layout]:
     """The tables of a log; `shape` of a snapshot's images, [N, C, H, W], None: no snapshots."""
     if shape is None:
-        return TABLES
-    snapshots = {"snapshots": snapshot_table(shape), "snapshot_originals": originals_table(shape)}
-    return {**TABLES, **snapshots}
+        return LAYOUTS
+    snapshots = {"snapshots": snapshot_layout(shape), "snapshot_originals": originals_layout(shape)}
+    return {**LAYOUTS, **snapshots}
 
 
-def fitted(rows: Rows, table: Table) -> Rows:
+def fitted(rows: Rows, layout: Layout) -> Rows:
     """Rows of an older log with the columns of now: NaN, zero or no text where it lacks one."""
-    if rows.dtype.names == table.dtype.names:
-        return rows.astype(table.dtype)
-    new = np.zeros(len(rows), table.dtype)
-    for name in table.dtype.names or ():
+    if rows.dtype.names == layout.dtype.names:
+        return rows.astype(layout.dtype)
+    new = np.zeros(len(rows), layout.dtype)
+    for name in layout.dtype.names or ():
         if name in (rows.dtype.names or ()):
             new[name] = rows[name]
-        elif table.dtype[name].kind == "f":
+        elif layout.dtype[name].kind == "f":
             new[name] = np.nan
     return new

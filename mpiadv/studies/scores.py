@@ -16,7 +16,7 @@ import numpy as np
 
 from mpiadv.contract.columns import column
 from mpiadv.runlog.row_files import RowFile
-from mpiadv.runlog.rows import Rows, table_of
+from mpiadv.runlog.rows import Rows, layout_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class ScoreRow:
     seconds: float = column("f8", "seconds: attack, and its share of all targets")
 
 
-_FILE = RowFile(name="scores", table=table_of(ScoreRow, 256), remedy="they are computed again")
+_FILE = RowFile(name="scores", layout=layout_of(ScoreRow, 256), remedy="they are computed again")
 KEY = (
     "target", "source", "target_hash", "source_hash", "split", "attack_steps", "images_wanted",
 )  # fmt: skip

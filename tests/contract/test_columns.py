@@ -8,7 +8,7 @@ import numpy as np
 
 from mpiadv.comm.messages import BatchHeader, Farewell
 from mpiadv.contract.columns import blank, column, columns_of, from_record, record_type, to_record
-from mpiadv.runlog.rows import TABLES, table_of
+from mpiadv.runlog.rows import LAYOUTS, layout_of
 
 
 class Colour(IntEnum):
@@ -52,14 +52,14 @@ def test_text_is_cut_to_its_room_between_characters() -> None:
 
 
 def test_columns_are_those_with_a_unit_parts_in_their_place() -> None:
-    table = table_of(Whole, 1)
-    assert table.units == {
+    layout = layout_of(Whole, 1)
+    assert layout.units == {
         "step": "training steps", "share": "0 to 1", "part_label": "a name",
         "double": "twice the steps",
     }  # fmt: skip
-    row = np.array([table.as_tuple(whole())], table.dtype)[0]
+    row = np.array([layout.as_tuple(whole())], layout.dtype)[0]
     assert row.item() == (7, 0.5, b"name", 14)
-    assert table.dtype["share"] == np.float32 and table.dtype["step"] == np.int32
+    assert layout.dtype["share"] == np.float32 and layout.dtype["step"] == np.int32
 
 
 def test_blank_says_no_more_than_what_is_known() -> None:
@@ -70,6 +70,6 @@ def test_blank_says_no_more_than_what_is_known() -> None:
 
 def test_what_is_told_of_a_ticket_is_all_in_its_header_and_in_the_log() -> None:
     told = {(c.name, c.unit) for c in columns_of(BatchHeader) if not c.path.startswith("probe.")}
-    assert told and told <= TABLES["train"].units.items()
+    assert told and told <= LAYOUTS["train"].units.items()
     probed = {(c.name, c.unit) for c in columns_of(Farewell) if c.path.startswith("probe.")}
-    assert probed == TABLES["fresh"].units.items()
+    assert probed == LAYOUTS["fresh"].units.items()

@@ -18,7 +18,7 @@ from mpi_runner import REPOSITORY
 from torch import nn
 
 import mpiadv
-from mpiadv.runlog.rows import TABLES
+from mpiadv.runlog.rows import LAYOUTS
 from mpiadv.session.recorder import Recorder
 
 WORDS = (
@@ -225,8 +225,8 @@ def test_bad_input_is_a_user_error_of_one_line(call: Callable[[], object], told:
 
 def test_log_has_an_attribute_for_each_table(run: mpiadv.TrainedRun) -> None:
     log = mpiadv.read_log(run.folder)
-    assert {name: getattr(log, name).dtype for name in TABLES} == {
-        name: table.dtype for name, table in TABLES.items()
+    assert {name: getattr(log, name).dtype for name in LAYOUTS} == {
+        name: layout.dtype for name, layout in LAYOUTS.items()
     }
     assert list(log.train["step"]) == list(range(30))
     assert log.config["training.num_steps"] == 30

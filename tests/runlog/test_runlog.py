@@ -31,9 +31,9 @@ from mpiadv.contract.columns import cut_text
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.runlog.file import WRITER_OPTIONS, append_rows, write_log_file
-from mpiadv.runlog.rows import table_of
+from mpiadv.runlog.rows import layout_of
 
-TABLES = ("train", "evaluation", "fresh", "events", "attackers")
+LAYOUTS = ("train", "evaluation", "fresh", "events", "attackers")
 
 
 def test_rows_are_read_back_as_written(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_attributes_are_kept(tmp_path: Path) -> None:
 def test_every_column_tells_its_unit(tmp_path: Path) -> None:
     begin(tmp_path / "log.h5", snapshot_shape=(1, 1, 2, 2)).close()
     with h5py.File(tmp_path / "log.h5", "r") as file:
-        for table in (*TABLES, "snapshots", "snapshot_originals"):
+        for table in (*LAYOUTS, "snapshots", "snapshot_originals"):
             units = dict(file[table].attrs)
             assert set(units) == {f"unit:{column}" for column in file[table].dtype.names}
             assert all(units.values())
@@ -136,8 +136,8 @@ class RecordedFile(io.BytesIO):
 
 def test_log_is_whole_between_any_two_writes(tmp_path: Path) -> None:
     """What a kill leaves, or a reader meets: every state between two writes of the library."""
-    path, table = tmp_path / "log.h5", table_of(StepRecord, 1024)
-    write_log_file(path, {"a": table, "b": table}, more=dict.fromkeys("ab", train_rows(0, 1)))
+    path, layout = tmp_path / "log.h5", layout_of(StepRecord, 1024)
+    write_log_file(path, {"a": layout, "b": layout}, more=dict.fromkeys("ab", train_rows(0, 1)))
     first = path.read_bytes()
     recorded = RecordedFile(first)
     flushed_at = {}
