@@ -1,6 +1,7 @@
 """The slope that an attack climbs. Knows no attack; leaves the model as it finds it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -90,7 +91,7 @@ class Climb:
         target = self._natural_logits(version) if loss.needs_natural else self.labels
         images = images.detach().requires_grad_(True)
         with (
-            buffers_kept(self.model),
+            self._unmoved(),
             torch.enable_grad(),
             mixed_precision(images.device, "float32"),
         ):
@@ -105,9 +106,12 @@ class Climb:
 
     def _natural_logits(self, version: int) -> Tensor:
         if version not in self._predicted:
-            with buffers_kept(self.model), torch.no_grad():
+            with self._unmoved(), torch.no_grad():
                 logits = forward(
                     self.model, self.natural, precision=self.precision, seed=self.natural_seed
                 )
             self._predicted = {version: logits}
         return self._predicted[version]
+
+    def _unmoved(self) -> AbstractContextManager[None]:
+        return buffers_kept(self.model) if self.model.training else nullcontext()

@@ -1,7 +1,6 @@
 """Trained networks, and attacks on any network."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.networks import load_network
 from mpiadv.models import device_of
+from mpiadv.models.modes import buffers_kept
 from mpiadv.process.errors import UserError
 
 Norm = Literal["linf", "l2", "l1"]
@@ -73,7 +73,7 @@ def attack(
             fraction, "8/255".
         norm: linf, l2 or l1.
         num_steps: steps uphill, at least 1.
-        step_size: in pixels of [0, 1]; None: 2.5 epsilon / num_steps.
+        step_size: in pixels of [0, 1]; None: one that fits the ball.
         loss: what is climbed: ce, cross-entropy; margin, best wrong logit less the correct one; or
             kl, divergence from the natural prediction.
         seed: of the start, and of whatever the model draws.
@@ -91,7 +91,7 @@ def attack(
         attack=planned, number=0, images=images.detach().to(device), labels=labels.to(device),
         standing=torch.arange(len(images), device=device), seed=seed, warn=lambda text: None,
     )  # fmt: skip
-    with frozen(model), _buffers_kept(model):
+    with frozen(model), buffers_kept(model):
         found = craft(Classifier(model=model, precision="float32"), given)
     return found.to(images.device)
 
@@ -123,14 +123,3 @@ def _require_images(images: Tensor, labels: Tensor) -> None:
             f"images range from {images.min():.4g} to {images.max():.4g}: expected pixels in "
             "[0, 1]; normalisation belongs into the model"
         )
-
-
-@contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(before[name])

@@ -46,11 +46,11 @@ def freeze(model: nn.Module) -> None:
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """The buffers of a model in training mode, where batch norm moves them, as they were after."""
-    kept = [buffer.clone() for buffer in model.buffers()] if model.training else []
+    """The buffers of a model, which batch norm moves in training mode, as they were afterwards."""
+    kept = [buffer.clone() for buffer in model.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, old in zip(model.buffers(), kept, strict=False):
+            for buffer, old in zip(model.buffers(), kept, strict=True):
                 buffer.copy_(old)
