@@ -6,7 +6,8 @@ from collections.abc import Callable
 from rich.console import Console
 
 from mpiadv.evaluation.survivors import Progress as Place
-from mpiadv.session.display import PLAIN_SECONDS, clock_text
+from mpiadv.process.words import duration
+from mpiadv.session.display import PLAIN_SECONDS
 from mpiadv.session.progress_line import ProgressLine, Words
 
 
@@ -56,4 +57,4 @@ class Follower:
         if place.batch == 0:
             return "-"
         elapsed = self._clock() - self._began
-        return clock_text(elapsed / place.batch * (place.num_batches - place.batch))
+        return duration(elapsed / place.batch * (place.num_batches - place.batch))

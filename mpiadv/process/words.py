@@ -1,6 +1,9 @@
 """Numbers and tables as people read them."""
 
 from collections.abc import Sequence
+from math import isfinite
+
+UNKNOWN = "-"
 
 
 def counted(number: int, what: str) -> str:
@@ -18,3 +21,19 @@ def aligned(rows: Sequence[Sequence[str]], *, num_names: int = 0) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def percent(fraction: float) -> str:
+    """A share as `12.3 %`."""
+    return f"{100 * fraction:.1f} %" if isfinite(fraction) else UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """Seconds as minutes, and hours and days where there are any: 4:05, 1:04:05, 2 d 1:04:05."""
+    if not isfinite(seconds):
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
+    return f"{days} d {clock}" if days else clock

@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mpiadv.process.words import duration, percent
 from mpiadv.report.curves import ASCII_LEVELS, LEVELS, counts_up_to, segments, sparkline
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import (
@@ -27,7 +28,6 @@ from mpiadv.report.series import (
     shares,
     trainer_seconds,
 )
-from mpiadv.report.summary import duration
 from mpiadv.storage.run_folder import RunState
 
 _LAST_EVENTS = 5
@@ -87,11 +87,11 @@ def line(log: Log, sight: Sight) -> str:
         f"step {log.num_steps}{planned}",
         f"{_number(recent_rate(log), '.2f')} steps/s",
         f"loss {_number(_recent(log, 'loss'), '.3f')}",
-        f"adversarial {_percent(_recent(log, 'accuracy'))}",
+        f"adversarial {percent(_recent(log, 'accuracy'))}",
         f"test {_tested(log)}",
         f"staleness {_number(_recent(log, 'first_staleness'), '.1f')} to "
         f"{_number(_recent(log, 'last_staleness'), '.1f')}",
-        f"trainer waits {_percent(waits)}",
+        f"trainer waits {percent(waits)}",
         *([f"left {duration(seconds_left(log))}"] if _goes_on(log) else []),
         f"{log.condition}, {_age(log, sight.now)}",
         *([sight.trouble] if sight.trouble else []),
@@ -139,7 +139,7 @@ def _curves(log: Log, sight: Sight) -> Table:
                 values, sight.curve_columns, high=scale, low=0.0 if scale else None,
                 levels=sight.levels,
             )  # fmt: skip
-            shown = _percent(now) if scale else f"{_number(now, '.3f')}"
+            shown = percent(now) if scale else f"{_number(now, '.3f')}"
             grid.add_row(name, Text(curve, colour), shown)
     return grid
 
@@ -274,8 +274,8 @@ def _trainer_shares(log: Log) -> dict[str, float]:
 def _tested(log: Log) -> str:
     for row in final_evaluation(log):
         return (
-            f"{_percent(row['natural_accuracy'])} natural, "
-            f"{_percent(row['adversarial_accuracy'])} {_short(row)}"
+            f"{percent(row['natural_accuracy'])} natural, "
+            f"{percent(row['adversarial_accuracy'])} {_short(row)}"
         )
     return "-"
 
@@ -287,7 +287,3 @@ def _short(row: np.void) -> str:
 
 def _number(value: float, form: str) -> str:
     return format(value, form) if isfinite(value) else "-"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %" if isfinite(fraction) else "-"

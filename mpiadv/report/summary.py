@@ -1,35 +1,25 @@
 """The summary of runs as rows of text: how they stand, how they ended, where they differ."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 
+from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import final_evaluation, row_seconds
 
 _NOT_A_DIFFERENCE = ("output",)
-_UNKNOWN = "-"
 
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
     """A row per property that any log has: its name, then a cell for each log."""
     rows = [(name, *(tell(log) for log in logs)) for name, tell in _ROWS.items()]
-    return [row for row in rows if row[0] not in _OPTIONAL or {*row[1:]} != {_UNKNOWN}]
+    return [row for row in rows if row[0] not in _OPTIONAL or {*row[1:]} != {UNKNOWN}]
 
 
 def differing_settings(logs: Sequence[Log]) -> list[tuple[str, ...]]:
     """A row per setting that is not the same in all logs."""
     keys = list(dict.fromkeys(key for log in logs for key in log.config))
-    rows = [(key, *(str(log.config.get(key, _UNKNOWN)) for log in logs)) for key in keys]
+    rows = [(key, *(str(log.config.get(key, UNKNOWN)) for log in logs)) for key in keys]
     return [row for row in rows if len(set(row[1:])) > 1 and row[0] not in _NOT_A_DIFFERENCE]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    if not isfinite(seconds):
-        return _UNKNOWN
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _steps(log: Log) -> str:
@@ -45,7 +35,7 @@ def _accuracy(kind: str, *, of_average: bool = False) -> Callable[[Log], str]:
                 f"{100 * row[f'{kind}_accuracy']:.2f} %{attack} ({row['num_samples']} test images, "
                 f"after step {row['step']})"
             )
-        return _UNKNOWN
+        return UNKNOWN
 
     return tell
 
@@ -58,7 +48,7 @@ def _time(log: Log) -> str:
 
 def _ranks(log: Log) -> str:
     if not log.ranks:
-        return _UNKNOWN
+        return UNKNOWN
     changed = [
         count
         for place, count in enumerate(log.ranks)
@@ -68,32 +58,32 @@ def _ranks(log: Log) -> str:
 
 
 def _machine(log: Log) -> str:
-    hosts = sorted(set(text(log.attributes.get("hosts", _UNKNOWN)).split(",")))
+    hosts = sorted(set(text(log.attributes.get("hosts", UNKNOWN)).split(",")))
     shown = ", ".join(hosts[:4]) + (f" and {len(hosts) - 4} more" if len(hosts) > 4 else "")
-    threads = log.attributes.get("threads", _UNKNOWN)
-    device = text(log.attributes.get("device", _UNKNOWN))
+    threads = log.attributes.get("threads", UNKNOWN)
+    device = text(log.attributes.get("device", UNKNOWN))
     return f"{shown}; {device}, {threads} thread(s) per rank"
 
 
 def _trained(log: Log) -> str:
     get = log.config.get
-    return f"{get('model.name', _UNKNOWN)} on {get('data.name', _UNKNOWN)}"
+    return f"{get('model.name', UNKNOWN)} on {get('data.name', UNKNOWN)}"
 
 
 def _attack(log: Log) -> str:
     get = log.config.get
     most = "" if get("attack_schedule.name", "constant") == "constant" else "up to "
     return (
-        f"{get('attack.name', _UNKNOWN)}, {most}{get('attack.num_steps', _UNKNOWN)} steps, "
-        f"{get('attack.norm', _UNKNOWN)}, epsilon {get('attack.epsilon', _UNKNOWN)}"
+        f"{get('attack.name', UNKNOWN)}, {most}{get('attack.num_steps', UNKNOWN)} steps, "
+        f"{get('attack.norm', UNKNOWN)}, epsilon {get('attack.epsilon', UNKNOWN)}"
     )
 
 
 def _staleness(log: Log) -> str:
     get = log.config.get
     return (
-        f"at most {get('staleness.max_staleness', _UNKNOWN)}, at the last attack step "
-        f"{get('staleness.final_staleness', _UNKNOWN)}"
+        f"at most {get('staleness.max_staleness', UNKNOWN)}, at the last attack step "
+        f"{get('staleness.final_staleness', UNKNOWN)}"
     )
 
 
@@ -114,5 +104,5 @@ _ROWS: Mapping[str, Callable[[Log], str]] = {
     "running time": _time,
     "ranks": _ranks,
     "machine": _machine,
-    "hash of the model": lambda log: log.hash or _UNKNOWN,
+    "hash of the model": lambda log: log.hash or UNKNOWN,
 }

@@ -10,6 +10,7 @@ from typing import TextIO
 from rich.console import Console
 
 from mpiadv.contract.accounts import StepRecord
+from mpiadv.process.words import duration, percent
 from mpiadv.session.progress_line import ProgressLine, Words
 
 PLAIN_SECONDS = 10.0
@@ -110,7 +111,7 @@ class Display:
 
     def _left(self, done: int) -> str:
         elapsed = self._clock() - self._began
-        return clock_text(elapsed / max(1, done - self._first_step) * (self._num_steps - done))
+        return duration(elapsed / max(1, done - self._first_step) * (self._num_steps - done))
 
 
 def console_for(stream: TextIO) -> Console:
@@ -125,17 +126,3 @@ def console_for(stream: TextIO) -> Console:
     if "OMPI_COMM_WORLD_SIZE" in os.environ:
         return Console(file=stream, force_terminal=False)
     return Console(file=stream)
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as minutes, and hours and days where there are any: 4:05, 1:04:05, 2 d 1:04:05."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    clock = f"{hours}:{minutes:02}:{rest:02}" if hours or days else f"{minutes}:{rest:02}"
-    return f"{days} d {clock}" if days else clock
-
-
-def percent(fraction: float) -> str:
-    """A fraction as text in percent; a dash where it is unknown."""
-    return "-" if isnan(fraction) else f"{100 * fraction:.1f} %"

@@ -7,9 +7,9 @@ from math import isfinite
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from mpiadv.process.words import duration
 from mpiadv.report.drawing import ADVERSARIAL, FIRST, NATURAL, Picture, legend_below, panels
 from mpiadv.report.reading import Floats
-from mpiadv.report.summary import duration
 from mpiadv.studies.results import Results, Table, percent
 
 COLOURS = (ADVERSARIAL, FIRST, NATURAL, "#8fbbd9")

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from mpiadv.process.words import duration
 from mpiadv.report.drawing import Picture, pdf
 from mpiadv.report.page import document, illustration, table
 from mpiadv.report.reading import Log
 from mpiadv.report.series import final_evaluation, row_seconds
-from mpiadv.report.summary import duration
 from mpiadv.storage.whole_files import whole_file, write_text
 from mpiadv.studies.folder import StudyFolder
 

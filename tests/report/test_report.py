@@ -40,7 +40,7 @@ from mpiadv.report.series import (
     trainer_seconds,
 )
 from mpiadv.report.staleness import fresh, staleness
-from mpiadv.report.summary import duration, summary_table
+from mpiadv.report.summary import summary_table
 from mpiadv.report.training import gradients, training
 
 VOID = {"meta", "link", "img", "br"}
@@ -289,13 +289,6 @@ def test_blocks_average_what_is_known() -> None:
     np.testing.assert_array_equal(blocks.lowest, [1, np.nan, 8])
     np.testing.assert_array_equal(blocks.highest, [3, np.nan, 8])
     np.testing.assert_array_equal(blocks.steps, [1, 4, 6])
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0:00"), (61, "1:01"), (3725, "1:02:05"), (float("nan"), "-")]
-)
-def test_durations_are_told_in_minutes(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
 
 
 @pytest.fixture
