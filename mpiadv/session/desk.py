@@ -10,8 +10,8 @@ from mpiadv.runlog import TRIAL, RunLog
 from mpiadv.session.opening import attributes_of
 from mpiadv.session.recorder import snapshot_shape
 from mpiadv.session.safekeeping import reason_of
+from mpiadv.session.same_run import require_same_log, require_same_run
 from mpiadv.session.setup import Setup
-from mpiadv.session.state import require_same_log, require_same_run
 from mpiadv.settings import Config
 from mpiadv.storage.checkpoint import Checkpoint, load_newest, set_aside
 from mpiadv.storage.run_folder import RunFolder

@@ -25,8 +25,9 @@ from mpiadv.session.ending import Ending, Evaluate
 from mpiadv.session.opening import opening_lines
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.safekeeping import Safekeeping
+from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
-from mpiadv.session.state import require_same_data, restore
+from mpiadv.session.state import restore
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
 

@@ -10,8 +10,8 @@ from mpiadv.evaluation.in_run import step_warnings
 from mpiadv.methods.objectives import make_objective
 from mpiadv.process.errors import printable
 from mpiadv.process.words import counted
+from mpiadv.session.same_run import differences
 from mpiadv.session.setup import Setup
-from mpiadv.session.state import differences
 from mpiadv.settings import dump_config
 from mpiadv.storage.checkpoint import Checkpoint
 

@@ -1,15 +1,13 @@
-"""The trainer's state as a checkpoint holds it, and whether a checkpoint belongs to a run."""
+"""The trainer's state as a checkpoint holds it."""
 
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
 from mpiadv.contract.columns import blank
@@ -19,14 +17,10 @@ from mpiadv.methods.attack_schedules import AttackSchedule
 from mpiadv.methods.training_steps import TrainingStep
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
-from mpiadv.runlog import read_attributes
+from mpiadv.session.same_run import FORMAT
 from mpiadv.settings import Config
-from mpiadv.settings.dotted_keys import flatten
-from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import Checkpoint
 from mpiadv.work.learn import TorchLearner
-
-FORMAT = 1
 
 
 def training_state(
@@ -171,120 +165,6 @@ def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[i
         settings = AttackSettings(**{name: item[name] for name in blanks})
         published[version] = Published(settings=settings, values=values)
     return published
-
-
-_FIELDS = {
-    "identity": str, "threads": int, "device": str, "model": dict, "unsaved_buffers": dict,
-    "versions": dict,
-}  # fmt: skip
-
-
-def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint of another configuration.
-
-    Raises:
-        UserError: naming the first setting that differs.
-    """
-    if checkpoint.payload.get("format") != FORMAT:
-        raise UserError(
-            f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
-            f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
-        )
-    _require_same(_identity(checkpoint), config.identity(), checkpoint.path)
-
-
-def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings that a checkpoint was written with.
-
-    Raises:
-        UserError: it lacks them, or another of its parts.
-    """
-    payload = checkpoint.payload
-    for name, kind in _FIELDS.items():
-        if not isinstance(payload.get(name), kind):
-            raise UserError(
-                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its {name} is "
-                f"{type(payload.get(name)).__name__}, expected {kind.__name__}"
-            )
-    for name in ("model", "unsaved_buffers"):
-        if not all(isinstance(tensor, Tensor) for tensor in payload[name].values()):
-            raise UserError(
-                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: not all of its "
-                f"{name} are tensors"
-            )
-    try:
-        return dict(json.loads(payload["identity"]))
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its identity is no "
-            "mapping of settings"
-        ) from None
-
-
-def require_same_data(
-    config: Config, checkpoint: Checkpoint, fingerprints: Mapping[str, str]
-) -> list[str]:
-    """Refuse to go on with other training images; what else of the data differs, as warnings.
-
-    Checkpoints of earlier versions tell nothing of their data.
-
-    Raises:
-        UserError: the training images are others, and the configuration does not allow it.
-    """
-    known = checkpoint.payload.get("data", fingerprints)
-    if not isinstance(known, dict):
-        raise UserError(
-            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its data "
-            f"is {type(known).__name__}, expected dict"
-        )
-    changed = {split for split in fingerprints if known.get(split) != fingerprints[split]}
-    if "train" in changed and not config.data.allow_changes:
-        raise UserError(
-            f"{checkpoint.path} was trained on other images than those that data.name="
-            f"{config.data.name} gives now: put them back, or go on with data.allow_changes=true "
-            f"for other bits than those of an undisturbed run, or start anew with output=FOLDER"
-        )
-    effects = {
-        "train": "the final bits are not those of an undisturbed run",
-        "test": "accuracy before and after cannot be compared",
-    }
-    return [f"the {split} images have changed: {effects[split]}" for split in sorted(changed)]
-
-
-def require_same_log(config: Config, log: Path) -> None:
-    """Refuse to go on with the log of another configuration, where there is no checkpoint yet.
-
-    Raises:
-        UserError: naming the first setting that differs.
-    """
-    try:
-        known = flatten(parse_yaml(str(read_attributes(log)["config"])))
-    except (UserError, KeyError, yaml.YAMLError, AttributeError):
-        return  # missing or damaged: resuming begins another one
-    ours = config.identity()
-    _require_same({key: known[key] for key in ours if key in known}, ours, log)
-
-
-def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
-    # A setting that the writer did not know yet had what is its default now.
-    theirs = {**Config().identity(), **theirs}
-    for key in sorted({*theirs, *ours}):
-        if theirs.get(key) != ours.get(key):
-            raise UserError(
-                f"{source} was trained with {key}={theirs.get(key)}, this run has "
-                f"{key}={ours.get(key)}: set it back, or start anew with output=FOLDER"
-            )
-
-
-def differences(checkpoint: Checkpoint, *, threads: int, device: str) -> list[str]:
-    """What of the machine differs, so that the bits may not be those of an undisturbed run."""
-    here = {"threads": threads, "device": device}
-    return [
-        f"resumed with {key}={value}, begun with {key}={checkpoint.payload[key]}: the final bits "
-        "may differ from those of an undisturbed run"
-        for key, value in here.items()
-        if checkpoint.payload[key] != value
-    ]
 
 
 def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:

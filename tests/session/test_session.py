@@ -13,8 +13,8 @@ from mpiadv.evaluation import Counts
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session import last_evaluation
 from mpiadv.session.last_evaluation import evaluate_together
+from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
-from mpiadv.session.state import require_same_data
 from mpiadv.settings import load_config
 from mpiadv.storage.checkpoint import Checkpoint
 from mpiadv.storage.run_folder import RAW

@@ -16,7 +16,7 @@ from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
 from mpiadv.process.errors import UserError
-from mpiadv.session.state import FORMAT, require_same_run
+from mpiadv.session.same_run import FORMAT, require_same_run
 from mpiadv.settings import Config, load_config
 from mpiadv.storage.checkpoint import Checkpoint
 from mpiadv.work.craft import CraftPlan, TorchCrafter
