@@ -1,4 +1,4 @@
-"""The ordinary training step, for tests of single parts of the engine."""
+"""Training steps of few words, for tests of single parts of the engine."""
 
 from typing import Any
 
@@ -13,7 +13,12 @@ from mpiadv.methods.training_steps import OrdinaryStep, Parts
 def ordinary_step(
     model: nn.Module, optimizer: Optimizer | None = None, **changes: Any
 ) -> OrdinaryStep:
-    """Plain SGD at a constant rate of 1, unless said otherwise; `changes` are of its parts."""
+    """The ordinary one of `step_parts`."""
+    return OrdinaryStep(step_parts(model, optimizer, **changes))
+
+
+def step_parts(model: nn.Module, optimizer: Optimizer | None = None, **changes: Any) -> Parts:
+    """Plain SGD at a constant rate of 1, unless said otherwise; `changes` are of the parts."""
     optimizer = optimizer or SGD(model.parameters(), lr=1.0)
     parts = {
         "model": model,
@@ -24,4 +29,4 @@ def ordinary_step(
         "precision": "float32",
         "num_clean": 0,
     }
-    return OrdinaryStep(Parts(**{**parts, **changes}))
+    return Parts(**{**parts, **changes})

@@ -45,8 +45,8 @@ FEATURES = {
     ),
     "trainer_crafts_nothing": (*RULES["refreshed"], "staleness.trainer_crafts=false"),
     "averaged": (
-        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm",
-        "training.wire_dtype=float16", "average.decay=0.9", "average.warmup_fraction=0.3",
+        *RULES["two_trainer_steps"], "model.name=small_models:batch_norm", "average.decay=0.9",
+        "average.warmup_fraction=0.3",
     ),
     "evaluations_and_snapshots": (
         *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",

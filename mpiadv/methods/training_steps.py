@@ -65,7 +65,8 @@ class TrainingStep(Protocol):
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
         """Leave the gradient of a ticket's loss in `.grad`, in the place of what was there.
 
-        `settings` are those that the batch was crafted with, for steps that attack by themselves.
+        Images that require a gradient have theirs afterwards. `settings` are those that the batch
+        was crafted with, for steps that attack by themselves.
         """
 
     def apply(self) -> float:

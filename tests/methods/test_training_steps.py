@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
-from ordinary_steps import ordinary_step
+from ordinary_steps import ordinary_step, step_parts
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
+from mpiadv.methods.training_steps import TRAINING_STEPS, TrainingStep
+from mpiadv.models import fingerprint
 
 SETTINGS = AttackSettings(num_steps=0, epsilon=0.0)
 
@@ -45,15 +47,39 @@ def test_mean_gradient_of_a_steps_tickets_is_applied_once() -> None:
     torch.testing.assert_close(step.model.state_dict(), expected.state_dict())
 
 
-def test_gradient_is_a_function_of_model_batch_and_ticket() -> None:
+@pytest.mark.parametrize("name", TRAINING_STEPS)
+def test_gradient_is_a_function_of_model_batch_and_ticket_and_moves_no_parameter(name: str) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(4, 2))
-    first = ordinary_step(model)
+    before = fingerprint(model)
+    first = TRAINING_STEPS[name](step_parts(model))
     for other in (5, 6):
         first.gradient(other, batch_of(other), SETTINGS)
-    second = ordinary_step(copy.deepcopy(model))
+    second = TRAINING_STEPS[name](step_parts(copy.deepcopy(model)))
     for step in (first, second):
         step.gradient(7, batch_of(7), SETTINGS)
+        assert fingerprint(step.model) == before
     pairs = zip(first.model.parameters(), second.model.parameters(), strict=True)
     assert all(torch.equal(one.grad, other.grad) for one, other in pairs)
     second.gradient(8, batch_of(7), SETTINGS)
     assert not torch.equal(first.model[2].weight.grad, second.model[2].weight.grad)
+
+
+@pytest.mark.parametrize("name", TRAINING_STEPS)
+def test_step_that_is_gone_on_with_ends_in_the_same_bits(name: str) -> None:
+    def new_step() -> TrainingStep:
+        model = new_model()
+        return TRAINING_STEPS[name](step_parts(model, torch.optim.Adam(model.parameters())))
+
+    def train(step: TrainingStep, *tickets: int) -> None:
+        for ticket in tickets:
+            step.gradient(ticket, batch_of(ticket), SETTINGS)
+            step.apply()
+
+    calm, interrupted, resumed = (new_step() for _ in range(3))
+    train(calm, 0, 1, 2, 3)
+    train(interrupted, 0, 1)
+    resumed.model.load_state_dict(interrupted.model.state_dict())
+    resumed.load_state_dict(copy.deepcopy(interrupted.state_dict()))
+    train(resumed, 2, 3)
+    assert fingerprint(resumed.model) == fingerprint(calm.model)
+    assert resumed.steps_done == calm.steps_done == 4
