@@ -84,10 +84,7 @@ class Simulation:
         start = min(LONGEST_START, 50 + 4 * (job.rule.window + self._ranks))
         start = min(start, job.num_steps // 2)
         num_steps = min(job.num_steps, start + even_steps)
-        self._run_to(start)
-        began = self._mark()
-        self._run_to(num_steps)
-        ended = self._mark()
+        began, ended = self._run_to(start), self._run_to(num_steps)
         seconds, idle, busy, sent, received = (b - a for a, b in zip(began, ended, strict=True))
         steps = num_steps - start
         first, last = zip(*self.trainer.ages[start:], strict=True)
@@ -111,12 +108,10 @@ class Simulation:
         jitter = self.job.jitter * self._random.uniform(-1.0, 1.0)
         return usual * (1.0 + jitter) * self.job.slowness.get(rank, 1.0)
 
-    def _run_to(self, step: int) -> None:
+    def _run_to(self, step: int) -> tuple[float, float, float, int, int]:
+        """Time passed then, idle seconds of the trainer, busy ones of attackers; bytes out, in."""
         while self.trainer.book.step < step:
             self.clock.advance()
-
-    def _mark(self) -> tuple[float, float, float, int, int]:
-        """Time passed, idle seconds of the trainer, busy ones of attackers; bytes out and in."""
         busy = sum(attacker.busy_seconds for attacker in self.attackers.values())
         sent, received = self.transfers.sent_bytes, self.transfers.received_bytes
         return self.clock.now, self.trainer.idle_seconds, busy, sent, received
