@@ -5,8 +5,6 @@ from enum import IntEnum
 from mpiadv.comm.library import MPI
 from mpiadv.comm.messages import ALIGNMENT, Bytes
 
-TRAINER = 0
-
 
 class Tag(IntEnum):
     """What a message is, as MPI matches it."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.comm.channel import TRAINER, Tag
+from mpiadv.comm.channel import Tag
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.messages import (
     Bytes,
@@ -35,6 +35,7 @@ from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.watchdog import Watchdog
+from mpiadv.contract.turns import TRAINER
 from mpiadv.process.errors import DeadlineError, DismissedError, TrainerLostError
 
 BEATS_PER_DEADLINE = 20

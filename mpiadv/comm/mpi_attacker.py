@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from mpiadv.comm.channel import TRAINER, Channel, Tag
+from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.library import MPI
 from mpiadv.comm.links import (
     Allocate,
@@ -26,6 +26,7 @@ from mpiadv.comm.messages import (
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
+from mpiadv.contract.turns import TRAINER
 from mpiadv.process.errors import TrainerLostError
 
 

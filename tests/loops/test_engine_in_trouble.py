@@ -300,16 +300,16 @@ def network_of_one() -> MemoryNetwork:
     return MemoryNetwork(1, fake_shape(rule(4, 2, 1), 2))
 
 
-GRANT = Call(word=Word.GRANT, order=Order(ticket=3, patient=False))
+def granted(ticket: int) -> Call:
+    return Call(word=Word.GRANT, order=Order(ticket=ticket, patient=False))
 
 
 @pytest.mark.parametrize(
     ("calls", "words"),
     [
-        ([], "a ticket from the trainer .rank 0."),
-        ([GRANT], "parameters for ticket 3 from the trainer .rank 0."),
+        pytest.param([], "a ticket from the trainer .rank 0.", id="without_grant"),
+        pytest.param([granted(3)], "parameters for ticket 3 from the trainer .rank 0."),
     ],
-    ids=["without_grant", "without_parameters"],
 )
 def test_attacker_of_a_silent_trainer_says_what_it_waits_for(calls: list[Call], words: str) -> None:
     network = network_of_one()
@@ -323,14 +323,12 @@ class LateLink(MemoryAttackerLink):
 
     def __init__(self, network: MemoryNetwork) -> None:
         super().__init__(network, 1)
-        self.network = network
         self.is_first = True
 
     def free_batch_slot(self) -> BatchSlot | None:
         if self.is_first:
             self.is_first = False
-            grant = Call(word=Word.GRANT, order=Order(ticket=2, patient=False))
-            self.network.words[1].extend([grant, Call(word=Word.LAST_CALL)])
+            self._network.words[1].extend([granted(2), Call(word=Word.LAST_CALL)])
             return None
         return super().free_batch_slot()
 
