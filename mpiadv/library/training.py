@@ -60,7 +60,8 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
     """
     world = World()
     world.meet()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    is_on_gpu = config.training.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda:0" if is_on_gpu else "cpu")  # the first one, as rank 0's
     with _asked_by_ctrl_c() as interruption, settings_kept(), streams_kept(device):
         end = carry_out(world, config, resume, interruption)
     log = read_log(config.output)
