@@ -15,7 +15,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
-from mpiadv.models.preact_resnet import preact_resnet18
+from mpiadv.models.preact_resnet import PreActResNet
 
 IMAGE_SHAPE = (1, 4, 4)
 NUM_CLASSES = 3
@@ -178,7 +178,7 @@ def slow(*, num_classes: int, image_shape: tuple[int, int, int], milliseconds: f
 def pooled_resnet(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """PreActResNet-18, whose parameters and images are large messages, on means of 8 x 8 pixels."""
     pooled = (image_shape[0], image_shape[1] // 8, image_shape[2] // 8)
-    inner = preact_resnet18(num_classes=num_classes, image_shape=pooled)
+    inner = PreActResNet(num_classes=num_classes, image_shape=pooled)
     return nn.Sequential(nn.AvgPool2d(8), inner)
 
 

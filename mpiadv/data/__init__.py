@@ -8,12 +8,7 @@ from mpiadv.data.cifar10 import is_cifar10_missing, load_cifar10
 from mpiadv.data.digits import load_digits
 from mpiadv.data.doubts import doubts_about, split_line
 from mpiadv.data.image_folder import load_image_folder
-from mpiadv.data.mnist import (
-    is_fashion_mnist_missing,
-    is_mnist_missing,
-    load_fashion_mnist,
-    load_mnist,
-)
+from mpiadv.data.mnist import is_mnist_missing, load_mnist
 from mpiadv.data.read_ahead import ReadAhead
 from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user import load_user_set
@@ -35,14 +30,14 @@ __all__ = [
 REGISTERED: dict[str, Callable[[DataConfig], DataSet]] = {
     "cifar10": load_cifar10,
     "digits": load_digits,
-    "fashion_mnist": load_fashion_mnist,
+    "fashion_mnist": load_mnist,
     "image_folder": load_image_folder,
     "mnist": load_mnist,
 }
 
 _MISSING: dict[str, Callable[[DataConfig], bool]] = {
     "cifar10": is_cifar10_missing,
-    "fashion_mnist": is_fashion_mnist_missing,
+    "fashion_mnist": is_mnist_missing,
     "mnist": is_mnist_missing,
 }
 

@@ -1,12 +1,12 @@
 """What a data set must hold, and the lines that refuse the rest. Knows no particular data set."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor
 
-from mpiadv.data.source import Indices
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import shape_text
 from mpiadv.settings import DataConfig
 
 
@@ -21,21 +21,16 @@ def require_arguments(config: DataConfig, known: Collection[str] = ()) -> None:
         )
 
 
-def require_labels(labels: Tensor, num_classes: int, place: str, indices: Indices) -> None:
-    """Refuse labels: int64 [N] outside 0..num_classes - 1; `indices` are theirs in the data set."""
-    wrong = torch.nonzero((labels < 0) | (labels >= num_classes))
-    if len(wrong):
-        row = int(wrong[0, 0])
-        here = f"{place}, index {indices[row]}"
-        raise UserError(label_line(int(labels[row]), num_classes, here))
-
-
-def label_line(label: int, num_classes: int, place: str) -> str:
-    """The line that refuses one label."""
-    return (
-        f"{place}: label {label} is outside 0..{num_classes - 1}: correct the label, or the "
-        f"number of classes ({num_classes})"
-    )
+def require_labels(
+    labels: Iterable[int], num_classes: int, place: str, indices: Iterable[int]
+) -> None:
+    """Refuse labels outside 0..num_classes - 1; `indices` are theirs in the data set."""
+    for label, index in zip(labels, indices, strict=True):
+        if not 0 <= label < num_classes:
+            raise UserError(
+                f"{place}, index {index}: label {label} is outside 0..{num_classes - 1}: correct "
+                f"the label, or the number of classes ({num_classes})"
+            )
 
 
 def require_pixels(images: Tensor, place: str, *, first_index: int = 0) -> None:
@@ -60,8 +55,3 @@ def require_padding(config: DataConfig, image_shape: tuple[int, int, int]) -> No
             f"data.crop_padding={config.crop_padding} is too much for images of "
             f"{shape_text(image_shape)}: crops may miss the whole image, use at most {shortest - 1}"
         )
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """`(3, 32, 32)` as `3x32x32`."""
-    return "x".join(str(size) for size in shape)

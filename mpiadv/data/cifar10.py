@@ -23,12 +23,9 @@ def load_cifar10(config: DataConfig) -> DataSet:
     require_arguments(config)
     train, class_names = _read_split(config, "train", config.train_samples)
     test, _ = _read_split(config, "test", None)
+    image_shape = 3, 32, 32
     return DataSet(
-        train=train,
-        test=test,
-        num_classes=10,
-        image_shape=(3, 32, 32),
-        class_names=class_names,
+        train=train, test=test, num_classes=10, image_shape=image_shape, class_names=class_names
     )
 
 
@@ -49,13 +46,12 @@ def _read_split(
 ) -> tuple[MemorySource, tuple[str, ...]]:
     from torchvision.datasets import CIFAR10
 
-    root, is_train = root_of(config), split == "train"
-    folder = _folder(config)
+    root, folder = str(root_of(config)), _folder(config)
     if is_cifar10_missing(config):
-        download(config, folder, lambda: CIFAR10(str(root), download=True))
+        download(config, folder, lambda: CIFAR10(root, download=True))
     try:
         # The files are pickles: torchvision opens none whose checksum is not the published one.
-        samples = CIFAR10(str(root), train=is_train)
+        samples = CIFAR10(root, train=split == "train")
     except Exception as error:
         raise UserError(
             f"the files in {folder} are incomplete or corrupt (their checksums are not those of "

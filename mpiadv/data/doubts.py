@@ -56,7 +56,7 @@ def split_line(name: str, source: Source, data: DataSet) -> str:
     if source.labels is None:
         return text
     counts = torch.bincount(source.labels.cpu(), minlength=data.num_classes).tolist()
-    shown = [f"{_class_name(label, data)}: {count:,}" for label, count in enumerate(counts)]
+    shown = [f"{data.name_of(label)}: {count:,}" for label, count in enumerate(counts)]
     if len(shown) > 2 * NUM_NAMED:
         shown[NUM_NAMED:-1] = ["..."]
         return f"{text}, {min(counts):,} to {max(counts):,} in each ({', '.join(shown)})"
@@ -104,7 +104,7 @@ def _about_labels(labels: Tensor | None, data: DataSet) -> Iterator[str]:
     if len(missing) >= data.num_classes - 1:
         yield "all training images are of one class: there is nothing to tell apart"
     elif missing:
-        names = abridged([_class_name(label, data) for label in missing])
+        names = abridged([data.name_of(label) for label in missing])
         from_one = ": labels are counted from 0" if missing == [0] else ""
         yield (f"no training image is of class {names} (of {data.num_classes:,}){from_one}")
 
@@ -116,7 +116,3 @@ def _about_splits(train: Source, test: Source) -> Iterator[str]:
         return  # nearly always at once
     if set(test.keys.tolist()) <= set(train.keys.tolist()):
         yield TESTED_ON_TRAINING_IMAGES
-
-
-def _class_name(label: int, data: DataSet) -> str:
-    return data.class_names[label] if data.class_names else str(label)

@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import shorten
 
@@ -56,21 +56,14 @@ def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> N
         with _network_timeout():
             fetch()
     except Exception as error:
-        _remove_empty(missing_folders)
+        for place in missing_folders:
+            with suppress(OSError):  # never made, or something is in it
+                place.rmdir()
         reason = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON, placeholder=" ...")
         raise UserError(
             f"{missing}: copy its files there, or set data.root to {tree} (now "
             f"{root_of(config)}), as it cannot be downloaded ({reason})"
         ) from error
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove what a failed download made and left empty, the innermost first."""
-    for folder in folders:
-        try:
-            folder.rmdir()
-        except OSError:  # never made, or something is in it
-            continue
 
 
 @contextmanager

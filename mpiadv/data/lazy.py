@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from copy import copy
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ Sample = tuple[Tensor, int]
 
 
 class LazySource:
-    """Samples that `decode(index)` gives as image uint8 or float32 [C, H, W] and label.
+    """Samples that `decode(index)` gives as image uint8 or float32 [C, H, W] and label: a `Source`.
 
     `decode` is called by the threads of `readers`, which other sources may share. `labels`, int64
     [N], are those of all samples, where they are known.
@@ -28,28 +29,24 @@ class LazySource:
         num_samples: int,
         fingerprint: str,
         labels: Tensor | None = None,
-        device: torch.device | str = "cpu",
     ) -> None:
         self.num_samples = num_samples
         self.fingerprint = fingerprint
         self.labels = labels
         self._decode = decode
         self._readers = readers
-        self._device = device
+        self._device: torch.device | str = "cpu"
         self._pending: dict[bytes, list[Future[Sample]]] = {}
 
     def prefetch(self, indices: Indices, *, urgency: int = 0) -> None:
-        """Start to decode these samples; nothing where that has begun already."""
         key = indices.tobytes()
         if key not in self._pending:
             self._pending[key] = self._start(indices, urgency)
 
     def forget(self, indices: Indices) -> None:
-        """Decode no more of these samples ahead of time, and keep none."""
         _cancel(self._pending.pop(indices.tobytes(), []))
 
     def wait(self, indices: Indices, seconds: float) -> bool:
-        """Wait no longer than so many seconds; whether `batch` need not wait any more."""
         self.prefetch(indices, urgency=AT_ONCE)
         futures = self._pending[indices.tobytes()]
         left = [future for future in futures if not future.done()]
@@ -59,12 +56,6 @@ class LazySource:
         return False
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device.
-
-        Raises:
-            UserError: a sample cannot be decoded.
-            UnreadableError: a sample could not be read for a while.
-        """
         futures = self._pending.pop(indices.tobytes(), None) or self._start(indices, AT_ONCE)
         try:
             images, labels = zip(*(future.result() for future in futures), strict=True)
@@ -75,15 +66,9 @@ class LazySource:
         return to_unit_range(stacked), torch.tensor(labels, device=self._device)
 
     def to(self, device: torch.device | str) -> "LazySource":
-        """The same samples, with batches on `device`."""
-        return LazySource(
-            self._decode,
-            self._readers,
-            num_samples=self.num_samples,
-            fingerprint=self.fingerprint,
-            labels=self.labels,
-            device=device,
-        )
+        moved = copy(self)
+        moved._device, moved._pending = device, {}
+        return moved
 
     def _start(self, indices: Indices, urgency: int) -> list[Future[Sample]]:
         reads = [partial(self._decode, int(index)) for index in indices]

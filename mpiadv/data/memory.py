@@ -9,7 +9,7 @@ from mpiadv.data.source import Indices, to_unit_range
 
 
 class MemorySource:
-    """Images uint8 or float32 [N, C, H, W] and labels int64 [N], all on one device.
+    """A `Source` of images uint8 or float32 [N, C, H, W] and labels int64 [N], all on one device.
 
     `keys` tell each image from others: uint64 [N].
     """
@@ -21,7 +21,6 @@ class MemorySource:
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are."""
         return len(self.labels)
 
     def only(self, wanted: int | None) -> "MemorySource":
@@ -47,7 +46,6 @@ class MemorySource:
         return True
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device."""
         rows = torch.as_tensor(indices, device=self.images.device)
         return to_unit_range(self.images[rows]), self.labels[rows]
 

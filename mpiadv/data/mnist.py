@@ -18,44 +18,27 @@ from mpiadv.settings import DataConfig
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10
 
-MNIST, FASHION_MNIST = "MNIST", "FashionMNIST"
-"""Names of torchvision's classes, and of the folders they fill."""
+_TORCHVISION_NAMES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+"""Of its classes, and of the folders they fill."""
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _CURE = "delete the file, and run again with data.download=true or copy it again"
 
 
 def load_mnist(config: DataConfig) -> DataSet:
-    """MNIST (LeCun et al. 1998): 60,000 training and 10,000 test images of 1x28x28.
+    """60,000 training and 10,000 test images of 1x28x28.
+
+    MNIST (LeCun et al. 1998), or Fashion-MNIST (Xiao et al. 2017).
 
     Raises:
         UserError: files are missing and cannot be downloaded, or are truncated or corrupt.
     """
-    return _load(config, MNIST)
-
-
-def load_fashion_mnist(config: DataConfig) -> DataSet:
-    """Fashion-MNIST (Xiao et al. 2017), of the same sizes as MNIST. Raises as `load_mnist`."""
-    return _load(config, FASHION_MNIST)
-
-
-def is_mnist_missing(config: DataConfig) -> bool:
-    """Whether loading MNIST has to download its files first."""
-    return _is_missing(_folder(config, MNIST))
-
-
-def is_fashion_mnist_missing(config: DataConfig) -> bool:
-    """Whether loading Fashion-MNIST has to download its files first."""
-    return _is_missing(_folder(config, FASHION_MNIST))
-
-
-def _load(config: DataConfig, torchvision_name: str) -> DataSet:
     from torchvision import datasets
 
     require_arguments(config)
-    torchvision_set = getattr(datasets, torchvision_name)
-    folder = _folder(config, torchvision_name)
-    if _is_missing(folder):
+    torchvision_set = getattr(datasets, _TORCHVISION_NAMES[config.name])
+    folder = _folder(config)
+    if is_mnist_missing(config):
         download(config, folder, lambda: torchvision_set(str(root_of(config)), download=True))
     return DataSet(
         train=_read_split(folder, "train", config.train_samples),
@@ -66,12 +49,14 @@ def _load(config: DataConfig, torchvision_name: str) -> DataSet:
     )
 
 
-def _folder(config: DataConfig, torchvision_name: str) -> Path:
-    return root_of(config) / torchvision_name / "raw"
-
-
-def _is_missing(folder: Path) -> bool:
+def is_mnist_missing(config: DataConfig) -> bool:
+    """Whether loading has to download the files first."""
+    folder = _folder(config)
     return not all(os.path.isfile(path) for split in _PREFIXES for path in _paths(folder, split))
+
+
+def _folder(config: DataConfig) -> Path:
+    return root_of(config) / _TORCHVISION_NAMES[config.name] / "raw"
 
 
 def _paths(folder: Path, split: str) -> tuple[Path, Path]:

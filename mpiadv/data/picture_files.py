@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,12 @@ class Listing:
     """Files in class folders that do not end like pictures."""
 
     def path_of(self, index: int) -> str:
-        """Where a file lies."""
         return os.path.join(self.folder, self.files[index].path)
 
     def only(self, wanted: int | None) -> "Listing":
         """The same with so many of the files, by `choose_samples`; None: all."""
         chosen = choose_samples(len(self.files), wanted)
-        files = [self.files[row] for row in chosen]
-        return replace(self, files=files)
+        return replace(self, files=[self.files[row] for row in chosen])
 
     @property
     def fingerprint(self) -> str:
@@ -98,25 +97,28 @@ def list_pictures(folder: Path) -> Listing:
     try:
         names = sorted(entry.name for entry in _seen(str(folder)) if entry.is_dir())
         found = [_files_of(str(folder), name) for name in names]
-        by_class = [
-            [_picture(str(folder), entry, label) for entry in entries if _is_picture(entry)]
+        files = [
+            PictureFile(
+                path=entry.path.removeprefix(f"{folder}{os.sep}"),
+                num_bytes=_num_bytes(entry),
+                label=label,
+            )
             for label, entries in enumerate(found)
+            for entry in entries
+            if _is_picture(entry)
         ]
     except OSError as error:
         raise UserError(f"image folder {error.filename}: {error.strerror}; {_LAYOUT}") from error
     if not names:
         raise UserError(f"image folder {folder} has no class folders: {_LAYOUT}")
-    _require_pictures(folder, names, by_class)
-    files = [file for of_class in by_class for file in of_class]
+    _require_pictures(folder, names, files)
     # RandomState: its stream is frozen, that of numpy's newer generators may change.
     order = np.random.RandomState(0).permutation(len(files))
     return Listing(
         folder=str(folder),
         files=[files[row] for row in order],
         class_names=tuple(names),
-        left_out=tuple(
-            entry.path for entries in found for entry in entries if not _is_picture(entry)
-        ),
+        left_out=tuple(entry.path for entry in chain(*found) if not _is_picture(entry)),
     )
 
 
@@ -130,16 +132,15 @@ def require_same_classes(root: Path, train: Sequence[str], test: Sequence[str]) 
         )
 
 
-def _require_pictures(
-    folder: Path, names: Sequence[str], by_class: Sequence[Sequence[PictureFile]]
-) -> None:
-    bare = [name for name, files in zip(names, by_class, strict=True) if not files]
+def _require_pictures(folder: Path, names: Sequence[str], files: Sequence[PictureFile]) -> None:
+    labels = {file.label for file in files}
+    bare = [name for label, name in enumerate(names) if label not in labels]
     if bare:
         raise UserError(
             f"image folder {folder} has no image files for {abridged(bare)}: remove the folder, "
             f"or put files there that end with {', '.join(ENDINGS)}"
         )
-    empty = [file for files in by_class for file in files if file.num_bytes == 0]
+    empty = [file for file in files if file.num_bytes == 0]
     if empty:
         more = f" ({len(empty) - 1} more are)" if len(empty) > 1 else ""
         raise UserError(
@@ -150,12 +151,7 @@ def _require_pictures(
 def _files_of(folder: str, name: str) -> list[os.DirEntry[str]]:
     """The files of a class, in the order of torchvision's ImageFolder."""
     found = _walk(os.path.join(folder, name), frozenset())
-    return [entry for _, _, entry in sorted((place, entry.name, entry) for place, entry in found)]
-
-
-def _picture(folder: str, entry: os.DirEntry[str], label: int) -> PictureFile:
-    path = entry.path[len(folder) + 1 :]
-    return PictureFile(path=path, num_bytes=_num_bytes(entry), label=label)
+    return [entry for _, entry in sorted(found, key=lambda each: (each[0], each[1].name))]
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:

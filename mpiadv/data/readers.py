@@ -13,7 +13,8 @@ T = TypeVar("T")
 AT_ONCE = -1
 """The urgency of what somebody waits for already."""
 
-_Item = tuple[float, int, Callable[[], None]]
+_Item = tuple[float, int, Callable[[], None] | None]
+"""Urgency, a number to tell equals apart, and what to do; None: a thread is needed no more."""
 
 
 class Readers:
@@ -40,23 +41,14 @@ class Readers:
 
 def _serve(items: PriorityQueue[_Item]) -> None:
     # Holds no `Readers`: they go when nobody else holds them, and dismiss their threads.
-    try:
-        while True:
-            items.get()[-1]()
-    except _DismissedError:
-        pass
-
-
-class _DismissedError(Exception):
-    """A thread is needed no more."""
+    while (work := items.get()[-1]) is not None:
+        work()
+        del work  # it may hold them
 
 
 def _dismiss(items: PriorityQueue[_Item], num_threads: int) -> None:
-    def leave() -> None:
-        raise _DismissedError
-
     for number in range(num_threads):
-        items.put((float("inf"), number, leave))
+        items.put((float("inf"), number, None))
 
 
 def _fulfil(future: Future[Any], read: Callable[[], Any]) -> None:

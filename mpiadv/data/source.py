@@ -20,33 +20,27 @@ class Source(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """How many samples there are."""
-        ...
+        """How many there are."""
 
     @property
     def fingerprint(self) -> str:
         """The same wherever the same samples are in the same order."""
-        ...
 
     @property
     def labels(self) -> Tensor | None:
         """All labels, int64 [N]; None where they are read with the images."""
-        ...
 
     def prefetch(self, indices: Indices, *, urgency: int = 0) -> None:
         """Start to decode these samples, to be asked for by `batch` with the same indices.
 
         Those of a smaller `urgency` come first.
         """
-        ...
 
     def forget(self, indices: Indices) -> None:
         """Decode no more of these samples ahead of time, and keep none."""
-        ...
 
     def wait(self, indices: Indices, seconds: float) -> bool:
         """Wait no longer than so many seconds; whether `batch` need not wait any more."""
-        ...
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device.
@@ -55,11 +49,9 @@ class Source(Protocol):
             UserError: a file is damaged, or a user's data set gives what it must not.
             UnreadableError: a file could not be read for a while.
         """
-        ...
 
     def to(self, device: torch.device | str) -> "Source":
         """This source with its batches on `device`."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +66,10 @@ class DataSet:
     class_names: tuple[str, ...] | None = None
     oddities: tuple[str, ...] = ()
     """What looked odd while they were loaded, a line each."""
+
+    def name_of(self, label: int) -> str:
+        """A class by its name, or its number where it has none."""
+        return self.class_names[label] if self.class_names else str(label)
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.contract.tickets import choose_samples
-from mpiadv.data.checks import label_line, require_labels, shape_text
+from mpiadv.data.checks import require_labels
 from mpiadv.data.fingerprints import fingerprint_of, keys_of
 from mpiadv.data.lazy import LazySource, Sample
 from mpiadv.data.memory import MemorySource
@@ -35,6 +35,7 @@ from mpiadv.data.user_samples import (
     tensor_text,
 )
 from mpiadv.process.errors import UserError, user_code
+from mpiadv.process.words import shape_text
 from mpiadv.settings import DataConfig
 from mpiadv.settings.registry import import_dotted
 
@@ -49,7 +50,7 @@ LONGEST_CALLED_TWICE_SECONDS = 5.0
 """A function that takes no longer is called once more, to see whether it gives the same."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Split:
     """One split as the user's function gave it; `images` and `labels` if they are in memory.
 
@@ -137,7 +138,7 @@ def _read(result: Any, place: str, limit: int | None) -> _Split:
     chosen = choose_samples(len(labels), limit)
     if len(chosen) < len(labels):
         images, labels = images[chosen], labels[chosen]
-    return _in_memory(place, result, chosen, images, labels)
+    return _Split(place, result, chosen, images[0], images=images, labels=labels)
 
 
 def _require_same_again(call: Callable[[], Any], result: Any, place: str) -> None:
@@ -198,23 +199,12 @@ def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
     some = read_again(dataset, chosen, place)
     first, _ = some[0]
     if first.nbytes * len(chosen) >= MAX_MEMORY_BYTES:
-        return _Split(place=place, dataset=dataset, chosen=chosen, first=first, some=some)
+        return _Split(place, dataset, chosen, first, some=some)
     images = torch.empty(len(chosen), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(chosen), dtype=torch.int64)
     for row, index in enumerate(chosen.tolist()):
         images[row], labels[row] = _read_alike(dataset, index, place, first)
-    return _in_memory(place, dataset, chosen, images, labels)
-
-
-def _in_memory(place: str, dataset: Any, chosen: Indices, images: Tensor, labels: Tensor) -> _Split:
-    return _Split(
-        place=place,
-        dataset=dataset,
-        chosen=chosen,
-        first=images[0],
-        images=images,
-        labels=labels,
-    )
+    return _Split(place, dataset, chosen, first, images=images, labels=labels)
 
 
 def _read_alike(dataset: Any, index: int, place: str, first: Tensor) -> tuple[Tensor, int]:
@@ -262,7 +252,7 @@ def _class_names(train: _Split, num_classes: int) -> tuple[str, ...] | None:
 
 def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
     if split.images is not None and split.labels is not None:
-        require_labels(split.labels, num_classes, split.place, split.chosen)
+        require_labels(split.labels.tolist(), num_classes, split.place, split.chosen)
         return MemorySource(split.images, split.labels)
 
     _require_threads_do_no_harm(split, readers)
@@ -273,8 +263,7 @@ def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
         image, label = read_patiently(
             lambda: _read_alike(split.dataset, index, split.place, split.first), here
         )
-        if not 0 <= label < num_classes:
-            raise UserError(label_line(label, num_classes, here))
+        require_labels([label], num_classes, split.place, [index])
         return image, label
 
     return LazySource(

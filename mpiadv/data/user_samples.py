@@ -5,7 +5,6 @@ whole number.
 """
 
 import operator
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,7 +50,8 @@ def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, 
     """
     indices = indices_read_twice(chosen)
     # Copies: one that writes into its own images would be compared with itself.
-    once = [(image.clone(), label) for image, label in _samples(dataset, indices, place)]
+    samples = (read_sample(dataset, index, place) for index in indices)
+    once = [(image.clone(), label) for image, label in samples]
     for index, sample in zip(indices, once, strict=True):
         again = read_sample(dataset, index, place)
         if not is_same(sample, again):
@@ -62,10 +62,6 @@ def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, 
                 f"else is random"
             )
     return once
-
-
-def _samples(dataset: Any, indices: Iterable[int], place: str) -> Iterator[tuple[Tensor, int]]:
-    return (read_sample(dataset, index, place) for index in indices)
 
 
 def indices_read_twice(chosen: Indices) -> list[int]:

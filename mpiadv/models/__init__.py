@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mpiadv.models.check import check_model, outputs_of_zeros
+from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
 from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.mnist import mnist
 from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
-from mpiadv.models.preact_resnet import preact_resnet18
+from mpiadv.models.preact_resnet import PreActResNet
 from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
 from mpiadv.process.errors import UserError, user_code
@@ -30,7 +30,6 @@ __all__ = [
     "parameters_frozen",
 ]
 
-ImageShape = tuple[int, int, int]
 Builder = Callable[..., nn.Module]
 
 _CPU = torch.device("cpu")
@@ -38,7 +37,7 @@ _CPU = torch.device("cpu")
 REGISTERED: dict[str, Builder] = {
     "digits": digits,
     "mnist": mnist,
-    "preact_resnet18": preact_resnet18,
+    "preact_resnet18": PreActResNet,
 }
 
 

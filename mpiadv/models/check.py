@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from mpiadv.models.modes import device_of, evaluation_mode
 from mpiadv.models.normalized import Normalize
-from mpiadv.models.shapes import shape_text
 from mpiadv.process.errors import UserError, user_code
-from mpiadv.process.words import counted
+from mpiadv.process.words import counted, shape_text
 
 ImageShape = tuple[int, int, int]
 
@@ -58,8 +57,17 @@ def require_logits(outputs: object, given: str, num_images: int, num_classes: in
         )
 
 
+def require_image_shape(model: str, given: ImageShape, taken: ImageShape) -> None:
+    """Refuse, with a UserError, images of another shape than the model takes."""
+    if tuple(given) != tuple(taken):
+        raise UserError(
+            f"model {model!r} takes images of {shape_text(taken)}, but the data set has images of "
+            f"{shape_text(given)}: set model.name or data.name so that they match"
+        )
+
+
 def name_of(model: nn.Module) -> str:
-    """The name of the user's own class, be it normalised or not."""
+    """That of the user's own class, be it normalised or not."""
     if isinstance(model, nn.Sequential) and len(model) and isinstance(model[0], Normalize):
         return name_of(model[1])
     return type(model).__name__

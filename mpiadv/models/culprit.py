@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -34,7 +33,7 @@ class Watch:
             self._found = self._running[-1]
         self._running.append(layer)
 
-    def leave(self, layer: nn.Module, output: object) -> None:
+    def leave(self, layer: nn.Module, inputs: object, output: object) -> None:
         """A layer has ended; the inner ones have ended before."""
         if self._found is None and self._has_gone_wrong(output):
             self._found = layer
@@ -50,18 +49,11 @@ def watched(model: nn.Module, has_gone_wrong: Changed = lambda value: False) -> 
     """
     watch = Watch(model, has_gone_wrong)
 
-    def enter(layer: nn.Module, inputs: Any) -> None:
-        watch.enter(layer, inputs)
-
-    def leave(layer: nn.Module, inputs: Any, output: Any) -> None:
-        watch.leave(layer, output)
-
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
-    try:
+    with (
+        register_module_forward_pre_hook(watch.enter),
+        register_module_forward_hook(watch.leave),
+    ):
         yield watch
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def carries_no_gradient(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from mpiadv.models.shapes import require_image_shape
+from mpiadv.models.check import require_image_shape
 
 IMAGE_SHAPE = (1, 8, 8)
 

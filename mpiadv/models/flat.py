@@ -1,8 +1,6 @@
 """A module's whole state as one vector of bytes, and as one hash. Knows no MPI and no files."""
 
 import hashlib
-from collections.abc import Iterator
-from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +28,7 @@ class FlatState:
         self._floats = floats
         self._starts: list[int] = []
         self.num_bytes = 0
-        for _, tensor in _named_tensors(module):
+        for _, tensor in named_tensors(module):
             self._starts.append(self.num_bytes)
             self.num_bytes += aligned(tensor.numel() * self._stored_as(tensor).itemsize)
 
@@ -50,7 +48,7 @@ class FlatState:
 
         NaN where there is any; it needs no wait for the device.
         """
-        floats = [t.detach() for _, t in _named_tensors(self._module) if t.is_floating_point()]
+        floats = [t.detach() for _, t in named_tensors(self._module) if t.is_floating_point()]
         ends = [end for tensor in floats if tensor.numel() for end in tensor.aminmax()]
         return torch.stack(ends).abs().max() if ends else torch.zeros(())
 
@@ -74,27 +72,24 @@ class FlatState:
         """The module's tensors and their places in `flat`, grouped by the module's dtypes."""
         groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         # Listed anew each time: moving a module to a device replaces its buffers.
-        for start, (_, tensor) in zip(self._starts, _named_tensors(self._module), strict=True):
+        for start, (_, tensor) in zip(self._starts, named_tensors(self._module), strict=True):
             tensors, views = groups.setdefault(tensor.dtype, ([], []))
             tensors.append(tensor)
-            views.append(_view(flat, start, tensor, self._stored_as(tensor)))
+            dtype = self._stored_as(tensor)
+            stored = flat[start : start + tensor.numel() * dtype.itemsize]
+            views.append(stored.view(dtype).view(tensor.shape))
         return list(groups.values())
 
 
 def fingerprint(module: nn.Module) -> str:
     """The SHA-256, in hex, of the names, dtypes, shapes and bytes of a module's whole state."""
     digest = hashlib.sha256()
-    for name, tensor in _named_tensors(module):
+    for name, tensor in named_tensors(module):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def _view(flat: Tensor, start: int, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    num_bytes = prod(tensor.shape) * dtype.itemsize
-    return flat[start : start + num_bytes].view(dtype).view(tensor.shape)
+def named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, then buffers."""
+    return [*module.named_parameters(), *module.named_buffers()]

@@ -75,13 +75,13 @@ def _of_tensor(tensor: Tensor) -> object:
 
 
 def _of_container(value: Any, depth: int) -> object:
-    if isinstance(value, Mapping):
-        items: list[Any] = [part for pair in value.items() for part in pair]
-    elif isinstance(value, list | tuple | deque):
+    if isinstance(value, list | tuple | deque):
         items = list(value)
+    elif isinstance(value, Mapping):
+        items = list(itertools.chain.from_iterable(value.items()))
     elif isinstance(value, nn.Module | type) or callable(value) or not hasattr(value, "__dict__"):
         return type(value)
     else:
-        items = [part for pair in vars(value).items() for part in pair]
+        items = list(itertools.chain.from_iterable(vars(value).items()))
     parts = tuple(_comparable(item, depth) for item in items[:_LONGEST])
     return type(value), len(items), parts

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mpiadv.models.shapes import require_image_shape
+from mpiadv.models.check import require_image_shape
 from mpiadv.process.errors import UserError
 
 IMAGE_SHAPE = (1, 28, 28)

@@ -37,7 +37,6 @@ class Normalize(nn.Module):
         self.register_buffer("std", _per_channel(std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [N, C, H, W] of images: float32 [N, C, H, W] in [0, 1]."""
         return (images - self.mean) / self.std
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.models.check import name_of
-from mpiadv.models.flat import FlatState
+from mpiadv.models.flat import FlatState, named_tensors
 from mpiadv.models.hidden import Attribute, attribute_text, changed_attributes, plain_state
 from mpiadv.models.modes import device_of
 from mpiadv.process.errors import abridged
@@ -21,11 +21,6 @@ Logits = Callable[[nn.Module], Tensor]
 def same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors hold the same, NaN being equal to NaN."""
     return torch.equal(one, other) or bool(torch.isclose(one, other, 0, 0, equal_nan=True).all())
-
-
-def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Its parameters and buffers."""
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def built_unlike(model: nn.Module, other: nn.Module) -> list[str]:
@@ -47,18 +42,18 @@ def randomness(model: nn.Module, logits: Callable[[int], Tensor]) -> list[str]:
     draws, or it climbs mere chance. No attack here does.
     """
     first, again, otherwise = logits(1), logits(1), logits(2)
-    if same(first, again) and same(first, otherwise):
+    is_seeded = same(first, again)
+    if is_seeded and same(first, otherwise):
         return []
-    line = (
-        f"model {name_of(model)} is random: it gives the same images other logits on every pass. "
-        "No attack here averages over that, so figures flatter it"
-    )
     unseeded = (
         ". Nor does the seed decide it: it counts its passes, or draws from a generator of its "
         "own, so that bits depend on who computes: draw from torch's global stream, or numpy's or "
         "Python's"
     )
-    return [line if same(first, again) else line + unseeded]
+    return [
+        f"model {name_of(model)} is random: it gives the same images other logits on every pass. "
+        f"No attack here averages over that, so figures flatter it{'' if is_seeded else unseeded}"
+    ]
 
 
 def hidden_state(

@@ -5,21 +5,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def preact_resnet18(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+class PreActResNet(nn.Module):
     """The usual network for CIFAR-10: images [N, C, H, W], made for 32x32; logits [N, num_classes].
 
-    He et al. (2016), "Identity Mappings in Deep Residual Networks", with the batch normalisation
-    after the last block that robust training uses (Wong et al. 2020, Rice et al. 2020).
+    A 3x3 convolution, eight pre-activation blocks over four widths, one dense layer: He et al.
+    (2016), "Identity Mappings in Deep Residual Networks", with the batch normalisation after the
+    last block that robust training uses (Wong et al. 2020, Rice et al. 2020).
     """
-    return PreActResNet(num_channels=image_shape[0], num_classes=num_classes)
 
-
-class PreActResNet(nn.Module):
-    """A 3x3 convolution, eight pre-activation blocks over four widths, one dense layer."""
-
-    def __init__(self, *, num_channels: int, num_classes: int) -> None:
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.first = nn.Conv2d(num_channels, 64, 3, padding=1, bias=False)
+        self.first = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
         self.blocks = nn.Sequential(
             _PreActBlock(64, 64, stride=1), _PreActBlock(64, 64, stride=1),
             _PreActBlock(64, 128, stride=2), _PreActBlock(128, 128, stride=1),
@@ -30,7 +26,6 @@ class PreActResNet(nn.Module):
         self.dense = nn.Linear(512, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, num_classes] of images: float32 [N, C, H, W] in [0, 1]."""
         features = functional.relu(self.last_norm(self.blocks(self.first(images))))
         # A mean rather than adaptive pooling: its gradient on GPUs is deterministic for every size.
         logits: Tensor = self.dense(torch.mean(features, dim=(2, 3)))

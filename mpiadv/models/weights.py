@@ -72,17 +72,16 @@ def unusable_text(model: nn.Module) -> str:
 
     Infinite buffers are left alone: masks are made of them.
     """
-    kinds = ((model.named_parameters(), torch.isfinite), (model.named_buffers(), _is_number))
+    kinds = (
+        (model.named_parameters(), torch.isfinite),
+        (model.named_buffers(), lambda tensor: ~tensor.isnan()),
+    )
     for tensors, is_usable in kinds:
         for name, tensor in tensors:
             count = tensor.numel() - int(is_usable(tensor.detach()).sum())
             if count:
                 return f"{name!r} ({count:,} of {tensor.numel():,} values)"
     return ""
-
-
-def _is_number(tensor: Tensor) -> Tensor:
-    return ~tensor.isnan()
 
 
 def _has_tensors(contents: Mapping[str, Any]) -> bool:

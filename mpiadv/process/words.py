@@ -11,6 +11,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
+def shape_text(shape: Sequence[int]) -> str:
+    """`(3, 32, 32)` as `3x32x32`."""
+    return "x".join(map(str, shape))
+
+
 def aligned(rows: Sequence[Sequence[str]], *, num_names: int = 0) -> list[str]:
     """A table line by line: names, which come first, to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
