@@ -22,7 +22,10 @@ _HOLES = {
 }
 """Of each part of an attack: which of its arguments its result is shaped like, and its type."""
 
-_OURS = (steepest, nearest, *STARTS.values())
+_SUM = None, torch.float32
+"""Of a loss: a single number."""
+
+_OURS = (None, steepest, nearest, *STARTS.values())
 
 
 def users_attack(name: str, arguments: Mapping[str, Any]) -> Callable[..., Attack]:
@@ -66,14 +69,15 @@ def rehearse(attack: Attack, images: Tensor, labels: Tensor, num_classes: int) -
 
     start = attack.start(images, generator)
     next(attack.steps(look, images, start), None)
-    if attack.loss is not None:
-        logits = look(images).logits.requires_grad_()
-        attack.loss.function(logits, logits.detach() if attack.loss.needs_natural else labels)
+    loss, logits = attack.loss, look(images).logits.requires_grad_()
+    target = logits.detach() if loss and loss.needs_natural else labels
+    if loss and not loss.function(logits, target).requires_grad:
+        raise UserError(f"loss {loss.name!r} does not depend on the logits: nothing to climb")
 
 
 def _require_numbers(place: str, attack: Attack) -> None:
-    numbers = {"epsilon": attack.epsilon, "step_size": attack.step_size}
-    for key, value in numbers.items():
+    for key in ("epsilon", "step_size"):
+        value = getattr(attack, key)
         if not (isinstance(value, int | float) and 0 <= value < float("inf")):
             raise UserError(f"{place}: {key}={value!r}: expected a number of pixels, at least 0")
     if not isinstance(attack.num_steps, int) or attack.num_steps < 0:
@@ -84,49 +88,34 @@ def _require_numbers(place: str, attack: Attack) -> None:
 
 def _guarded(place: str, attack: Attack) -> Attack:
     """The attack, its parts checked whenever they are used."""
-    parts = {hole: getattr(attack, hole) for hole in _HOLES}
     guarded: dict[str, Any] = {
-        hole: _checked(f"{place}: {hole}", part, *_HOLES[hole])
-        for hole, part in parts.items()
-        if part is not None and part not in _OURS
+        hole: _checked(f"{place}: {hole}", getattr(attack, hole), *kind)
+        for hole, kind in _HOLES.items()
+        if getattr(attack, hole) not in _OURS
     }
     loss = attack.loss
     if loss is not None and loss not in LOSSES.values():
-        function = _summing(f"{place}: loss {loss.name!r}", loss.function)
+        function = _checked(f"{place}: loss {loss.name!r}", loss.function, *_SUM)
         guarded["loss"] = dataclasses.replace(loss, function=function)
     return dataclasses.replace(attack, **guarded)
 
 
 def _checked(
-    place: str, function: Callable[..., Tensor], like: int, dtype: torch.dtype
+    place: str, function: Callable[..., Tensor], like: int | None, dtype: torch.dtype
 ) -> Callable[..., Tensor]:
     def call(*given: Any) -> Tensor:
         with user_code(f"{place} fails"):
             found = function(*given)
-        _require_tensor(place, found, given[like].shape, dtype)
+        shape = torch.Size() if like is None else given[like].shape
+        told = (
+            _kind(found.shape, found.dtype) if isinstance(found, Tensor) else type(found).__name__
+        )
+        if told != _kind(shape, dtype):
+            raise UserError(f"{place} returned {told}, expected {_kind(shape, dtype)}")
         return found
 
     return call
 
 
-def _summing(
-    place: str, function: Callable[[Tensor, Tensor], Tensor]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def call(logits: Tensor, target: Tensor) -> Tensor:
-        with user_code(f"{place} fails"):
-            total = function(logits, target)
-        _require_tensor(place, total, torch.Size(), torch.float32)
-        if not total.requires_grad:
-            raise UserError(f"{place} does not depend on the logits: there is nothing to climb")
-        return total
-
-    return call
-
-
-def _require_tensor(place: str, found: object, shape: torch.Size, dtype: torch.dtype) -> None:
-    expected = f"expected a tensor {str(dtype).removeprefix('torch.')} {list(shape)}"
-    if not isinstance(found, Tensor):
-        raise UserError(f"{place} returned {type(found).__name__}, {expected}")
-    if (found.shape, found.dtype) != (shape, dtype):
-        told = f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}"
-        raise UserError(f"{place} returned a tensor {told}, {expected}")
+def _kind(shape: torch.Size, dtype: torch.dtype) -> str:
+    return f"a tensor {str(dtype).removeprefix('torch.')} {list(shape)}"
