@@ -73,3 +73,20 @@ def test_what_is_told_of_a_ticket_is_all_in_its_header_and_in_the_log() -> None:
     assert told and told <= LAYOUTS["train"].units.items()
     probed = {(c.name, c.unit) for c in columns_of(Farewell) if c.path.startswith("probe.")}
     assert probed == LAYOUTS["fresh"].units.items()
+
+
+def test_training_steps_keep_the_columns_that_logs_have_had_in_their_order() -> None:
+    had = [
+        "step", "ticket", "first_version", "last_version", "first_staleness",
+        "last_staleness", "rank", "attack_steps", "epsilon", "learning_rate", "loss",
+        "accuracy", "natural_accuracy", "gradient_magnitude", "craft_seconds",
+        "parameter_wait_seconds", "trainer_wait_seconds", "grant_wait_seconds",
+        "own_craft_seconds", "wait_seconds", "train_seconds", "publish_seconds",
+        "wall_clock",
+    ]  # fmt: skip
+    layout = LAYOUTS["train"]
+    assert [name for name in layout.dtype.names or () if name in had] == had
+    whole = ("step", "ticket", "first_version", "last_version")
+    short = ("first_staleness", "last_staleness", "rank", "attack_steps")
+    kinds = dict.fromkeys(whole, "<i8") | dict.fromkeys(short, "<i4")
+    assert {name: layout.dtype[name].str for name in had} == dict.fromkeys(had, "<f8") | kinds
