@@ -60,7 +60,6 @@ class Launcher:
         return options
 
     def environment(self, environ: Mapping[str, str], *, is_root: bool) -> dict[str, str]:
-        """`environ` and what this `mpirun` needs besides."""
         return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
 
 

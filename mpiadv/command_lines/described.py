@@ -117,7 +117,6 @@ class Described:
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     def parser(self) -> CommandLine:
-        """The command line."""
         line = CommandLine(
             prog=f"mpiadv {self.name}".strip(),
             usage=self.usage,

@@ -53,11 +53,9 @@ class Meter:
 
     @staticmethod
     def now() -> list[float]:
-        """This moment on both clocks."""
         return [time.perf_counter(), time.thread_time()]
 
     def begin(self, kind: str) -> None:
-        """Begin to spend."""
         self._began[kind] = self.now()
 
     def end(self, kind: str) -> None:
@@ -72,7 +70,6 @@ class Meter:
             outer[1] += cpu - began[1]
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, and book it as waiting."""
         self.begin("wait")
         time.sleep(seconds)
         self.end("wait")
@@ -88,7 +85,6 @@ class EmulatedDevice:
         self._free_at = 0.0
 
     def work(self, seconds: float) -> None:
-        """Begin to work."""
         self.meter.begin("device")
         self.asked_seconds += seconds
         self._free_at = time.perf_counter() + seconds
@@ -125,11 +121,9 @@ class EmulatedCrafter:
         """Nothing to start."""
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
-        """Begin a wait as long as an attack step."""
         self._device.work(self._step_seconds)
 
     def finish(self, ticket: int) -> tuple[Images, CraftReport]:
-        """The images."""
         return self._images, CraftReport(gradient_magnitude=1.0, natural_accuracy=0.5)
 
     def drop(self, ticket: int) -> None:
@@ -138,14 +132,12 @@ class EmulatedCrafter:
     def probe(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
     ) -> Iterator[ProbeReport | None]:
-        """Waits as long as the attack steps."""
         for _ in range(settings.num_steps):
             self._device.work(self._step_seconds)
             yield None
         yield ProbeReport(accuracy=0.5, loss=1.0)
 
     def download(self, batch: Images, slot: BatchSlot) -> None:
-        """Copy the images into the message."""
         slot.images[:] = batch
 
 
@@ -166,7 +158,6 @@ class EmulatedLearner:
         return self._copy_engine.submit(np.copyto, values, self._parameters).done
 
     def upload(self, slot: BatchSlot) -> Images:
-        """A copy of the images."""
         self._device.meter.begin("copy")
         images: Images = slot.images.copy()
         self._device.meter.end("copy")
@@ -175,11 +166,9 @@ class EmulatedLearner:
     def train(
         self, ticket: int, batch: Images, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        """Begin a wait as long as a training step."""
         self._device.work(self._seconds)
 
     def outcome(self) -> Outcome:
-        """Of a training step that learns nothing."""
         return Outcome(loss=1.0, accuracy=0.5, learning_rate=0.1)
 
 
@@ -195,7 +184,6 @@ class Window:
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps to measure were made."""
         return len(self._marks) == 2
 
     def on_step(self, record: StepRecord) -> None:
@@ -209,7 +197,6 @@ class Window:
             self._marks.append(self._mark())
 
     def measured(self, ranks: int, repeat: int, cores: float, others: float) -> Measured:
-        """What was seen."""
         spent = self._marks[1] - self._marks[0]
         wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
         steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)

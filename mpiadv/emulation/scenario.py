@@ -44,7 +44,6 @@ class Scenario:
 
     @property
     def rule(self) -> StalenessRule:
-        """The ticket rule."""
         return StalenessRule(
             max_staleness=self.max_staleness,
             final_staleness=self.final_staleness,
@@ -53,7 +52,6 @@ class Scenario:
 
     @property
     def value_bytes(self) -> int:
-        """Of a value in a message."""
         return WIRE_ARRAYS[self.wire_dtype].itemsize
 
     def sized_for(self, ranks: int) -> Self:
@@ -66,11 +64,9 @@ class Scenario:
         return replace(self, measured_steps=steps, warmup_steps=warmup)
 
     def slowness_of(self, rank: int) -> float:
-        """How many times `craft_seconds` a rank takes."""
         return 1.0 if rank == 0 else self.slowness[(rank - 1) % len(self.slowness)]
 
     def ideal(self, ranks: int) -> float:
-        """Largest possible speed-up over one rank; see `ideal_speed_up`."""
         as_good_as = sum(1 / self.slowness_of(rank) for rank in range(ranks))
         return ideal_speed_up(
             as_good_as, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts

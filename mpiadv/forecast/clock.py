@@ -22,10 +22,8 @@ class Clock:
         heapq.heappush(self._events, (max(time, self.now), next(self._number), event))
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
-        """Have something happen then, from now on."""
         self.at(self.now + seconds, event)
 
     def advance(self) -> None:
-        """Go on to the next event."""
         self.now, _, event = heapq.heappop(self._events)
         event()

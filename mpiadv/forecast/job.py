@@ -53,7 +53,6 @@ class Job:
 
     @property
     def attack_step_seconds(self) -> float:
-        """One attack step of the crafting rank."""
         return self.craft_seconds / max(1, self.crafting_steps)
 
     @property
@@ -74,7 +73,6 @@ class Job:
         return ceil(self.craft_seconds / self.trainer_seconds - 1e-3)
 
     def ideal_speed_up(self, ranks: int) -> float:
-        """See `ideal_speed_up`."""
         return ideal_speed_up(
             ranks, self.trainer_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
         )
@@ -100,7 +98,6 @@ class Network:
         return self.ranks_per_host is not None and rank >= self.ranks_per_host
 
     def num_hosts(self, ranks: int) -> int:
-        """How many hosts so many ranks fill."""
         return 1 if self.ranks_per_host is None else ceil(ranks / self.ranks_per_host)
 
 

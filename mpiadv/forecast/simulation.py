@@ -50,11 +50,9 @@ class Simulation:
         self.trainer = SimulatedTrainer(self)
 
     def new_queue(self, rank: int) -> CraftQueue:
-        """An attacker's bench."""
         return CraftQueue(self.job.rule, self.job.mode)
 
     def new_book(self) -> Dispatcher:
-        """The trainer's book."""
         job = self.job
         return Dispatcher(
             job.rule,

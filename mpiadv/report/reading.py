@@ -117,7 +117,6 @@ class Log:
 
     @property
     def condition(self) -> str:
-        """How the run stands, in a few words."""
         if self.state is RunState.STOPPED and len(self.events):
             kind = text(self.events[-1]["kind"])
             return kind if kind in ("interrupted", DIVERGED) else "stopped"

@@ -59,7 +59,6 @@ class RowFile:
         return rows
 
     def write(self, path: Path, kept: Rows, added: Rows) -> None:
-        """Write the file anew."""
         with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format_version"] = FORMAT_VERSION
             size = (len(kept) + len(added),)
@@ -69,5 +68,4 @@ class RowFile:
             table.attrs.update({f"unit:{name}": unit for name, unit in self.layout.units.items()})
 
     def rows(self, objects: Sequence[object]) -> Rows:
-        """Objects of the table's row type as rows."""
         return np.array([self.layout.as_tuple(one) for one in objects], self.layout.dtype)

@@ -60,12 +60,10 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """The HDF5 log."""
         return self.path / LOG_NAME
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
         return self.path / CHECKPOINTS_NAME
 
     def model(self, weights: str) -> Path:
@@ -79,20 +77,16 @@ class RunFolder:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run is finished."""
         return self.done.is_file()
 
     @property
     def result(self) -> str:
-        """What the marker of a finished run tells people."""
         return read_small(self.done).decode(errors="replace")
 
     def mark_done(self, text: str) -> None:
-        """Mark the run as finished; `text` tells people how it ended."""
         write_text(self.done, text.rstrip("\n") + "\n")
 
     def close(self) -> None:
-        """Let other runs use the folder."""
         self.lock.release()
 
     def __enter__(self) -> Self:

@@ -58,7 +58,6 @@ class RunLock:
             return news
 
     def release(self) -> None:
-        """Let other runs in."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             with contextlib.suppress(OSError):  # a disk that is gone takes the signature with it
