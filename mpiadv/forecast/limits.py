@@ -1,6 +1,6 @@
-"""What keeps a job from its ideal speed, found by simulating it without: each limit, each remedy.
+"""A job on a row of rank counts: how fast, what limits it, what helps. Pure.
 
-Pure.
+Limits are found by simulating the job without each of them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +10,9 @@ from enum import Enum
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
+
+MOST_RANKS = 64
+"""Of the rank counts that are shown unasked."""
 
 FALLS_SHORT = 0.95
 """Below this share of the ideal speed-up a job is looked into."""
@@ -67,20 +70,72 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A setting besides those of staleness that changes the job, such as a shorter wire format."""
+    """Settings by their dotted keys, and the job with them."""
 
     settings: Mapping[str, int | str]
     job: Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prospect:
+    """What to expect on one number of ranks."""
+
+    forecast: Forecast
+    limit: Limit
+    num_hosts: int
+    remedies: Sequence[Remedy] = ()
+
+    @property
+    def ranks(self) -> int:
+        return self.forecast.ranks
+
+    @property
+    def sent_bytes_per_second(self) -> float:
+        """Parameters out of the trainer's host."""
+        return self.forecast.sent_bytes / self.forecast.step_seconds
+
+    @property
+    def received_bytes_per_second(self) -> float:
+        """Batches into the trainer's host."""
+        return self.forecast.received_bytes / self.forecast.step_seconds
+
+
+def usual_ranks(job: Job) -> list[int]:
+    """Powers of two, up to the number from which more ranks are no faster."""
+    enough = min(MOST_RANKS, max(2, job.feeding_attackers + 1))
+    powers = [2**power for power in range(enough.bit_length()) if 2**power < enough]
+    return [*powers, enough]
+
+
+def look_ahead(
+    job: Job, network: Network, ranks: Sequence[int], choices: Sequence[Choice] = ()
+) -> list[Prospect]:
+    """What to expect on each of these numbers of ranks; `choices` may remedy what limits it."""
+    prospects = [_prospect(job, network, number) for number in ranks]
+    wanted = worth_a_warning(prospects)
+    return [
+        replace(each, remedies=remedies_of(job, network, each.limit, choices))
+        if each in wanted
+        else each
+        for each in prospects
+    ]
+
+
+def worth_a_warning(prospects: Sequence[Prospect]) -> list[Prospect]:
+    """Of each cause that settings or the network may remedy, the largest number of ranks."""
+    last = {each.limit.cause: each for each in prospects}
+    return [each for cause, each in last.items() if cause not in (Cause.RANKS, Cause.TRAINER)]
 
 
 def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
     """What limits the job that was `seen`."""
     ranks, ideal, alone = seen.ranks, job.ideal_speed_up(seen.ranks), job.alone_seconds
     now = alone / seen.step_seconds
+    limit = Limit(cause=Cause.UNKNOWN, ranks=ranks, speed_up=now, ideal=ideal, without=now)
     if now >= FALLS_SHORT * ideal:
-        cause = Cause.RANKS if ideal >= ranks else Cause.TRAINER
-        return Limit(cause=cause, ranks=ranks, speed_up=now, ideal=ideal, without=now)
-    freed = {Cause.NETWORK: _trial(job, ranks, _within_a_host(network))}
+        return replace(limit, cause=Cause.RANKS if ideal >= ranks else Cause.TRAINER)
+    within_a_host = Network(copied_bytes_per_second=network.copied_bytes_per_second)
+    freed = {Cause.NETWORK: _trial(job, ranks, within_a_host)}
     freed |= {
         cause: _trial(without(job, ranks), ranks, network) for cause, without in _FREED.items()
     }
@@ -89,11 +144,9 @@ def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
     most = max(gains.values()) - now  # or less than nothing: trials are short
     cause = next(each for each in gains if gains[each] - now >= min(most, MOST * most))
     if gains[cause] - now < MATTERS * ideal:
-        return Limit(cause=Cause.UNKNOWN, ranks=ranks, speed_up=now, ideal=ideal, without=now)
-    limit = Limit(cause=cause, ranks=ranks, speed_up=now, ideal=ideal, without=gains[cause])
-    if cause is Cause.NETWORK:
-        limit = _measured(limit, freed[cause], job, network)
-    return limit
+        return limit
+    limit = replace(limit, cause=cause, without=gains[cause])
+    return _measured(limit, freed[cause], job, network) if cause is Cause.NETWORK else limit
 
 
 def remedies_of(
@@ -104,25 +157,31 @@ def remedies_of(
     settings: dict[str, int | str] = {}
     reached = limit.speed_up
     while len(found) < MOST_REMEDIES and reached < FALLS_SHORT * limit.ideal:
-        tried = _tried(job, network, limit.ranks, [] if found else choices)
-        best = max(tried, key=lambda each: each.speed_up, default=None)
-        if best is None or best.speed_up - reached < MATTERS * limit.ideal:
+        # First what leaves parameters as fresh as they are.
+        changes = [*_as_fresh(job), *([] if found else choices), *_older(job, limit.ranks)]
+        tried = [
+            (each.job.alone_seconds / _trial(each.job, limit.ranks, network).step_seconds, each)
+            for each in changes
+        ]
+        best = max((speed_up for speed_up, _ in tried), default=0.0)
+        if best - reached < MATTERS * limit.ideal:
             break
         # Among those that do nearly as well the one that asks for least: they stand in this order.
-        enough = min(best.speed_up - MATTERS * limit.ideal, FALLS_SHORT * limit.ideal)
-        choice = next(each for each in tried if each.speed_up >= max(enough, reached))
-        settings |= choice.settings
-        job, reached = choice.job, choice.speed_up
-        found.append(Remedy(settings=dict(settings), speed_up=reached))
+        enough = max(min(best - MATTERS * limit.ideal, FALLS_SHORT * limit.ideal), reached)
+        reached, choice = next(each for each in tried if each[0] >= enough)
+        settings, job = {**settings, **choice.settings}, choice.job
+        found.append(Remedy(settings=settings, speed_up=reached))
     return found
+
+
+def _prospect(job: Job, network: Network, ranks: int) -> Prospect:
+    forecast = simulate(job, ranks, network)
+    limit = limit_of(job, network, forecast)
+    return Prospect(forecast=forecast, limit=limit, num_hosts=network.num_hosts(ranks))
 
 
 def _trial(job: Job, ranks: int, network: Network) -> Forecast:
     return simulate(job, ranks, network, num_steps=TRIAL_STEPS)
-
-
-def _within_a_host(network: Network) -> Network:
-    return Network(copied_bytes_per_second=network.copied_bytes_per_second)
 
 
 def _measured(limit: Limit, free: Forecast, job: Job, network: Network) -> Limit:
@@ -140,45 +199,20 @@ def _measured(limit: Limit, free: Forecast, job: Job, network: Network) -> Limit
     )
 
 
-Changed = tuple[Mapping[str, int | str], Job]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tried:
-    """A change of the job, and the speed-up with it."""
-
-    settings: Mapping[str, int | str]
-    job: Job
-    speed_up: float
-
-
-def _tried(job: Job, network: Network, ranks: int, choices: Sequence[Choice]) -> list[_Tried]:
-    """What may be changed: first what leaves parameters as fresh as they are."""
-    chosen = ((each.settings, each.job) for each in choices)
-    changes = [*_as_fresh(job), *chosen, *_older(job, ranks)]
-    return [
-        _Tried(
-            settings=settings,
-            job=changed,
-            speed_up=changed.alone_seconds / _trial(changed, ranks, network).step_seconds,
-        )
-        for settings, changed in changes
-    ]
-
-
-def _as_fresh(job: Job) -> Iterator[Changed]:
+def _as_fresh(job: Job) -> Iterator[Choice]:
     """More tickets per attacker; other steps at which versions are published."""
     rule = job.rule
     final, every = rule.final_staleness, rule.publish_every
     for number in range(job.credit + 1, min(rule.window, 2 * job.credit + 2) + 1):
-        yield {"staleness.outstanding": number}, replace(job, outstanding=number)
+        changed = replace(job, outstanding=number)
+        yield Choice(settings={"staleness.outstanding": number}, job=changed)
     for number in sorted({every // 2, 1} - {0, every}, reverse=True):
         yield _with(job, publish_every=number)
     if final + 1 > every:
         yield _with(job, publish_every=final + 1)
 
 
-def _older(job: Job, ranks: int) -> Iterator[Changed]:
+def _older(job: Job, ranks: int) -> Iterator[Choice]:
     """A larger bound for the first attack step, for the last, for both; and rarer versions."""
     rule = job.rule
     largest, final, every = rule.max_staleness, rule.final_staleness, rule.publish_every
@@ -198,10 +232,10 @@ def _older(job: Job, ranks: int) -> Iterator[Changed]:
             yield _with(job, final_staleness=number - 1, publish_every=number)
 
 
-def _with(job: Job, **changes: int) -> Changed:
+def _with(job: Job, **changes: int) -> Choice:
     """The job with another rule, and the settings that say so."""
     settings = {f"staleness.{key}": value for key, value in changes.items()}
-    return settings, replace(job, rule=replace(job.rule, **changes))
+    return Choice(settings=settings, job=replace(job, rule=replace(job.rule, **changes)))
 
 
 def _with_room(job: Job, ranks: int) -> Job:

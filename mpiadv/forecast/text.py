@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.limits import Cause, Limit
-from mpiadv.forecast.outlook import Prospect, worth_a_warning
+from mpiadv.forecast.limits import Cause, Limit, Prospect, worth_a_warning
 from mpiadv.process.words import aligned, counted
 
 FORMAT = 1

@@ -8,8 +8,7 @@ import torch
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.limits import Choice
-from mpiadv.forecast.outlook import look_ahead, usual_ranks
+from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Memory, Plan
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError

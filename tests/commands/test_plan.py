@@ -16,8 +16,7 @@ from quick_jobs import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
 
 from mpiadv.commands import plan as command
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.limits import Choice
-from mpiadv.forecast.outlook import look_ahead
+from mpiadv.forecast.limits import Choice, look_ahead
 from mpiadv.forecast.text import Memory, Plan, lines_of, values_of
 
 TINY = (

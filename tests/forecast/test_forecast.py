@@ -17,8 +17,15 @@ from quick_jobs import (
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.limits import Cause, Choice, Limit, limit_of, remedies_of
-from mpiadv.forecast.outlook import look_ahead, usual_ranks
+from mpiadv.forecast.limits import (
+    Cause,
+    Choice,
+    Limit,
+    limit_of,
+    look_ahead,
+    remedies_of,
+    usual_ranks,
+)
 from mpiadv.forecast.simulation import simulate
 from mpiadv.forecast.transfers import EAGER_BYTES, Transfers
 
