@@ -19,7 +19,7 @@ from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
 from mpirun import mpirun
 
 from mpiadv.comm.messages import WIRE_ARRAYS
-from mpiadv.emulation.measurements import read_measurements, scenario_text
+from mpiadv.emulation.measurements import MEASUREMENTS, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
@@ -201,7 +201,7 @@ def _run(scenario: Scenario, ranks: int, made: Sequence[Host], mca: Sequence[Seq
             prefix=made[0].inside([]),
             env=agent_environment(made),
         )
-        return read_measurements(output)[0]
+        return MEASUREMENTS.read(output)[0]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from real import PRECISIONS, ticket_seconds
 
 from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.comm.shared_memory import DISABLE_SHARING
-from mpiadv.emulation.measurements import read_measurements, scenario_text
+from mpiadv.emulation.measurements import MEASUREMENTS, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 
@@ -134,7 +134,7 @@ def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
         env = {DISABLE_SHARING: "1"} if tcp else {}
         options = TCP if tcp else ()
         mpirun([*program, str(output), "0"], ranks=ranks, options=options, env=env)
-        return read_measurements(output)[0]
+        return MEASUREMENTS.read(output)[0]
 
 
 def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:

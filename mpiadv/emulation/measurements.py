@@ -6,9 +6,7 @@ killed process leaves it as it was; one process at a time may add to it.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from mpiadv.contract.columns import column
@@ -57,7 +55,9 @@ class Measured:
     scenario: str = column("S640", "what was emulated, as JSON; empty: real work")
 
 
-_FILE = RowFile(name="measurements", layout=layout_of(Measured, 64), remedy="they are made again")
+MEASUREMENTS = RowFile(
+    name="measurements", layout=layout_of(Measured, 64), remedy="they are made again"
+)
 KEY = ("scenario", "ranks", "repeat")
 """Columns that tell one measurement from another."""
 
@@ -65,25 +65,6 @@ KEY = ("scenario", "ranks", "repeat")
 def scenario_text(scenario: Scenario) -> str:
     """A scenario as the column `scenario` holds it, and as the emulated ranks take it."""
     return json.dumps(asdict(scenario), separators=(",", ":"))
-
-
-def read_measurements(path: Path) -> Rows:
-    """All rows; none where there is no file.
-
-    Raises:
-        UserError: the file is damaged, or of another format.
-    """
-    return _FILE.read(path)
-
-
-def add_measurement(path: Path, measured: Measured) -> None:
-    """Add a row to the file."""
-    _FILE.write(path, read_measurements(path), as_rows([measured]))
-
-
-def as_rows(measured: Sequence[Measured]) -> Rows:
-    """Measurements as rows of the file."""
-    return _FILE.rows(measured)
 
 
 def key_of(scenario: Scenario, ranks: int, repeat: int) -> tuple[Any, ...]:

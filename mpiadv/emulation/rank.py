@@ -24,7 +24,7 @@ from mpiadv.contract.accounts import CraftReport, Outcome, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.emulation.measurements import Measured, add_measurement, scenario_text
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.trainer import Trainer
@@ -259,7 +259,9 @@ def main() -> None:
         ours = sum(map(float, world.gather(str(cpu))))
     if window is not None:
         others = max(0.0, busy - ours) / room
-        add_measurement(Path(output), window.measured(world.size, int(repeat), ours / room, others))
+        MEASUREMENTS.add(
+            Path(output), [window.measured(world.size, int(repeat), ours / room, others)]
+        )
 
 
 def _train(scenario: Scenario, world: MpiWorld, device: EmulatedDevice, window: Window) -> None:

@@ -162,11 +162,8 @@ _COLUMNS: Mapping[str, Callable[[Plan, Prospect], str]] = {
 
 
 def _table(plan: Plan) -> list[str]:
-    rows = [
-        list(_COLUMNS),
-        *([tell(plan, each) for tell in _COLUMNS.values()] for each in plan.prospects),
-    ]
-    return aligned(rows)
+    rows = [[tell(plan, each) for tell in _COLUMNS.values()] for each in plan.prospects]
+    return aligned([list(_COLUMNS), *rows])
 
 
 def _staleness(plan: Plan) -> list[str]:

@@ -1,7 +1,7 @@
 """What all figures share: size, colours, marks, and turning one into PNG or PDF. Knows no log."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mpiadv.report.series import Blocks
+from mpiadv.report.series import Blocks, in_blocks
 
 MARK = "made by mpiadv report"
 """Stands in every file that this package writes, which it may therefore write over."""
@@ -62,12 +62,10 @@ class Picture:
     figure: Figure
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Draw within this: figures take their fonts and lines from the settings around them."""
     settings: Any = dict(_STYLE)  # matplotlib types its keys as literals, and not in all releases
-    with mpl.rc_context(settings):
-        yield
+    return mpl.rc_context(settings)
 
 
 def panels(
@@ -93,13 +91,15 @@ def over_steps(axis: Axes, label: str, *, num_steps: int, resumes: Sequence[int]
 
 
 def raw_and_mean(
-    axis: Axes, steps: Any, values: Any, blocks: Blocks, *, colour: str, label: str
-) -> None:
-    """Every value lightly, its mean over blocks strongly."""
+    axis: Axes, steps: Any, values: Any, *, colour: str, label: str, width: int | None = None
+) -> Blocks:
+    """Every value lightly, its mean over blocks, which are returned, strongly."""
+    blocks = in_blocks(steps, values, width)
     # As pixels: sixty thousand points would make a vector file of megabytes.
     axis.plot(steps, values, color=colour, alpha=0.22, linewidth=0.7, rasterized=True)
     marker = "o" if len(blocks.steps) < 3 else ""
     axis.plot(blocks.steps, blocks.mean, color=colour, linewidth=1.8, marker=marker, label=label)
+    return blocks
 
 
 def stacked_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]]) -> None:

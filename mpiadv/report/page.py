@@ -4,7 +4,6 @@ import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from mpiadv.report.comparison import compared_speed, compared_tests, compared_training
 from mpiadv.report.drawing import MARK, Picture, png, style
@@ -61,12 +60,13 @@ def page(logs: Sequence[Log], keep: KeepPicture = lambda label, picture, data: N
     several = len(logs) > 1
     title = f"{len(logs)} runs" if several else logs[0].label
     parts = [f"<h1>{escape(title)}</h1>", summary_section(logs)]
-    if several:
-        parts += ["<h2>Side by side</h2>"]
-        pictures = [picture for picture in _drawn(OF_SEVERAL, logs) if picture]
-        parts += [illustration("", picture, keep) for picture in pictures]
-    for log in logs:
-        parts += _log_section(log, keep, several)
+    with style():
+        if several:
+            pictures = filter(None, (draw(logs) for draw in OF_SEVERAL))
+            parts += ["<h2>Side by side</h2>"]
+            parts += [illustration("", picture, keep) for picture in pictures]
+        for log in logs:
+            parts += _log_section(log, keep, several)
     return document(title, "\n".join(parts))
 
 
@@ -98,7 +98,7 @@ def _log_section(log: Log, keep: KeepPicture, several: bool) -> list[str]:
     parts = [f"<h2>{escape(log.label)}</h2>"] if several else []
     lacking = []
     for what, draw in OF_ONE.items():
-        (picture,) = _drawn([draw], log)
+        picture = draw(log)
         if picture is None:
             lacking.append(what)
         else:
@@ -107,11 +107,6 @@ def _log_section(log: Log, keep: KeepPicture, several: bool) -> list[str]:
         told = ", ".join(lacking)
         parts.append(f"<p class='note'>The log holds nothing to draw of: {escape(told)}.</p>")
     return [*parts, *_evaluations(log), _events(log), _settings(log)]
-
-
-def _drawn(draws: Sequence[Callable[[Any], Picture | None]], what: Any) -> list[Picture | None]:
-    with style():
-        return [draw(what) for draw in draws]
 
 
 def illustration(label: str, picture: Picture, keep: KeepPicture) -> str:

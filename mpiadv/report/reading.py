@@ -178,11 +178,8 @@ def read_snapshots(log: Log, *, num_images: int) -> Snapshots | None:
     Raises:
         UserError: the log cannot be read any more.
     """
-    try:
-        with h5py.File(log.path, "r", locking=False) as file:
-            return _snapshots(file, len(file.get("snapshots", ())), num_images)
-    except _UNREADABLE as error:
-        raise UserError(f"{log.path} cannot be read as a log: {error}") from None
+    with opened(log.path) as file:
+        return _snapshots(file, len(file.get("snapshots", ())), num_images)
 
 
 def text(value: bytes | str) -> str:

@@ -16,6 +16,7 @@ from mpiadv.report.drawing import (
 )
 from mpiadv.report.reading import Log
 from mpiadv.report.series import (
+    ATTACKER_ACTIVITIES,
     attacker_seconds,
     in_blocks,
     shares,
@@ -108,10 +109,8 @@ def _crafting_caption(
     )
     if not attackers:
         return f"{told.capitalize()} There were no attackers."
-    total: dict[str, float] = {}
-    for seconds in attackers.values():
-        for name, value in seconds.items():
-            total[name] = total.get(name, 0.0) + value
+    every = attackers.values()
+    total = {name: sum(seconds[name] for seconds in every) for name in ATTACKER_ACTIVITIES}
     return (
         f"Left: {told} Right: each attacker's time, together "
         f"{_percents(shares(total))}. Waiting for the trainer (red) means that parameters fresh "

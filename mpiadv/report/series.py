@@ -167,10 +167,5 @@ def attacked_again(log: Log) -> tuple[Rows, Rows]:
     return log.train[trained], log.fresh[fresh]
 
 
-def attacks_of(evaluations: Rows) -> list[bytes]:
-    """The names of the attacks that evaluations ran, in the order of their first."""
-    return list(dict.fromkeys(evaluations["attack"].tolist()))
-
-
 def _known(values: Floats) -> Floats:
     return np.where(np.isfinite(values), values, 0.0)

@@ -60,10 +60,7 @@ def fresh(log: Log) -> Picture | None:
     figure, (accuracy, loss) = panels()
     for axis, column, scale in ((accuracy, "accuracy", 100.0), (loss, "loss", 1.0)):
         for rows, colour, label in ((trained, STALE, "stale"), (again, FRESH, "fresh")):
-            blocks = in_blocks(rows["step"], scale * rows[column])
-            raw_and_mean(
-                axis, rows["step"], scale * rows[column], blocks, colour=colour, label=label
-            )
+            raw_and_mean(axis, rows["step"], scale * rows[column], colour=colour, label=label)
         axis.set_ylim(bottom=0)
     over_steps(accuracy, "accuracy (%)", num_steps=log.num_steps, resumes=log.resumes)
     over_steps(loss, "loss (nats)", num_steps=log.num_steps, resumes=log.resumes)

@@ -1,6 +1,8 @@
 """The summary of runs as rows of text: how they stand, how they ended, where they differ."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 
 from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
@@ -47,14 +49,7 @@ def _time(log: Log) -> str:
 
 
 def _ranks(log: Log) -> str:
-    if not log.ranks:
-        return UNKNOWN
-    changed = [
-        count
-        for place, count in enumerate(log.ranks)
-        if place == 0 or count != log.ranks[place - 1]
-    ]
-    return ", then ".join(map(str, changed))
+    return ", then ".join(str(count) for count, _ in groupby(log.ranks)) or UNKNOWN
 
 
 def _machine(log: Log) -> str:
@@ -65,26 +60,17 @@ def _machine(log: Log) -> str:
     return f"{shown}; {device}, {threads} thread(s) per rank"
 
 
-def _trained(log: Log) -> str:
-    get = log.config.get
-    return f"{get('model.name', UNKNOWN)} on {get('data.name', UNKNOWN)}"
-
-
 def _attack(log: Log) -> str:
-    get = log.config.get
-    most = "" if get("attack_schedule.name", "constant") == "constant" else "up to "
-    return (
-        f"{get('attack.name', UNKNOWN)}, {most}{get('attack.num_steps', UNKNOWN)} steps, "
-        f"{get('attack.norm', UNKNOWN)}, epsilon {get('attack.epsilon', UNKNOWN)}"
+    most = "" if log.config.get("attack_schedule.name", "constant") == "constant" else "up to "
+    return _said(
+        log,
+        f"<attack.name>, {most}<attack.num_steps> steps, <attack.norm>, epsilon <attack.epsilon>",
     )
 
 
-def _staleness(log: Log) -> str:
-    get = log.config.get
-    return (
-        f"at most {get('staleness.max_staleness', UNKNOWN)}, at the last attack step "
-        f"{get('staleness.final_staleness', UNKNOWN)}"
-    )
+def _said(log: Log, template: str) -> str:
+    """The template with a setting's value in place of its key in angle brackets."""
+    return re.sub("<(.+?)>", lambda found: str(log.config.get(found[1], UNKNOWN)), template)
 
 
 _OPTIONAL = {
@@ -94,9 +80,12 @@ _OPTIONAL = {
 
 _ROWS: Mapping[str, Callable[[Log], str]] = {
     "state": lambda log: log.condition,
-    "trained": _trained,
+    "trained": lambda log: _said(log, "<model.name> on <data.name>"),
     "training attack": _attack,
-    "staleness": _staleness,
+    "staleness": lambda log: _said(
+        log,
+        "at most <staleness.max_staleness>, at the last attack step <staleness.final_staleness>",
+    ),
     "steps": _steps,
     "natural accuracy": _accuracy("natural"),
     "adversarial accuracy": _accuracy("adversarial"),

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
 from mpiadv.report.reading import Floats, Log, Rows, text
-from mpiadv.report.series import attacks_of, in_blocks, mean
+from mpiadv.report.series import block_width, mean
 
 _LOG_SCALE_FROM = 50.0
 """Largest over median, from where on a linear scale shows nothing but the peaks."""
@@ -19,8 +19,7 @@ def training(log: Log) -> Picture | None:
         return None
     figure, (loss, accuracy) = panels()
     steps, values = log.train["step"], log.column("loss")
-    blocks = in_blocks(steps, values)
-    raw_and_mean(loss, steps, values, blocks, colour=ADVERSARIAL, label="training loss")
+    blocks = raw_and_mean(loss, steps, values, colour=ADVERSARIAL, label="training loss")
     _add_learning_rate(loss, steps, log.column("learning_rate"))
     _add_training_accuracy(accuracy, log)
     over_steps(loss, "training loss (nats)", num_steps=log.num_steps, resumes=log.resumes)
@@ -50,7 +49,7 @@ def tested(log: Log) -> Picture | None:
     curves = [
         (which, attack, rows[rows["attack"] == attack])
         for which, rows in (("", log.evaluation), (", averaged weights", log.averaged))
-        for attack in attacks_of(rows)
+        for attack in dict.fromkeys(rows["attack"].tolist())
     ]
     for number, (which, attack, rows) in enumerate(curves):
         _add_tested(accuracy, rows, "accuracy", 100.0, number, text(attack) + which)
@@ -82,9 +81,8 @@ def gradients(log: Log) -> Picture | None:
         return None
     figure, (axis,) = panels(1, height=3.2)
     steps = log.train["step"]
-    blocks = in_blocks(steps, values)
-    label = f"mean over {blocks.width} steps"
-    raw_and_mean(axis, steps, values, blocks, colour=NATURAL, label=label)
+    label = f"mean over {block_width(len(values))} steps"
+    raw_and_mean(axis, steps, values, colour=NATURAL, label=label)
     if _spans_decades(values):
         axis.set_yscale("log")
     else:
@@ -96,7 +94,7 @@ def gradients(log: Log) -> Picture | None:
         title="Gradient magnitude",
         figure=figure,
         caption="L1 norm of the gradient of the loss by the pixels at the last attack step, mean "
-        f"over each batch (light; dark: mean over {blocks.width} steps); {mean(values):.3g} on "
+        f"over each batch (light; dark: {label}); {mean(values):.3g} on "
         "average. A sudden fall to almost nothing while adversarial training accuracy leaps up is "
         "a sign of masked gradients." + _marks(log),
     )
@@ -123,8 +121,7 @@ def _add_training_accuracy(axis: Axes, log: Log) -> None:
         known = np.isfinite(values)
         if known.any():
             steps = log.train["step"][known]
-            blocks = in_blocks(steps, values[known])
-            raw_and_mean(axis, steps, values[known], blocks, colour=colour, label=label)
+            raw_and_mean(axis, steps, values[known], colour=colour, label=label)
 
 
 def _add_tested(

@@ -58,6 +58,9 @@ class RowFile:
             )
         return rows
 
+    def add(self, path: Path, objects: Sequence[object]) -> None:
+        self.write(path, self.read(path), self.rows(objects))
+
     def write(self, path: Path, kept: Rows, added: Rows) -> None:
         with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format_version"] = FORMAT_VERSION

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpiadv.emulation.measurements import key_of, keys, read_measurements
+from mpiadv.emulation.measurements import MEASUREMENTS, key_of, keys
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import Floats, Log
@@ -216,7 +216,7 @@ def _emulated_arm(measured: Arm, ranks: int, seconds: float) -> Arm:
 
 def _emulated_seconds(folder: StudyFolder, scenario: Scenario) -> float | None:
     """Measured seconds per training step of the emulation; None where it was not measured."""
-    rows = read_measurements(measurements_path(folder))
+    rows = MEASUREMENTS.read(measurements_path(folder))
     wanted = key_of(scenario, folder.ranges["emulated_ranks"], 0)
     found = [
         row["ticket_seconds"] for row, key in zip(rows, keys(rows), strict=True) if key == wanted

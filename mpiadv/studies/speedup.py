@@ -10,14 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.emulation.measurements import (
-    Measured,
-    as_rows,
-    key_of,
-    keys,
-    read_measurements,
-    scenario_text,
-)
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, key_of, keys, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
@@ -105,7 +98,7 @@ def measure(folder: StudyFolder) -> list[Program]:
     """The emulations that have not been measured."""
     if folder.ranges["real"]:
         return []
-    known = keys(read_measurements(measurements_path(folder)))
+    known = keys(MEASUREMENTS.read(measurements_path(folder)))
     return [
         emulation(folder, scenario, ranks=point.ranks, repeat=point.repeat, name=point.name)
         for point, scenario in _scenarios(folder.request)
@@ -152,8 +145,8 @@ def measurements(folder: StudyFolder) -> Rows:
     """What has been measured of this study, a row each."""
     if folder.ranges["real"]:
         found = [_measured(folder, point) for point in points(folder.request)]
-        return as_rows([one for one in found if one is not None])
-    rows = read_measurements(measurements_path(folder))
+        return MEASUREMENTS.rows([one for one in found if one is not None])
+    rows = MEASUREMENTS.read(measurements_path(folder))
     wanted = {
         key_of(scenario, point.ranks, point.repeat)
         for point, scenario in _scenarios(folder.request)

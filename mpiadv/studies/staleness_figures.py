@@ -23,7 +23,6 @@ from mpiadv.report.drawing import (
     raw_and_mean,
 )
 from mpiadv.report.reading import Log
-from mpiadv.report.series import in_blocks
 from mpiadv.studies.staleness_runs import (
     HARMLESS_LOSS,
     Finding,
@@ -251,12 +250,13 @@ def _add_paper(axis: Axes, shown: Mapping[int, Finding]) -> None:
 
 def _add_stale_and_fresh(axis: Axes, log: Log) -> None:
     steps, values = log.train["step"], 100 * log.column("accuracy")
-    blocks = in_blocks(steps, values)
-    raw_and_mean(axis, steps, values, blocks, colour=STALE, label="stale examples, as trained on")
+    raw_and_mean(axis, steps, values, colour=STALE, label="stale examples, as trained on")
     fresh_steps, fresh = fresh_curve(log)
     if len(fresh):
-        means = in_blocks(fresh_steps, 100 * fresh, max(1, len(fresh) // 25))
-        raw_and_mean(axis, fresh_steps, 100 * fresh, means, colour=FRESH, label="fresh examples")
+        raw_and_mean(
+            axis, fresh_steps, 100 * fresh, colour=FRESH, label="fresh examples",
+            width=max(1, len(fresh) // 25),
+        )  # fmt: skip
     else:
         tests = log.evaluation
         axis.plot(

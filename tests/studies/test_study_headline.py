@@ -10,12 +10,7 @@ from made_up_study import open_study
 from sample_logs import BEGAN, STEP_SECONDS, begin, evaluation_row, resumed_run, train_row
 
 from mpiadv.commands.study import main
-from mpiadv.emulation.measurements import (
-    Measured,
-    add_measurement,
-    read_measurements,
-    scenario_text,
-)
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
@@ -49,7 +44,7 @@ def test_study_trains_three_networks_and_emulates_more_ranks(done: Path) -> None
     assert [log.ranks[0] for log in logs.values()][:2] == [1, 1]
     assert logs[ASYNCHRONOUS].ranks[0] >= 2
     assert [log.train["first_staleness"].max() for log in logs.values()] == [0, 0, 16]
-    (row,) = read_measurements(done / "speed.h5")
+    (row,) = MEASUREMENTS.read(done / "speed.h5")
     assert row["ranks"] == 3 and row["last_staleness_worst"] == 2
     scenario = json.loads(row["scenario"])
     model = done / "runs" / ASYNCHRONOUS / "model.pt"
@@ -182,7 +177,7 @@ def test_emulated_ranks_take_the_steps_of_the_asynchronous_run(folder: StudyFold
     assert (scenario.train_seconds, scenario.craft_seconds) == (0.1, 0.6)
     blank = dict.fromkeys(Measured.__dataclass_fields__, 0)
     row = {**blank, "ranks": 3, "ticket_seconds": 0.05, "scenario": scenario_text(scenario)}
-    add_measurement(folder.path / "speed.h5", Measured(**row))
+    MEASUREMENTS.add(folder.path / "speed.h5", [Measured(**row)])
     assert headline.measure(folder) == []
     (speed, paper) = tables(headline.show(folder))
     assert speed.rows[3][0] == "k = 8, asynchronous, 3 ranks, emulated"

@@ -15,13 +15,7 @@ from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
 from mpiadv.commands.study import main
-from mpiadv.emulation.measurements import (
-    Measured,
-    add_measurement,
-    as_rows,
-    read_measurements,
-    scenario_text,
-)
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
@@ -48,7 +42,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, needs_mpirun: None) -> Path:
 def test_study_measures_each_number_of_ranks_with_and_without_the_trainer_crafting(
     done: Path,
 ) -> None:
-    rows = read_measurements(done / "speed.h5")
+    rows = MEASUREMENTS.read(done / "speed.h5")
     kinds = [(row["ranks"], row["trainer_crafts"], row["repeat"]) for row in rows]
     assert kinds == [(1, 1, 0), (2, 1, 0), (2, 0, 0)]
     assert rows["first_staleness_worst"].tolist() == [16] * 3
@@ -76,11 +70,11 @@ def test_only_what_is_missing_is_measured(done: Path, tmp_path: Path) -> None:
     folder = open_study(done, "speedup", *QUICK)
     assert speedup.measure(folder) == []
     again = open_study(tmp_path, "speedup", *QUICK)
-    rows = read_measurements(done / "speed.h5")
+    rows = MEASUREMENTS.read(done / "speed.h5")
     for row in rows[:2]:
         values = {name: row[name].item() for name in rows.dtype.names or ()}
         text = values.pop("scenario").decode()
-        add_measurement(tmp_path / "speed.h5", Measured(**values, scenario=text))
+        MEASUREMENTS.add(tmp_path / "speed.h5", [Measured(**values, scenario=text)])
     assert [job.name for job in speedup.measure(again)] == ["ranks2-trainer-waits-1"]
     longer = open_study(tmp_path / "longer", "speedup", "study.ranks=[2]", "study.num_steps=80")
     (tmp_path / "speed.h5").rename(tmp_path / "longer" / "speed.h5")
@@ -132,7 +126,7 @@ def made_up(folder: StudyFolder, point: Point, seconds: float, *, others: float 
     assert row is not None
     text = scenario_text(scenario)
     changed = replace(row, ticket_seconds=seconds, scenario=text, idle=0.1, others=others)
-    add_measurement(folder.path / "speed.h5", changed)
+    MEASUREMENTS.add(folder.path / "speed.h5", [changed])
 
 
 @pytest.fixture
@@ -179,7 +173,7 @@ def test_results_warn_where_other_programs_were_at_work(
 
 def test_one_rank_belongs_to_both_lines() -> None:
     row = dict.fromkeys(Measured.__dataclass_fields__, 0) | {"scenario": ""}
-    rows = as_rows(
+    rows = MEASUREMENTS.rows(
         [Measured(**{**row, "ranks": n, "trainer_crafts": c}) for n, c in ((1, 1), (2, 1), (3, 0))]
     )
     assert list(series_of(rows, trainer_crafts=True).by_ranks) == [1, 2]
