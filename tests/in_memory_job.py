@@ -16,11 +16,12 @@ from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import Delivery, ParameterSlot
-from mpiadv.comm.messages import Bytes, Farewell, Fate, Order
+from mpiadv.comm.messages import Bytes, Farewell, Fate
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Published, Stop
 from mpiadv.loops.trainer import Trainer
@@ -109,10 +110,10 @@ class CountingLink(MemoryTrainerLink):
         self.sent_first[slot.version] = list(first)
         super().broadcast(slot, first=first)
 
-    def grant(self, attacker: int, order: Order) -> None:
-        super().grant(attacker, order)
+    def grant(self, grant: Grant) -> None:
+        super().grant(grant)
         self.num_grants += 1
-        self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[attacker])
+        self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[grant.attacker])
 
     def poll(self) -> list[Delivery]:
         arrived = super().poll()

@@ -18,9 +18,10 @@ from mpiadv.comm.links import (
     most_parameter_slots,
     plain_memory,
 )
-from mpiadv.comm.messages import Bytes, Call, Farewell, Order, Word
+from mpiadv.comm.messages import Bytes, Call, Farewell, Word
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.contract.outbox import Outbox, Sending
+from mpiadv.contract.turns import Grant
 
 Delay = Callable[[], bool]
 """Asked at each poll for each message at the head of a queue: is it held back once more?"""
@@ -135,7 +136,8 @@ class MemoryTrainerLink:
         self._network.outbox.withdraw(slot)
         self._recycled.append(slot)
 
-    def grant(self, attacker: int, order: Order) -> None:
+    def grant(self, grant: Grant) -> None:
+        attacker = grant.attacker
         if attacker not in self.attackers:
             return
         slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
@@ -143,7 +145,7 @@ class MemoryTrainerLink:
         self._receives[attacker].append(slot)
         self._posted[attacker] += 1
         self.largest_posted = max(self.largest_posted, sum(self._posted.values()))
-        self._network.words[attacker].append(Call(word=Word.GRANT, order=order))
+        self._network.words[attacker].append(Call(word=Word.GRANT, grant=grant))
 
     def poll(self) -> list[Delivery]:
         releases = self._network.releases

@@ -19,7 +19,6 @@ from mpiadv.comm.messages import (
     Call,
     Farewell,
     Fate,
-    Order,
     VersionHeader,
     Word,
     aligned,
@@ -33,6 +32,7 @@ from mpiadv.comm.messages import (
     write,
 )
 from mpiadv.contract.outbox import LONGEST_QUEUE
+from mpiadv.contract.turns import Grant
 from mpiadv.process.errors import DismissedError
 
 Allocate = Callable[[int], Bytes]
@@ -177,12 +177,12 @@ class Incoming:
     """What reached an attacker since it last asked."""
 
     parameters: list[ParameterSlot] = field(default_factory=list)
-    orders: list[Order] = field(default_factory=list)
+    grants: list[Grant] = field(default_factory=list)
     last_call: bool = False
     alive: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.parameters or self.orders or self.last_call or self.alive)
+        return bool(self.parameters or self.grants or self.last_call or self.alive)
 
     def hear(self, call: Call) -> None:
         """Take in what the trainer says.
@@ -193,7 +193,7 @@ class Incoming:
         if call.word is Word.LEAVE:
             raise DismissedError("the trainer (rank 0) has given this rank up")
         if call.word is Word.GRANT:
-            self.orders.append(call.order)
+            self.grants.append(call.grant)
         self.last_call |= call.word is Word.LAST_CALL
         self.alive |= call.word is Word.ALIVE
 
@@ -225,8 +225,8 @@ class TrainerLink(Protocol):
     def recycle(self, slot: ParameterSlot) -> None:
         """Say that the slot's version is not needed any more: who is still to get it need not."""
 
-    def grant(self, attacker: int, order: Order) -> None:
-        """Let `attacker` craft a ticket, with a receive posted for its batch."""
+    def grant(self, grant: Grant) -> None:
+        """Let an attacker craft a ticket, with a receive posted for its batch."""
 
     def poll(self) -> list[Delivery]:
         """Make progress on every message; returns what has arrived. Never blocks."""

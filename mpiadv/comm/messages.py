@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mpiadv.contract.accounts import CraftReport, Probed, Provenance, RankSeconds, RankWork
 from mpiadv.contract.columns import SaidT, from_record, record_type, to_record
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.contract.turns import NO_GRANT, Grant
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -103,19 +104,11 @@ class BatchHeader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """A ticket that the trainer granted to an attacker."""
-
-    ticket: int
-    patient: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Call:
-    """A word, and the order that is granted, if any is."""
+    """A word, and the grant, if it is one."""
 
     word: Word
-    order: Order = Order(ticket=-1, patient=False)
+    grant: Grant = NO_GRANT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,6 @@ from mpiadv.comm.messages import (
     Call,
     Farewell,
     Header,
-    Order,
     Release,
     Word,
     erased,
@@ -37,6 +36,7 @@ from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.outbox import Outbox, Sending
+from mpiadv.contract.turns import Grant
 
 
 def _announcement(slot: ParameterSlot) -> Bytes:
@@ -120,7 +120,8 @@ class MpiTrainerLink:
         self._recycled.append(slot)
         self._free_recycled()
 
-    def grant(self, attacker: int, order: Order) -> None:
+    def grant(self, grant: Grant) -> None:
+        attacker = grant.attacker
         if attacker not in self.attackers:
             return
         slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
@@ -132,7 +133,7 @@ class MpiTrainerLink:
             lambda: self._channel.comm.Irecv(message, attacker, Tag.BATCH),
             lambda: self._take_in(delivery),
         )
-        self._say(attacker, Call(word=Word.GRANT, order=order))
+        self._say(attacker, Call(word=Word.GRANT, grant=grant))
 
     def poll(self) -> list[Delivery]:
         for attacker in self._sends.poll() | self._receives.poll():

@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
 from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.contract.turns import TRAINER, Pace, Turns
+from mpiadv.contract.turns import TRAINER, Grant, Pace, Turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +18,6 @@ class Train:
     """Decision: train on `ticket`, whose batch is ready."""
 
     ticket: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grant:
-    """Decision: let `attacker` craft `ticket`; `patient`: it has time to spare for waiting."""
-
-    ticket: int
-    attacker: int
-    patient: bool
 
 
 class Dispatcher:

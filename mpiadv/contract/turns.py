@@ -8,6 +8,7 @@ MPI, no torch and no clock.
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from statistics import median
 
@@ -44,6 +45,18 @@ RETRY_STEPS = 200
 OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
 """A ticket is overdue after so many times the seconds that its holder usually takes for one, and so
 many more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """Let `attacker` craft `ticket`; `patient`: it has time to spare for waiting."""
+
+    ticket: int
+    attacker: int
+    patient: bool
+
+
+NO_GRANT = Grant(ticket=-1, attacker=0, patient=False)
 
 
 class Pace:

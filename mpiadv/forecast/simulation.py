@@ -10,11 +10,12 @@ from random import Random
 from statistics import fmean
 
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
-from mpiadv.contract.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.dispatch import Dispatcher, Train
 from mpiadv.contract.outbox import HEAD_START_SECONDS, Outbox, Sending
 from mpiadv.contract.rhythm import Rhythm
 from mpiadv.contract.ticket_states import TicketState
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.contract.turns import Grant
 from mpiadv.forecast.clock import Clock
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.transfers import Transfers

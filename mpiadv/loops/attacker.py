@@ -116,10 +116,10 @@ class Attacker(Generic[BatchT]):
             self._wait.over()
         for slot in incoming.parameters:
             self._take_up(slot)
-        for order in incoming.orders:
-            self._bench.queue.add(order.ticket)
-            self._bench.prefetch(order.ticket)
-            self._patient = order.patient
+        for grant in incoming.grants:
+            self._bench.queue.add(grant.ticket)
+            self._bench.prefetch(grant.ticket)
+            self._patient = grant.patient
         self._last_call |= incoming.last_call
 
     def _take_up(self, slot: ParameterSlot) -> None:

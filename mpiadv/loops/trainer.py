@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 from mpiadv.comm.links import Delivery, TrainerLink
-from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Order
+from mpiadv.comm.messages import BatchHeader, Farewell, Fate
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Outcome, Probed, Provenance, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
@@ -289,8 +289,7 @@ class Trainer(Generic[BatchT]):
 
     def _grant(self) -> None:
         while (grant := self.dispatcher.next_grant()) is not None:
-            order = Order(ticket=grant.ticket, patient=grant.patient)
-            self._link.grant(grant.attacker, order)
+            self._link.grant(grant)
             if self.dispatcher.holders.get(grant.ticket) == grant.attacker:  # else it has a copy
                 self.supervision.granted(grant.ticket)
 

@@ -19,7 +19,7 @@ from mpiadv.comm.links import (
     ParameterSlot,
     plain_memory,
 )
-from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape, Farewell, Fate, Order
+from mpiadv.comm.messages import BATCH_HEADER, SEAL_BYTES, BatchShape, Farewell, Fate
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.comm.waiting import Wait
 from mpiadv.comm.world import World
@@ -29,6 +29,7 @@ from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.outbox import LONGEST_QUEUE
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
+from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
@@ -122,14 +123,14 @@ class TrainerEnd:
 
 
 class AttackerEnd:
-    """An attacker's end: takes up parameters and answers orders until the last call."""
+    """An attacker's end: takes up parameters and answers grants until the last call."""
 
     def __init__(self, world: World) -> None:
         self.link = world.attacker_link(large_shape(), plain_memory)
         self.versions: list[int] = []
         self.has_all_at = 0.0
         self.answered: list[int] = []
-        self._orders: list[Order] = []
+        self._grants: list[Grant] = []
         self._last_call = False
 
     def work(self) -> None:
@@ -146,31 +147,31 @@ class AttackerEnd:
             self.versions.append(slot.version)
             self.has_all_at = time.monotonic()
             self.link.recycle(slot)
-        self._orders += incoming.orders
+        self._grants += incoming.grants
         self._last_call |= incoming.last_call
         return self.versions[-1:] == [NUM_VERSIONS - 1]
 
     def _turn(self) -> bool:
         is_stopped = self.has_all()
         self._answer()
-        return self._last_call and is_stopped and not self._orders
+        return self._last_call and is_stopped and not self._grants
 
     def _answer(self) -> None:
-        while self._orders:
+        while self._grants:
             slot = self.link.free_batch_slot()
             assert (slot is None) == (self.link.pending() == OUTSTANDING), "reused while in flight"
             if slot is None:
                 return
-            self._send(self._orders.pop(0), slot)
+            self._send(self._grants.pop(0), slot)
 
-    def _send(self, order: Order, slot: BatchSlot) -> None:
-        assert order.patient == (order.ticket % 2 == 0)
+    def _send(self, grant: Grant, slot: BatchSlot) -> None:
+        assert grant.patient == (grant.ticket % 2 == 0)
         body = slot.buffer[BATCH_HEADER.itemsize : -SEAL_BYTES]
-        body[:] = NEVER_SENT if is_dropped(order.ticket) else content(order.ticket, body.size)
-        fate = Fate.DROPPED if is_dropped(order.ticket) else Fate.CRAFTED
-        slot.header = batch_header(order.ticket, rank=self.link.rank, fate=fate)
+        body[:] = NEVER_SENT if is_dropped(grant.ticket) else content(grant.ticket, body.size)
+        fate = Fate.DROPPED if is_dropped(grant.ticket) else Fate.CRAFTED
+        slot.header = batch_header(grant.ticket, rank=self.link.rank, fate=fate)
         self.link.send(slot)
-        self.answered.append(order.ticket)
+        self.answered.append(grant.ticket)
 
 
 def farewell(rank: int, num_tickets: int, *, host: str) -> Farewell:
@@ -212,7 +213,7 @@ def exchange(end: TrainerEnd) -> dict[int, list[int]]:
         for attacker in live:
             while tickets and live[attacker] < OUTSTANDING:
                 ticket = tickets.pop(0)
-                end.link.grant(attacker, Order(ticket=ticket, patient=ticket % 2 == 0))
+                end.link.grant(Grant(attacker=attacker, ticket=ticket, patient=ticket % 2 == 0))
                 live[attacker] += 1
         return sum(map(len, answered.values())) == NUM_TICKETS
 

@@ -11,7 +11,8 @@ from made_records import batch_header, version_header
 from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
-from mpiadv.comm.messages import BATCH_HEADER, Call, Order, Word, sealed
+from mpiadv.comm.messages import BATCH_HEADER, Call, Word, sealed
+from mpiadv.contract.turns import Grant
 from mpiadv.process.errors import DismissedError, TrainerLostError
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def test_batch_that_was_not_written_is_not_believed_whatever_the_buffer_held() -
                 world.gather("sent")
             continue
         link = world.trainer_link(large_shape(), plain_memory)
-        link.grant(1, Order(ticket=ticket, patient=False))
+        link.grant(Grant(attacker=1, ticket=ticket, patient=False))
         world.gather("")
         deliveries = []
         until(lambda: bool(deliveries.extend(link.poll()) or deliveries), "the batch")  # noqa: B023
         (delivery,) = deliveries
         assert (delivery.ticket, link.take_doubted()) == (ticket, {})
         link.release(delivery.slot)  # the buffer of the next receive
-        link.grant(1, Order(ticket=ticket + 1, patient=False))
+        link.grant(Grant(attacker=1, ticket=ticket + 1, patient=False))
         world.gather("")
         until(lambda: bool(link.poll() or world.roster.doubted), "the end of the receive")  # noqa: B023
         assert link.take_doubted() == {1: "sent a batch that did not arrive whole"}
@@ -136,8 +137,8 @@ def version() -> Message:
 
 
 def word() -> Message:
-    order = Order(ticket=OUTSTANDING, patient=False)
-    return sealed(Call(word=Word.GRANT, order=order)).view(np.uint8)
+    grant = Grant(ticket=OUTSTANDING, attacker=1, patient=False)
+    return sealed(Call(word=Word.GRANT, grant=grant)).view(np.uint8)
 
 
 FROM_THE_TRAINER: dict[str, Message] = {

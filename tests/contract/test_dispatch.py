@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from mpiadv.contract.craft_queue import AttackStep
-from mpiadv.contract.dispatch import Dispatcher, Grant, Train
+from mpiadv.contract.dispatch import Dispatcher, Train
 from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.contract.turns import Pace
+from mpiadv.contract.turns import Grant, Pace
 
 RULE = StalenessRule(max_staleness=4, final_staleness=1, publish_every=2)
 ATTACKERS = range(1, 10)

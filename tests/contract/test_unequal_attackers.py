@@ -7,9 +7,9 @@ import pytest
 from scenario import Observed, Scenario
 from simulation import Simulation, simulate
 
-from mpiadv.contract.dispatch import Dispatcher, Grant
+from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.contract.turns import NUM_RECENT, RETRY_STEPS, TRAINER, Pace
+from mpiadv.contract.turns import NUM_RECENT, RETRY_STEPS, TRAINER, Grant, Pace
 
 RULES = {
     "constant": StalenessRule(max_staleness=16, final_staleness=16, publish_every=4),

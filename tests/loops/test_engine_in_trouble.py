@@ -12,8 +12,9 @@ from made_records import version_header
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import BatchSlot
-from mpiadv.comm.messages import Call, Fate, Order, Word
+from mpiadv.comm.messages import Call, Fate, Word
 from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import DeadlineError, SilentRankError, UnreadableError
@@ -301,7 +302,7 @@ def network_of_one() -> MemoryNetwork:
 
 
 def granted(ticket: int) -> Call:
-    return Call(word=Word.GRANT, order=Order(ticket=ticket, patient=False))
+    return Call(word=Word.GRANT, grant=Grant(ticket=ticket, attacker=1, patient=False))
 
 
 @pytest.mark.parametrize(
@@ -340,8 +341,8 @@ def test_grant_that_comes_in_while_another_is_dropped_is_answered_too() -> None:
     assert slot is not None
     slot.header = version_header(1, stop=Stop.FINISHED)
     trainer.broadcast(slot)
-    trainer.grant(1, Order(ticket=1, patient=False))
-    trainer.grant(1, Order(ticket=2, patient=False))
+    trainer.grant(Grant(attacker=1, ticket=1, patient=False))
+    trainer.grant(Grant(attacker=1, ticket=2, patient=False))
     network.words[1].pop()  # comes late: see LateLink
     attacker = attacker_alone(link)
     while 1 not in network.farewells:
