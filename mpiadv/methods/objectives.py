@@ -51,7 +51,6 @@ class Objective:
     start: str = "uniform"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        """The loss of `model` on `batch`, ready for `total.backward()`."""
         return self.function(model, batch)
 
 
@@ -60,11 +59,6 @@ def adversarial_cross_entropy(model: nn.Module, batch: Batch) -> Loss:
     # Autocast may hand over bfloat16 logits: the loss is always taken in float32.
     logits = model(batch.images).float()
     return Loss(total=F.cross_entropy(logits, batch.labels), logits=logits.detach())
-
-
-def adversarial(config: ObjectiveConfig) -> Objective:
-    """Cross-entropy on adversarial images, and on the clean part as it is."""
-    return Objective(function=adversarial_cross_entropy)
 
 
 def trades(config: ObjectiveConfig) -> Objective:
@@ -88,7 +82,7 @@ def trades(config: ObjectiveConfig) -> Objective:
 
 
 OBJECTIVES: Mapping[str, Callable[[ObjectiveConfig], Objective]] = {
-    "adversarial": adversarial,
+    "adversarial": lambda config: Objective(function=adversarial_cross_entropy),
     "trades": trades,
 }
 

@@ -1,7 +1,6 @@
 """Optimisers and learning rates, by torch's own implementations. Knows only its two sections."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -27,9 +26,10 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) 
     parameters = list(parameters)
     # One kernel for all parameters: Adam is nine times as fast on a CPU core as one by one.
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    make = find_registered("optimizer", config.name, OPTIMIZERS)
+    kind, names = find_registered("optimizer", config.name, OPTIMIZERS)
+    settings = {name: getattr(config, name) for name in (*names, "weight_decay")}
     try:
-        return make(config, parameters, fused=fused)
+        return kind(parameters, lr=config.learning_rate, fused=fused, **settings)
     except ValueError as error:
         raise UserError(f"optimizer {config.name}: {error}") from None
 
@@ -45,42 +45,12 @@ def make_schedule(config: ScheduleConfig, optimizer: Optimizer, *, num_steps: in
     return find_registered("schedule", config.name, SCHEDULES)(config, optimizer, num_steps)
 
 
-def _sgd(config: OptimizerConfig, parameters: list[nn.Parameter], **options: Any) -> Optimizer:
-    return SGD(
-        parameters,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        **options,
-    )
-
-
-def _adam(config: OptimizerConfig, parameters: list[nn.Parameter], **options: Any) -> Optimizer:
-    return Adam(parameters, **_adam_settings(config), **options)
-
-
-def _adamw(config: OptimizerConfig, parameters: list[nn.Parameter], **options: Any) -> Optimizer:
-    return AdamW(parameters, **_adam_settings(config), **options)
-
-
-def _adam_settings(config: OptimizerConfig) -> dict[str, Any]:
-    return {
-        "lr": config.learning_rate,
-        "betas": config.betas,
-        "weight_decay": config.weight_decay,
-    }
-
-
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
+OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], Sequence[str]]] = {
+    "sgd": (SGD, ("momentum", "nesterov")),
+    "adam": (Adam, ("betas",)),
+    "adamw": (AdamW, ("betas",)),
 }
-
-
-def _constant(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRScheduler:
-    return ConstantLR(optimizer, factor=1.0)
+"""Each with the settings that are its own."""
 
 
 def _multistep(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRScheduler:
@@ -90,10 +60,6 @@ def _multistep(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> 
             "the rate drops, such as [500, 750]"
         )
     return MultiStepLR(optimizer, config.milestones, gamma=config.gamma)
-
-
-def _cosine(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRScheduler:
-    return CosineAnnealingLR(optimizer, T_max=num_steps)
 
 
 def _one_cycle(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> LRScheduler:
@@ -111,8 +77,8 @@ def _one_cycle(config: ScheduleConfig, optimizer: Optimizer, num_steps: int) -> 
 
 
 SCHEDULES: Mapping[str, Callable[[ScheduleConfig, Optimizer, int], LRScheduler]] = {
-    "constant": _constant,
+    "constant": lambda config, optimizer, num_steps: ConstantLR(optimizer, factor=1.0),
     "multistep": _multistep,
-    "cosine": _cosine,
+    "cosine": lambda config, optimizer, num_steps: CosineAnnealingLR(optimizer, T_max=num_steps),
     "one_cycle": _one_cycle,
 }

@@ -112,17 +112,14 @@ class OrdinaryStep:
 
     @property
     def models(self) -> Mapping[str, nn.Module]:
-        """See `TrainingStep.models`."""
         average = self._parts.average
         return {RAW: self.model} | ({EMA: average.model} if average else {})
 
     @property
     def steps_done(self) -> int:
-        """See `TrainingStep.steps_done`."""
         return self._parts.schedule.last_epoch
 
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
-        """See `TrainingStep.gradient`."""
         parts, device = self._parts, device_of(self.model)
         self.model.train()
         seed_streams(seed_for(parts.seed, Purpose.DROPOUT, ticket), device)
@@ -135,7 +132,6 @@ class OrdinaryStep:
         return Learned(loss=loss.total.detach(), accuracy=accuracy)
 
     def apply(self) -> float:
-        """See `TrainingStep.apply`."""
         rate = float(self._parts.optimizer.param_groups[0]["lr"])
         self._parts.optimizer.step()
         self._parts.schedule.step()
@@ -144,7 +140,6 @@ class OrdinaryStep:
         return rate
 
     def state_dict(self) -> dict[str, Any]:
-        """See `TrainingStep.state_dict`."""
         average = self._parts.average
         state = {
             "optimizer": self._parts.optimizer.state_dict(),
@@ -153,7 +148,6 @@ class OrdinaryStep:
         return state | ({"average": average.state_dict()} if average else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `TrainingStep.load_state_dict`."""
         optimizer = self._parts.optimizer
         optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in optimizer.state.items():

@@ -4,6 +4,7 @@ import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import TRIAL, RunLog
@@ -108,21 +109,15 @@ def open_log(setup: Setup, desk: Desk) -> tuple[RunLog, list[str]]:
 
 def _begin_log(setup: Setup, desk: Desk) -> RunLog:
     config = setup.config
-    shape = snapshot_shape(config, setup.data.test) if config.log.snapshot_every else None
-    attributes = attributes_of(setup)
-    seconds = config.log.flush_seconds
-    if not desk.folder.held_run:
-        return RunLog.create(
-            desk.folder.log,
-            attributes=attributes,
-            snapshot_shape=shape,
-            flush_seconds=seconds,
-        )
-    return RunLog.resume(
+    begin = RunLog.create
+    if desk.folder.held_run:
+        step = desk.checkpoint.step if desk.checkpoint else None
+        begin = partial(RunLog.resume, step=step, num_steps=config.training.num_steps)
+    return begin(
         desk.folder.log,
-        step=desk.checkpoint.step if desk.checkpoint else None,
-        num_steps=config.training.num_steps,
-        attributes=attributes,
-        snapshot_shape=shape,
-        flush_seconds=seconds,
+        attributes=attributes_of(setup),
+        snapshot_shape=snapshot_shape(config, setup.data.test)
+        if config.log.snapshot_every
+        else None,
+        flush_seconds=config.log.flush_seconds,
     )

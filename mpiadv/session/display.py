@@ -29,7 +29,6 @@ class Average:
         self._total = 0.0
 
     def add(self, value: float) -> None:
-        """Take in a value."""
         if isnan(value):
             return
         self._sum += self._weight * (value - self._sum)
@@ -65,7 +64,6 @@ class Display:
             self._bar.show(first_step, num_steps, begun)
 
     def step(self, record: StepRecord) -> None:
-        """Take in a training step."""
         self._loss.add(record.outcome.loss)
         self._accuracy.add(record.outcome.accuracy)
         self._natural.add(record.report.natural_accuracy)
@@ -87,7 +85,6 @@ class Display:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """End the bar."""
         if self._bar is not None:
             self._bar.stop()
 

@@ -9,7 +9,7 @@ import torch
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
-from mpiadv.forecast.text import GIGABIT, Memory, Plan
+from mpiadv.forecast.text import GIGABIT, Plan
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
@@ -23,7 +23,6 @@ OVERHEAD_SECONDS = 0.0003
 
 USUAL_GIGABITS, USUAL_MILLISECONDS = 10.0, 0.1
 """Of a network between hosts of which nothing is said."""
-
 
 USUAL_COPIED_BYTES_PER_SECOND = 1e10
 """Within a host, and from a GPU to its host."""
@@ -58,7 +57,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     ranks = sorted(set(where.ranks or usual_ranks(job)))
     network = _network(measured, where, per_host)
     shape = setup.link_shape(job.version_bytes)
-    held = buffers(
+    trainer_buffers, attacker_buffers = buffers(
         shape,
         window=job.rule.window,
         credit=job.credit,
@@ -74,16 +73,8 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         prospects=look_ahead(job, network, ranks, _choices(setup, job)),
         evaluation_seconds=during,
         final_seconds=final,
-        trainer=Memory(
-            process=measured.trainer_bytes,
-            buffers=held.trainer,
-            device=measured.trainer_device_bytes,
-        ),
-        attacker=Memory(
-            process=measured.attacker_bytes,
-            buffers=held.attacker,
-            device=measured.attacker_device_bytes,
-        ),
+        trainer=replace(measured.trainer, buffers=trainer_buffers),
+        attacker=replace(measured.attacker, buffers=attacker_buffers),
         notes=[*setup.doubts, *_notes(setup, where, network, ranks[-1])],
     )
 
@@ -187,20 +178,13 @@ def _described(config: Config) -> str:
 
 
 def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
-    threads = counted(setup.threads, "thread")
-    device = (
-        torch.cuda.get_device_name(setup.device.torch)
-        if setup.device.is_cuda
-        else f"cpu, {threads}"
-    )
     if where.is_elsewhere:
         return "as given, for devices that leave their hosts free, as GPUs do"
-    given = [
-        name
-        for name, seconds in (("crafting", where.craft_seconds), ("training", where.train_seconds))
-        if seconds
-    ]
-    told = f", {given[0]} as given" if given else ""
+    device = f"cpu, {counted(setup.threads, 'thread')}"
+    if setup.device.is_cuda:
+        device = torch.cuda.get_device_name(setup.device.torch)
+    given = {"crafting": where.craft_seconds, "training": where.train_seconds}
+    told = "".join(f", {name} as given" for name, seconds in given.items() if seconds)
     return f"measured on {device}, median of {measured.num_batches} batches{told}"
 
 

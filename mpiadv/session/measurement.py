@@ -17,6 +17,7 @@ import torch
 
 from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
 from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.forecast.text import Memory
 from mpiadv.loops.bench import settle
 from mpiadv.models import FlatState
 from mpiadv.session.lead import new_learner
@@ -35,10 +36,9 @@ LONGEST_SECONDS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Medians in seconds, memory in bytes.
+    """Medians in seconds, and memory without message buffers.
 
-    Memory is that of the process without message buffers; the trainer's includes the second model,
-    with which it crafts. That of the device is 0 without a GPU.
+    The trainer's includes the second model, with which it crafts.
     """
 
     num_batches: int
@@ -47,18 +47,8 @@ class Measured:
     snapshot_seconds: float
     copied_bytes_per_second: float
     version_bytes: int
-    attacker_bytes: int
-    trainer_bytes: int
-    attacker_device_bytes: int
-    trainer_device_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Buffers:
-    """Bytes of the message buffers of a rank."""
-
-    trainer: int
-    attacker: int
+    trainer: Memory
+    attacker: Memory
 
 
 def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
@@ -71,7 +61,7 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
     crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
-    attacker_bytes, attacker_device_bytes = _resident_bytes(), _device_bytes(setup)
+    attacker = _memory(setup)
     learner = new_learner(setup)
     training = timed(lambda ticket: _train(setup, learner, ticket, batch))
     snapshots = timed(lambda ticket: _snapshot(learner, version))
@@ -82,24 +72,24 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
         snapshot_seconds=median(snapshots),
         copied_bytes_per_second=_copied_bytes_per_second(version),
         version_bytes=learner.parameter_bytes,
-        attacker_bytes=attacker_bytes,
-        trainer_bytes=_resident_bytes(),
-        attacker_device_bytes=attacker_device_bytes,
-        trainer_device_bytes=_device_bytes(setup),
+        trainer=_memory(setup),
+        attacker=attacker,
     )
 
 
-def buffers(shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int) -> Buffers:
-    """What the links hold where attackers are equally fast, and keep up as the trainer does.
+def buffers(
+    shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int
+) -> tuple[int, int]:
+    """Bytes of the trainer's links and of an attacker's, where all keep up and are equally fast.
 
     On the trainer's host attackers have one version each.
     """
     num_batches = min(window, credit * attackers)
     versions = shape.num_versions + SPARE_BROADCASTS
     own_versions = shape.num_versions + 1 if hosts > 1 else 1
-    return Buffers(
-        trainer=versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
-        attacker=own_versions * shape.parameter_bytes + credit * shape.batch.num_bytes,
+    return (
+        versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
+        own_versions * shape.parameter_bytes + credit * shape.batch.num_bytes,
     )
 
 
@@ -170,14 +160,11 @@ def _copied_bytes_per_second(version: ParameterSlot) -> float:
     return times * copy.size / max(1e-9, time.perf_counter() - began)
 
 
-def _resident_bytes() -> int:
+def _memory(setup: Setup) -> Memory:
+    """What this process holds without message buffers, and the most that it reserved on a GPU."""
     resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    return int(resident) * getpagesize()
-
-
-def _device_bytes(setup: Setup) -> int:
-    """The most that was reserved on the GPU so far, 0 without one."""
-    return torch.cuda.max_memory_reserved() if setup.device.is_cuda else 0
+    device = torch.cuda.max_memory_reserved() if setup.device.is_cuda else 0
+    return Memory(process=int(resident) * getpagesize(), buffers=0, device=device)
 
 
 def _nothing() -> None:

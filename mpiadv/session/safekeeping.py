@@ -5,8 +5,10 @@ Knows the log, the checkpoints and their folder, but neither a trainer nor what 
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,6 @@ from typing import Any
 from mpiadv.process.errors import StorageError
 from mpiadv.process.words import counted
 from mpiadv.runlog import RunLog
-from mpiadv.session.saver import Saver
 from mpiadv.storage.checkpoint import newest_step, save_checkpoint
 from mpiadv.storage.run_folder import RunFolder
 
@@ -69,7 +70,8 @@ class Safekeeping:
     """Checkpoints that came due while the one before was still being written."""
     log_failures: Failures = field(default_factory=Failures)
     checkpoint_failures: Failures = field(default_factory=Failures)
-    _saver: Saver = field(default_factory=Saver)
+    _write: tuple[int, Future[None]] | None = None
+    """That of a checkpoint, by its step, until its result is taken."""
 
     def after_step(self, step: int) -> None:
         """Flush the log if it is time, and hear of the checkpoint under way."""
@@ -84,9 +86,9 @@ class Safekeeping:
         """Begin to write a checkpoint; left out while another one is being written."""
         with self._held_up():
             self._take_result(step)
-            if step in (self.saved_step, self._saver.step):
+            if step == self.saved_step or (self._write and step == self._write[0]):
                 return
-            if self._saver.step is not None:
+            if self._write:
                 self.num_left_out += 1
             elif self._flush(step):
                 self._begin(step, take, self.log.sync())
@@ -115,11 +117,11 @@ class Safekeeping:
         """
         with self._held_up():
             deadline = self.clock() + self.deadline_seconds
-            while not self._saver.wait(0.001):
+            while self._write and wait([self._write[1]], 0.001).not_done:
                 idle()
                 if self.clock() > deadline:
                     raise StorageError(
-                        f"the checkpoint of step {self._saver.step} is still being written after "
+                        f"the checkpoint of step {self._write[0]} is still being written after "
                         f"{self.deadline_seconds:g} s: {self.newest()}"
                     )
             self._take_result(step)
@@ -139,7 +141,8 @@ class Safekeeping:
 
     def close(self) -> None:
         """Leave behind what can be; for a run that failed, too, so it raises nothing."""
-        self._saver.wait(PARTING_SECONDS)
+        if self._write:
+            wait([self._write[1]], PARTING_SECONDS)
         try:
             self.folder.lock.require_held()  # else the log there is another run's
             self.log.close()
@@ -177,19 +180,22 @@ class Safekeeping:
             complete()
             save_checkpoint(self.folder.checkpoints, step, state, keep=self.keep)
 
-        self._saver.begin(step, write)
+        assert self._write is None, "one write at a time"
+        self._write = step, _beside(write, f"checkpoint-{step}")
 
     def _take_result(self, step: int) -> None:
-        written = self._saver.take_result()
-        if written is None:
+        if self._write is None or not self._write[1].done():
             return
-        if written.error is not None:
-            self._failed(written.step, reason_of(written.error), now=step)
+        (written, write), self._write = self._write, None
+        try:
+            write.result()
+        except OSError as error:
+            self._failed(written, reason_of(error), now=step)
             return
-        self.saved_step = written.step
+        self.saved_step = written
         self.num_saved += 1
         if count := self.checkpoint_failures.end():
-            text = f"checkpoints are written again, the first is of step {written.step}"
+            text = f"checkpoints are written again, the first is of step {written}"
             self._tell("checkpoint written", f"{text}; {count} failed", step)
 
     def _failed(self, step: int, reason: str, *, now: int | None = None) -> None:
@@ -227,6 +233,26 @@ class Safekeeping:
             yield
         finally:
             self.seconds += self.clock() - began
+
+
+def _beside(work: Callable[[], None], name: str) -> Future[None]:
+    """Work in a thread of its own.
+
+    It is a daemon, unlike those of a pool: a disk that never answers must not keep a failed run
+    from ending.
+    """
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return done
 
 
 def reason_of(error: OSError) -> str:

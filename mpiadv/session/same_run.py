@@ -47,23 +47,19 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     payload = checkpoint.payload
     for name, kind in _FIELDS.items():
         if not isinstance(payload.get(name), kind):
-            raise UserError(
-                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its {name} is "
-                f"{type(payload.get(name)).__name__}, expected {kind.__name__}"
-            )
+            found = type(payload.get(name)).__name__
+            raise _none_of_ours(checkpoint, f"its {name} is {found}, expected {kind.__name__}")
     for name in ("model", "unsaved_buffers"):
         if not all(isinstance(tensor, Tensor) for tensor in payload[name].values()):
-            raise UserError(
-                f"{checkpoint.path} is no checkpoint of a training run of mpiadv: not all of its "
-                f"{name} are tensors"
-            )
+            raise _none_of_ours(checkpoint, f"not all of its {name} are tensors")
     try:
         return dict(json.loads(payload["identity"]))
     except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its identity is no "
-            "mapping of settings"
-        ) from None
+        raise _none_of_ours(checkpoint, "its identity is no mapping of settings") from None
+
+
+def _none_of_ours(checkpoint: Checkpoint, why: str) -> UserError:
+    return UserError(f"{checkpoint.path} is no checkpoint of a training run of mpiadv: {why}")
 
 
 def require_same_data(
@@ -78,10 +74,7 @@ def require_same_data(
     """
     known = checkpoint.payload.get("data", fingerprints)
     if not isinstance(known, dict):
-        raise UserError(
-            f"{checkpoint.path} is no checkpoint of a training run of mpiadv: its data "
-            f"is {type(known).__name__}, expected dict"
-        )
+        raise _none_of_ours(checkpoint, f"its data is {type(known).__name__}, expected dict")
     changed = {split for split in fingerprints if known.get(split) != fingerprints[split]}
     if "train" in changed and not config.data.allow_changes:
         raise UserError(

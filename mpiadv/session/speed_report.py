@@ -1,5 +1,6 @@
 """How fast each rank was: the table at the end of a run. Knows no MPI, no torch and no files."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -36,16 +37,14 @@ class SpeedBook:
     """Adds up, from the training steps, what each rank has contributed."""
 
     def __init__(self) -> None:
-        self._tickets: dict[int, int] = {}
-        self._craft_seconds: dict[int, float] = {}
+        self._tickets: Counter[int] = Counter()
+        self._craft_seconds: defaultdict[int, float] = defaultdict(float)
         self._waited = self._total = 0.0
 
     def add(self, record: StepRecord) -> None:
-        """Take in a training step."""
         rank = record.origin.rank
-        self._tickets[rank] = self._tickets.get(rank, 0) + 1
-        seconds = self._craft_seconds.get(rank, 0.0) + record.seconds.craft_seconds
-        self._craft_seconds[rank] = seconds
+        self._tickets[rank] += 1
+        self._craft_seconds[rank] += record.seconds.craft_seconds
         self._waited += record.wait_seconds
         self._total += record.total_seconds
 
@@ -55,8 +54,8 @@ class SpeedBook:
             RankSpeed(
                 rank=rank,
                 host=roster.hosts[rank] if roster.hosts else "",
-                tickets=self._tickets.get(rank, 0),
-                craft_seconds=self._craft_seconds.get(rank, 0.0),
+                tickets=self._tickets[rank],
+                craft_seconds=self._craft_seconds[rank],
                 idle=self._idle(rank, farewells),
             )
             for rank in range(roster.size)
@@ -89,14 +88,13 @@ def _rank_row(speed: RankSpeed) -> tuple[str, ...]:
         speed.host,
         str(speed.tickets),
         "-" if seconds is None else f"{seconds:.3g}",
-        _idle_words(speed),
+        _idle_words([speed], unknown="-" if speed.rank == 0 else "lost"),
     )
 
 
-def _idle_words(speed: RankSpeed) -> str:
-    if speed.idle is None:
-        return "-" if speed.rank == 0 else "lost"
-    return f"{100 * speed.idle:.1f} %"
+def _idle_words(speeds: Sequence[RankSpeed], *, unknown: str = "lost") -> str:
+    idle = [speed.idle for speed in speeds if speed.idle is not None]
+    return f"{100 * fmean(idle):.1f} %" if idle else unknown
 
 
 def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
@@ -106,14 +104,13 @@ def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
     for host in hosts:
         there = [speed for speed in speeds[1:] if speed.host == host]
         known = [s for speed in there if (s := speed.seconds_per_ticket) is not None]
-        idle = [speed.idle for speed in there if speed.idle is not None]
         rows.append(
             (
                 host,
                 str(len(there)),
                 str(sum(speed.tickets for speed in there)),
                 f"{fmean(known):.3g} ({min(known):.3g} to {max(known):.3g})" if known else "-",
-                f"{100 * fmean(idle):.1f} %" if idle else "lost",
+                _idle_words(there),
             )
         )
     return rows
