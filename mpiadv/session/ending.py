@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from mpiadv.comm.messages import Farewell
@@ -12,11 +11,10 @@ from mpiadv.evaluation import Counts
 from mpiadv.evaluation.in_run import accuracies
 from mpiadv.models import fingerprint
 from mpiadv.process.errors import StorageError, UnreadableError, UserError
-from mpiadv.runlog import RunLog
 from mpiadv.runlog.rows import END_EVENTS
 from mpiadv.session.desk import Desk
 from mpiadv.session.recorder import Recorder
-from mpiadv.session.safekeeping import Safekeeping, reason_of
+from mpiadv.session.safekeeping import reason_of
 from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import speed_lines
 from mpiadv.storage.checkpoint import save_model
@@ -28,20 +26,18 @@ Evaluate = Callable[[nn.Module, str], Counts]
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What follows the last training step.
-
-    `models`: what is evaluated and saved, by the name of its weights.
-    """
+    """What follows the last training step."""
 
     setup: Setup
     desk: Desk
-    models: Mapping[str, nn.Module]
-    log: RunLog
-    safekeeping: Safekeeping
     recorder: Recorder
-    say: Callable[[str], None]
     farewells: dict[int, Farewell]
     train_seconds: float
+
+    @property
+    def models(self) -> Mapping[str, nn.Module]:
+        """What is evaluated and saved, by the name of its weights."""
+        return self.recorder.learner.step.models
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
         """Save the models, evaluate them with the help of all ranks, report, mark the run done.
@@ -51,22 +47,22 @@ class Ending:
         Raises:
             StorageError: model, log or marker could not be written.
         """
-        num_steps = self.setup.config.training.num_steps
+        num_steps, say = self.setup.config.training.num_steps, self.recorder.display.say
         with self.setup.world.at_work():
             saved = self._try_to_save_models()
-        self.say("evaluating ...")
+        say("evaluating ...")
         results = {name: self._evaluate_or_save(evaluate, name) for name in self.models}
-        self.safekeeping.settle(num_steps)
+        self.recorder.safekeeping.settle(num_steps)
         for name, (counts, seconds) in results.items():
             self.recorder.log_evaluation(num_steps, name, counts, seconds)
         hashes = {name: fingerprint(model) for name, model in self.models.items()}
         for name, found in reversed(hashes.items()):
-            self.log.event(END_EVENTS[name], f"hash {found}", num_steps)
+            self.recorder.log.event(END_EVENTS[name], f"hash {found}", num_steps)
         report = "\n".join(self._report(results, hashes))
         try:
             self._leave(report, before_done, models_are_saved=saved)
         finally:
-            self.say(report)
+            say(report)
 
     def _evaluate_or_save(self, evaluate: Evaluate, weights: str) -> tuple[Counts, float]:
         """A final evaluation and its seconds; test images at fault cost no training."""
@@ -76,33 +72,34 @@ class Ending:
         except (UserError, UnreadableError) as error:
             num_steps = self.setup.config.training.num_steps
             self.recorder.save_last(num_steps)
-            self.safekeeping.settle(num_steps)
+            self.recorder.safekeeping.settle(num_steps)
             saved = "all steps are trained and saved, go on with --resume"
             raise type(error)(f"{error}: {saved}") from error
 
     def _save_models(self) -> None:
         self.desk.folder.lock.require_held()
         for name, model in self.models.items():
-            save_model(self.desk.folder.model(name), _on_cpu(model))
+            on_cpu = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+            save_model(self.desk.folder.model(name), on_cpu)
 
     def _try_to_save_models(self) -> bool:
         try:
             self._save_models()
         except OSError as error:
             text = f"{self.desk.folder.path} did not take the model ({reason_of(error)})"
-            self.say(f"warning: {text}: tried again after the evaluation")
+            self.recorder.display.say(f"warning: {text}: tried again after the evaluation")
             return False
         return True
 
     def _leave(
         self, report: str, before_done: Callable[[], None], *, models_are_saved: bool
     ) -> None:
-        folder, newest = self.desk.folder, self.safekeeping.newest
+        folder, newest = self.desk.folder, self.recorder.safekeeping.newest
         try:
             folder.lock.require_held()
             if not models_are_saved:
                 self._save_models()
-            self.log.flush(durable=True)
+            self.recorder.log.flush(durable=True)
             before_done()
             folder.mark_done(report)
         except OSError as error:
@@ -114,10 +111,10 @@ class Ending:
     def _report(
         self, results: Mapping[str, tuple[Counts, float]], hashes: Mapping[str, str]
     ) -> list[str]:
-        folder, config = self.desk.folder, self.setup.config
+        folder, config, kept = self.desk.folder, self.setup.config, self.recorder.safekeeping
         num_steps = config.training.num_steps - self.desk.first_step
         rate = num_steps / self.train_seconds if num_steps else 0.0
-        share = self.safekeeping.seconds / max(self.train_seconds, 1e-9)
+        share = kept.seconds / max(self.train_seconds, 1e-9)
         rows = {
             **{
                 f"{_said(name)}{title}": text
@@ -126,15 +123,14 @@ class Ending:
             },
             "training": f"{self.train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
-            **self.safekeeping.report(),
+            **kept.report(),
             "evaluation": f"{sum(seconds for _, seconds in results.values()):.1f} s",
             "log": str(folder.log),
             **{f"{_said(name)}model": str(folder.model(name)) for name in hashes},
             **{f"{_said(name)}hash": found for name, found in hashes.items()},
         }
         width = max(map(len, rows))
-        speeds = self.recorder.speed.speeds(self.setup.world.roster, self.farewells)
-        table = speed_lines(speeds)
+        table = speed_lines(self.recorder.speed.speeds(self.setup.world.roster, self.farewells))
         return [
             *([*table, ""] if table else []),
             *(f"{name:<{width}}  {value}" for name, value in rows.items()),
@@ -144,7 +140,3 @@ class Ending:
 def _said(weights: str) -> str:
     """Of which weights a line is, where they are not those that were trained."""
     return "" if weights == RAW else f"{weights} "
-
-
-def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}

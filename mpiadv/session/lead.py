@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.loops.publisher import Stop
+from mpiadv.loops.publisher import Published, Stop
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.averages import make_average
 from mpiadv.methods.objectives import Batch, make_objective
@@ -43,19 +43,14 @@ class Lead:
         self._desk = desk
         self._stack = ExitStack()
         self._stack.callback(desk.folder.close)
-        self._changes = (
-            require_same_data(setup.config, desk.checkpoint, setup.fingerprints)
-            if desk.checkpoint
-            else []
-        )
         self._fault = ""
         self._learner = new_learner(setup)
         self._attack_schedule = setup.new_attack_schedule()
-        self._restored = (
-            restore(self._learner, self._attack_schedule, desk.checkpoint)
-            if desk.checkpoint
-            else {}
-        )
+        self._changes: list[str] = []
+        self._restored: dict[int, Published] = {}
+        if checkpoint := desk.checkpoint:
+            self._changes = require_same_data(setup.config, checkpoint, setup.fingerprints)
+            self._restored = restore(self._learner, self._attack_schedule, checkpoint)
         self._log, told = open_log(setup, desk)
         self._notes = [*set_damaged_aside(desk), *resumed_from(desk), *told]
         self._display = Display(
@@ -71,14 +66,11 @@ class Lead:
         )
         self._stack.callback(self._safekeeping.close)
         self._recorder = Recorder(
-            config=setup.config,
+            setup=setup,
             log=self._log,
             safekeeping=self._safekeeping,
             display=self._display,
             learner=self._learner,
-            test=setup.data.test,
-            threads=setup.threads,
-            fingerprints=setup.fingerprints,
         )
 
     def __enter__(self) -> "Lead":
@@ -118,23 +110,15 @@ class Lead:
         """Train; samples that are at fault end the run in order, for all ranks."""
         try:
             return trainer.run(interrupted)
-        except UnreadableError as error:
+        except (UnreadableError, UserError) as error:
             self._fault = str(error)
-            return Stop.INTERRUPTED
-        except UserError as error:
-            self._fault = str(error)
-            return Stop.REFUSED
+            return Stop.REFUSED if isinstance(error, UserError) else Stop.INTERRUPTED
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
-        """See `Ending.finish`."""
         ending = Ending(
             setup=self._setup,
             desk=self._desk,
-            models=self._learner.step.models,
-            log=self._log,
-            safekeeping=self._safekeeping,
             recorder=self._recorder,
-            say=self._display.say,
             farewells=self._farewells,
             train_seconds=self._train_seconds,
         )

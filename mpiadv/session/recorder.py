@@ -1,7 +1,7 @@
 """What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -17,6 +17,7 @@ from mpiadv.methods.objectives import Batch
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.session.display import Display
 from mpiadv.session.safekeeping import Safekeeping, Snapshot
+from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import SpeedBook
 from mpiadv.session.state import training_state
 from mpiadv.settings import Config
@@ -29,19 +30,19 @@ from mpiadv.work.learn import TorchLearner
 class Recorder:
     """Watches the trainer through `on_step` and `on_event`; `trainer` is set once it exists."""
 
-    config: Config
+    setup: Setup
     log: RunLog
     safekeeping: Safekeeping
     display: Display
     learner: TorchLearner
-    test: Source
-    threads: int
-    fingerprints: Mapping[str, str]
-    """Of the training and of the test images."""
     clock: Callable[[], float] = time.perf_counter
     trainer: Trainer[Batch] | None = None
     speed: SpeedBook = field(default_factory=SpeedBook)
     _copies: HostCopies = field(default_factory=HostCopies)
+
+    @property
+    def config(self) -> Config:
+        return self.setup.config
 
     def on_step(self, record: StepRecord) -> None:
         """Log a training step and do what is due after it."""
@@ -59,7 +60,6 @@ class Recorder:
             self.save(done)
 
     def on_probe(self, probed: Probed) -> None:
-        """Log a probe."""
         self.log.fresh(probed)
 
     def on_event(self, kind: str, text: str) -> None:
@@ -79,7 +79,7 @@ class Recorder:
         config = self.config.evaluation
         counts = evaluate(
             model,
-            self.test,
+            self.setup.data.test,
             evaluation_attack(self.config),
             seed=self.config.seed,
             num_samples=config.num_samples,
@@ -109,17 +109,18 @@ class Recorder:
 
     def take_snapshot(self, step: int) -> None:
         """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
-        indices = choose_samples(self.test.num_samples, self.config.log.snapshot_images)
+        test = self.setup.data.test
+        indices = choose_samples(test.num_samples, self.config.log.snapshot_images)
         attacked = attack_images(
             self.learner.model,
-            self.test,
+            test,
             evaluation_attack(self.config),
             indices,
             seed=self.config.seed,
             precision=self.config.training.precision,
             between_steps=self._the_trainer.pump,
         )
-        originals, _ = self.test.batch(indices)
+        originals, _ = test.batch(indices)
         self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
 
     def save(self, step: int) -> None:
@@ -137,20 +138,18 @@ class Recorder:
         has taken them, and lending them out longer would take more of them than the copies.
         """
         self._copies.begin()
-        published = self._the_trainer.publisher.held()
         state = training_state(
             self.config,
             self.learner,
             self._the_trainer.attack_schedule,
-            published,
-            self.threads,
-            self.fingerprints,
+            self._the_trainer.publisher.held(),
+            self.setup.threads,
+            self.setup.fingerprints,
             self._copies.copy,
         )
         return state, self._copies.completion()
 
     def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
-        """Log what each attacker did."""
         for _, farewell in sorted(farewells.items()):
             self.log.attacker(AttackerRow(step=step, work=farewell.work))
 

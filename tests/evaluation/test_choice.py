@@ -83,16 +83,15 @@ def _attacked() -> float:
 def _in_snapshots() -> float:
     taken: list[npt.NDArray[np.float32]] = []
     log = SimpleNamespace(snapshot=lambda step, images, originals: taken.append(originals))
+    config = parse_config({"attack": {"epsilon": 0.0}, "log": {"snapshot_images": WANTED}})
+    data = SimpleNamespace(test=MemorySource(IMAGES, LABELS))
     recorder = Recorder(
-        config=parse_config({"attack": {"epsilon": 0.0}, "log": {"snapshot_images": WANTED}}),
+        setup=cast(Any, SimpleNamespace(config=config, data=data)),
         log=cast(Any, log),
         learner=cast(Any, SimpleNamespace(model=_SaysZero())),
-        test=MemorySource(IMAGES, LABELS),
         trainer=cast(Any, SimpleNamespace(pump=lambda: None)),
         safekeeping=cast(Any, None),
-        fingerprints=cast(Any, None),
         display=cast(Any, None),
-        threads=1,
     )  # fmt: skip
     recorder.take_snapshot(1)
     return _share_of_zero(np.rint(taken[0][:, 0, 0, 0] * 255).astype(np.int64))

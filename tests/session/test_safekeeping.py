@@ -4,12 +4,14 @@ import os
 import shutil
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from safekeeping_bench import Bench
 
 from mpiadv.process.errors import StorageError
+from mpiadv.session import safekeeping
 from mpiadv.storage.run_folder import RunFolder
 
 
@@ -68,20 +70,20 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert (bench.kept.saved_step, bench.newest()) == (10, 10)
 
 
-class LateToEnd(threading.Thread):
+class LateToEnd(Future[None]):
     """Ends between the second look at it, the first of `Safekeeping.save`, and the third."""
 
     num_looks = 0
 
-    def is_alive(self) -> bool:
+    def done(self) -> bool:
         self.num_looks += 1
-        return self.num_looks <= 2 or super().is_alive()
+        return self.num_looks > 2 and super().done()
 
 
 def test_write_that_ends_between_two_looks_is_taken_for_one_that_goes_on(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threading, "Thread", LateToEnd)
+    monkeypatch.setattr(safekeeping, "Future", LateToEnd)
     for step in (1, 2, 3):
         bench.train(1)
         bench.save()
