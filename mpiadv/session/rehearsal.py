@@ -92,7 +92,8 @@ class Rehearsal:
         with streams_kept(few.images.device):
             notes = built_unlike(model, other)
             check_model(model, few.image_shape, few.num_classes)
-            notes += [*_judged(model, few), *_random(model, few), *self._used(model)]
+            draw = partial(_in_evaluation, model, few)
+            notes += [*_judged(model, few), *randomness(model, draw), *self._used(model)]
             before = plain_state(model)
             self._used(model)
             logits = partial(_in_evaluation, given=few)
@@ -103,11 +104,9 @@ class Rehearsal:
         notes: list[str] = []
         if self.num_attacked:
             model.train(self.trains_under_attack)
-
-            def attacked(given: Sample) -> list[str]:
-                return _flat(model, given, _attacked(model, given))
-
-            notes = self._on_few_or_all(self.num_attacked, attacked)
+            notes = self._on_few_or_all(
+                self.num_attacked, lambda given: _flat(model, given, _attacked(model, given))
+            )
         model.train()
         self._on_few_or_all(self.batch_size, lambda given: self._trained(model, given))
         return notes
@@ -222,11 +221,6 @@ def _judged(model: nn.Module, given: Sample) -> list[str]:
     return notes
 
 
-def _random(model: nn.Module, given: Sample) -> list[str]:
-    with evaluation_mode(model), torch.no_grad():
-        return randomness(model, lambda seed: _logits(model, given.images, given, seed=seed))
-
-
 def _attacked(model: nn.Module, given: Sample) -> Tensor:
     """The gradient that an attack climbs, in the mode that the model is in: as the images."""
     place, images = given.given_to(model), given.images.clone().requires_grad_()
@@ -313,9 +307,9 @@ def _logits(model: nn.Module, images: Tensor, given: Sample, *, seed: int = _SEE
     return outputs.float()
 
 
-def _in_evaluation(model: nn.Module, *, given: Sample) -> Tensor:
+def _in_evaluation(model: nn.Module, given: Sample, seed: int = _SEED) -> Tensor:
     with evaluation_mode(model), torch.no_grad():
-        return _logits(model, given.images, given)
+        return _logits(model, given.images, given, seed=seed)
 
 
 def _layout(model: nn.Module) -> list[tuple[str, torch.dtype, torch.Size]]:

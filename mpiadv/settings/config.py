@@ -97,20 +97,15 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""
         flat = flatten(self.model_dump(mode="json"))
-        return {key: value for key, value in flat.items() if not _is_free_to_change(key)}
+        free = tuple(f"{each}." for each in FREE_TO_CHANGE)
+        return {key: value for key, value in flat.items() if not f"{key}.".startswith(free)}
 
 
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
-    "training.device", "training.threads", "evaluation.", "log.", "checkpoint.",
+    "training.device", "training.threads", "evaluation", "log", "checkpoint",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
 
 Another device or number of threads computes other bits: resuming on one is told as a warning."""
-
-
-def _is_free_to_change(key: str) -> bool:
-    return any(
-        key == free or (free.endswith(".") and key.startswith(free)) for free in FREE_TO_CHANGE
-    )

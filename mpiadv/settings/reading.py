@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails
 from mpiadv.process.errors import UserError, abridged, shown
 from mpiadv.settings.code import require_chosen
 from mpiadv.settings.config import Config
-from mpiadv.settings.sections import Section
 from mpiadv.settings.yaml_files import (
     MOST_LEVELS,
     dump_yaml,
@@ -126,39 +125,25 @@ def _apply_override(tree: dict[str, Any], key: str, value: Any, override: str) -
 
 
 def _refuse_unknown_keys(tree: Mapping[str, Any]) -> None:
-    known = _known_keys(Config)
-    for key in _keys_of(tree, Config):
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    for key in _keys_of(tree, _DEFAULTS):
+        if key not in _KNOWN:
+            nearest = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.0)
             raise UserError(f"unknown setting {key}: the nearest known one is {nearest[0]}")
 
 
-def _known_keys(section: type[Section], prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in section.model_fields.items():
-        keys.append(prefix + name)
-        child = _section_type(field.annotation)
-        if child is not None:
-            keys += _known_keys(child, f"{prefix}{name}.")
-    return keys
-
-
-def _keys_of(tree: Mapping[str, Any], section: type[Section], prefix: str = "") -> list[str]:
-    """The keys of `tree`, descending only where `section` has a section of that name."""
+def _keys_of(tree: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys of `tree`, descending only where `known` has a section of that name."""
     keys = []
     for name, value in tree.items():
         keys.append(f"{prefix}{name}")
-        field = section.model_fields.get(str(name))
-        child = _section_type(field.annotation) if field else None
-        if child is not None and isinstance(value, Mapping):
+        child = known.get(name)
+        if child and isinstance(child, Mapping) and isinstance(value, Mapping):
             keys += _keys_of(value, child, f"{prefix}{name}.")
     return keys
 
 
-def _section_type(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return None
+_DEFAULTS = Config().model_dump()
+_KNOWN = _keys_of(_DEFAULTS, _DEFAULTS)
 
 
 def _first_line(error: ValidationError) -> str:
@@ -180,5 +165,5 @@ def _first_line(error: ValidationError) -> str:
 
 
 def _key_of(error: ErrorDetails) -> str:
-    names = {part for known in _known_keys(Config) for part in known.split(".")}
+    names = {part for known in _KNOWN for part in known.split(".")}
     return ".".join(str(part) for part in error["loc"] if part in names)

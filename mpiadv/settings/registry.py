@@ -81,7 +81,6 @@ class _Held:
         return len(text)
 
     def release(self) -> None:
-        """Write what was kept back."""
         self._is_released = True
         self.stream.write("".join(self.text))
 

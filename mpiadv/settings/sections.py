@@ -237,7 +237,6 @@ class StalenessConfig(Section):
         return None if self.outstanding == "auto" else self.outstanding
 
     def rule(self) -> StalenessRule:
-        """The staleness rule of this section."""
         return StalenessRule(
             max_staleness=self.max_staleness,
             final_staleness=self.final_staleness,
