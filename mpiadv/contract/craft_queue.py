@@ -90,13 +90,11 @@ class CraftQueue:
         return None
 
     def settings(self, ticket: int) -> AttackSettings:
-        """The attack settings of a ticket that has begun."""
         settings = self._tickets[ticket].settings
         assert settings is not None, f"ticket {ticket} has not begun"
         return settings
 
     def ran(self, step: AttackStep) -> None:
-        """Book `step` as run."""
         crafting = self._tickets[step.ticket]
         if step.step != crafting.steps_done:
             raise ValueError(f"{step} ran out of turn: {crafting}")

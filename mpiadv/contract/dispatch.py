@@ -82,15 +82,15 @@ class Dispatcher:
 
     def owed_by(self, attacker: int) -> set[int]:
         """Tickets that `attacker` was granted and has not returned."""
-        return self._turns.owed_by(attacker)
+        return self._turns.owed[attacker]
 
     def charged_to(self, attacker: int) -> set[int]:
         """Tickets granted to `attacker` and not yet both consumed and returned."""
-        return self._turns.charged_to(attacker)
+        return self._turns.charged[attacker]
 
     def is_late(self, attacker: int) -> bool:
         """Whether a ticket of its was overdue, and it has returned no batch since."""
-        return self._turns.is_late(attacker)
+        return attacker in self._turns.late
 
     def next_grant(self) -> Grant | None:
         """The next ticket to give out and the attacker to craft it, None while there is none."""
@@ -179,8 +179,8 @@ class Dispatcher:
         self._happened(ticket, TicketEvent.OVERDUE)
         self.own.add(ticket)
         attacker = self.holders[ticket]
-        self._turns.was_late(attacker)
-        self._take_back(attacker, sorted(self._turns.owed_by(attacker)))
+        self._turns.late.add(attacker)
+        self._take_back(attacker, sorted(self._turns.owed[attacker]))
 
     def crafted_here(self, versions: Versions) -> Crafting | None:
         """The next ticket whose crafting by the trainer is complete; it becomes ready."""

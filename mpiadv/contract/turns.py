@@ -85,7 +85,6 @@ class Pace:
         self._fastest = min(self._medians.values())
 
     def trained(self, seconds: float) -> None:
-        """Book a training step."""
         old = self.train_seconds
         self.train_seconds = seconds if old == 0.0 else old + self._weight * (seconds - old)
 
@@ -128,34 +127,19 @@ class Turns:
         self._outstanding = outstanding
         self._window = window
         self._trainer_crafts = trainer_crafts
-        self._owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
-        self._charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+        self.owed: dict[int, set[int]] = {attacker: set() for attacker in attackers}
+        self.charged: dict[int, set[int]] = {attacker: set() for attacker in attackers}
         self._newest: dict[int, int] = dict.fromkeys(attackers, -1)
-        self._late: set[int] = set()
+        self.late: set[int] = set()
         self._trials: dict[int, int] = {}
         self._retry_at: dict[int, int] = dict.fromkeys(attackers, 0)
 
-    def __len__(self) -> int:
-        return len(self._owed)
-
-    def owed_by(self, attacker: int) -> set[int]:
-        """Tickets that `attacker` was granted and has not returned."""
-        return self._owed[attacker]
-
-    def charged_to(self, attacker: int) -> set[int]:
-        """Tickets that `attacker` was granted and that are not both returned and consumed."""
-        return self._charged[attacker]
-
-    def is_late(self, attacker: int) -> bool:
-        """Whether training had to go on without a batch of its, and none has come since."""
-        return attacker in self._late
-
     def granted(self, ticket: int, attacker: int) -> None:
         """Book a ticket as owed by `attacker` and charged to it."""
-        self._owed[attacker].add(ticket)
+        self.owed[attacker].add(ticket)
         # One that it could not read is charged to it already.
-        self.num_charged += ticket not in self._charged[attacker]
-        self._charged[attacker].add(ticket)
+        self.num_charged += ticket not in self.charged[attacker]
+        self.charged[attacker].add(ticket)
         self._newest[attacker] = max(ticket, self._newest[attacker])
 
     def tried(self, ticket: int, attacker: int) -> None:
@@ -165,37 +149,33 @@ class Turns:
 
     def delivered(self, ticket: int, attacker: int) -> None:
         """Book that `attacker` returned a batch: it works."""
-        self._owed[attacker].remove(ticket)
-        self._late.discard(attacker)
+        self.owed[attacker].remove(ticket)
+        self.late.discard(attacker)
 
     def gave_up(self, ticket: int, attacker: int, step: int) -> None:
         """Book that training reached `step` without the batch that `attacker` owed."""
-        self._owed[attacker].remove(ticket)
+        self.owed[attacker].remove(ticket)
         if self._trials.get(attacker) == ticket:
             self._retry_at[attacker] = step + RETRY_STEPS
 
-    def was_late(self, attacker: int) -> None:
-        """Book that training does not wait for `attacker` any more."""
-        self._late.add(attacker)
-
     def consumed(self, ticket: int) -> None:
         """Give the credit for a consumed ticket back to all that have returned it."""
-        for attacker in self._owed:
+        for attacker in self.owed:
             self.release(ticket, attacker)
 
     def release(self, ticket: int, attacker: int) -> None:
         """Give the credit for a consumed ticket back if `attacker` has returned it."""
-        if ticket in self._charged[attacker] and ticket not in self._owed[attacker]:
-            self._charged[attacker].remove(ticket)
+        if ticket in self.charged[attacker] and ticket not in self.owed[attacker]:
+            self.charged[attacker].remove(ticket)
             self.num_charged -= 1
 
     def remove(self, attacker: int) -> list[int]:
         """Strike an attacker off; returns what it owed, sorted."""
-        self._late.discard(attacker)
+        self.late.discard(attacker)
         self._trials.pop(attacker, None)
-        self.num_charged -= len(self._charged.pop(attacker))
+        self.num_charged -= len(self.charged.pop(attacker))
         del self._newest[attacker], self._retry_at[attacker]
-        return sorted(self._owed.pop(attacker))
+        return sorted(self.owed.pop(attacker))
 
     def falls_short(self) -> bool:
         """Whether all that count craft clearly fewer batches than training takes."""
@@ -211,7 +191,7 @@ class Turns:
         Left out are the late, and whoever takes longer for one ticket than the faster ones and the
         trainer take for a whole window of them, unless it is nearly as fast as the fastest.
         """
-        order = sorted((self.pace.craft_seconds(a), a) for a in self._owed if a not in self._late)
+        order = sorted((self.pace.craft_seconds(a), a) for a in self.owed if a not in self.late)
         paces = [seconds for seconds, _ in order[:1]]
         if self._trainer_crafts:
             paces.append(self.pace.craft_seconds(TRAINER))
@@ -243,7 +223,7 @@ class Turns:
             a: self._seconds_until_crafted(a, step, per_ticket, a in has_credit)
             for a in team
             # Or it gets some when the tickets before the next are consumed.
-            if (a in has_credit or max(self._charged[a]) >= step) and ticket not in self._owed[a]
+            if (a in has_credit or max(self.charged[a]) >= step) and ticket not in self.owed[a]
         }
         needed = (ticket - step) * per_ticket
         latest = max(needed, WORTH_WAITING * min(until.values(), default=0.0))
@@ -255,7 +235,7 @@ class Turns:
         """An attacker outside the team that is to show whether it is fast enough now."""
         if self.num_charged >= self._window:
             return None
-        idle = {a for a in self._owed if not self._charged[a] and self._retry_at[a] <= step}
+        idle = {a for a in self.owed if not self.charged[a] and self._retry_at[a] <= step}
         return min(idle.difference(self.team()), default=None) if idle else None
 
     def _room(self, rate: float) -> int:
@@ -273,7 +253,7 @@ class Turns:
         return sum(1 / self.pace.craft_seconds(a) for a in team) if self.pace.is_known else 0.0
 
     def _falls_short(self, rate: float) -> bool:
-        if not self._owed or not self.pace.train_seconds:
+        if not self.owed or not self.pace.train_seconds:
             return True
         return self.pace.is_known and rate * self.pace.train_seconds < SHORTFALL
 
@@ -291,16 +271,16 @@ class Turns:
             settled = {a: self.pace.craft_seconds(a) for a in team if self.pace.is_settled(a)}
             longest = USUAL_CREDIT * max(settled.values(), default=0.0)
             credit |= {a: round(longest / seconds) for a, seconds in settled.items()}
-        return {a for a in team if len(self._charged[a]) < credit[a]}
+        return {a for a in team if len(self.charged[a]) < credit[a]}
 
     def _seconds_until_crafted(
         self, attacker: int, step: int, seconds_per_ticket: float, has_credit: bool
     ) -> float:
         """Estimate of when it would have crafted one ticket more, after all that it owes."""
         one = self.pace.craft_seconds(attacker)
-        free_in = len(self._owed[attacker]) * one
+        free_in = len(self.owed[attacker]) * one
         if not has_credit:
-            oldest = min(self._charged[attacker])
+            oldest = min(self.charged[attacker])
             free_in = max(free_in, (oldest - step) * seconds_per_ticket)
         return free_in + one
 

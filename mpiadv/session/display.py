@@ -91,7 +91,7 @@ class Display:
     def _words(self, record: StepRecord) -> Words:
         done, origin = record.step + 1, record.origin
         waiting = self._wait_seconds.value / max(self._step_seconds.value, 1e-9)
-        rate = f"{self._rate():.1f} steps/s"
+        rate = f"{1.0 / max(self._step_seconds.value, 1e-9):.1f} steps/s"
         loss = f"loss {self._loss.value:.3f}"
         natural = f"natural {percent(self._natural.value)}"
         adversarial = f"adversarial {percent(self._accuracy.value)}"
@@ -102,9 +102,6 @@ class Display:
             more=(rate, loss, natural, adversarial, ages, waits),
             worth=(loss, adversarial, rate, natural, ages, waits),
         )
-
-    def _rate(self) -> float:
-        return 1.0 / max(self._step_seconds.value, 1e-9)
 
     def _left(self, done: int) -> str:
         elapsed = self._clock() - self._began

@@ -36,7 +36,7 @@ class Recorder:
     display: Display
     learner: TorchLearner
     clock: Callable[[], float] = time.perf_counter
-    trainer: Trainer[Batch] | None = None
+    trainer: Trainer[Batch] = field(init=False)
     speed: SpeedBook = field(default_factory=SpeedBook)
     _copies: HostCopies = field(default_factory=HostCopies)
 
@@ -64,7 +64,7 @@ class Recorder:
 
     def on_event(self, kind: str, text: str) -> None:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
-        step = self._the_trainer.dispatcher.step
+        step = self.trainer.dispatcher.step
         self.log.event(kind, text, step)
         if kind in ("late", "lost", "unread", "slow images"):
             self.display.say(f"warning: step {step}: {text}")
@@ -85,7 +85,7 @@ class Recorder:
             num_samples=config.num_samples,
             batch_size=config.batch_size,
             precision=self.config.training.precision,
-            between_steps=self._the_trainer.pump,
+            between_steps=self.trainer.pump,
         )
         self.log_evaluation(step, weights, counts, self.clock() - began)
         which = "" if weights == RAW else f", {weights}"
@@ -118,7 +118,7 @@ class Recorder:
             indices,
             seed=self.config.seed,
             precision=self.config.training.precision,
-            between_steps=self._the_trainer.pump,
+            between_steps=self.trainer.pump,
         )
         originals, _ = test.batch(indices)
         self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
@@ -129,7 +129,7 @@ class Recorder:
 
     def save_last(self, step: int) -> None:
         """Begin to write the last checkpoint; messages move on while an earlier one is written."""
-        self.safekeeping.save_last(step, self._snapshot, self._the_trainer.pump)
+        self.safekeeping.save_last(step, self._snapshot, self.trainer.pump)
 
     def _snapshot(self) -> Snapshot:
         """The state of this moment.
@@ -141,8 +141,8 @@ class Recorder:
         state = training_state(
             self.config,
             self.learner,
-            self._the_trainer.attack_schedule,
-            self._the_trainer.publisher.held(),
+            self.trainer.attack_schedule,
+            self.trainer.publisher.held(),
             self.setup.threads,
             self.setup.fingerprints,
             self._copies.copy,
@@ -152,11 +152,6 @@ class Recorder:
     def log_farewells(self, step: int, farewells: dict[int, Farewell]) -> None:
         for _, farewell in sorted(farewells.items()):
             self.log.attacker(AttackerRow(step=step, work=farewell.work))
-
-    @property
-    def _the_trainer(self) -> Trainer[Batch]:
-        assert self.trainer is not None, "the recorder has no trainer yet"
-        return self.trainer
 
 
 def snapshot_shape(config: Config, test: Source) -> tuple[int, int, int, int]:

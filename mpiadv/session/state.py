@@ -36,26 +36,25 @@ def training_state(
 
     All tensors are `copy`s, so training may go on while the state is written.
     """
+    saved = learner.model.state_dict()
     state = {
         "format": FORMAT,
         "identity": json.dumps(config.identity()),
         "threads": threads,
         "data": dict(fingerprints),
         "device": learner.device_type,
-        "model": learner.model.state_dict(),
-        "unsaved_buffers": _unsaved_buffers(learner.model),
+        "model": saved,
+        "unsaved_buffers": {
+            name: buffer for name, buffer in learner.model.named_buffers() if name not in saved
+        },
         "training_step": learner.step.state_dict(),
         "versions": {
-            version: {
-                **asdict(item.settings),
-                "values": torch.from_numpy(item.values),
-            }
+            version: {**asdict(item.settings), "values": torch.from_numpy(item.values)}
             for version, item in published.items()
         },
         "attack_schedule": attack_schedule.state_dict(),
     }
-    copied: dict[str, Any] = _copied(state, copy)
-    return copied
+    return {key: _copied(value, copy) for key, value in state.items()}
 
 
 def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
@@ -78,9 +77,6 @@ class _ReorderedError(ValueError):
     """A model has the parameters of a checkpoint, in another order."""
 
 
-_REORDERED = "its layers come in another order: a set has none"
-
-
 def restore(
     learner: TorchLearner, attack_schedule: AttackSchedule, checkpoint: Checkpoint
 ) -> dict[int, Published]:
@@ -94,7 +90,7 @@ def restore(
         _restore_model(learner.model, payload)
     except Exception as error:
         is_reordered = isinstance(error, _ReorderedError)
-        reason = _REORDERED if is_reordered else misfit_text(payload["model"], learner.model)
+        reason = str(error) if is_reordered else misfit_text(payload["model"], learner.model)
         raise UserError(
             f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
             "its code back, or start anew with output=FOLDER"
@@ -117,7 +113,7 @@ def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
     model.load_state_dict(payload["model"])
     if [*payload["model"]] != [*model.state_dict()]:
         # Names fit, and yet layers that come in another order are another function.
-        raise _ReorderedError
+        raise _ReorderedError("its layers come in another order: a set has none")
     with torch.no_grad():
         for name, kept in payload["unsaved_buffers"].items():
             model.get_buffer(name).copy_(kept)
@@ -165,8 +161,3 @@ def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[i
         settings = AttackSettings(**{name: item[name] for name in blanks})
         published[version] = Published(settings=settings, values=values)
     return published
-
-
-def _unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    saved = model.state_dict()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}

@@ -89,10 +89,10 @@ def _in_snapshots() -> float:
         setup=cast(Any, SimpleNamespace(config=config, data=data)),
         log=cast(Any, log),
         learner=cast(Any, SimpleNamespace(model=_SaysZero())),
-        trainer=cast(Any, SimpleNamespace(pump=lambda: None)),
         safekeeping=cast(Any, None),
         display=cast(Any, None),
     )  # fmt: skip
+    recorder.trainer = cast(Any, SimpleNamespace(pump=lambda: None))
     recorder.take_snapshot(1)
     return _share_of_zero(np.rint(taken[0][:, 0, 0, 0] * 255).astype(np.int64))
 
