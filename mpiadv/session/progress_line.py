@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.measure import Measurement
-from rich.progress import Progress, ProgressColumn, Task
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -51,52 +50,37 @@ class ProgressLine:
 
     def __init__(self, console: Console, *, by_itself: bool = False) -> None:
         self._by_itself = by_itself
-        self._progress = Progress(_Line(), console=console, auto_refresh=by_itself)
-        self._task = self._progress.add_task("", total=None, words=Words(always=()))
-        self._progress.start()
+        begun = _Line(None, 0, Words(always=()))
+        self._live = Live(begun, console=console, auto_refresh=by_itself, refresh_per_second=10)
+        self._live.start(refresh=True)
 
     def show(self, done: int, total: int, words: Words) -> None:
         """Tell how far it has come, and in which words."""
-        self._progress.update(
-            self._task, completed=done, total=total, words=words, refresh=not self._by_itself
-        )
+        self._live.update(_Line(total, done, words), refresh=not self._by_itself)
 
     def stop(self) -> None:
         """Leave it as it is, and go on below."""
-        self._progress.stop()
-
-
-class _Line(ProgressColumn):
-    def render(self, task: Task) -> RenderableType:
-        return _Fitted(task.total, task.completed, task.fields["words"])
+        self._live.stop()
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    total: float | None
-    completed: float
+class _Line:
+    total: int | None
+    done: int
     words: Words
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        bar, text = self._parts(options.max_width)
-        width = min(options.max_width, bar + 1 + cell_len(text))
-        return Measurement(width, width)
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        bar, text = self._parts(options.max_width)
+        # Columns of the bar, and the text behind it.
+        room = options.max_width - cell_len(_GAP.join(self.words.always)) - 1
+        bar = max(NARROWEST_BAR, min(WIDEST_BAR, room))
+        text = fitted(self.words, options.max_width - bar - 1)
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=bar)
         grid.add_column(no_wrap=True)
         grid.add_row(
-            ProgressBar(self.total, self.completed, width=bar, pulse=self.total is None),
+            ProgressBar(self.total, self.done, width=bar, pulse=self.total is None),
             Text(text, no_wrap=True, overflow="crop"),
         )
         yield grid
-
-    def _parts(self, width: int) -> tuple[int, str]:
-        """Columns of the bar, and the text behind it."""
-        room = width - cell_len(_GAP.join(self.words.always)) - 1
-        bar = max(NARROWEST_BAR, min(WIDEST_BAR, room))
-        return bar, fitted(self.words, width - bar - 1)
