@@ -1,12 +1,10 @@
 """One run on all ranks, from its command line to its exit code."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
 
 from mpiadv.comm.world import World
 from mpiadv.command_lines.train import read
@@ -48,20 +46,14 @@ def carry_out(world: World, config: Config, resume: bool, interruption: Interrup
     desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
     if world.share(_tell_if_done(desk)):
         return Stop.FINISHED
-    with _closed_if_refused(desk):
+    try:
         setup = prepare(config, world)
         lead = agree(world, lambda: Lead(setup, desk) if desk else None)
-    return _craft(setup) if lead is None else _lead(setup, lead, interruption)
-
-
-@contextmanager
-def _closed_if_refused(desk: Desk | None) -> Iterator[None]:
-    try:
-        yield
     except AgreedError:
         if desk is not None:
             give_up(desk)
         raise
+    return _attack(setup) if lead is None else _lead(setup, lead, interruption)
 
 
 def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
@@ -72,19 +64,8 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
     return reason
 
 
-def _craft(setup: Setup) -> Stop:
-    reason, model = _attack(setup)
-    if reason is Stop.FINISHED:
-        for weights in setup.config.average.weights:
-            evaluate_together(setup, model, weights)
-    return reason
-
-
-def _attack(setup: Setup) -> tuple[Stop, nn.Module]:
-    """An attacker's run: until the trainer stops it; returns why, and the final model.
-
-    Its parameters are rounded as they travelled: `evaluate_together` makes it the trainer's own.
-    """
+def _attack(setup: Setup) -> Stop:
+    """An attacker's run: until the trainer stops it; returns why."""
     with setup.world.at_work():
         model = setup.new_model()
     crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
@@ -101,8 +82,12 @@ def _attack(setup: Setup) -> tuple[Stop, nn.Module]:
         deadline_seconds=setup.config.deadline_seconds,
     )
     reason, final = attacker.run()
-    state.unpack(torch.from_numpy(final.values).to(device.torch))
-    return reason, model
+    if reason is Stop.FINISHED:
+        # Rounded as they travelled: `evaluate_together` makes the model the trainer's own.
+        state.unpack(torch.from_numpy(final.values).to(device.torch))
+        for weights in setup.config.average.weights:
+            evaluate_together(setup, model, weights)
+    return reason
 
 
 def _tell_if_done(desk: Desk | None) -> str:

@@ -26,7 +26,6 @@ from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
-from mpiadv.settings.pixels import require_length
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
@@ -49,7 +48,6 @@ class Setup:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the training and of the test images."""
         return {"train": self.data.train.fingerprint, "test": self.data.test.fingerprint}
 
     def new_model(self) -> nn.Module:
@@ -64,7 +62,6 @@ class Setup:
         return model
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
-        """Sizes of the messages."""
         return LinkShape(
             batch=BatchShape(
                 batch_size=self.plan.order.batch_size,
@@ -85,7 +82,6 @@ class Setup:
         return AttackSettings(num_steps=attack_num_steps(attack), epsilon=attack.epsilon)
 
     def new_attack_schedule(self) -> AttackSchedule:
-        """The attack schedule of a run that begins."""
         attack, epoch = self.plan.attack, self.plan.order.batches_per_epoch
         ground = Ground(self.config.attack_schedule, attack, partial(make_attack, attack), epoch)
         return make_attack_schedule(ground)
@@ -195,7 +191,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         wire_dtype=config.training.wire_dtype,
     )
     rule.require_steps_for_trainer(attack_num_steps(config.attack))
-    _require_within_box(config, math.prod(data.image_shape))
+    config.require_lengths(math.prod(data.image_shape))
     setup = Setup(
         config=config,
         world=world,
@@ -208,17 +204,6 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
-
-
-def _require_within_box(config: Config, num_pixels: int) -> None:
-    """Refuse a ball that holds every image, or a step that leaves it, as `require_length` does."""
-    lengths = {
-        "attack.epsilon": config.attack.epsilon,
-        "attack.step_size": config.attack.step_size,
-        "evaluation.step_size": config.evaluation.step_size,
-    }
-    for key, pixels in lengths.items():
-        require_length(key, pixels or 0.0, config.attack.norm, num_pixels)
 
 
 def _check_model(setup: Setup) -> list[str]:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from mpiadv.comm.messages import Farewell
 from mpiadv.comm.roster import Roster
-from mpiadv.contract.accounts import RankSeconds, StepRecord
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.process.words import aligned
 
 MOST_RANKS = 16
@@ -64,7 +64,11 @@ class SpeedBook:
     def _idle(self, rank: int, farewells: Mapping[int, Farewell]) -> float | None:
         if rank == 0:
             return self._waited / self._total if self._total else None
-        return _idle_of(farewells[rank].work.seconds) if rank in farewells else None
+        if rank not in farewells:
+            return None
+        spent = farewells[rank].work.seconds
+        idle = spent.parameter_wait_seconds + spent.trainer_wait_seconds + spent.grant_wait_seconds
+        return idle / max(idle + spent.craft_seconds, 1e-9)
 
 
 def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
@@ -114,8 +118,3 @@ def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
             )
         )
     return rows
-
-
-def _idle_of(spent: RankSeconds) -> float:
-    idle = spent.parameter_wait_seconds + spent.trainer_wait_seconds + spent.grant_wait_seconds
-    return idle / max(idle + spent.craft_seconds, 1e-9)

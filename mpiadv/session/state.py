@@ -97,7 +97,9 @@ def restore(
         ) from error
     try:
         _restore_step(learner.step, payload, checkpoint.step)
-        _restore_attack_schedule(attack_schedule, payload)
+        learnt = payload.get("attack_schedule", {})  # the only one of earlier versions had none
+        _require_like(attack_schedule.state_dict(), learnt, "attack_schedule")
+        attack_schedule.load_state_dict(learnt)
         return _published(
             payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
         )
@@ -128,12 +130,6 @@ def _restore_step(step: TrainingStep, payload: dict[str, Any], steps_done: int) 
     step.load_state_dict(state)
     if step.steps_done != steps_done:
         raise ValueError(f"it is of step {step.steps_done}")
-
-
-def _restore_attack_schedule(attack_schedule: AttackSchedule, payload: dict[str, Any]) -> None:
-    state = payload.get("attack_schedule", {})  # the only one of earlier versions had none
-    _require_like(attack_schedule.state_dict(), state, "attack_schedule")
-    attack_schedule.load_state_dict(state)
 
 
 def _require_like(ours: Any, theirs: Any, where: str) -> None:

@@ -68,9 +68,8 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
-    def _evaluation_steps_lie_in_the_box(self) -> Self:
-        step_size = self.evaluation.step_size or 0.0
-        require_length("evaluation.step_size", step_size, self.attack.norm)
+    def _lengths_lie_in_the_box(self) -> Self:
+        self.require_lengths()
         return self
 
     @model_validator(mode="after")
@@ -93,6 +92,16 @@ class Config(Section):
             except UserError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    def require_lengths(self, num_pixels: int | None = None) -> None:
+        """Refuse a ball that holds every image, or a step that leaves it, as `require_length`."""
+        lengths = {
+            "attack.epsilon": self.attack.epsilon,
+            "attack.step_size": self.attack.step_size,
+            "evaluation.step_size": self.evaluation.step_size,
+        }
+        for key, pixels in lengths.items():
+            require_length(key, pixels or 0.0, self.attack.norm, num_pixels)
 
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""

@@ -21,7 +21,7 @@ from mpiadv.settings.numbers import (
     Seconds,
     StepSize,
 )
-from mpiadv.settings.pixels import RELATIVE_STEP_SIZE, require_length
+from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.storage.run_folder import EMA, RAW
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
@@ -124,12 +124,6 @@ class AttackConfig(Section):
     """Mode of the whole model while it is attacked; its running statistics never change."""
     epsilon_warmup_steps: StepsOrNever = 0
     """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
-
-    @model_validator(mode="after")
-    def _lengths_lie_in_the_box(self) -> Self:
-        require_length("attack.epsilon", self.epsilon, self.norm)
-        require_length("attack.step_size", self.step_size or 0.0, self.norm)
-        return self
 
 
 class AttackScheduleConfig(Section):
