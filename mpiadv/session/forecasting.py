@@ -95,7 +95,7 @@ def _measured(setup: Setup, where: Where) -> Measured:
 def _job(setup: Setup, measured: Measured, where: Where) -> Job:
     staleness = setup.config.staleness
     return Job(
-        rule=setup.plan.rule,
+        rule=setup.recipe.rule,
         num_attack_steps=setup.largest_settings.num_steps,
         craft_seconds=where.craft_seconds or measured.craft_seconds,
         train_seconds=where.train_seconds or measured.train_seconds,
@@ -113,9 +113,9 @@ def _job(setup: Setup, measured: Measured, where: Where) -> Job:
 
 def _choices(setup: Setup, job: Job) -> list[Choice]:
     """Half the bytes on the wire, where they are not halved already."""
-    if setup.plan.wire_dtype != "float32":
+    if setup.recipe.wire_dtype != "float32":
         return []
-    halved = replace(setup, plan=replace(setup.plan, wire_dtype="bfloat16"))
+    halved = replace(setup, recipe=replace(setup.recipe, wire_dtype="bfloat16"))
     version_bytes = FlatState(setup.new_model(), WIRE_TENSORS["bfloat16"]).num_bytes
     shorter = replace(
         job,
@@ -156,8 +156,8 @@ def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:
 
     An attack step on an image takes there what it takes in crafting.
     """
-    config, plan = setup.config.evaluation, setup.plan
-    attacked = plan.order.batch_size - plan.num_clean
+    config, recipe = setup.config.evaluation, setup.recipe
+    attacked = recipe.order.batch_size - recipe.num_clean
     step_seconds = job.attack_step_seconds / max(1, attacked)
     times = (job.num_steps - 1) // config.every_steps if config.every_steps else 0
     every = min(config.num_samples, setup.data.test.num_samples)

@@ -25,7 +25,7 @@ def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
         UnreadableError: images could not be read for a while, on rank 0.
     """
     # All have the raw ones already where versions travelled as they are.
-    if weights != RAW or setup.plan.wire_dtype != "float32":
+    if weights != RAW or setup.recipe.wire_dtype != "float32":
         _take_exactly(setup, model)
     world = setup.world
     try:

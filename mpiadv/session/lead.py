@@ -159,7 +159,7 @@ class Lead:
         setup = self._setup
         with setup.world.at_work():
             model = setup.new_model()
-        crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+        crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
         link = setup.world.trainer_link(
             setup.link_shape(self._learner.parameter_bytes),
             setup.device.allocate,
@@ -172,7 +172,7 @@ class Lead:
             self._log.event("sharing", told, self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
-            setup.plan.rule,
+            setup.recipe.rule,
             attackers=link.attackers,
             outstanding=setup.config.staleness.credit,
             num_tickets=setup.config.training.num_steps,
@@ -198,7 +198,7 @@ class Lead:
 
 def new_learner(setup: Setup) -> TorchLearner:
     """The learner of a run that begins."""
-    config, plan = setup.config, setup.plan
+    config, recipe = setup.config, setup.recipe
     num_steps = config.training.num_steps
     model = setup.new_model()
     optimizer = make_optimizer(config.optimizer, model.parameters())
@@ -208,12 +208,12 @@ def new_learner(setup: Setup) -> TorchLearner:
         optimizer=optimizer,
         schedule=make_schedule(config.schedule, optimizer, num_steps=num_steps),
         average=make_average(config.average, model, num_steps=num_steps),
-        seed=plan.seed,
-        precision=plan.precision,
-        num_clean=plan.num_clean,
+        seed=recipe.seed,
+        precision=recipe.precision,
+        num_clean=recipe.num_clean,
     )
     return TorchLearner(
-        plan,
+        recipe,
         TRAINING_STEPS["ordinary"](parts),
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,

@@ -55,11 +55,11 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
     """Craft and train a few batches, an attacker's work first and the trainer's then."""
     num_batches = WARM_UP + most_batches
     setup = _endless(setup, num_batches)
-    timed = partial(_timed, num_batches, setup.plan.rule.max_staleness)
+    timed = partial(_timed, num_batches, setup.recipe.rule.max_staleness)
     model = setup.new_model()
-    version = _published(setup, FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype]))
+    version = _published(setup, FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype]))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
-    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
+    crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
     crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
     attacker = _memory(setup)
     learner = new_learner(setup)
@@ -125,7 +125,7 @@ def _craft(
     setup: Setup, crafter: TorchCrafter, ticket: int, version: ParameterSlot, batch: BatchSlot
 ) -> None:
     """All that an attacker does for a ticket."""
-    settings, rule = setup.largest_settings, setup.plan.rule
+    settings, rule = setup.largest_settings, setup.recipe.rule
     crafter.prefetch(ticket + 1)
     crafter.start(ticket, settings)
     for step in range(rule.crafting_steps(settings.num_steps)):

@@ -46,11 +46,11 @@ def opening_lines(
 
 def _too_many(setup: Setup) -> list[str]:
     """Where there are more attackers than the window feeds."""
-    num_attackers, window = len(setup.world.roster.attackers), setup.plan.rule.window
+    num_attackers, window = len(setup.world.roster.attackers), setup.recipe.rule.window
     if num_attackers <= window:
         return []
     return [
-        f"max_staleness={setup.plan.rule.max_staleness} lets at most {window} "
+        f"max_staleness={setup.recipe.rule.max_staleness} lets at most {window} "
         f"attackers work at once, {num_attackers} are here: use "
         f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
     ]
@@ -59,7 +59,7 @@ def _too_many(setup: Setup) -> list[str]:
 def _other_climb(setup: Setup) -> list[str]:
     """Where attacks climb something else than the objective is made for."""
     config = setup.config
-    own, loss = make_objective(config.objective).climb, make_attack(setup.plan.attack).loss
+    own, loss = make_objective(config.objective).climb, make_attack(setup.recipe.attack).loss
     if loss is None or loss.name == own:
         return []
     return [
@@ -79,7 +79,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "device": str(setup.device.torch),
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
-        "batches_per_epoch": setup.plan.order.batches_per_epoch,
+        "batches_per_epoch": setup.recipe.order.batches_per_epoch,
         "version_python": platform.python_version(),
         "version_mpi": setup.world.library(),
         **versions,

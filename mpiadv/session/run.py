@@ -68,11 +68,11 @@ def _attack(setup: Setup) -> Stop:
     """An attacker's run: until the trainer stops it; returns why."""
     with setup.world.at_work():
         model = setup.new_model()
-    crafter = TorchCrafter(setup.plan, model, setup.data.train, setup.device)
-    state = FlatState(model, WIRE_TENSORS[setup.plan.wire_dtype])
+    crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
+    state = FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype])
     device = setup.device
     attacker = Attacker(
-        rule=setup.plan.rule,
+        rule=setup.recipe.rule,
         mode=StalenessMode(setup.config.staleness.mode),
         link=setup.world.attacker_link(
             setup.link_shape(state.num_bytes), device.allocate, device.pin

@@ -27,8 +27,8 @@ from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
-from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
+from mpiadv.work.recipe import Recipe
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Setup:
     device: Device
     threads: int
     data: DataSet
-    plan: CraftPlan
+    recipe: Recipe
     doubts: tuple[str, ...] = ()
     """What looks wrong with the data or the model, on rank 0."""
 
@@ -64,25 +64,25 @@ class Setup:
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         return LinkShape(
             batch=BatchShape(
-                batch_size=self.plan.order.batch_size,
+                batch_size=self.recipe.order.batch_size,
                 image_shape=self.data.image_shape,
-                with_natural=self.plan.keep_natural,
-                wire_dtype=self.plan.wire_dtype,
+                with_natural=self.recipe.keep_natural,
+                wire_dtype=self.recipe.wire_dtype,
             ),
             parameter_bytes=parameter_bytes,
             # A probe may hold the version of its ticket after the ring has let it go.
-            num_versions=self.plan.rule.num_versions + (self.config.log.fresh_every > 0),
-            outstanding=self.config.staleness.credit or self.plan.rule.window,
+            num_versions=self.recipe.rule.num_versions + (self.config.log.fresh_every > 0),
+            outstanding=self.config.staleness.credit or self.recipe.rule.window,
         )
 
     @property
     def largest_settings(self) -> AttackSettings:
         """The largest attack settings that a version may carry."""
-        attack = self.plan.attack
+        attack = self.recipe.attack
         return AttackSettings(num_steps=attack_num_steps(attack), epsilon=attack.epsilon)
 
     def new_attack_schedule(self) -> AttackSchedule:
-        attack, epoch = self.plan.attack, self.plan.order.batches_per_epoch
+        attack, epoch = self.recipe.attack, self.recipe.order.batches_per_epoch
         ground = Ground(self.config.attack_schedule, attack, partial(make_attack, attack), epoch)
         return make_attack_schedule(ground)
 
@@ -178,7 +178,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
     )
     objective = make_objective(config.objective)
-    plan = CraftPlan(
+    recipe = Recipe(
         seed=config.seed,
         rule=rule,
         order=order,
@@ -200,7 +200,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         data=dataclasses.replace(
             data, train=data.train.to(device.torch), test=data.test.to(device.torch)
         ),
-        plan=plan,
+        recipe=recipe,
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
@@ -211,15 +211,15 @@ def _check_model(setup: Setup) -> list[str]:
     if not setup.world.is_trainer:
         check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
         return []
-    plan, few = setup.plan, _sample(setup, 2)
-    rehearse(make_attack(plan.attack), few.images, few.labels, few.num_classes)
+    recipe, few = setup.recipe, _sample(setup, 2)
+    rehearse(make_attack(recipe.attack), few.images, few.labels, few.num_classes)
     rehearsal = Rehearsal(
         build=setup.new_model,
         sample=lambda count: _sample(setup, count),
         objective=make_objective(setup.config.objective),
-        batch_size=plan.order.batch_size,
-        num_attacked=plan.order.batch_size - plan.num_clean,
-        trains_under_attack=plan.attack.batch_norm == "train",
+        batch_size=recipe.order.batch_size,
+        num_attacked=recipe.order.batch_size - recipe.num_clean,
+        trains_under_attack=recipe.attack.batch_norm == "train",
     )
     return rehearsal.run()
 
@@ -238,11 +238,11 @@ def _unlike(setup: Setup) -> list[str]:
 
 def _sample(setup: Setup, count: int) -> Sample:
     """The first so many images of the first batch."""
-    images, labels = setup.data.train.batch(setup.plan.order.indices(0)[:count])
+    images, labels = setup.data.train.batch(setup.recipe.order.indices(0)[:count])
     device = setup.device.torch
     return Sample(
         images=images.to(device),
         labels=labels.to(device),
         num_classes=setup.data.num_classes,
-        precision=setup.plan.precision,
+        precision=setup.recipe.precision,
     )

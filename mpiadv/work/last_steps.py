@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from mpiadv.attacks import make_attack
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
-from mpiadv.work.craft import CraftPlan, climb_of
+from mpiadv.work.recipe import Recipe, climb_of
 
 
 def finish_attack(
-    plan: CraftPlan,
+    recipe: Recipe,
     model: nn.Module,
     ticket: int,
     batch: Batch,
@@ -30,15 +30,15 @@ def finish_attack(
         batch: with its natural images; those at its front that stay clean are not attacked.
         pump: called after each step, to keep messages moving.
     """
-    first = plan.rule.crafting_steps(settings.num_steps)
+    first = recipe.rule.crafting_steps(settings.num_steps)
     if first == settings.num_steps:
         return batch, None
     assert batch.natural is not None
-    model.train(plan.attack.batch_norm == "train")
-    attack, clean = make_attack(plan.attack, settings), plan.num_clean
+    model.train(recipe.attack.batch_norm == "train")
+    attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
     steps = range(first, settings.num_steps)
-    seeds = (seed_for(plan.seed, Purpose.ATTACK_DROPOUT, ticket, step) for step in steps)
-    climb = climb_of(plan, attack, model, ticket, batch)
+    seeds = (seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, ticket, step) for step in steps)
+    climb = climb_of(recipe, attack, model, ticket, batch)
     attacked = attack.run(
         climb.looking(seeds),
         batch.natural[clean:],

@@ -16,9 +16,9 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models import FlatState
-from mpiadv.work.craft import CraftPlan
 from mpiadv.work.device import CopyInFlight, Device
 from mpiadv.work.last_steps import finish_attack
+from mpiadv.work.recipe import Recipe
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
 
@@ -29,15 +29,15 @@ class TorchLearner:
     """
 
     def __init__(
-        self, plan: CraftPlan, step: TrainingStep, device: Device, *, tells_gradient: bool = False
+        self, recipe: Recipe, step: TrainingStep, device: Device, *, tells_gradient: bool = False
     ) -> None:
         self.step = step
-        self._plan = plan
+        self._recipe = recipe
         self._device = device
-        self._state = FlatState(step.model, WIRE_TENSORS[plan.wire_dtype])
+        self._state = FlatState(step.model, WIRE_TENSORS[recipe.wire_dtype])
         self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
         self._copy = CopyInFlight(None)
-        self._guard = RangeGuard(self._state, plan.wire_dtype, device)
+        self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
         self._told: tuple[Learned, float, Tensor | None] | None = None
 
@@ -90,19 +90,19 @@ class TorchLearner:
 
     def _floats(self, array: npt.NDArray[Any]) -> Tensor:
         """An array of a message, float32 on the device."""
-        return self._device.upload(as_tensor(array, self._plan.wire_dtype)).float()
+        return self._device.upload(as_tensor(array, self._recipe.wire_dtype)).float()
 
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
         """See `Learner.train`."""
-        batch, magnitude = finish_attack(self._plan, self.model, ticket, batch, settings, pump)
+        batch, magnitude = finish_attack(self._recipe, self.model, ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         learned = self.step.gradient(ticket, batch, settings)
         if batch.images.grad is not None:  # of a mean over the batch
             slope = batch.images.grad * len(batch.images)
-            magnitude = mean_magnitude(slope[self._plan.num_clean :])
+            magnitude = mean_magnitude(slope[self._recipe.num_clean :])
         self._told = learned, self.step.apply(), magnitude
         self._device.mark()
 

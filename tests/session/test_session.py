@@ -46,8 +46,8 @@ class Others:
 
 
 def setup_of(world: Others) -> Setup:
-    plan = SimpleNamespace(wire_dtype="float32")
-    return SimpleNamespace(world=world, plan=plan)  # type: ignore[return-value]
+    recipe = SimpleNamespace(wire_dtype="float32")
+    return SimpleNamespace(world=world, recipe=recipe)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("error", [UserError("damaged"), UnreadableError("not read")], ids=repr)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from craft_plans import craft_plan
 from fake_work import FakeCrafter, FakeLearner, fake_shape
 from mpi_runner import REPOSITORY
+from recipes import recipe_of
 from torch import Tensor, nn
 
 from mpiadv.comm.links import (
@@ -141,11 +141,11 @@ def test_batch_leaves_memory_without_the_collector(
     craft: Callable[[TorchCrafter, ParameterSlot], None], no_collector: None
 ) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    plan = craft_plan(num_samples=16, batch_size=BATCH_SIZE, num_clean=1, natural_every=1)
+    recipe = recipe_of(num_samples=16, batch_size=BATCH_SIZE, num_clean=1, natural_every=1)
     slot = ParameterSlot(FlatState(model).num_bytes, plain_memory)
     FlatState(model).pack(torch.from_numpy(slot.values))
     source = Followed()
-    crafter = TorchCrafter(plan, model, source, Device(torch.device("cpu")))
+    crafter = TorchCrafter(recipe, model, source, Device(torch.device("cpu")))
     craft(crafter, slot)
     assert source.num_given == 1
     assert source.in_memory() == []

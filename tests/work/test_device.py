@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from craft_plans import craft_plan
 from ordinary_steps import ordinary_step
+from recipes import recipe_of
 from torch import Tensor, nn
 
 from mpiadv.comm.links import plain_memory
@@ -57,7 +57,7 @@ class LateDevice(Device):
 @pytest.fixture
 def late_learner() -> TorchLearner:
     step = ordinary_step(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-    return TorchLearner(craft_plan(num_samples=8, batch_size=8), step, LateDevice())
+    return TorchLearner(recipe_of(num_samples=8, batch_size=8), step, LateDevice())
 
 
 def train_once(learner: TorchLearner) -> None:

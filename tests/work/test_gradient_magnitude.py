@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from craft_plans import craft_plan
 from ordinary_steps import ordinary_step
+from recipes import recipe_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,9 +31,9 @@ def a_learner(model: nn.Module, *, trainer_steps: int = 0, tells_gradient: bool)
     rule = StalenessRule(
         max_staleness=0, final_staleness=0, publish_every=1, trainer_steps=trainer_steps
     )
-    plan = craft_plan(num_samples=8, batch_size=8, num_clean=NUM_CLEAN, rule=rule)
+    recipe = recipe_of(num_samples=8, batch_size=8, num_clean=NUM_CLEAN, rule=rule)
     device, step = Device(torch.device("cpu")), ordinary_step(model)
-    return TorchLearner(plan, step, device, tells_gradient=tells_gradient)
+    return TorchLearner(recipe, step, device, tells_gradient=tells_gradient)
 
 
 def trained(learner: TorchLearner, num_steps: int) -> float | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from craft_plans import craft_plan
 from ordinary_steps import ordinary_step
+from recipes import recipe_of
 from torch import Tensor, nn
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
@@ -19,9 +19,10 @@ from mpiadv.process.errors import UserError
 from mpiadv.session.same_run import FORMAT, require_same_run
 from mpiadv.settings import Config, load_config
 from mpiadv.storage.checkpoint import Checkpoint
-from mpiadv.work.craft import CraftPlan, TorchCrafter
+from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
 from mpiadv.work.learn import TorchLearner
+from mpiadv.work.recipe import Recipe
 from mpiadv.work.rounding import WIRE_TENSORS, rounded
 
 BATCH_SIZE = 8
@@ -45,8 +46,8 @@ class Pictures:
         pass
 
 
-def plan(wire_dtype: WireDtype) -> CraftPlan:
-    return craft_plan(
+def recipe(wire_dtype: WireDtype) -> Recipe:
+    return recipe_of(
         num_samples=16, batch_size=BATCH_SIZE, num_clean=2, keep_natural=True, wire_dtype=wire_dtype
     )
 
@@ -59,12 +60,12 @@ def new_model() -> nn.Module:
 
 def learner(wire_dtype: WireDtype, model: nn.Module | None = None) -> TorchLearner:
     step = ordinary_step(model or new_model())
-    return TorchLearner(plan(wire_dtype), step, Device(torch.device("cpu")))
+    return TorchLearner(recipe(wire_dtype), step, Device(torch.device("cpu")))
 
 
 def crafted(wire_dtype: WireDtype) -> tuple[TorchCrafter, Batch]:
     """A crafter and its batch, as it hands it over."""
-    crafter = TorchCrafter(plan(wire_dtype), new_model(), Pictures(), Device(torch.device("cpu")))
+    crafter = TorchCrafter(recipe(wire_dtype), new_model(), Pictures(), Device(torch.device("cpu")))
     teacher = learner(wire_dtype)
     slot = ParameterSlot(teacher.parameter_bytes, plain_memory)
     assert teacher.snapshot(slot.values)()

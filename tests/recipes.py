@@ -4,12 +4,12 @@ from typing import Any
 
 from mpiadv.contract.tickets import SampleOrder, StalenessRule
 from mpiadv.settings import AttackConfig, DataConfig
-from mpiadv.work.craft import CraftPlan
+from mpiadv.work.recipe import Recipe
 
 
-def craft_plan(*, num_samples: int, batch_size: int, **changes: Any) -> CraftPlan:
-    """Batches of the default attack, without staleness; `changes` are attributes of the plan."""
-    plan = {
+def recipe_of(*, num_samples: int, batch_size: int, **changes: Any) -> Recipe:
+    """Batches of the default attack, without staleness; `changes` are attributes of the recipe."""
+    recipe = {
         "seed": 0,
         "rule": StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
         "order": SampleOrder(seed=0, num_samples=num_samples, batch_size=batch_size),
@@ -21,4 +21,4 @@ def craft_plan(*, num_samples: int, batch_size: int, **changes: Any) -> CraftPla
         "keep_natural": False,
         "wire_dtype": "float32",
     }
-    return CraftPlan(**{**plan, **changes})
+    return Recipe(**{**recipe, **changes})

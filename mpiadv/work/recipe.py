@@ -1,0 +1,40 @@
+"""By what every ticket is made: what crafting and training need of the configuration. No MPI."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from mpiadv.attacks import Attack, Climb, Precision
+from mpiadv.comm.messages import WireDtype
+from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
+from mpiadv.methods.objectives import Batch
+from mpiadv.settings import AttackConfig, DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The same on every rank."""
+
+    seed: int
+    rule: StalenessRule
+    order: SampleOrder
+    data: DataConfig
+    attack: AttackConfig
+    precision: Precision
+    num_clean: int
+    natural_every: int
+    keep_natural: bool
+    wire_dtype: WireDtype
+
+
+def climb_of(recipe: Recipe, attack: Attack, model: nn.Module, ticket: int, batch: Batch) -> Climb:
+    """What the attack on a ticket climbs; not on the clean images at the front of its batch."""
+    assert batch.natural is not None
+    return Climb(
+        model=model,
+        precision=recipe.precision,
+        loss=attack.loss,
+        labels=batch.labels[recipe.num_clean :],
+        natural=batch.natural[recipe.num_clean :],
+        natural_seed=seed_for(recipe.seed, Purpose.LAYERS, ticket),
+    )
