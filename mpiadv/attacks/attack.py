@@ -18,9 +18,11 @@ from mpiadv.attacks.norms import NORMS, to_box
 GAUSSIAN_SCALE = 0.001
 """Standard deviation of the start that TRADES and MART take, in pixels of [0, 1]."""
 
+_ROUNDING = 1e-6
 
-def _do_nothing() -> None:
-    pass
+
+def do_nothing() -> None:
+    """What a caller who waits for nothing wants done meanwhile."""
 
 
 def steepest(attack: "Attack", gradient: Tensor, images: Tensor) -> Tensor:
@@ -65,6 +67,22 @@ class Attack:
     projection: "Callable[[Attack, Tensor], Tensor]" = nearest
     stop: Callable[[Slope, Tensor], Tensor] | None = None
 
+    @property
+    def misfit(self) -> str:
+        """How the steps do not fit the ball, so that the attack finds too little; or empty.
+
+        A step size in pixels is made for one norm and one radius: 40 steps of 0.01 cross an L-inf
+        ball of 0.3, and hardly move in an L2 ball of 1. So none is a default.
+        """
+        size, ball = self.step_size, f"({self.norm} {self.epsilon:.4g})"
+        if 0 < self.num_steps * size < self.epsilon * (1 - _ROUNDING):
+            return (
+                f"{self.num_steps} steps of {size:.4g} do not reach the border of the ball {ball}"
+            )
+        if self.num_steps > 1 and size > 2 * self.epsilon * (1 + _ROUNDING) > 0:
+            return f"steps of {size:.4g} leap over the whole ball {ball}"
+        return ""
+
     @torch.no_grad()
     def start(self, natural: Tensor, generator: torch.Generator) -> Tensor:
         """Where the attack begins; at the natural images it is `natural` itself, not a copy.
@@ -81,7 +99,7 @@ class Attack:
         adversarial: Tensor,
         *,
         first: int = 0,
-        after_step: Callable[[], None] = _do_nothing,
+        after_step: Callable[[], None] = do_nothing,
     ) -> Tensor:
         """The adversarial images after all steps from `first` on; calls `after_step` after each."""
         for stepped in self.steps(look, natural, adversarial, first=first):

@@ -41,10 +41,6 @@ def require_auto_attack() -> Any:
         ) from None
 
 
-def _ignore(text: str) -> None:
-    pass
-
-
 def run_component(
     component: str,
     logits: Callable[[Tensor], Tensor],
@@ -54,7 +50,7 @@ def run_component(
     norm: str,
     epsilon: float,
     seed: int,
-    warn: Callable[[str], None] = _ignore,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Tensor:
     """One of `COMPONENTS` with the settings of the standard version, all images in one batch.
 
@@ -101,29 +97,21 @@ def _own_numerics(device: torch.device) -> Iterator[None]:
             torch.set_deterministic_debug_mode(mode)
 
 
-class _Listener(logging.Handler):
-    """Hands on what is logged, without the reference to a file that is not there."""
-
-    def __init__(self, hear: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._hear = hear
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`."""
-        self._hear(record.getMessage().partition(" See flags_doc.md")[0])
-
-
 @contextmanager
 def _heard(warn: Callable[[str], None]) -> Iterator[None]:
     """The package's warnings, which it repeats for every batch, go to `warn` alone."""
-    logger, listener = logging.getLogger("auto-attack"), _Listener(warn)
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(listener)
+
+    def hear(record: logging.LogRecord) -> bool:
+        # Without the reference to a file that is not there.
+        warn(record.getMessage().partition(" See flags_doc.md")[0])
+        return False
+
+    logger = logging.getLogger("auto-attack")
+    level = logger.level
+    logger.addFilter(hear)
     try:
         logger.setLevel(logging.WARNING)
-        logger.propagate = False
         yield
     finally:
-        logger.removeHandler(listener)
+        logger.removeFilter(hear)
         logger.setLevel(level)
-        logger.propagate = propagate

@@ -4,7 +4,6 @@ NaN passes through every operation, as it does in `norms`.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,16 +17,12 @@ BISECTIONS = 30
 _PIXELS = (1, 2, 3)
 
 
-@dataclass(frozen=True)
 class L1:
     """The absolute values of each image's perturbation sum up to at most epsilon."""
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-        """See `Norm.random`.
-
-        Of n + 1 exponential variables divided by their sum, the first n, with random signs, are
-        uniform in the ball in n dimensions.
-        """
+        # Of n + 1 exponential variables divided by their sum, the first n, with random signs, are
+        # uniform in the ball in n dimensions.
         size = images.shape[1:].numel()
         spacings = torch.empty(len(images), size + 1, device=images.device)
         spacings.exponential_(generator=generator)
@@ -36,7 +31,7 @@ class L1:
         return torch.where(coins < 0.5, -lengths, lengths).reshape(images.shape) * epsilon
 
     def ascend(self, gradient: Tensor, step_size: float) -> Tensor:
-        """See `Norm.ascend`; the pixels with the largest gradients, each by the same amount.
+        """The pixels with the largest gradients, each by the same amount.
 
         The steepest step moves one pixel alone and makes the attack slow: Tramèr and Boneh 2019,
         "Adversarial Training and Robustness for Multiple Perturbations", section 3, move the
@@ -51,7 +46,7 @@ class L1:
         return signs.reshape(gradient.shape) * step_size + gradient * 0
 
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
-        """See `Norm.project`; every pixel shrinks by the same amount, to zero at most.
+        """Every pixel shrinks by the same amount, to zero at most.
 
         That amount (Duchi et al. 2008, "Efficient Projections onto the l1-Ball", section 3) is
         found by bisection: a running sum has no order of its own on a GPU.

@@ -3,7 +3,6 @@
 Every operation lets NaN through: a broken gradient has to reach the loss, where it stops the run.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -25,35 +24,27 @@ class Norm(Protocol):
         """The nearest perturbations inside the ball of radius `epsilon`."""
 
 
-@dataclass(frozen=True)
 class Linf:
     """Every pixel by itself moves at most epsilon."""
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-        """See `Norm.random`."""
         unit = torch.rand(images.shape, generator=generator, device=images.device)
         return unit.mul_(2).sub_(1).mul_(epsilon)
 
     def ascend(self, gradient: Tensor, step_size: float) -> Tensor:
-        """See `Norm.ascend`; the sign of the gradient."""
         # torch.sign turns NaN into 0, which would hide a broken model: gradient * 0 keeps it.
         return (gradient.sign() + gradient * 0).mul_(step_size)
 
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
-        """See `Norm.project`."""
         return delta.clamp(-epsilon, epsilon)
 
 
-@dataclass(frozen=True)
 class L2:
     """The Euclidean length of each image's perturbation is at most epsilon."""
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-        """See `Norm.random`.
-
-        The first n coordinates of a uniform point on the sphere in n + 2 dimensions are uniform in
-        the ball in n dimensions.
-        """
+        # The first n coordinates of a uniform point on the sphere in n + 2 dimensions are uniform
+        # in the ball in n dimensions.
         size = images.shape[1:].numel()
         shape = (len(images), size + 2)
         sphere = torch.randn(shape, generator=generator, device=images.device)
@@ -61,14 +52,12 @@ class L2:
         return sphere[:, :size].reshape(images.shape) * epsilon
 
     def ascend(self, gradient: Tensor, step_size: float) -> Tensor:
-        """See `Norm.ascend`; the gradient of each image at unit length."""
         # Squares of small gradients underflow: bring the largest pixel to 1 before measuring.
         largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
         scaled = gradient / torch.where(largest == 0, 1, largest)
         return scaled / _length(scaled).clamp(min=1) * step_size
 
     def project(self, delta: Tensor, epsilon: float) -> Tensor:
-        """See `Norm.project`."""
         length = _length(delta)
         return torch.where(length > epsilon, delta * (epsilon / length), delta)
 

@@ -16,14 +16,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How an image is moved: turned about its centre, then shifted."""
+    """How an image is moved: turned counter-clockwise about its centre, then shifted, in pixels."""
 
     degrees: float
-    """Counter-clockwise."""
     right: float
-    """Pixels."""
     down: float
-    """Pixels."""
 
 
 @lru_cache(maxsize=4)

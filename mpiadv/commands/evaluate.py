@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mpiadv.comm.world import World
 from mpiadv.examination.conduct import examine
-from mpiadv.examination.wanted import read_request, unpacked
+from mpiadv.examination.wanted import Wanted, read_request
 from mpiadv.process.exit_codes import EXIT_DONE
 from mpiadv.process.launched import is_one_of_several
 from mpiadv.process.lifeline import end_with_the_starter
@@ -31,7 +31,7 @@ def run(world: World, argv: Sequence[str]) -> int:
     request = json.loads(answer)
     console = console_for(sys.stdout)
     for path, settings in request:
-        examine(world, unpacked(settings), path, console)
+        examine(world, Wanted(**settings), path, console)
     return EXIT_DONE
 
 

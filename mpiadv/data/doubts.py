@@ -56,7 +56,7 @@ def split_line(name: str, source: Source, data: DataSet) -> str:
     if source.labels is None:
         return text
     counts = torch.bincount(source.labels.cpu(), minlength=data.num_classes).tolist()
-    shown = [f"{data.name_of(label)}: {count:,}" for label, count in enumerate(counts)]
+    shown = [f"{name}: {count:,}" for name, count in zip(data.names, counts, strict=True)]
     if len(shown) > 2 * NUM_NAMED:
         shown[NUM_NAMED:-1] = ["..."]
         return f"{text}, {min(counts):,} to {max(counts):,} in each ({', '.join(shown)})"
@@ -104,7 +104,7 @@ def _about_labels(labels: Tensor | None, data: DataSet) -> Iterator[str]:
     if len(missing) >= data.num_classes - 1:
         yield "all training images are of one class: there is nothing to tell apart"
     elif missing:
-        names = abridged([data.name_of(label) for label in missing])
+        names = abridged([data.names[label] for label in missing])
         from_one = ": labels are counted from 0" if missing == [0] else ""
         yield (f"no training image is of class {names} (of {data.num_classes:,}){from_one}")
 

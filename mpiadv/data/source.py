@@ -67,9 +67,10 @@ class DataSet:
     oddities: tuple[str, ...] = ()
     """What looked odd while they were loaded, a line each."""
 
-    def name_of(self, label: int) -> str:
-        """A class by its name, or its number where it has none."""
-        return self.class_names[label] if self.class_names else str(label)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers."""
+        return self.class_names or tuple(map(str, range(self.num_classes)))
 
 
 def to_unit_range(images: Tensor) -> Tensor:

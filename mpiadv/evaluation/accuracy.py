@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, Climb, Precision, forward
+from mpiadv.attacks.attack import do_nothing
 from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
+from mpiadv.data import Indices, Source
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
 
@@ -35,20 +36,11 @@ _JUDGING = 0, 1
 """Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
 
 
-class ImageSource(Protocol):
-    """Test images by index."""
-
-    @property
-    def num_samples(self) -> int:
-        """How many images there are."""
-
-    def batch(self, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N]."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
     """Sums per batch: `rows` is float64 [num_batches, 5], see `COLUMNS`.
+
+    Accuracies are in percent; losses are the mean cross-entropy.
 
     A rank fills the rows of its own batches and leaves the others zero. So adding the rows of all
     ranks, in any order, is exact, and sums over batches are taken in the same order for any number
@@ -59,55 +51,31 @@ class Counts:
 
     @property
     def num_samples(self) -> int:
-        """Evaluated images."""
         return int(self._total("num_samples"))
 
     @property
     def natural_accuracy(self) -> float:
-        """Natural images classified correctly, in percent."""
         return 100 * self._total("natural_correct") / self.num_samples
 
     @property
     def adversarial_accuracy(self) -> float:
-        """Adversarial images classified correctly, in percent."""
         return 100 * self._total("adversarial_correct") / self.num_samples
 
     @property
     def natural_loss(self) -> float:
-        """Mean cross-entropy on natural images."""
         return self._total("natural_loss_sum") / self.num_samples
 
     @property
     def adversarial_loss(self) -> float:
-        """Mean cross-entropy on adversarial images."""
         return self._total("adversarial_loss_sum") / self.num_samples
 
     def _total(self, column: str) -> float:
         return float(self.rows[:, COLUMNS.index(column)].sum())
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AttackedImages:
-    """A few images under attack, on the CPU.
-
-    Attributes:
-        adversarial: float32 [N, C, H, W] in [0, 1].
-        predictions: int64 [N], the class that the model sees in `adversarial`.
-        labels: int64 [N].
-    """
-
-    adversarial: Tensor
-    predictions: Tensor
-    labels: Tensor
-
-
-def _do_nothing() -> None:
-    pass
-
-
 def evaluate(
     model: nn.Module,
-    source: ImageSource,
+    source: Source,
     attack: Attack,
     *,
     seed: int,
@@ -115,7 +83,7 @@ def evaluate(
     batch_size: int,
     precision: Precision,
     share: tuple[int, int] = (0, 1),
-    between_steps: Callable[[], None] = _do_nothing,
+    between_steps: Callable[[], None] = do_nothing,
 ) -> Counts:
     """One rank's share of the accuracy and loss on `num_samples` images of `source`.
 
@@ -129,51 +97,43 @@ def evaluate(
     Returns:
         Counts with the rows of this rank's batches; add those of the other ranks before reading.
     """
-    rank, size = share
-    batches = numbered_batches(source, num_samples, batch_size)
-    rows = np.zeros((len(batches), len(COLUMNS)))
-    with frozen(model):
-        for number in range(rank, len(batches), size):
-            images, labels = load_batch(source, batches[number], model)
-            own = seed_for(seed, Purpose.EVALUATION, number)
-            adversarial = _run(
-                attack, model, images, labels,
-                seed=own, precision=precision, between_steps=between_steps,
-            )  # fmt: skip
-            rows[number] = _count(
-                model, images, adversarial, labels,
-                seed=own, precision=precision,
-            )  # fmt: skip
-    return Counts(rows=rows)
+    (counts,) = evaluate_transfer(
+        model, [model], source, attack,
+        seed=seed, num_samples=num_samples, batch_size=batch_size, precision=precision,
+        share=share, between_steps=between_steps,
+    )  # fmt: skip
+    return counts
 
 
 def evaluate_transfer(
     crafting: nn.Module,
     judges: Sequence[nn.Module],
-    source: ImageSource,
+    source: Source,
     attack: Attack,
     *,
     seed: int,
     num_samples: int,
     batch_size: int,
     precision: Precision,
+    share: tuple[int, int] = (0, 1),
+    between_steps: Callable[[], None] = do_nothing,
 ) -> list[Counts]:
     """What each of `judges` makes of examples crafted on the model `crafting`; it may be a judge.
 
-    Images, seeds and counts are those of `evaluate`, so that a model that judges its own examples
-    gets the figures of `evaluate`. All models are on one device, and left as they were.
+    The rest is as for `evaluate`. All models are on one device, and left as they were.
     """
+    rank, size = share
     batches = numbered_batches(source, num_samples, batch_size)
     rows = np.zeros((len(judges), len(batches), len(COLUMNS)))
     with ExitStack() as stack:
         for model in (crafting, *judges):
             stack.enter_context(frozen(model))
-        for number, indices in enumerate(batches):
-            images, labels = load_batch(source, indices, crafting)
+        for number in range(rank, len(batches), size):
+            images, labels = load_batch(source, batches[number], crafting)
             own = seed_for(seed, Purpose.EVALUATION, number)
             adversarial = _run(
                 attack, crafting, images, labels,
-                seed=own, precision=precision, between_steps=_do_nothing,
+                seed=own, precision=precision, between_steps=between_steps,
             )  # fmt: skip
             for place, judge in enumerate(judges):
                 rows[place, number] = _count(
@@ -185,31 +145,26 @@ def evaluate_transfer(
 
 def attack_images(
     model: nn.Module,
-    source: ImageSource,
+    source: Source,
     attack: Attack,
-    indices: npt.NDArray[np.int64],
+    indices: Indices,
     *,
     seed: int,
     precision: Precision,
-    between_steps: Callable[[], None] = _do_nothing,
-) -> AttackedImages:
-    """Attack the images of `source` at `indices`; the start is the same every time.
+    between_steps: Callable[[], None] = do_nothing,
+) -> Tensor:
+    """The images of `source` at `indices` under attack: float32 [N, C, H, W] in [0, 1], on the CPU.
 
-    So two snapshots of the same images differ by the model alone (Bhat et al. 2019, figure 6). The
-    model is attacked in evaluation mode and left as it was.
+    The start is the same every time, so two snapshots of the same images differ by the model alone
+    (Bhat et al. 2019, figure 6). The model is attacked in evaluation mode and left as it was.
     """
     with frozen(model):
         images, labels = load_batch(source, indices, model)
         own = seed_for(seed, Purpose.SNAPSHOT)
-        adversarial = _run(
+        return _run(
             attack, model, images, labels,
             seed=own, precision=precision, between_steps=between_steps,
-        )  # fmt: skip
-        judging = pass_seed(own, _JUDGING[1])
-        predictions = _logits(model, adversarial, precision, judging).argmax(dim=1)
-    return AttackedImages(
-        adversarial=adversarial.cpu(), predictions=predictions.cpu(), labels=labels.cpu()
-    )
+        ).cpu()  # fmt: skip
 
 
 @contextmanager
@@ -222,17 +177,13 @@ def frozen(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def numbered_batches(
-    source: ImageSource, num_samples: int, batch_size: int
-) -> list[npt.NDArray[np.int64]]:
+def numbered_batches(source: Source, num_samples: int, batch_size: int) -> list[Indices]:
     """The indices of `num_samples` images that stand for all, batch by batch: int64 [N] each."""
     indices = choose_samples(source.num_samples, num_samples)
     return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
-def load_batch(
-    source: ImageSource, indices: npt.NDArray[np.int64], model: nn.Module
-) -> tuple[Tensor, Tensor]:
+def load_batch(source: Source, indices: Indices, model: nn.Module) -> tuple[Tensor, Tensor]:
     """Images float32 [N, C, H, W] and labels int64 [N] on the device of the model."""
     images, labels = source.batch(indices)
     device = device_of(model)

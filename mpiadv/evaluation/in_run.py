@@ -4,7 +4,6 @@ Knows no model and no log.
 """
 
 from mpiadv.attacks import Attack, make_attack
-from mpiadv.attacks.steps import misfit
 from mpiadv.evaluation.accuracy import Counts
 from mpiadv.settings import AttackConfig, Config
 
@@ -55,8 +54,8 @@ def accuracies(config: Config, counts: Counts) -> dict[str, str]:
 
 def step_warnings(config: Config) -> list[str]:
     """A line for each step size that does not fit the run's ball, as where a file's is changed."""
-    crafting = _misfit(config, make_attack(config.attack))
-    judging = _misfit(config, evaluation_attack(config))
+    crafting = make_attack(config.attack).misfit
+    judging = evaluation_attack(config).misfit
     lines = []
     if crafting and config.attack.step_size is not None:
         lines.append(f"the training attack's {crafting}: attack.step_size=null gives fitting steps")
@@ -66,12 +65,3 @@ def step_warnings(config: Config) -> list[str]:
             "evaluation.step_size=null gives fitting steps"
         )
     return lines
-
-
-def _misfit(config: Config, attack: Attack) -> str:
-    return misfit(
-        norm=config.attack.norm,
-        epsilon=attack.epsilon,
-        num_steps=attack.num_steps,
-        step_size=attack.step_size,
-    )

@@ -10,7 +10,6 @@ from yaml import YAMLError
 
 from mpiadv.attacks import ATTACKS, LOSSES, NORMS, Attack, make_attack
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
-from mpiadv.attacks.steps import misfit
 from mpiadv.process.errors import UserError, shown
 from mpiadv.settings import AttackConfig
 from mpiadv.settings.pixels import read_pixels, require_length
@@ -117,20 +116,12 @@ class PlannedAttack:
 
     @property
     def ball(self) -> tuple[str, float]:
-        """Norm and radius."""
         return self.norm, self.epsilon
 
     @property
     def misfit(self) -> str:
         """How its steps do not fit its ball; empty where they do."""
-        if self.kind != "pgd":
-            return ""
-        return misfit(
-            norm=self.norm,
-            epsilon=self.epsilon,
-            num_steps=self.steps,
-            step_size=self.attack.step_size,
-        )
+        return self.attack.misfit if self.kind == "pgd" else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,9 @@ def show(console: Console, findings: Findings, verdict: Verdict) -> None:
         console.print(_table(_fitted(rows, console.width)))
     else:
         for line in aligned(rows, num_names=2):
-            _say(console, line)
+            say(console, line)
     for line in (sample_steps_text(findings), *verdict_of(report)):
-        _say(console, line)
+        say(console, line)
 
 
 def _share(share: Share) -> dict[str, Any]:
@@ -91,5 +91,6 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Table:
     return table
 
 
-def _say(console: Console, line: str) -> None:
+def say(console: Console, line: str) -> None:
+    """Print a line as it is."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,7 +1,6 @@
 """From what all ranks found to figures with their uncertainty. Knows no model and no file."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +54,7 @@ class Findings:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """The labels: int64 [num_samples]."""
+        """Int64 [num_samples]."""
         return self.values[:, 1].astype(np.int64)
 
     @property
@@ -86,7 +85,6 @@ class Findings:
 
     @property
     def natural(self) -> Share:
-        """Natural accuracy."""
         return self._share(self.is_right)
 
     @property
@@ -112,9 +110,8 @@ class Findings:
     def saved_sample_steps(self, attack: int) -> int:
         """Attack steps not taken because the image was broken, or wrong, already."""
         planned = self.attacks[attack]
-        return self.num_samples * planned.num_steps * planned.num_restarts - self.sample_steps(
-            attack
-        )
+        most = self.num_samples * planned.num_steps * planned.num_restarts
+        return most - self.sample_steps(attack)
 
     def _column(self, attack: int, column: int) -> npt.NDArray[np.float64]:
         return self.values[:, NUM_PLAIN + PER_ATTACK * attack + column]
@@ -125,7 +122,7 @@ class Findings:
 
 def sample_steps_text(findings: Findings) -> str:
     """How much work was done, and how much was saved, in one line."""
-    numbers: Sequence[int] = range(len(findings.attacks))
+    numbers = range(len(findings.attacks))
     done = sum(map(findings.sample_steps, numbers))
     saved = sum(map(findings.saved_sample_steps, numbers))
     share = 100 * saved / max(1, done + saved)

@@ -1,6 +1,6 @@
 """The files of an evaluation: `.json` to read, `.h5` to analyse, each whole or absent.
 
-Knows no model and no communicator.
+Beside them `.png` shows broken images, where some are kept. Knows no model and no communicator.
 """
 
 import json
@@ -19,19 +19,9 @@ from mpiadv.storage.small_files import read_small
 from mpiadv.storage.whole_files import whole_file, write_text
 
 
-def json_path(output: Path) -> Path:
-    """The file of figures; `output` has no ending."""
-    return output.with_name(f"{output.name}.json")
-
-
-def hdf5_path(output: Path) -> Path:
-    """The file of figures and of what became of every image; `output` has no ending."""
-    return output.with_name(f"{output.name}.h5")
-
-
-def picture_path(output: Path) -> Path:
-    """The picture of broken images, where there is one; `output` has no ending."""
-    return output.with_name(f"{output.name}.png")
+def file_of(output: Path, ending: str) -> Path:
+    """The file `.json`, `.h5` or `.png` of `output`, which has no ending."""
+    return output.with_name(f"{output.name}{ending}")
 
 
 def require_free(output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -46,7 +36,7 @@ def require_free(output: Path, settings: Mapping[str, Any], *, overwrite: bool) 
         raise UserError(f"cannot create folder {output.parent}: {error.strerror}") from None
     if overwrite:
         return
-    path = json_path(output)
+    path = file_of(output, ".json")
     if path.exists() and _settings_in(path) != json.loads(json.dumps(settings)):
         raise UserError(
             f"{path} holds results of other settings: add --overwrite, or choose another folder "
@@ -64,14 +54,14 @@ def write_results(
 
     A picture of earlier results, which these are not, is removed.
     """
-    picture_path(output).unlink(missing_ok=True)
+    file_of(output, ".png").unlink(missing_ok=True)
     text = json.dumps(report, indent=1)
-    with whole_file(hdf5_path(output)) as temporary, h5py.File(temporary, "w") as file:
+    with whole_file(file_of(output, ".h5")) as temporary, h5py.File(temporary, "w") as file:
         file["report"] = text
         _write_samples(file, findings)
         if examples is not None:
             _write_examples(file, examples)
-    write_text(json_path(output), text + "\n")
+    write_text(file_of(output, ".json"), text + "\n")
 
 
 def _settings_in(path: Path) -> Any:
@@ -93,13 +83,11 @@ def _write_samples(file: h5py.File, findings: Findings) -> None:
         rows[name] = values
     table = file.create_dataset("samples", data=rows)
     table.attrs["first_breaker"] = "number of the first attack that broke the image; -1: none"
-    numbers = range(len(findings.attacks))
+    titles = [attack.title for attack in findings.attacks]
     for name, column in (("attacked", findings.attacked), ("broken", findings.broken)):
-        fates = [column(number) for number in numbers]
+        fates = [column(number) for number in range(len(titles))]
         flags = np.stack(fates, axis=1) if fates else np.zeros((findings.num_samples, 0), bool)
-        file.create_dataset(name, data=flags).attrs["attacks"] = [
-            attack.title for attack in findings.attacks
-        ]
+        file.create_dataset(name, data=flags).attrs["attacks"] = titles
 
 
 def _write_examples(file: h5py.File, examples: Examples) -> None:

@@ -6,6 +6,7 @@ and the try, so what is found is the same for any number of ranks.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mpiadv.contract.tickets import Purpose, pass_seed, seed_for
-from mpiadv.evaluation.accuracy import ImageSource, load_batch, numbered_batches
+from mpiadv.data import Source
+from mpiadv.evaluation.accuracy import load_batch, numbered_batches
 from mpiadv.evaluation.crafting import JUDGING, Classifier, Try, craft, is_admissible
 from mpiadv.evaluation.plan import PlannedAttack
 
@@ -108,16 +110,16 @@ class Assault:
     keep_examples: bool = False
 
 
-def _say_nothing(progress: Progress) -> None:
-    pass
+def say_nothing(progress: Progress) -> None:
+    """What a rank tells that nobody follows."""
 
 
 def attack_share(
     assault: Assault,
-    images: ImageSource,
+    images: Source,
     *,
     share: tuple[int, int] = (0, 1),
-    on_progress: Callable[[Progress], None] = _say_nothing,
+    on_progress: Callable[[Progress], None] = say_nothing,
 ) -> Found:
     """Attack one rank's share: of (rank, size), the batches rank, rank + size, ...
 
@@ -131,31 +133,15 @@ def attack_share(
     for done, number in enumerate(own):
         pixels, labels = load_batch(images, batches[number], assault.target.model)
         battle = _Battle(assault, number, pixels, labels)
+        reached = partial(Progress, batch=done, num_batches=len(own))
         for attack in range(len(assault.attacks)):
-            battle.run(attack, _teller(on_progress, done, len(own)))
+            battle.run(attack, reached, on_progress)
         rows = slice(number * assault.batch_size, (number + 1) * assault.batch_size)
         found.values[rows] = battle.values.cpu().numpy()
         found.values[rows, 0] = batches[number]
         found.examples.extend(battle.examples(batches[number]))
         found.warnings.extend(battle.warnings)
     return found
-
-
-def _teller(
-    on_progress: Callable[[Progress], None], batch: int, num_batches: int
-) -> Callable[[str, int, int], None]:
-    def tell(title: str, number: int, num_standing: int) -> None:
-        on_progress(
-            Progress(
-                batch=batch,
-                num_batches=num_batches,
-                title=title,
-                number=number,
-                num_standing=num_standing,
-            )
-        )
-
-    return tell
 
 
 class _Battle:
@@ -175,7 +161,12 @@ class _Battle:
         self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
         self.values[:, 1], self.values[:, 2] = labels.double(), natural.double()
 
-    def run(self, number: int, on_try: Callable[[str, int, int], None]) -> None:
+    def run(
+        self,
+        number: int,
+        reached: Callable[..., Progress],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
         """Run an attack, try after try, on the images that its chain left standing."""
         attack = self._assault.attacks[number]
         fallen = self._fallen.setdefault(attack.chain, ~self._is_right)
@@ -186,7 +177,7 @@ class _Battle:
             standing = (~fallen).nonzero().squeeze(1)
             if len(standing) == 0:
                 break
-            on_try(attack.title, one, len(standing))
+            on_progress(reached(title=attack.title, number=one, num_standing=len(standing)))
             steps[standing] += attack.num_steps
             lost = standing[self._breaks(number, one, standing)]
             fallen[lost] = True

@@ -146,8 +146,7 @@ def _beaten_pairs(findings: Findings) -> list[str]:
 
 def is_weaker(weak: PlannedAttack, strong: PlannedAttack) -> bool:
     """Whether `strong` has to break what `weak` breaks, if gradients do not mislead it."""
-    is_same_ball = (weak.norm, weak.epsilon) == (strong.norm, strong.epsilon)
-    if not is_same_ball or "grid" in (weak.kind, strong.kind):
+    if weak.ball != strong.ball or "grid" in (weak.kind, strong.kind):
         return False
     if strong.source or strong.kind in ("square", "fgsm"):
         return False
@@ -162,10 +161,8 @@ def is_weaker(weak: PlannedAttack, strong: PlannedAttack) -> bool:
 def _gain(findings: Findings, weak: int, strong: int) -> int:
     """Images both were run on: those the weaker alone broke, less those the stronger alone did."""
     both = findings.attacked(weak) & findings.attacked(strong)
-    weak_broke, strong_broke = findings.broken(weak), findings.broken(strong)
-    return int((both & weak_broke & ~strong_broke).sum()) - int(
-        (both & strong_broke & ~weak_broke).sum()
-    )
+    by_weak, by_strong = (int((both & findings.broken(n)).sum()) for n in (weak, strong))
+    return by_weak - by_strong
 
 
 def _noise(findings: Findings) -> float:

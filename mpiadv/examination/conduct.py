@@ -23,16 +23,9 @@ from mpiadv.evaluation.doubts import (
     told_by_authors,
 )
 from mpiadv.evaluation.picture import Column, least_changed, save_picture
-from mpiadv.evaluation.plan import PlannedAttack
-from mpiadv.evaluation.report import report_of, show
+from mpiadv.evaluation.report import report_of, say, show
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.store import (
-    hdf5_path,
-    json_path,
-    picture_path,
-    require_free,
-    write_results,
-)
+from mpiadv.evaluation.store import file_of, require_free, write_results
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.evaluation.survivors import (
     Assault,
@@ -41,11 +34,11 @@ from mpiadv.evaluation.survivors import (
     Progress,
     Warned,
     attack_share,
+    say_nothing,
 )
 from mpiadv.evaluation.verdict import Verdict, judge
 from mpiadv.examination.examined import (
     Bench,
-    class_names_of,
     few_images,
     notes_on,
     probe_of,
@@ -73,10 +66,17 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     data = load_data_together(config, world)
     bench = agree(world, lambda: set_up(subject, data, wanted, device.torch))
     settings = settings_of(bench, wanted)
-    agree(world, lambda: _require_free(world, bench, settings, wanted))
+    agree(
+        world,
+        lambda: (
+            require_free(bench.output, settings, overwrite=wanted.overwrite)
+            if world.is_trainer
+            else None
+        ),
+    )
     if world.is_trainer:
         for line in _opening(path, bench, wanted):
-            _say(console, line)
+            say(console, line)
     began = time.perf_counter()
     findings, probe, examples, doubts = _attack(world, bench, wanted, console)
     if world.is_trainer:
@@ -103,23 +103,10 @@ def _opening(path: str, bench: Bench, wanted: Wanted) -> list[str]:
 def _judged(
     bench: Bench, findings: Findings, probe: Findings | None, doubts: Sequence[str]
 ) -> Verdict:
-    names = class_names_of(bench.data)
-    return judge(
-        findings,
-        probe,
-        doubts=[
-            *doubts,
-            *step_misfits(bench),
-            *not_numbers(findings),
-            *one_class_only(findings, names),
-        ],
-        notes=missing_classes(findings, names),
-    )
-
-
-def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wanted: Wanted) -> None:
-    if world.is_trainer:
-        require_free(bench.output, settings, overwrite=wanted.overwrite)
+    names = bench.data.names
+    more = (*step_misfits(bench), *not_numbers(findings), *one_class_only(findings, names))
+    notes = missing_classes(findings, names)
+    return judge(findings, probe, doubts=(*doubts, *more), notes=notes)
 
 
 def _attack(
@@ -141,27 +128,21 @@ def _attack(
             stack.enter_context(frozen(classifier.model))
         with world.at_work():
             doubts = [*bench.doubts, *chance(bench.target, few_images(bench))]
-        follow = _follower(world, console, stack)
-        found = _share(world, assault, bench, follow)
-        findings = _add_up(world, bench.attacks, found)
-        probed = probe_of(bench) if wanted.probe else None
-        probe = None
+        follow: Callable[[Progress], None] = say_nothing
+        if world.is_trainer:
+            follow = stack.enter_context(Follower(console, num_ranks=world.size))
+        findings, found = _share_out(world, assault, bench, follow)
+        probed, probe = probe_of(bench) if wanted.probe else None, None
         if probed is not None:
-            probe = _add_up(world, tuple(probed.attacks), _share(world, probed, bench, follow))
+            probe, _ = _share_out(world, probed, bench, follow)
     doubts += told_by_authors(_all_warnings(world, found))
-    examples = _examples(world, bench, findings, found) if wanted.save_examples else None
+    examples = None
+    if wanted.save_examples:
+        examples = bring_together(
+            world, findings, found.examples,
+            batch_size=assault.batch_size, image_shape=bench.data.image_shape,
+        )  # fmt: skip
     return findings, probe, examples, doubts
-
-
-def _examples(world: World, bench: Bench, findings: Findings, found: Found) -> Examples | None:
-    """The kept images of all ranks, on rank 0."""
-    return bring_together(
-        world,
-        findings,
-        found.examples,
-        batch_size=bench.subject.config.evaluation.batch_size,
-        image_shape=bench.data.image_shape,
-    )
 
 
 def _all_warnings(world: World, found: Found) -> list[Warned]:
@@ -170,22 +151,14 @@ def _all_warnings(world: World, found: Found) -> list[Warned]:
     return [Warned(**values) for text in filter(None, texts) for values in json.loads(text)]
 
 
-def _follower(world: World, console: Console, stack: ExitStack) -> Callable[[Progress], None]:
-    if not world.is_trainer:
-        return lambda progress: None
-    return stack.enter_context(Follower(console, num_ranks=world.size))
-
-
-def _share(
+def _share_out(
     world: World, assault: Assault, bench: Bench, follow: Callable[[Progress], None]
-) -> Found:
+) -> tuple[Findings, Found]:
+    """What all ranks find together, and this one alone."""
     share = (world.rank, world.size)
     with world.at_work():
-        return attack_share(assault, bench.data.test, share=share, on_progress=follow)
-
-
-def _add_up(world: World, attacks: tuple[PlannedAttack, ...], found: Found) -> Findings:
-    return Findings(attacks=attacks, values=world.sum(found.values))
+        found = attack_share(assault, bench.data.test, share=share, on_progress=follow)
+    return Findings(attacks=tuple(assault.attacks), values=world.sum(found.values)), found
 
 
 def _write(
@@ -196,17 +169,17 @@ def _write(
     console: Console,
 ) -> None:
     write_results(bench.output, report, findings, examples)
-    written = [json_path(bench.output), hdf5_path(bench.output)]
+    written = [file_of(bench.output, ending) for ending in (".json", ".h5")]
     if examples and len(examples.index):
-        written.append(picture_path(bench.output))
+        written.append(file_of(bench.output, ".png"))
         save_picture(written[-1], _columns(bench, examples), bench.subject.name)
-    _say(console, f"results in {', '.join(map(str, written))}")
+    say(console, f"results in {', '.join(map(str, written))}")
 
 
 def _columns(bench: Bench, examples: Examples) -> list[Column]:
     shown = least_changed(examples)
     natural, labels = bench.data.test.batch(examples.index[shown])
-    names = class_names_of(bench.data)
+    names = bench.data.names
     seen = examples.prediction[shown].tolist()
     return [
         Column(
@@ -232,7 +205,3 @@ def _circumstances(world: World, device: torch.device, seconds: float) -> dict[s
             **{name: version(name) for name in ("mpiadv", "torch", "numpy")},
         },
     }
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

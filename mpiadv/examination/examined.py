@@ -26,7 +26,6 @@ from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
 from mpiadv.examination.networks import Network, load_network, overrides_for, try_network
 from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
-from mpiadv.settings import Config
 
 NUM_PROBED, PROBE_BATCH = 100, 25
 """Images that are attacked for the verdict alone, and how many of them at a time."""
@@ -87,7 +86,8 @@ def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[s
     for path in wanted.transfer_from:
         words = overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
-        sources[_unused_name(source, sources)] = load_network(source, data, device)
+        name = source.name if source.name not in sources else path
+        sources[name] = load_network(source, data, device)
     return sources
 
 
@@ -97,11 +97,8 @@ def _plan(
     norm, epsilon = subject.ball
     attacks = plan_attacks(
         _words(subject, wanted),
-        norm=norm,
-        epsilon=epsilon,
-        each_alone=wanted.each_alone,
-        sources=sources,
-    )
+        norm=norm, epsilon=epsilon, each_alone=wanted.each_alone, sources=sources,
+    )  # fmt: skip
     for attack in attacks:
         require_within_box(attack, math.prod(data.image_shape))
         if attack.is_gradient_attack:
@@ -117,21 +114,13 @@ def _climbs(attacks: Sequence[PlannedAttack], *, probe: bool) -> bool:
     return by_attacks or (probe and any(attack.kind != "grid" for attack in attacks))
 
 
-def _unused_name(subject: Subject, taken: Mapping[str, object]) -> str:
-    """The subject's name, or its whole path if another one has that name."""
-    return subject.name if subject.name not in taken else str(subject.path)
-
-
 def _words(subject: Subject, wanted: Wanted) -> tuple[str, ...]:
     """The attacks of the protocols, the ones by name, or else that of the run's own evaluation."""
     protocols = [protocol_of(name).words(*subject.ball) for name in wanted.protocols]
     words = (*(word for words in protocols for word in words), *wanted.attacks)
-    return words or (_default_attack(subject.config),)
-
-
-def _default_attack(config: Config) -> str:
-    size = config.evaluation.step_size
-    return f"pgd:steps={config.evaluation.num_steps}" + (f",step_size={size!r}" if size else "")
+    own = subject.config.evaluation
+    sized = f",step_size={own.step_size!r}" if own.step_size else ""
+    return words or (f"pgd:steps={own.num_steps}{sized}",)
 
 
 def notes_on(bench: Bench, wanted: Wanted) -> list[str]:
@@ -210,8 +199,3 @@ def probe_of(bench: Bench) -> Assault | None:
         num_samples=min(NUM_PROBED, bench.num_samples),
         batch_size=PROBE_BATCH,
     )
-
-
-def class_names_of(data: DataSet) -> tuple[str, ...]:
-    """The data set's names of its classes, or their numbers."""
-    return data.class_names or tuple(map(str, range(data.num_classes)))

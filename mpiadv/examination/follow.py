@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from mpiadv.evaluation.report import say
 from mpiadv.evaluation.survivors import Progress as Place
 from mpiadv.process.words import duration
 from mpiadv.session.display import PLAIN_SECONDS
@@ -33,24 +34,20 @@ class Follower:
             self._bar.stop()
 
     def __call__(self, place: Place) -> None:
-        """Take in where the rank is."""
+        """The rank is at `place`."""
         if self._bar is not None:
             self._bar.show(place.batch, place.num_batches, self._words(place))
         elif self._clock() - self._said > PLAIN_SECONDS:
             self._said = self._clock()
             words = self._words(place)
-            line = "  ".join([*words.always, *words.more])
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(self._console, "  ".join([*words.always, *words.more]))
 
     def _words(self, place: Place) -> Words:
         attack = f"{place.title}{f', try {place.number + 1}' if place.number else ''}"
         standing = f"{place.num_standing} images standing"
         batch = f"batch {place.batch + 1}/{place.num_batches}"
-        return Words(
-            always=(batch, f"left {self._left(place)}"),
-            more=(attack, standing, *self._among),
-            worth=(attack, standing, *self._among),
-        )
+        more = (attack, standing, *self._among)
+        return Words(always=(batch, f"left {self._left(place)}"), more=more, worth=more)
 
     def _left(self, place: Place) -> str:
         """Time for the batches that are not done; a dash while none is."""

@@ -1,12 +1,11 @@
 """What a command line asks of an evaluation, and how rank 0 tells it to the others."""
 
-import argparse
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from mpiadv.attacks import Precision
 from mpiadv.command_lines.evaluate import read
@@ -16,7 +15,7 @@ from mpiadv.process.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user asks for, of every network.
+    """What the user asks for, of every network; lists, as JSON has them, become tuples.
 
     Attributes:
         overrides: settings as `key.subkey=value`.
@@ -55,24 +54,14 @@ def read_request(argv: Sequence[str]) -> str:
     asked = read(argv)
     if asked is None:
         return ""
-    wanted = _wanted(asked)
-    return json.dumps(
-        [
-            (path, dataclasses.asdict(_with_output(wanted, path, asked.paths)))
-            for path in asked.paths
-        ]
-    )
-
-
-def _wanted(asked: argparse.Namespace) -> Wanted:
     protocols = [protocol_of(name) for name in asked.protocol]
-    return Wanted(
-        overrides=tuple(asked.overrides),
-        protocols=tuple(asked.protocol),
-        attacks=tuple(asked.attack),
-        each_alone=asked.each_alone or any(p.is_each_alone for p in protocols),
+    wanted = Wanted(
+        overrides=asked.overrides,
+        protocols=asked.protocol,
+        attacks=asked.attack,
+        each_alone=asked.each_alone or any(each.is_each_alone for each in protocols),
         num_samples=asked.samples,
-        transfer_from=tuple(asked.transfer_from),
+        transfer_from=asked.transfer_from,
         output=asked.output,
         overwrite=asked.overwrite,
         save_examples=asked.save_examples,
@@ -80,14 +69,8 @@ def _wanted(asked: argparse.Namespace) -> Wanted:
         probe=not asked.no_probe,
         trust_code=asked.trust_code,
     )
-
-
-def unpacked(settings: Mapping[str, Any]) -> Wanted:
-    """What JSON gave back: its lists were tuples."""
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-    }
-    return Wanted(**values)
+    each = [(path, _with_output(wanted, path, asked.paths)) for path in asked.paths]
+    return json.dumps([(path, dataclasses.asdict(settings)) for path, settings in each])
 
 
 def _with_output(wanted: Wanted, path: str, paths: Sequence[str]) -> Wanted:

@@ -121,7 +121,7 @@ class Recorder:
             between_steps=self.trainer.pump,
         )
         originals, _ = test.batch(indices)
-        self.log.snapshot(step, attacked.adversarial.numpy(), originals=originals.cpu().numpy())
+        self.log.snapshot(step, attacked.numpy(), originals=originals.cpu().numpy())
 
     def save(self, step: int) -> None:
         """Begin to write a checkpoint, unless another one is still being written."""

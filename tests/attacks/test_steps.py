@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from mpiadv.attacks import ATTACKS, Attack, make_attack
-from mpiadv.attacks.steps import misfit
 from mpiadv.evaluation.in_run import attack_name, evaluation_attack, step_warnings
 from mpiadv.evaluation.plan import KINDS, plan_attacks
 from mpiadv.evaluation.protocols import PROTOCOLS
@@ -87,8 +86,8 @@ FITS = {
 def test_steps_that_do_not_fit_their_ball_are_told(
     norm: str, epsilon: float, num_steps: int, step_size: float, text: str
 ) -> None:
-    found = misfit(norm=norm, epsilon=epsilon, num_steps=num_steps, step_size=step_size)
-    assert found == text
+    attack = Attack(norm=norm, epsilon=epsilon, num_steps=num_steps, step_size=step_size)
+    assert attack.misfit == text
 
 
 def test_run_warns_of_step_sizes_that_were_made_for_another_ball() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.contract.tickets import AttackSettings, Purpose, choose_samples, seed_for
-from mpiadv.evaluation import AttackedImages, Counts, attack_images, evaluate
+from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.settings import AttackConfig
 
 
@@ -91,7 +91,7 @@ def test_random_model_has_the_same_figures_on_any_number_of_ranks_and_every_time
     alone = _evaluate(_Random())
     shares = [_evaluate(_Random(), share=(rank, 3)) for rank in range(3)]
     assert np.array_equal(sum(share.rows for share in shares), alone.rows)
-    assert torch.equal(_snapshot(_Random()).adversarial, _snapshot(_Random()).adversarial)
+    assert torch.equal(_snapshot(_Random()), _snapshot(_Random()))
 
 
 def test_random_model_draws_anew_on_every_pass() -> None:
@@ -224,27 +224,25 @@ def test_broken_model_scores_nothing_and_shows_it() -> None:
 INDICES = np.array([4, 40, 17], dtype=np.int64)
 
 
-def _snapshot(model: nn.Module, **changes: Any) -> AttackedImages:
+def _snapshot(model: nn.Module, **changes: Any) -> Tensor:
     return attack_images(model, _Source(), _attack(**changes), INDICES, seed=5, precision="float32")
 
 
 def test_snapshot_attacks_the_chosen_images() -> None:
     model, natural = _model(), _Source().images[INDICES]
     taken = _snapshot(model)
-    distance = (taken.adversarial - natural).abs().amax((1, 2, 3))
-    assert taken.adversarial.dtype == torch.float32
+    distance = (taken - natural).abs().amax((1, 2, 3))
+    assert taken.dtype == torch.float32
     assert torch.allclose(distance, torch.tensor(0.05))
-    assert torch.equal(taken.predictions, model.eval()(taken.adversarial).argmax(1))
-    assert torch.equal(taken.labels, _Source().labels[INDICES])
 
 
 def test_snapshots_differ_by_the_model_alone() -> None:
     other = _model()
     for parameter in other.parameters():
         parameter.data.neg_()
-    assert torch.equal(_snapshot(_model()).adversarial, _snapshot(_model()).adversarial)
-    assert not torch.equal(_snapshot(_model()).adversarial, _snapshot(other).adversarial)
-    same_start = [_snapshot(model, num_steps=0).adversarial for model in (_model(), other)]
+    assert torch.equal(_snapshot(_model()), _snapshot(_model()))
+    assert not torch.equal(_snapshot(_model()), _snapshot(other))
+    same_start = [_snapshot(model, num_steps=0) for model in (_model(), other)]
     assert torch.equal(*same_start)
 
 

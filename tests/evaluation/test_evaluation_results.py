@@ -14,7 +14,7 @@ from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings, Share
-from mpiadv.evaluation.store import picture_path, write_results
+from mpiadv.evaluation.store import file_of, write_results
 from mpiadv.evaluation.survivors import NUM_PLAIN, Assault, attack_share
 from mpiadv.evaluation.verdict import (
     Verdict,
@@ -271,7 +271,7 @@ def test_model_that_hides_its_gradient_is_found_out(norm: str, is_masked: bool) 
 
 def test_results_without_examples_leave_no_picture_of_earlier_ones(tmp_path: Path) -> None:
     output = tmp_path / "evaluation"
-    picture_path(output).write_bytes(b"of other attacks")
+    file_of(output, ".png").write_bytes(b"of other attacks")
     write_results(output, {}, _findings([_pgd()], "s", "b"), None)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"evaluation.json", "evaluation.h5"}
