@@ -19,8 +19,6 @@ NUM_READ_TWICE = 32
 """Samples of a split that are read twice: of one that moves images about by a pixel at random, the
 chance that all are the same is below 1 in 10,000 even where two of three reads agree."""
 
-_EXPECTED_IMAGE = "expected a uint8 or float tensor [C, H, W] or a PIL image"
-
 
 def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
     """Sample `index` as image uint8 or float32 [C, H, W] and label.
@@ -90,9 +88,8 @@ def read_pair(images: Any, labels: Any, place: str) -> tuple[Tensor, Tensor]:
             f"with at least one image{advice}"
         )
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or not _is_whole(labels):
-        found = tensor_text(labels) if isinstance(labels, Tensor) else type(labels).__name__
         raise UserError(
-            f"{place}: labels are {found}, expected one whole number per image: "
+            f"{place}: labels are {tensor_text(labels)}, expected one whole number per image: "
             f"an integer tensor [{len(images)}]{_advice_on(labels)}"
         )
     pixels = _as_stored(images)
@@ -101,8 +98,10 @@ def read_pair(images: Any, labels: Any, place: str) -> tuple[Tensor, Tensor]:
     return pixels, labels.detach().to("cpu", torch.int64)
 
 
-def tensor_text(tensor: Tensor) -> str:
-    """A tensor's type and shape, as `uint8 [1, 28, 28]`."""
+def tensor_text(tensor: object) -> str:
+    """A tensor's type and shape, as `uint8 [1, 28, 28]`; the type of anything else."""
+    if not isinstance(tensor, Tensor):
+        return type(tensor).__name__
     return f"{tensor.dtype} {list(tensor.shape)}".removeprefix("torch.")
 
 
@@ -129,10 +128,12 @@ def _read_image(image: Any, here: str) -> Tensor:
 
     if isinstance(image, Image.Image):
         return _read_picture(image, here)
-    if not isinstance(image, Tensor):
-        raise UserError(f"{here}: image is {type(image).__name__}, {_EXPECTED_IMAGE}")
-    if image.ndim != 3 or not image.numel() or not _is_image_type(image):
-        raise UserError(f"{here}: image is {tensor_text(image)}, {_EXPECTED_IMAGE}")
+    is_tensor = isinstance(image, Tensor) and image.ndim == 3 and image.numel() > 0
+    if not is_tensor or not _is_image_type(image):
+        raise UserError(
+            f"{here}: image is {tensor_text(image)}, expected a uint8 or float tensor [C, H, W] or "
+            "a PIL image"
+        )
     return _as_stored(image)
 
 

@@ -66,14 +66,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     data = load_data_together(config, world)
     bench = agree(world, lambda: set_up(subject, data, wanted, device.torch))
     settings = settings_of(bench, wanted)
-    agree(
-        world,
-        lambda: (
-            require_free(bench.output, settings, overwrite=wanted.overwrite)
-            if world.is_trainer
-            else None
-        ),
-    )
+    agree(world, lambda: _require_free(world, bench, settings, wanted))
     if world.is_trainer:
         for line in _opening(path, bench, wanted):
             say(console, line)
@@ -107,6 +100,11 @@ def _judged(
     more = (*step_misfits(bench), *not_numbers(findings), *one_class_only(findings, names))
     notes = missing_classes(findings, names)
     return judge(findings, probe, doubts=(*doubts, *more), notes=notes)
+
+
+def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wanted: Wanted) -> None:
+    if world.is_trainer:
+        require_free(bench.output, settings, overwrite=wanted.overwrite)
 
 
 def _attack(
