@@ -5,7 +5,6 @@
 """
 
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
 from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
@@ -62,7 +61,7 @@ class Dispatcher:
         self._states: dict[int, TicketState] = {}
         self.holders: dict[int, int] = {}
         """The attacker that a granted ticket is expected from; others may have copies of it."""
-        self._returned: list[int] = []
+        self._returned: set[int] = set()
 
     @property
     def pace(self) -> Pace:
@@ -98,8 +97,8 @@ class Dispatcher:
         attacker = None if ticket is None else self._turns.whose_turn(ticket, self.step)
         if ticket is None or attacker is None:
             return self._next_trial()
-        if self._returned:
-            heappop(self._returned)
+        if ticket in self._returned:
+            self._returned.remove(ticket)
             self._happened(ticket, TicketEvent.GRANTED_AGAIN)
         else:
             self._take(TicketState.GRANTED)
@@ -132,9 +131,7 @@ class Dispatcher:
         self._happened(ticket, TicketEvent.ARRIVED)
         if ticket in self.own:
             self.own.remove(ticket)
-        if state is TicketState.RETURNED:
-            self._returned.remove(ticket)
-            heapify(self._returned)
+        self._returned.discard(ticket)
         return True
 
     def close(self) -> None:
@@ -158,7 +155,6 @@ class Dispatcher:
             self.overdue(ticket)
         elif state is TicketState.RETURNED:
             self._returned.remove(ticket)
-            heapify(self._returned)
             self._happened(ticket, TicketEvent.TAKEN)
             self.own.add(ticket)
         self._turns.gave_up(ticket, attacker, self.step)
@@ -222,7 +218,7 @@ class Dispatcher:
         for ticket in anew:
             del self.holders[ticket]
             self._happened(ticket, TicketEvent.LOST)
-            heappush(self._returned, ticket)
+        self._returned.update(anew)
         return anew
 
     def _happened(self, ticket: int, event: TicketEvent) -> None:
@@ -244,9 +240,7 @@ class Dispatcher:
 
     def _due(self) -> int | None:
         """The next ticket to give out, None while there is none."""
-        if self._returned:
-            return self._returned[0]
-        return self._next_ticket if self._startable() else None
+        return min(self._returned, default=self._next_ticket if self._startable() else None)
 
     def _next_trial(self) -> Grant | None:
         """A copy of the newest ticket at work, for an attacker that was too slow so far."""
@@ -260,9 +254,10 @@ class Dispatcher:
 
     def _take_own(self) -> bool:
         """Take a ticket to craft here; False where there is none, or attackers will do it."""
-        if self._returned and (self._trainer_crafts or self._returned[0] == self.step):
+        ticket = min(self._returned, default=None)
+        if ticket is not None and (self._trainer_crafts or ticket == self.step):
             # No attacker had credit for it, and the trainer would wait for it.
-            ticket = heappop(self._returned)
+            self._returned.remove(ticket)
             self._happened(ticket, TicketEvent.TAKEN)
             self.own.add(ticket)
             return True
