@@ -24,7 +24,8 @@ from mpiadv.cluster.slurm import (
     submit_script,
     without_job,
 )
-from mpiadv.command_lines import TRUST_OPTION
+from mpiadv.command_lines.described import TRUST_OPTION
+from mpiadv.process.errors import tell_error
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_RESUME_ME
 from mpiadv.process.programs import python_module
 from mpiadv.settings import read_words
@@ -98,8 +99,10 @@ def work_in_job(words: Sequence[str], attempt: Attempt, *, chain: str | None) ->
     verdict = judge(work, attempt, before=before, environ=os.environ)
     _say(job, f"exit code {code}; {verdict.value}{_place(work)}")
     if successor:
-        return _leave_to(successor, verdict, code)
-    return _requeue(job, code) if verdict is Verdict.GO_ON else _exit_code(verdict, code)
+        _leave_to(successor, verdict)
+    elif verdict is Verdict.GO_ON:
+        _requeue(job)
+    return _exit_code(verdict, code)
 
 
 def work_of(words: Sequence[str], environ: Mapping[str, str]) -> Work:
@@ -173,34 +176,28 @@ def _submit_successor(job: str, script: str) -> str:
     return number
 
 
-def _leave_to(successor: str, verdict: Verdict, code: int) -> int:
+def _leave_to(successor: str, verdict: Verdict) -> None:
     """Let the next job of the chain go on, or cancel it where there is nothing to go on with."""
     if verdict in (Verdict.DONE, Verdict.FAILED, Verdict.FRUITLESS):
         try:
             cancel(successor)
         except SlurmError as error:
             print(f"mpiadv: warning: cannot cancel job {successor}: {error}", file=sys.stderr)
-    return _exit_code(verdict, code)
 
 
-def _requeue(job: str, code: int) -> int:
+def _requeue(job: str) -> None:
     try:
         requeue(job)
     except SlurmError as error:
-        print(
-            f"mpiadv: error: cannot requeue job {job}: {error}: submit it again to go on, and if "
-            "jobs may not requeue here, as slurm/requeue.sbatch does",
-            file=sys.stderr,
+        tell_error(
+            f"cannot requeue job {job}: {error}: submit it again to go on, and if jobs may not "
+            "requeue here, as slurm/requeue.sbatch does"
         )
-    return EXIT_RESUME_ME
 
 
 def _exit_code(verdict: Verdict, code: int) -> int:
-    if verdict is Verdict.DONE:
-        return EXIT_DONE
-    if verdict is Verdict.FRUITLESS:
-        return EXIT_FAILED
-    return code if verdict is Verdict.FAILED else EXIT_RESUME_ME
+    codes = {Verdict.DONE: EXIT_DONE, Verdict.FRUITLESS: EXIT_FAILED, Verdict.FAILED: code}
+    return codes.get(verdict, EXIT_RESUME_ME)
 
 
 def _beginning(checkpoint: str) -> str:

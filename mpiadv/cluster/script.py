@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpiadv.command_lines import TRUST_OPTION
+from mpiadv.command_lines.described import TRUST_OPTION
 from mpiadv.command_lines.submit import WARNING_SECONDS
 
 ACTIVATE = ("# shellcheck source=/dev/null", 'source "$HOME/mpiadv/.venv/bin/activate"')
@@ -22,15 +22,15 @@ _TEMPLATE = """\
 # (1) What of the cluster. One rank for each task, and a GPU for each, asked for by the node, not by
 # the task: Open MPI starts one daemon on a node, which must see all of them. On CPUs alone leave
 # --gpus-per-node out.
-#SBATCH --nodes={nodes} --ntasks-per-node={ranks} {gpus}--cpus-per-task={cpus}
-#SBATCH --time={time}
-#SBATCH --job-name={name} --output={log}
+#SBATCH --nodes={job.nodes} --ntasks-per-node={job.ranks} {gpus}--cpus-per-task={job.cpus}
+#SBATCH --time={job.time}
+#SBATCH --job-name={job.name} --output={log}
 {options}
 # Later starts go on in the same file.
 #SBATCH --open-mode=append {requeue}
 # So many seconds before the limit this script is told, and it alone (B:): otherwise the ranks would
 # be orphaned under mpirun, and Slurm would record success.
-#SBATCH --signal=B:USR1@{warning}
+#SBATCH --signal=B:USR1@{job.warning_seconds}
 
 # (2) Where mpiadv is.
 {environment}
@@ -51,7 +51,7 @@ _CHAINED = """\
 # ends. What is left of a finished run's chain goes away by itself.
 #
 #   sbatch slurm/requeue.sbatch       (or: mpiadv submit configs/mnist.yaml --gpus 4 --chain)
-#   scancel --user="$USER" --name={name}    ends it; to cancel one job alone starts the next"""
+#   scancel --user="$USER" --name={job.name}    ends it; to cancel one job alone starts the next"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +102,12 @@ def render(job: Job, environment: Sequence[str]) -> str:
         *map(shlex.quote, job.words),
     ]
     return _TEMPLATE.format(
-        head=_CHAINED.format(name=job.name) if job.is_chain else _REQUEUED,
-        nodes=job.nodes,
-        ranks=job.ranks,
+        job=job,
+        head=_CHAINED.format(job=job) if job.is_chain else _REQUEUED,
         gpus=f"--gpus-per-node={job.gpus} " if job.gpus else "",
-        cpus=job.cpus,
-        time=job.time,
-        name=job.name,
         log=job.log("%j"),
         options="".join(f"#SBATCH {option}\n" for option in job.options),
         requeue="--no-requeue" if job.is_chain else "--requeue",
-        warning=job.warning_seconds,
         environment="\n".join(environment),
         words=" ".join(words),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from mpiadv.cluster.script import Job, render
 from mpiadv.cluster.slurm import SlurmError, submit_script
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import counted
 from mpiadv.settings import read_words
 from mpiadv.storage.run_folder import CHECKPOINTS_NAME, RunState, state_of
 
@@ -69,7 +70,7 @@ def _environment() -> list[str]:
 
 def _told(job: Job, number: str, output: Path) -> str:
     is_begun = any((output / CHECKPOINTS_NAME).glob("*.pt"))
-    size = f"{_counted(job.nodes * job.ranks, 'rank')} on {_counted(job.nodes, 'node')}"
+    size = f"{counted(job.nodes * job.ranks, 'rank')} on {counted(job.nodes, 'node')}"
     end = f'--user="$USER" --name={job.name}' if job.is_chain else number
     return (
         f"job {number}: {size}, {'goes on with' if is_begun else 'trains'} {output}\n"
@@ -78,7 +79,3 @@ def _told(job: Job, number: str, output: Path) -> str:
         f"what it says:           tail -F {job.log(number)}\n"
         f"to end it:              scancel {end}"
     )
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

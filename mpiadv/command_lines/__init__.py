@@ -2,7 +2,3 @@
 
 Each command has a module here, whose `read` refuses or answers before the command is loaded.
 """
-
-from mpiadv.command_lines.described import TRUST_OPTION
-
-__all__ = ["TRUST_OPTION"]

@@ -247,7 +247,10 @@ def main() -> None:
     world = MpiWorld()
     device = EmulatedDevice(scenario.poll_seconds)
     with tempfile.TemporaryDirectory() as folder:
-        window = _window(scenario, device, Path(folder)) if world.is_trainer else None
+        window = None
+        if world.is_trainer:
+            log = RunLog.create(Path(folder) / "log.h5", attributes={})
+            window = Window(scenario, device, log)
         world.share("")  # all ranks are there: now it counts
         began, cpu, busy = time.perf_counter(), time.process_time(), _machine_seconds()
         if window is not None:
@@ -304,21 +307,16 @@ def _attack(scenario: Scenario, world: MpiWorld, device: EmulatedDevice) -> None
 
 def _shape(scenario: Scenario) -> LinkShape:
     rule = scenario.rule
-    image_shape = (1, 1, scenario.image_values)
     return LinkShape(
         batch=BatchShape(
             batch_size=scenario.batch_size,
-            image_shape=image_shape,
+            image_shape=(1, 1, scenario.image_values),
             wire_dtype=scenario.wire_dtype,
         ),
         parameter_bytes=scenario.value_bytes * scenario.num_parameters,
         num_versions=rule.num_versions,
         outstanding=scenario.outstanding or rule.window,
     )
-
-
-def _window(scenario: Scenario, device: EmulatedDevice, folder: Path) -> Window:
-    return Window(scenario, device, RunLog.create(folder / "log.h5", attributes={}))
 
 
 def _machine_seconds() -> float:

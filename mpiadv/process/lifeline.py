@@ -38,7 +38,9 @@ def end_with_the_starter(*, and_with_parent: bool = False) -> None:
 
     A rank that no mpiadv has started ends with its parent, which is `mpirun` or its daemon.
     """
-    watched = [_starter(), _parent()] if and_with_parent else [_starter()]
+    watched = [_starter()]
+    if and_with_parent:
+        watched.append((os.getppid(), _began(os.getppid())))
     # What cannot be seen from the first lives in another container, or is known to have died.
     seen = [(number, began) for number, began in watched if began and _began(number) == began]
     if seen:
@@ -51,10 +53,6 @@ def _starter() -> tuple[int, str]:
     number, _, began = process.partition(" ")
     is_here = host == socket.gethostname() and number.isdecimal()
     return (int(number), began) if is_here else (0, "")
-
-
-def _parent() -> tuple[int, str]:
-    return os.getppid(), _began(os.getppid())
 
 
 def hear_of_the_parents_death(signal_number: int) -> None:

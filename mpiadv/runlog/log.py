@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import h5py
@@ -87,7 +86,9 @@ class RunLog:
         path = Path(path)
         if os.path.exists(path):
             raise FileExistsError(f"{path} exists")
-        log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
+        layouts = layouts_with_snapshots(snapshot_shape)
+        _write_new(path, layouts, attributes)
+        log = cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
         log.event("start", "began the log", 0)
         log.flush(durable=True)
         return log
@@ -126,12 +127,11 @@ class RunLog:
             "attributes": dict(attributes),
         }
         begun_anew, shape = cut_back_or_begin(path, cut, trial)
+        layouts = layouts_with_snapshots(snapshot_shape if begun_anew else shape)
         if begun_anew:
             warnings.warn(begun_anew, stacklevel=2)
-            log = cls._begin(path, attributes, snapshot_shape, flush_seconds, clock)
-        else:
-            layouts = layouts_with_snapshots(shape)
-            log = cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
+            _write_new(path, layouts, attributes)
+        log = cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
         num_rows = len(log._open["train"])
         if not begun_anew and num_rows < (step or 0):
             missing = f"{path} lacks {(step or 0) - num_rows} of the rows of /train"
@@ -143,35 +143,16 @@ class RunLog:
         log.flush(durable=True)
         return log
 
-    @classmethod
-    def _begin(
-        cls,
-        path: Path,
-        attributes: Attributes,
-        snapshot_shape: tuple[int, ...] | None,
-        flush_seconds: float,
-        clock: Callable[[], float],
-    ) -> Self:
-        layouts = layouts_with_snapshots(snapshot_shape)
-        versioned = {"format_version": FORMAT_VERSION, **attributes}
-        with _told_as_os_error():
-            write_log_file(path, layouts, attributes=versioned)
-        return cls(path, layouts, flush_seconds=flush_seconds, clock=clock)
-
     def train(self, row: StepRecord) -> None:
-        """Add a training step."""
         self._train_waiting.append(self._train_tuple(row))
 
     def evaluation(self, row: EvaluationRow) -> None:
-        """Add an evaluation."""
         self._add("evaluation", row)
 
     def fresh(self, row: Probed) -> None:
-        """Add a batch attacked again."""
         self._add("fresh", row)
 
     def attacker(self, row: AttackerRow) -> None:
-        """Add what a crafting rank did."""
         self._add("attackers", row)
 
     def event(self, kind: str, text: str, step: int) -> None:
@@ -252,12 +233,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -303,6 +279,12 @@ class RunLog:
         self._last_sync = None
         with contextlib.suppress(OSError, RuntimeError):
             old.close()  # what it holds is in the new one
+
+
+def _write_new(path: Path, layouts: dict[str, Layout], attributes: Attributes) -> None:
+    versioned = {"format_version": FORMAT_VERSION, **attributes}
+    with _told_as_os_error():
+        write_log_file(path, layouts, attributes=versioned)
 
 
 @contextlib.contextmanager

@@ -64,15 +64,10 @@ def _cut_back(path: Path, cut: dict[str, Any], beat: Callable[[], None]) -> dict
         rows = num_train_rows(path)
         if rows:
             return {"rows": rows}
-    shape = cut["snapshot_shape"]
+    shape = None if cut["snapshot_shape"] is None else tuple(cut["snapshot_shape"])
     try:
         held = cut_back(
-            path,
-            step=cut["step"] or 0,
-            num_steps=cut["num_steps"],
-            snapshot_shape=None if shape is None else tuple(shape),
-            attributes=cut["attributes"],
-            beat=beat,
+            path, **{**cut, "step": cut["step"] or 0, "snapshot_shape": shape}, beat=beat
         )
     except UserError as error:
         return {"refused": str(error)}

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mpiadv.command_lines import TRUST_OPTION
+from mpiadv.command_lines.described import TRUST_OPTION
 from mpiadv.process.errors import UserError
 from mpiadv.settings.config import Config
 from mpiadv.settings.dotted_keys import flatten

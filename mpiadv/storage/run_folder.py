@@ -30,6 +30,9 @@ class RunFolder:
 
     def __init__(self, path: Path, lock: RunLock) -> None:
         self.path = path
+        self.log = path / LOG_NAME
+        self.checkpoints = path / CHECKPOINTS_NAME
+        self._done = path / _DONE_NAME
         self.held_run = _holds_run(path)
         self.lock = lock
 
@@ -50,41 +53,26 @@ class RunFolder:
         run_folder = cls(folder, RunLock(folder))
         if run_folder.held_run and not resume:
             run_folder.close()
-            what, way = (
-                ("a finished run", "")
-                if run_folder.is_done
-                else ("another run", "add --resume to go on with it, or ")
-            )
-            raise UserError(f"{folder} holds {what}: {way}choose another folder with output=FOLDER")
+            told = "another run: add --resume to go on with it, or "
+            told = "a finished run: " if run_folder.is_done else told
+            raise UserError(f"{folder} holds {told}choose another folder with output=FOLDER")
         return run_folder
-
-    @property
-    def log(self) -> Path:
-        return self.path / LOG_NAME
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / CHECKPOINTS_NAME
 
     def model(self, weights: str) -> Path:
         """The final model's state dict, with the weights of that name: `RAW` or `EMA`."""
         return self.path / MODEL_NAMES[weights]
 
     @property
-    def done(self) -> Path:
-        """The marker of a finished run. Launchers should trust it, not the exit code."""
-        return self.path / _DONE_NAME
-
-    @property
     def is_done(self) -> bool:
-        return self.done.is_file()
+        """Whether there is the mark of a finished run; launchers should trust no exit code."""
+        return self._done.is_file()
 
     @property
     def result(self) -> str:
-        return read_small(self.done).decode(errors="replace")
+        return read_small(self._done).decode(errors="replace")
 
     def mark_done(self, text: str) -> None:
-        write_text(self.done, text.rstrip("\n") + "\n")
+        write_text(self._done, text.rstrip("\n") + "\n")
 
     def close(self) -> None:
         self.lock.release()
@@ -134,7 +122,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):
-        return True
+        pass
     return True
 
 
@@ -142,11 +130,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        what = (
-            "a link to nothing" if folder.is_symlink() and not os.path.exists(folder) else "a file"
-        )
         raise UserError(
-            f"output folder {folder} is {what}: choose another folder with output=FOLDER"
+            f"output folder {folder} is {_what_is_at(folder)}: choose another folder with "
+            "output=FOLDER"
         ) from None
     except OSError as error:
         raise UserError(

@@ -97,25 +97,18 @@ def _lock(folder: Path, signature: bytes) -> int:
         # Creating the file is the test: root passes every permission check, even on a read-only
         # file system.
         descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _take(descriptor, folder)
+            _sign(descriptor, signature)
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
-        raise _not_writable(folder, error) from None
-    try:
-        _take(descriptor, folder)
-        _sign(descriptor, signature)
-    except OSError as error:
-        os.close(descriptor)
-        raise _not_writable(folder, error) from None
-    except BaseException:
-        os.close(descriptor)
-        raise
+        raise UserError(
+            f"output folder {folder} is not writable: {error.strerror}: "
+            "choose another folder with output=FOLDER"
+        ) from None
     return descriptor
-
-
-def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"output folder {folder} is not writable: {error.strerror}: "
-        "choose another folder with output=FOLDER"
-    )
 
 
 def _sign(descriptor: int, signature: bytes) -> None:
