@@ -88,9 +88,6 @@ def _ask(
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(str(error)) from None
     if completed.returncode != 0:
-        raise SlurmError(_last_line(completed.stderr) or f"{command[0]} failed without a word")
+        last_line = completed.stderr.strip().rpartition("\n")[2]
+        raise SlurmError(last_line or f"{command[0]} failed without a word")
     return completed.stdout
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]

@@ -79,18 +79,13 @@ def read(words: Sequence[str]) -> argparse.Namespace | None:
         raise UserError(
             "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N"
         )
-    _require_time(asked.time, asked.warning)
-    return asked
-
-
-def _require_time(limit: str, warning_seconds: int) -> None:
-    seconds = _seconds(limit)
-    if seconds <= warning_seconds + _SHORTEST_WORK_SECONDS:
+    shortest = asked.warning + _SHORTEST_WORK_SECONDS
+    if _seconds(asked.time) <= shortest:
         raise UserError(
-            f"submit: --time {limit} leaves no time to work before the warning, "
-            f"{warning_seconds} s before its end: expected more than "
-            f"{warning_seconds + _SHORTEST_WORK_SECONDS} s"
+            f"submit: --time {asked.time} leaves no time to work before the warning, "
+            f"{asked.warning} s before its end: expected more than {shortest} s"
         )
+    return asked
 
 
 def _seconds(limit: str) -> int:

@@ -58,8 +58,6 @@ class Measured:
 MEASUREMENTS = RowFile(
     name="measurements", layout=layout_of(Measured, 64), remedy="they are made again"
 )
-KEY = ("scenario", "ranks", "repeat")
-"""Columns that tell one measurement from another."""
 
 
 def scenario_text(scenario: Scenario) -> str:
@@ -68,10 +66,11 @@ def scenario_text(scenario: Scenario) -> str:
 
 
 def key_of(scenario: Scenario, ranks: int, repeat: int) -> tuple[Any, ...]:
-    """The `KEY` of a measurement, as `keys` gives those of rows."""
+    """What tells a measurement from others, as `keys` gives it of rows."""
     return scenario_text(scenario).encode(), ranks, repeat
 
 
 def keys(rows: Rows) -> list[tuple[Any, ...]]:
-    """The `KEY` columns of every row."""
-    return list(zip(*(rows[name].tolist() for name in KEY), strict=True))
+    """What tells each row from others: the columns scenario, ranks and repeat."""
+    columns: list[tuple[Any, ...]] = rows[["scenario", "ranks", "repeat"]].tolist()
+    return columns

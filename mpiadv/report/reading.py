@@ -132,13 +132,11 @@ def find_log(given: str | Path) -> Path:
         UserError: there is none.
     """
     path = Path(given)
-    if os.path.isdir(path):
-        if not os.path.isfile(path / LOG_NAME):
-            raise UserError(f"{path} holds no {LOG_NAME}: give a run's folder, or a log")
-        return path / LOG_NAME
-    if not os.path.isfile(path):
-        raise UserError(f"there is no log at {path}: give a run's folder, or a log")
-    return path
+    log = path / LOG_NAME if os.path.isdir(path) else path
+    if not os.path.isfile(log):
+        lacking = f"there is no log at {path}" if log is path else f"{path} holds no {LOG_NAME}"
+        raise UserError(f"{lacking}: give a run's folder, or a log")
+    return log
 
 
 def read_log(given: str | Path, *, snapshots: bool = True) -> Log:

@@ -17,11 +17,6 @@ from mpiadv.report.reading import Log, Snapshots
 _FEWEST_COLUMNS = 6
 """Fewer snapshots leave room: larger tiles would fill the screen."""
 
-_SEES = (
-    "In a sound run the perturbations settle; a pattern that moves through the image and comes "
-    "back is what too much staleness looks like (Bhat et al. 2019, figure 6)."
-)
-
 
 def snapshots(log: Log) -> Picture | None:
     """The same test images attacked at steps spread over the run, one row per image."""
@@ -44,7 +39,8 @@ def snapshots(log: Log) -> Picture | None:
         title="The same images attacked over the run",
         figure=figure,
         caption=f"{shown}. {len(taken.steps)} of {taken.num_taken} snapshots, one column per "
-        f"training step. {_SEES}",
+        "training step. In a sound run the perturbations settle; a pattern that moves through the "
+        "image and comes back is what too much staleness looks like (Bhat et al. 2019, figure 6).",
     )
 
 
