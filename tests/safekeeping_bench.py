@@ -15,7 +15,7 @@ class Bench:
     """A run without training: steps of which only the log and the checkpoints tell."""
 
     def __init__(self, path: Path) -> None:
-        self.folder = RunFolder.open(path, resume=False)
+        self.folder = RunFolder(path, resume=False)
         self.log = begin(self.folder.log, flush_seconds=1000.0)
         self.said: list[str] = []
         self.step = 0

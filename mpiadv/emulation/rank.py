@@ -200,7 +200,6 @@ class Window:
         spent = self._marks[1] - self._marks[0]
         wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
         steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
-        first, last = self._staleness("first_staleness"), self._staleness("last_staleness")
         return Measured(
             ranks=ranks,
             trainer_crafts=self._scenario.trainer_crafts,
@@ -214,10 +213,8 @@ class Window:
             parameter_wait=self._waited("parameter_wait_seconds") / attackers_wall,
             trainer_wait=self._waited("trainer_wait_seconds") / attackers_wall,
             grant_wait=self._waited("grant_wait_seconds") / attackers_wall,
-            first_staleness=first[0],
-            first_staleness_worst=first[1],
-            last_staleness=last[0],
-            last_staleness_worst=last[1],
+            **self._staleness("first_staleness"),
+            **self._staleness("last_staleness"),
             own_seconds=(cpu - device_cpu - copy_cpu - wait_cpu) / steps,
             copy_seconds=copy_cpu / steps,
             poll_seconds=device_cpu / steps,
@@ -234,9 +231,9 @@ class Window:
         waits: list[float] = [getattr(record.seconds, name) for record in self._records]
         return sum(waits)
 
-    def _staleness(self, name: str) -> tuple[float, int]:
+    def _staleness(self, name: str) -> dict[str, Any]:
         ages = [getattr(record.origin, name) for record in self._records]
-        return sum(ages) / len(ages), max(ages)
+        return {name: sum(ages) / len(ages), f"{name}_worst": max(ages)}
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
         UserError: the folder cannot be used, or its checkpoint is damaged or of another run.
     """
     is_new = not os.path.exists(config.output)
-    folder = RunFolder.open(config.output, resume=resume)
+    folder = RunFolder(config.output, resume=resume)
     try:
         checkpoint = load_newest(folder.checkpoints) if resume else None
         if checkpoint is not None:

@@ -23,40 +23,31 @@ _TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, *MODEL_NAMES.values(), _DONE_NAM
 
 
 class RunFolder:
-    """A run's folder, locked against other runs until `close`, or the end of the `with` block.
+    """A run's folder, made and locked against other runs until `close`, or the `with` block's end.
 
-    `held_run` tells whether an earlier start of the run left anything in it.
+    With `resume` a folder that holds a run is gone on with, and an empty one begun. `held_run`
+    tells whether an earlier start of the run left anything in it.
+
+    Raises:
+        UserError: the folder cannot be made or written to, is in use by another run, holds
+            something else under a name of a run's file, or holds a run and `resume` is false.
+            Nothing but the lock file has been touched then.
     """
 
-    def __init__(self, path: Path, lock: RunLock) -> None:
-        self.path = path
-        self.log = path / LOG_NAME
-        self.checkpoints = path / CHECKPOINTS_NAME
-        self._done = path / _DONE_NAME
-        self.held_run = _holds_run(path)
-        self.lock = lock
-
-    @classmethod
-    def open(cls, path: str | Path, *, resume: bool) -> Self:
-        """Create the folder if need be, and lock it.
-
-        With `resume` a folder that holds a run is gone on with, and an empty one begun.
-
-        Raises:
-            UserError: the folder cannot be made or written to, is in use by another run, holds
-                something else under a name of a run's file, or holds a run and `resume` is false.
-                Nothing but the lock file has been touched then.
-        """
-        folder = Path(path)
-        _make(folder)
-        _require_files(folder)
-        run_folder = cls(folder, RunLock(folder))
-        if run_folder.held_run and not resume:
-            run_folder.close()
+    def __init__(self, path: str | Path, *, resume: bool) -> None:
+        self.path = Path(path)
+        self.log = self.path / LOG_NAME
+        self.checkpoints = self.path / CHECKPOINTS_NAME
+        self._done = self.path / _DONE_NAME
+        _make(self.path)
+        _require_files(self.path)
+        self.lock = RunLock(self.path)
+        self.held_run = any(os.path.exists(self.path / name) for name in _TRACES_OF_A_RUN)
+        if self.held_run and not resume:
+            self.close()
             told = "another run: add --resume to go on with it, or "
-            told = "a finished run: " if run_folder.is_done else told
-            raise UserError(f"{folder} holds {told}choose another folder with output=FOLDER")
-        return run_folder
+            told = "a finished run: " if self.is_done else told
+            raise UserError(f"{self.path} holds {told}choose another folder with output=FOLDER")
 
     def model(self, weights: str) -> Path:
         """The final model's state dict, with the weights of that name: `RAW` or `EMA`."""
@@ -164,7 +155,3 @@ def _what_is_at(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return "a folder"
     return "a file" if stat.S_ISREG(mode) else "no plain file"
-
-
-def _holds_run(folder: Path) -> bool:
-    return any(os.path.exists(folder / name) for name in _TRACES_OF_A_RUN)

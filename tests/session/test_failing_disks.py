@@ -31,7 +31,7 @@ def deleted(folder: Path) -> Iterator[None]:
 def of_another_run(folder: Path) -> Iterator[None]:
     """Another run has begun in the run's folder, which somebody had deleted."""
     with deleted(folder):
-        other = RunFolder.open(folder.parent, resume=False)
+        other = RunFolder(folder.parent, resume=False)
         (other.path / "lock").write_text("process 1 on host elsewhere\n")
         yield
         assert [path.name for path in other.path.iterdir()] == ["lock"]

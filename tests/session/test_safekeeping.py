@@ -30,7 +30,7 @@ def test_lock_that_was_removed_costs_no_row(bench: Bench) -> None:
 def test_log_of_a_run_that_took_the_folder_is_left_alone(bench: Bench) -> None:
     bench.flushed(10)
     (bench.folder.path / "lock").unlink()
-    with RunFolder.open(bench.folder.path, resume=True) as other:
+    with RunFolder(bench.folder.path, resume=True) as other:
         other.log.unlink()
         other.log.write_text("the other run's")
         bench.train(5)

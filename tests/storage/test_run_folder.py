@@ -16,27 +16,27 @@ from mpiadv.storage.run_folder import RunFolder, RunState, state_of
 
 
 def test_missing_folder_is_made_with_its_parents(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "runs" / "one", resume=False) as folder:
+    with RunFolder(tmp_path / "runs" / "one", resume=False) as folder:
         assert folder.path.is_dir()
         assert not folder.held_run
 
 
 def test_folder_in_use_is_refused_naming_the_process(tmp_path: Path) -> None:
     with (
-        RunFolder.open(tmp_path, resume=False),
+        RunFolder(tmp_path, resume=False),
         pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()} on host "),
     ):
-        RunFolder.open(tmp_path, resume=True)
+        RunFolder(tmp_path, resume=True)
 
 
 def test_closed_folder_is_free_again(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, resume=False).close()
-    RunFolder.open(tmp_path, resume=False).close()
+    RunFolder(tmp_path, resume=False).close()
+    RunFolder(tmp_path, resume=False).close()
 
 
 def test_state_of_a_run_is_told_without_touching_its_folder(tmp_path: Path) -> None:
     assert state_of(tmp_path) is RunState.UNKNOWN
-    with RunFolder.open(tmp_path, resume=False) as folder:
+    with RunFolder(tmp_path, resume=False) as folder:
         assert state_of(tmp_path) is RunState.RUNNING
     assert state_of(tmp_path) is RunState.STOPPED
     folder.mark_done("100 %")
@@ -47,17 +47,17 @@ def test_state_of_a_run_is_told_without_touching_its_folder(tmp_path: Path) -> N
 def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
     code = (
         "import sys, time; from mpiadv.storage.run_folder import RunFolder\n"
-        "folder = RunFolder.open(sys.argv[1], resume=False)\n"
+        "folder = RunFolder(sys.argv[1], resume=False)\n"
         "print('locked', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match=f"process {holder.pid} on host"):
-            RunFolder.open(tmp_path, resume=False)
+            RunFolder(tmp_path, resume=False)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    RunFolder.open(tmp_path, resume=False).close()
+    RunFolder(tmp_path, resume=False).close()
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_folder_holding_another_run_needs_resume(tmp_path: Path, trace: str, lin
     held.parent.mkdir(exist_ok=True)
     held.write_text("of the other run")
     with pytest.raises(UserError, match=line) as refusal:
-        RunFolder.open(tmp_path, resume=False)
+        RunFolder(tmp_path, resume=False)
     assert "\n" not in str(refusal.value)
     assert held.read_text() == "of the other run"
-    with RunFolder.open(tmp_path, resume=True) as folder:
+    with RunFolder(tmp_path, resume=True) as folder:
         assert folder.held_run
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_file_of_a_run_is_refused_by_its_name(
     make(tmp_path / name)
     before = [path.name for path in tmp_path.iterdir()]
     with pytest.raises(UserError, match=rf"/{name} is (a|no|not) .*: move it away") as refusal:
-        RunFolder.open(tmp_path, resume=resume)
+        RunFolder(tmp_path, resume=resume)
     assert "\n" not in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == before
 
@@ -117,7 +117,7 @@ def test_what_is_no_file_of_a_run_is_refused_by_its_name(
 def test_output_that_is_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").symlink_to(tmp_path / "nothing")
     with pytest.raises(UserError, match="run is a link to nothing: choose another folder"):
-        RunFolder.open(tmp_path / "run", resume=False)
+        RunFolder(tmp_path / "run", resume=False)
 
 
 def test_lock_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,12 +126,12 @@ def test_lock_on_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "pwrite", refuse)
     with pytest.raises(UserError, match="not writable: No space left on device"):
-        RunFolder.open(tmp_path, resume=False)
+        RunFolder(tmp_path, resume=False)
 
 
 @pytest.mark.parametrize("how", ["removed", "written over", "emptied"])
 def test_lock_that_somebody_touched_is_made_again(tmp_path: Path, how: str) -> None:
-    with RunFolder.open(tmp_path, resume=False) as folder:
+    with RunFolder(tmp_path, resume=False) as folder:
         lock, signature = tmp_path / "lock", (tmp_path / "lock").read_text()
         folder.lock.require_held()
         assert folder.lock.take_news() == ""
@@ -145,17 +145,17 @@ def test_lock_that_somebody_touched_is_made_again(tmp_path: Path, how: str) -> N
         )
         assert lock.read_text() == signature and folder.lock.take_news() == ""
         with pytest.raises(UserError, match="in use by another run"):
-            RunFolder.open(tmp_path, resume=False)
-    RunFolder.open(tmp_path, resume=False).close()
+            RunFolder(tmp_path, resume=False)
+    RunFolder(tmp_path, resume=False).close()
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["is there", "has been there"])
 def test_folder_that_another_run_took_is_not_this_runs_any_more(
     tmp_path: Path, is_over: bool
 ) -> None:
-    with RunFolder.open(tmp_path, resume=False) as folder:
+    with RunFolder(tmp_path, resume=False) as folder:
         (tmp_path / "lock").unlink()
-        other = RunFolder.open(tmp_path, resume=False)
+        other = RunFolder(tmp_path, resume=False)
         if is_over:
             other.close()
         with pytest.raises(OSError, match="another run has taken the run's folder"):
@@ -164,7 +164,7 @@ def test_folder_that_another_run_took_is_not_this_runs_any_more(
 
 
 def test_folder_that_was_replaced_is_not_this_runs_any_more(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "run", resume=False) as folder:
+    with RunFolder(tmp_path / "run", resume=False) as folder:
         (tmp_path / "run").rename(tmp_path / "away")
         with pytest.raises(FileNotFoundError):
             folder.lock.require_held()
@@ -176,7 +176,7 @@ def test_folder_that_was_replaced_is_not_this_runs_any_more(tmp_path: Path) -> N
 
 def test_unrelated_files_do_not_count_as_a_run(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with RunFolder.open(tmp_path, resume=False) as folder:
+    with RunFolder(tmp_path, resume=False) as folder:
         assert not folder.held_run
 
 
@@ -185,7 +185,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     path.write_text("mine")
     for output in (path, path / "below"):
         with pytest.raises(UserError, match=r"output folder .*file"):
-            RunFolder.open(output, resume=False)
+            RunFolder(output, resume=False)
     assert path.read_text() == "mine"
 
 
@@ -198,7 +198,7 @@ def test_read_only_folder_is_refused(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UserError, match=f"not writable: {error.strerror}"):
-        RunFolder.open(tmp_path, resume=False)
+        RunFolder(tmp_path, resume=False)
 
 
 def test_file_system_without_locks_is_used_with_a_warning(
@@ -210,14 +210,14 @@ def test_file_system_without_locks_is_used_with_a_warning(
     monkeypatch.setattr("mpiadv.storage.run_lock.fcntl.flock", refuse)
     monkeypatch.setattr(RunFolder, "close", lambda self: None)
     with pytest.warns(UserWarning, match="has no locks"):
-        RunFolder.open(tmp_path, resume=False)
+        RunFolder(tmp_path, resume=False)
 
 
 def test_done_marker_is_kept_for_the_next_start(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path, resume=False) as folder:
+    with RunFolder(tmp_path, resume=False) as folder:
         assert not folder.is_done
         folder.mark_done("500 steps")
-    with RunFolder.open(tmp_path, resume=True) as folder:
+    with RunFolder(tmp_path, resume=True) as folder:
         assert folder.is_done
     assert (tmp_path / "DONE").read_text() == "500 steps\n"
 

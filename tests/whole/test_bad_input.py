@@ -31,7 +31,7 @@ def test_bad_input_is_one_line_and_code_2_on_every_rank_and_touches_nothing(
     assert _run(words_of(tmp_path / "finished", **_CHECKPOINTED)) == 0
     capsys.readouterr()
     problems = {}
-    with RunFolder.open(tmp_path / "used", resume=False):
+    with RunFolder(tmp_path / "used", resume=False):
         for name, (words, line) in (CASES | ATTACK_CASES).items():
             argv = words(tmp_path) if is_trainer else []
             before, began = _contents(tmp_path), time.monotonic()
