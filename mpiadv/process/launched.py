@@ -58,10 +58,7 @@ def require_same_mpi(environ: Mapping[str, str], library: str) -> None:
 def require_known_to_mpi(environ: Mapping[str, str], library: str, size: int) -> None:
     """Refuse to be one of several processes of whom each is alone to its MPI.
 
-    Args:
-        environ: what the launcher has told.
-        library: the MPI of this Python.
-        size: how many processes there are, as it sees it.
+    `library` is the MPI of this Python, and `size` the number of processes that it sees.
 
     Raises:
         UserError: the launcher is another MPI's.

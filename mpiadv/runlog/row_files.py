@@ -59,15 +59,12 @@ class RowFile:
         return rows
 
     def add(self, path: Path, objects: Sequence[object]) -> None:
-        self.write(path, self.read(path), self.rows(objects))
+        self.write(path, np.concatenate([self.read(path), self.rows(objects)]))
 
-    def write(self, path: Path, kept: Rows, added: Rows) -> None:
+    def write(self, path: Path, rows: Rows) -> None:
         with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["format_version"] = FORMAT_VERSION
-            size = (len(kept) + len(added),)
-            table = file.create_dataset(self.name, shape=size, dtype=self.layout.dtype)
-            table[: len(kept)] = kept
-            table[len(kept) :] = added
+            table = file.create_dataset(self.name, data=rows, dtype=self.layout.dtype)
             table.attrs.update({f"unit:{name}": unit for name, unit in self.layout.units.items()})
 
     def rows(self, objects: Sequence[object]) -> Rows:

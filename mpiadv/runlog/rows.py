@@ -87,31 +87,6 @@ def layout_of(row_type: type, first_room: int) -> Layout:
     )
 
 
-def snapshot_layout(shape: tuple[int, ...]) -> Layout:
-    """The table of snapshots: `images` float32 of `shape`, [N, C, H, W], beside their step."""
-    return Layout(
-        dtype=np.dtype([("step", "i8"), ("images", "f4", shape)]),
-        units={
-            "step": "training steps done before the attack",
-            "images": "adversarial test images [N, C, H, W], pixels in [0, 1]",
-        },
-        as_tuple=lambda row: row,
-        first_room=4,
-    )
-
-
-def originals_layout(shape: tuple[int, ...]) -> Layout:
-    """The table of what snapshots attack: one row, `images` as in `snapshot_layout`."""
-    return replace(
-        snapshot_layout(shape),
-        units={
-            "step": "training steps done before the first snapshot",
-            "images": "the test images of /snapshots before the attack, pixels in [0, 1]",
-        },
-        first_room=1,
-    )
-
-
 def _stored_type(kind: str) -> Any:
     return h5py.string_dtype("utf-8", int(kind[1:])) if kind[0] == "S" else np.dtype(kind)
 
@@ -130,8 +105,21 @@ def layouts_with_snapshots(shape: tuple[int, ...] | None) -> dict[str, Layout]:
     """The tables of a log; `shape` of a snapshot's images, [N, C, H, W], None: no snapshots."""
     if shape is None:
         return LAYOUTS
-    snapshots = {"snapshots": snapshot_layout(shape), "snapshot_originals": originals_layout(shape)}
-    return {**LAYOUTS, **snapshots}
+    snapshots = Layout(
+        dtype=np.dtype([("step", "i8"), ("images", "f4", shape)]),
+        units={
+            "step": "training steps done before the attack",
+            "images": "adversarial test images [N, C, H, W], pixels in [0, 1]",
+        },
+        as_tuple=lambda row: row,
+        first_room=4,
+    )
+    units = {
+        "step": "training steps done before the first snapshot",
+        "images": "the test images of /snapshots before the attack, pixels in [0, 1]",
+    }
+    originals = replace(snapshots, units=units, first_room=1)
+    return {**LAYOUTS, "snapshots": snapshots, "snapshot_originals": originals}
 
 
 def fitted(rows: Rows, layout: Layout) -> Rows:

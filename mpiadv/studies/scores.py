@@ -102,7 +102,8 @@ def add_scores(path: Path, rows: Sequence[ScoreRow]) -> None:
     """Add rows to the file, in place of older ones with the same key."""
     with locked(path.with_name(f"{path.name}.lock")):
         added = _FILE.rows(rows)
-        _FILE.write(path, _without(read_scores(path), keys(added)), added)
+        kept = _without(read_scores(path), keys(added))
+        _FILE.write(path, np.concatenate([kept, added]))
 
 
 def _without(rows: Rows, gone: set[tuple[Any, ...]]) -> Rows:
