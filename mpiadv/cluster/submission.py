@@ -24,7 +24,9 @@ def submit(asked: argparse.Namespace) -> str:
     """
     output = _output(asked.words, trust_code=asked.trust_code)
     job = _job(asked, output)
-    script = render(job, _environment())
+    # What puts this mpiadv on PATH; Slurm passes the rest of the environment on.
+    programs = shlex.quote(str(Path(sys.executable).parent))
+    script = render(job, [f'export PATH={programs}:"$PATH"'])
     if asked.dry_run:
         return script
     try:
@@ -61,11 +63,6 @@ def _job(asked: argparse.Namespace, output: Path) -> Job:
         is_fault_tolerant=asked.fault_tolerant,
         trust_code=asked.trust_code,
     )
-
-
-def _environment() -> list[str]:
-    """The shell that puts this mpiadv on PATH; Slurm passes the rest of the environment on."""
-    return [f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"']
 
 
 def _told(job: Job, number: str, output: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -136,18 +136,10 @@ def legend_below(figure: Figure, axes: Axes | Sequence[Axes], columns: int) -> N
     )
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as a picture, the same bytes for the same figure."""
-    return _saved(figure, "png", {"Software": MARK})
-
-
-def pdf(figure: Figure) -> bytes:
-    """A figure as a page, the same bytes for the same figure."""
-    return _saved(figure, "pdf", {"Creator": MARK, "CreationDate": None})
-
-
-def _saved(figure: Figure, kind: str, metadata: Mapping[str, Any]) -> bytes:
+def saved(figure: Figure, kind: Literal["png", "pdf"]) -> bytes:
+    """A figure as a file of that kind, the same bytes for the same figure."""
+    metadata = {"png": {"Software": MARK}, "pdf": {"Creator": MARK, "CreationDate": None}}[kind]
     buffer = BytesIO()
     with style():
-        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=dict(metadata))
+        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
     return buffer.getvalue()

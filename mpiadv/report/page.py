@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from mpiadv.report.comparison import compared_speed, compared_tests, compared_training
-from mpiadv.report.drawing import MARK, Picture, png, style
+from mpiadv.report.drawing import MARK, Picture, saved, style
 from mpiadv.report.evaluations import HEADINGS, evaluations
 from mpiadv.report.reading import Log, text
 from mpiadv.report.seconds import crafting, trainer_time
@@ -111,7 +111,7 @@ def _log_section(log: Log, keep: KeepPicture, several: bool) -> list[str]:
 
 def illustration(label: str, picture: Picture, keep: KeepPicture) -> str:
     """A picture with its title and caption, as HTML; `keep` is told of it."""
-    drawn = png(picture.figure)
+    drawn = saved(picture.figure, "png")
     keep(label, picture, drawn)
     data = base64.b64encode(drawn).decode("ascii")
     return (

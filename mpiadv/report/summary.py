@@ -8,8 +8,6 @@ from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import final_evaluation, row_seconds
 
-_NOT_A_DIFFERENCE = ("output",)
-
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
     """A row per property that any log has: its name, then a cell for each log."""
@@ -21,7 +19,7 @@ def differing_settings(logs: Sequence[Log]) -> list[tuple[str, ...]]:
     """A row per setting that is not the same in all logs."""
     keys = list(dict.fromkeys(key for log in logs for key in log.config))
     rows = [(key, *(str(log.config.get(key, UNKNOWN)) for log in logs)) for key in keys]
-    return [row for row in rows if len(set(row[1:])) > 1 and row[0] not in _NOT_A_DIFFERENCE]
+    return [row for row in rows if len(set(row[1:])) > 1 and row[0] != "output"]
 
 
 def _steps(log: Log) -> str:

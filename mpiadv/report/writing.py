@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mpiadv.process.errors import UserError, printable
-from mpiadv.report.drawing import MARK, Picture, pdf
+from mpiadv.report.drawing import MARK, Picture, saved
 from mpiadv.report.page import page
 from mpiadv.report.reading import Log, read_log
 from mpiadv.storage.whole_files import whole_file
@@ -72,7 +72,7 @@ def _figure_files(
         prefix = f"{_file_name(label)}-" if several and label else ""
         path = Path(folder) / f"{prefix}{picture.name}"
         files[path.with_name(f"{path.name}.png")] = data
-        files[path.with_name(f"{path.name}.pdf")] = pdf(picture.figure)
+        files[path.with_name(f"{path.name}.pdf")] = saved(picture.figure, "pdf")
     return files
 
 

@@ -61,8 +61,6 @@ class RunLog:
         self._waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in layouts}
         self._unwritten: dict[str, Rows] = {}
         self._last_sync: Sync | None = None
-        self._train_waiting = self._waiting["train"]
-        self._train_tuple = layouts["train"].as_tuple
         self._file: h5py.File | None = open_for_writing(path)
 
     @classmethod
@@ -144,7 +142,7 @@ class RunLog:
         return log
 
     def train(self, row: StepRecord) -> None:
-        self._train_waiting.append(self._train_tuple(row))
+        self._add("train", row)
 
     def evaluation(self, row: EvaluationRow) -> None:
         self._add("evaluation", row)

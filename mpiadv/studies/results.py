@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from mpiadv.process.words import duration
-from mpiadv.report.drawing import Picture, pdf
+from mpiadv.report.drawing import Picture, saved
 from mpiadv.report.page import document, illustration, table
 from mpiadv.report.reading import Log
 from mpiadv.report.series import final_evaluation, row_seconds
@@ -47,7 +47,7 @@ def write_results(folder: StudyFolder, results: Results) -> list[Path]:
 
     def keep(label: str, picture: Picture, data: bytes) -> None:
         _write(figures / f"{picture.name}.png", data)
-        _write(figures / f"{picture.name}.pdf", pdf(picture.figure))
+        _write(figures / f"{picture.name}.pdf", saved(picture.figure, "pdf"))
 
     for part in parts:
         body.append(_html(part) if isinstance(part, Table) else illustration("", part, keep))
