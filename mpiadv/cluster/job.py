@@ -44,12 +44,7 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+\.pt")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a job does.
-
-    Attributes:
-        command: the process that does it.
-        folder: of the training run; None for a study, of which only the exit code tells.
-    """
+    """What a job does, in the `folder` of a run; None for a study: only its exit code tells."""
 
     command: tuple[str, ...]
     folder: Path | None

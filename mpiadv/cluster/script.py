@@ -58,19 +58,10 @@ _CHAINED = """\
 class Job:
     """A training run as a job.
 
-    Attributes:
-        words: configuration and settings, as for `mpiadv`.
-        name: of the job, and the beginning of its log's name.
-        nodes: how many.
-        ranks: per node.
-        gpus: per node; 0: none is asked for.
-        cpus: cores per rank.
-        time: the limit of each start, as Slurm writes it.
-        options: further options of sbatch, each with its dashes.
-        warning_seconds: before the limit, for the last checkpoint.
-        is_chain: whether each start submits the next one, instead of being requeued.
-        is_fault_tolerant: whether a start goes on without attackers that it loses.
-        trust_code: whether the configuration's file may name code.
+    `ranks` and `gpus` are those of a node (0: no GPU is asked for), `cpus` those of a rank; `time`
+    is the limit of each start, as Slurm writes it, and the last checkpoint is asked for
+    `warning_seconds` before. `options` are further ones of sbatch, each with its dashes. With
+    `is_chain` each start submits the next one, instead of being requeued.
     """
 
     words: tuple[str, ...]

@@ -32,13 +32,9 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Recursi
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One file of results.
+    """One file of results, at `place` below the run's folder; `rows` are cells under `HEADINGS`.
 
-    Attributes:
-        place: below the run's folder.
-        told: what was evaluated, in a sentence; or why nothing is shown.
-        rows: cells under `HEADINGS`.
-        verdict: lines.
+    `told` says in a sentence what was evaluated, or why nothing is shown.
     """
 
     place: str

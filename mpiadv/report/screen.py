@@ -58,12 +58,7 @@ _ATTACKER_LEGEND = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """How to draw.
-
-    Attributes:
-        now: seconds since 1970.
-        trouble: why the log could not be read just now; empty: it could.
-    """
+    """How to draw, `now` in seconds since 1970; `trouble`: why the log could not be read, if so."""
 
     now: float
     width: int = 80

@@ -35,11 +35,9 @@ _RATE_ROWS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """A column in blocks of `width` rows; NaN where a block has no value.
+    """A column in blocks of `width` rows, float64 [blocks]; NaN where a block has no value.
 
-    Attributes:
-        steps: float64 [blocks], the middle of each block.
-        mean, lowest, highest: float64 [blocks].
+    `steps` are the middles of the blocks.
     """
 
     width: int

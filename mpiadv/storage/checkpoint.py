@@ -28,12 +28,9 @@ _PLAIN = (bool, int, float, str, bytes, torch.Size, torch.dtype, type(None))
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint read back.
+    """A checkpoint read back, of `step` training steps, tensors on the CPU.
 
-    Attributes:
-        step: the training steps behind it.
-        payload: its contents, tensors on the CPU.
-        passed_over: newer ones that are damaged, from the newest on.
+    `passed_over` are newer ones that are damaged, from the newest on.
     """
 
     step: int
