@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,6 @@ from mpiadv.runlog.file import (
     write_log_file,
     writer_at,
 )
-from mpiadv.runlog.resuming import cut_back_or_begin
 from mpiadv.runlog.rows import (
     AttackerRow,
     EvaluationRow,
@@ -33,7 +32,8 @@ from mpiadv.runlog.rows import (
     Rows,
     layouts_with_snapshots,
 )
-from mpiadv.runlog.trial import TRIAL, Trial
+from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
+from mpiadv.storage.whole_files import unused_name
 
 
 class RunLog:
@@ -124,7 +124,7 @@ class RunLog:
             "snapshot_shape": snapshot_shape,
             "attributes": dict(attributes),
         }
-        begun_anew, shape = cut_back_or_begin(path, cut, trial)
+        begun_anew, shape = _cut_back_or_begin(path, cut, trial)
         layouts = layouts_with_snapshots(snapshot_shape if begun_anew else shape)
         if begun_anew:
             warnings.warn(begun_anew, stacklevel=2)
@@ -292,3 +292,30 @@ def _told_as_os_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(str(error)) from error
+
+
+def _cut_back_or_begin(
+    path: Path, cut: Mapping[str, Any], trial: Trial
+) -> tuple[str, tuple[int, ...] | None]:
+    """Cut the log at `path` back, or move it aside; why, or the shape of its snapshots.
+
+    `cut`: see `Trial.cut_back`, which says what is raised. A log that cannot be read, or gone on
+    with, is moved; where a reason is told, a new one has to be begun.
+    """
+    if not os.path.exists(path):
+        return f"{path} is missing: a new log is begun", None
+    try:
+        done = trial.cut_back(path, cut)
+    except DamagedLogError as error:
+        aside = _move_aside(path, "damaged")
+        return f"{path} could not be read ({error}): moved to {aside}, a new log is begun", None
+    if "rows" in done:
+        steps = f"{path} holds {done['rows']} steps, and there is no checkpoint to go on from"
+        return f"{steps}: moved to {_move_aside(path, 'old')}, a new log is begun", None
+    shape = done["snapshot_shape"]
+    return "", None if shape is None else tuple(shape)
+
+
+def _move_aside(path: Path, why: str) -> str:
+    """Give a log another name, which is returned."""
+    return path.rename(unused_name(path, why)).name
