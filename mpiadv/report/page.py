@@ -59,7 +59,11 @@ def page(logs: Sequence[Log], keep: KeepPicture = lambda label, picture, data: N
     """The whole page of one or several logs; `keep` is told every picture on it."""
     several = len(logs) > 1
     title = f"{len(logs)} runs" if several else logs[0].label
-    parts = [f"<h1>{escape(title)}</h1>", summary_section(logs)]
+    rows = [*summary_table(logs), *differing_settings(logs)]
+    summary = table(["", *(log.label for log in logs)], rows)
+    if several:
+        summary += "<p class='note'>Settings are those in which the runs differ.</p>"
+    parts = [f"<h1>{escape(title)}</h1>", summary]
     with style():
         if several:
             pictures = filter(None, (draw(logs) for draw in OF_SEVERAL))
@@ -68,15 +72,6 @@ def page(logs: Sequence[Log], keep: KeepPicture = lambda label, picture, data: N
         for log in logs:
             parts += _log_section(log, keep, several)
     return document(title, "\n".join(parts))
-
-
-def summary_section(logs: Sequence[Log]) -> str:
-    """What the runs are and how they ended: a row for each property, a column for each run."""
-    note = (
-        "" if len(logs) == 1 else "<p class='note'>Settings are those in which the runs differ.</p>"
-    )
-    rows = [*summary_table(logs), *differing_settings(logs)]
-    return table(["", *(log.label for log in logs)], rows) + note
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
