@@ -1,7 +1,6 @@
 """Machines that are hard on a run, with real messages: the bits are those of one rank."""
 
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     return hash_of(run)
 
 
-def test_attackers_10_and_100_times_slower_get_few_tickets_and_change_no_bits(
-    tmp_path: Path, alone: str
-) -> None:
+def test_attackers_10_and_100_times_slower_change_no_bits(tmp_path: Path, alone: str) -> None:
     settings = {**_uneven(0, 5, 50, 500), "staleness__trainer_crafts": "false"}
     completed = launch(words_of(tmp_path / "run", **settings), ranks=4)
     assert (completed.returncode, completed.stderr) == (0, "")
     assert hash_of(tmp_path / "run") == alone
-    tickets = Counter(train_rows(tmp_path / "run")["rank"].tolist())
-    assert tickets[1] > tickets[2]
-    assert tickets[1] > 5 * tickets[3]
 
 
 def test_messages_without_cross_memory_attach_change_no_bits(tmp_path: Path) -> None:
