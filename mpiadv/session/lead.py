@@ -115,14 +115,13 @@ class Lead:
             return Stop.REFUSED if isinstance(error, UserError) else Stop.INTERRUPTED
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
-        ending = Ending(
+        Ending(
             setup=self._setup,
             desk=self._desk,
             recorder=self._recorder,
             farewells=self._farewells,
             train_seconds=self._train_seconds,
-        )
-        ending.finish(evaluate, before_done)
+        ).finish(evaluate, before_done)
 
     @contextmanager
     def _failures_recorded(self, trainer: Trainer[Batch]) -> Iterator[None]:
@@ -136,8 +135,7 @@ class Lead:
             step = trainer.dispatcher.step
             self._recorder.on_event("silent", str(error))
             self._recorder.save_last(step)
-            self._safekeeping.settle(step, trainer.pump)
-            self._safekeeping.require_saved(step)
+            self._safekeeping.require_saved(step, trainer.pump)
             raise
 
     def _save_at_end(self, trainer: Trainer[Batch], reason: Stop) -> None:
@@ -151,8 +149,7 @@ class Lead:
             # Parting and the evaluation may fail yet: the training is not to be done again then.
             self._recorder.save_last(step)
         if is_early:
-            self._safekeeping.settle(step, trainer.pump)
-            self._safekeeping.require_saved(step)
+            self._safekeeping.require_saved(step, trainer.pump)
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
 
     def _new_trainer(self) -> Trainer[Batch]:
@@ -160,16 +157,11 @@ class Lead:
         with setup.world.at_work():
             model = setup.new_model()
         crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
-        link = setup.world.trainer_link(
-            setup.link_shape(self._learner.parameter_bytes),
-            setup.device.allocate,
-            setup.device.pin,
-        )
+        shape = setup.link_shape(self._learner.parameter_bytes)
+        link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)
         if link.attackers:
-            told = (
-                f"{len(link.readers)} of {len(link.attackers)} attackers share memory with rank 0"
-            )
-            self._log.event("sharing", told, self._desk.first_step)
+            sharing = f"{len(link.readers)} of {len(link.attackers)} attackers share memory"
+            self._log.event("sharing", f"{sharing} with rank 0", self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
             setup.recipe.rule,

@@ -1,7 +1,6 @@
 """What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -35,7 +34,6 @@ class Recorder:
     safekeeping: Safekeeping
     display: Display
     learner: TorchLearner
-    clock: Callable[[], float] = time.perf_counter
     trainer: Trainer[Batch] = field(init=False)
     speed: SpeedBook = field(default_factory=SpeedBook)
     _copies: HostCopies = field(default_factory=HostCopies)
@@ -75,7 +73,7 @@ class Recorder:
             self._evaluate(step, weights, model)
 
     def _evaluate(self, step: int, weights: str, model: nn.Module) -> None:
-        began = self.clock()
+        began = time.perf_counter()
         config = self.config.evaluation
         counts = evaluate(
             model,
@@ -87,7 +85,7 @@ class Recorder:
             precision=self.config.training.precision,
             between_steps=self.trainer.pump,
         )
-        self.log_evaluation(step, weights, counts, self.clock() - began)
+        self.log_evaluation(step, weights, counts, time.perf_counter() - began)
         which = "" if weights == RAW else f", {weights}"
         self.display.say(f"step {step}{which}: {describe(self.config, counts)}")
 

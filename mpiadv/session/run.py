@@ -70,13 +70,11 @@ def _attack(setup: Setup) -> Stop:
         model = setup.new_model()
     crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
     state = FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype])
-    device = setup.device
+    device, shape = setup.device, setup.link_shape(state.num_bytes)
     attacker = Attacker(
         rule=setup.recipe.rule,
         mode=StalenessMode(setup.config.staleness.mode),
-        link=setup.world.attacker_link(
-            setup.link_shape(state.num_bytes), device.allocate, device.pin
-        ),
+        link=setup.world.attacker_link(shape, device.allocate, device.pin),
         crafter=crafter,
         host=setup.world.host,
         deadline_seconds=setup.config.deadline_seconds,

@@ -126,12 +126,13 @@ class Safekeeping:
                     )
             self._take_result(step)
 
-    def require_saved(self, step: int) -> None:
-        """Make sure that the checkpoint of this step, given up to `save_last`, is on disk.
+    def require_saved(self, step: int, idle: Callable[[], None] = lambda: None) -> None:
+        """Wait until the checkpoint of this step, given up to `save_last`, is on disk.
 
         Raises:
             StorageError: it is not; the text says why and what there is instead.
         """
+        self.settle(step, idle)
         if self.saved_step != step:
             reason = self.checkpoint_failures.reason
             raise StorageError(
