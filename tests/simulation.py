@@ -121,7 +121,7 @@ class RecordingBook(Dispatcher):
     @property
     def charges(self) -> list[int]:
         """Tickets granted to each attacker and not yet both consumed and returned."""
-        return [len(self.charged_to(rank)) for rank in self._job.attackers.keys() - self._lost]
+        return [len(self._turns.charged[rank]) for rank in self._job.attackers.keys() - self._lost]
 
     def next_grant(self) -> Grant | None:
         grant, seen = super().next_grant(), self._job.observed

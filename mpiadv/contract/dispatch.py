@@ -83,14 +83,6 @@ class Dispatcher:
         """Tickets that `attacker` was granted and has not returned."""
         return self._turns.owed[attacker]
 
-    def charged_to(self, attacker: int) -> set[int]:
-        """Tickets granted to `attacker` and not yet both consumed and returned."""
-        return self._turns.charged[attacker]
-
-    def is_late(self, attacker: int) -> bool:
-        """Whether a ticket of its was overdue, and it has returned no batch since."""
-        return attacker in self._turns.late
-
     def next_grant(self) -> Grant | None:
         """The next ticket to give out and the attacker to craft it, None while there is none."""
         ticket = self._due()

@@ -176,9 +176,9 @@ def test_dropped_ticket_gives_its_credit_back() -> None:
     dispatcher = recrafted()
     craft_own(dispatcher, versions(0))
     dispatcher.trained()
-    assert dispatcher.charged_to(1) == {0}
+    assert dispatcher._turns.charged[1] == {0}
     dispatcher.dropped(0, 1)
-    assert dispatcher.charged_to(1) == set()
+    assert dispatcher._turns.charged[1] == set()
 
 
 def test_live_ticket_may_be_dropped_only_once_the_run_is_closed() -> None:
@@ -319,7 +319,7 @@ def test_ticket_that_its_holder_cannot_read_is_crafted_by_the_trainer_at_once() 
     dispatcher.unread(0, holder)
     assert dispatcher.state(0) is TicketState.RECRAFTED
     assert 0 in dispatcher.own and 0 not in dispatcher.owed_by(holder)
-    assert dispatcher.is_late(holder)
+    assert holder in dispatcher._turns.late
 
 
 def test_ticket_that_waits_to_be_granted_again_is_the_trainers_once_somebody_cannot_read_it() -> (
@@ -346,5 +346,5 @@ def test_ticket_that_another_attacker_holds_stays_there_when_one_cannot_read_it(
     assert dispatcher.state(ticket) is TicketState.GRANTED
     assert ticket not in dispatcher.own
     dispatcher._turns.granted(ticket, other)
-    charged = sum(len(dispatcher.charged_to(attacker)) for attacker in (1, 2))
+    charged = sum(len(dispatcher._turns.charged[attacker]) for attacker in (1, 2))
     assert dispatcher._turns.num_charged == before == charged

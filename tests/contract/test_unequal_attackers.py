@@ -159,7 +159,7 @@ def test_first_batches_say_nothing_about_credit(num_batches: int) -> None:
             dispatcher.pace.crafted(seconds, rank)
     dispatcher.pace.trained(1.0)
     grants(dispatcher)
-    assert max(len(dispatcher.charged_to(attacker)) for attacker in (1, 2, 3)) == 2
+    assert max(len(dispatcher._turns.charged[attacker]) for attacker in (1, 2, 3)) == 2
 
 
 def test_attacker_too_slow_for_the_window_gets_only_a_copy_of_what_another_crafts() -> None:
@@ -187,10 +187,10 @@ def test_what_else_a_late_attacker_holds_is_given_to_others_and_its_copy_counts(
     dispatcher = book(1, 2, outstanding=3)
     assert grants(dispatcher) == {1: [0, 2, 4], 2: [1, 3, 5]}
     dispatcher.overdue(0)
-    assert dispatcher.is_late(1)
+    assert 1 in dispatcher._turns.late
     dispatcher.arrived(1, 2)
     assert dispatcher.arrived(0, 1), "the trainer's own copy is not ready yet"
-    assert not dispatcher.is_late(1)
+    assert 1 not in dispatcher._turns.late
     dispatcher.trained()
     dispatcher.trained()
     assert dispatcher.next_grant() == Grant(ticket=2, attacker=2, patient=False)
