@@ -21,8 +21,6 @@ COMPONENTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 QUERIES = {"apgd-ce": 100, "apgd-t": 900, "fab-t": 900, "square": 5000}
 """The budget per image, in attack steps or queries: 9 targets of 100 steps where targeted."""
 
-NORM_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
 _NUM_TARGETS = {"Linf": 9, "L2": 9, "L1": 5}
 
 
@@ -69,7 +67,7 @@ def run_component(
     """
     with _own_numerics(images.device), _heard(warn):
         auto = require_auto_attack().AutoAttack(
-            logits, norm=NORM_NAMES[norm], eps=epsilon, seed=seed, device=images.device
+            logits, norm=norm.capitalize(), eps=epsilon, seed=seed, device=images.device
         )
         _fit_targets(auto, num_classes=logits(images[:1]).shape[1])
         auto.attacks_to_run = [component]

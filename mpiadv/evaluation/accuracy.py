@@ -137,9 +137,8 @@ def evaluate_transfer(
             )  # fmt: skip
             for place, judge in enumerate(judges):
                 rows[place, number] = _count(
-                    judge, images, adversarial, labels,
-                    seed=own, precision=precision,
-                )  # fmt: skip
+                    judge, images, adversarial, labels, seed=own, precision=precision
+                )
     return [Counts(rows=each) for each in rows]
 
 

@@ -65,9 +65,5 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def protocol_of(name: str) -> Protocol:
-    """The protocol of a name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """The protocol of a name; raises UserError where there is none."""
     return find_registered("protocol", name, PROTOCOLS)

@@ -54,13 +54,9 @@ def judge(
     notes: Sequence[str] = (),
 ) -> Verdict:
     """The verdict on `findings`; `probe` is None if nobody looked for gradient masking."""
-    if probe is None:
-        return Verdict(signs=None, doubts=tuple(doubts), notes=tuple(notes))
-    return Verdict(
-        signs=tuple(signs_of_masking(findings, probe)),
-        doubts=(*doubts, *weak_attacks(findings, probe)),
-        notes=tuple(notes),
-    )
+    signs = None if probe is None else tuple(signs_of_masking(findings, probe))
+    weak = [] if probe is None else weak_attacks(findings, probe)
+    return Verdict(signs=signs, doubts=(*doubts, *weak), notes=tuple(notes))
 
 
 def large_epsilon(norm: str, num_pixels: int) -> float:

@@ -34,7 +34,6 @@ class Follower:
             self._bar.stop()
 
     def __call__(self, place: Place) -> None:
-        """The rank is at `place`."""
         if self._bar is not None:
             self._bar.show(place.batch, place.num_batches, self._words(place))
         elif self._clock() - self._said > PLAIN_SECONDS:

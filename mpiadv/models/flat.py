@@ -9,7 +9,7 @@ from mpiadv.comm.messages import aligned
 
 
 class FlatState:
-    """The byte layout of a module's parameters and buffers in one flat vector.
+    """The byte layout of a module's parameters and buffers in one flat vector of `num_bytes`.
 
     Parameters come first, then buffers, persistent or not, in the module's order; a shared tensor
     appears once. Each is aligned as messages are; the bytes between are nobody's: `pack` leaves
@@ -19,9 +19,6 @@ class FlatState:
     even, and beyond its range to infinity (see `largest`); without it they keep their bits, as all
     others do.
     """
-
-    num_bytes: int
-    """Length of the flat vector, a multiple of the alignment."""
 
     def __init__(self, module: nn.Module, floats: torch.dtype | None = None) -> None:
         self._module = module

@@ -31,12 +31,9 @@ def torchvision_builder(name: str) -> Callable[..., nn.Module]:
             f"unknown model {name!r}: did you mean '{PREFIX}{nearest}'? torchvision has "
             f"{len(known)} classifiers, see torchvision.models.list_models()"
         )
-    return _builder(models, wanted)
 
-
-def _builder(models: Any, name: str) -> Callable[..., nn.Module]:
     def build(*, num_classes: int, image_shape: tuple[int, int, int], **arguments: Any) -> Any:
-        settings = {**_EXTRA.get(name, {}), **arguments}
-        return models.get_model(name, weights=None, num_classes=num_classes, **settings)
+        settings = {**_EXTRA.get(wanted, {}), **arguments}
+        return models.get_model(wanted, weights=None, num_classes=num_classes, **settings)
 
     return build
