@@ -12,7 +12,8 @@ from typing import NoReturn
 
 import pytest
 from bad_attack_inputs import ATTACK_CASES
-from bad_inputs import CASES, resumed
+from bad_checkpoints import CHECKPOINT_CASES, resumed
+from bad_inputs import CASES
 from launching import hash_of, launch, train_rows, words_of
 from PIL import Image
 
@@ -32,7 +33,7 @@ def test_bad_input_is_one_line_and_code_2_on_every_rank_and_touches_nothing(
     capsys.readouterr()
     problems = {}
     with RunFolder(tmp_path / "used", resume=False):
-        for name, (words, line) in (CASES | ATTACK_CASES).items():
+        for name, (words, line) in (CASES | CHECKPOINT_CASES | ATTACK_CASES).items():
             argv = words(tmp_path) if is_trainer else []
             before, began = _contents(tmp_path), time.monotonic()
             code = _run(argv)
