@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pytest
+from link_ends import OUTSTANDING, RULE, large_shape, until
 from made_records import batch_header, version_header
-from test_comm_mpi import OUTSTANDING, RULE, large_shape, until
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BATCH_HEADER, Call, Word, sealed
