@@ -1,4 +1,4 @@
-"""The report: every run can be shown, every figure is there and explained, nothing is lost."""
+"""The page: every run can be shown, every figure is there and explained, nothing is lost."""
 
 import base64
 import re
@@ -12,36 +12,15 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from sample_logs import (
-    BEGAN,
-    NUM_STEPS,
-    STEP_SECONDS,
-    begin,
-    begun_run,
-    finished_run,
-    fresh_row,
-    resumed_run,
-    train_row,
-    write_steps,
-)
+from sample_logs import begin, begun_run, finished_run, train_row, write_steps
 
 from mpiadv import cli
 from mpiadv.report.comparison import compared_training
 from mpiadv.report.page import OF_ONE, OF_SEVERAL, page
 from mpiadv.report.reading import read_log
-from mpiadv.report.series import (
-    OTHER,
-    attacker_seconds,
-    in_blocks,
-    recent_rate,
-    row_seconds,
-    seconds_left,
-    tickets_by_rank,
-    trainer_seconds,
-)
-from mpiadv.report.staleness import fresh, staleness
+from mpiadv.report.staleness import staleness
 from mpiadv.report.summary import summary_table
-from mpiadv.report.training import gradients, training
+from mpiadv.report.training import gradients
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -77,15 +56,6 @@ class Parsed(HTMLParser):
         self.text += data
         if self.open_tags[-1:] == ["figcaption"]:
             self.captions[-1] += data
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run and a resumed one, which is not over."""
-    folder = tmp_path_factory.mktemp("runs")
-    finished_run(folder / "finished")
-    resumed_run(folder / "resumed")
-    return folder
 
 
 @pytest.fixture
@@ -205,90 +175,6 @@ def test_awkward_run_is_shown_as_far_as_it_goes(
     parsed = Parsed(page([read_log(tmp_path / "run")]))
     assert len(parsed.pictures) == num_pictures
     assert ("The log holds nothing to draw of" in parsed.text) == (num_pictures < len(OF_ONE))
-
-
-def test_resumes_are_vertical_lines(runs: Path) -> None:
-    picture = training(read_log(runs / "resumed"))
-    assert picture is not None
-    for axis in picture.figure.axes[:2]:
-        (line,) = [line for line in axis.lines if line.get_label() == "resumed"]
-        assert list(line.get_xdata()) == [25, 25]
-    assert "resumed" in picture.caption
-
-
-def test_scale_of_the_loss_begins_at_zero_and_holds_every_value(runs: Path) -> None:
-    log = read_log(runs / "resumed")
-    picture = training(log)
-    assert picture is not None
-    bottom, top = picture.figure.axes[0].get_ylim()
-    assert bottom == 0 and top >= log.column("loss").max()
-
-
-def test_staleness_is_drawn_against_the_bounds_of_the_configuration(tmp_path: Path) -> None:
-    bounds = {"max_staleness": 40, "final_staleness": 7}
-    picture = staleness(read_log(finished_run(tmp_path / "run", staleness=bounds)))
-    assert picture is not None
-    over, histogram = picture.figure.axes
-    assert {line.get_ydata()[0] for line in over.lines if line.get_linestyle() == ":"} == {40, 7}
-    assert {line.get_xdata()[0] for line in histogram.lines} == {40.5, 7.5}
-    assert "max_staleness 40, final_staleness 7" in picture.caption
-
-
-def test_fresh_batches_are_drawn_beside_the_stale_ones_in_the_order_of_steps(
-    tmp_path: Path,
-) -> None:
-    with begin(tmp_path / "run", objective={"clean_fraction": 0.5}) as log:
-        for step in (8, 0, 4, 900):  # as they come in; the last one was not trained on yet
-            log.fresh(fresh_row(step))
-        for step in range(10):
-            log.train(train_row(step))
-    picture = fresh(read_log(tmp_path / "run"))
-    assert picture is not None
-    for axis in picture.figure.axes:
-        lines = {line.get_label(): line for line in axis.lines}
-        for label in ("stale", "fresh"):
-            assert list(lines[label].get_xdata()) == [0, 4, 8]
-    accuracy = {line.get_label(): line.get_ydata() for line in picture.figure.axes[0].lines}
-    np.testing.assert_allclose(accuracy["fresh"], accuracy["stale"] / 2)
-    assert "3 batches" in picture.caption and "losses do not compare" in picture.caption
-
-
-def test_time_between_interruption_and_resume_counts_nowhere(runs: Path) -> None:
-    log = read_log(runs / "resumed")
-    np.testing.assert_allclose(row_seconds(log), STEP_SECONDS)
-    spent = {name: seconds.sum() for name, seconds in trainer_seconds(log).items()}
-    expected = {"training": 4.0, "crafting": 8.0, "waiting": 6.0, "publishing": 0.4, OTHER: 1.6}
-    assert spent == pytest.approx(expected)
-    assert recent_rate(log) == pytest.approx(1 / STEP_SECONDS)
-    assert seconds_left(log) == pytest.approx((NUM_STEPS - 40) * STEP_SECONDS)
-
-
-def test_tickets_and_attackers_time_are_counted_by_rank(runs: Path) -> None:
-    log = read_log(runs / "finished")
-    assert tickets_by_rank(log) == {0: 20, 1: 20, 2: 20}
-    assert attacker_seconds(log)[2] == pytest.approx(
-        {
-            "crafting": 12.0,
-            "waiting for parameters on their way": 2.0,
-            "waiting for the trainer": 4.0,
-            "waiting for tickets": 2.0,
-        }
-    )
-
-
-def test_clock_set_back_gives_no_negative_time(tmp_path: Path) -> None:
-    with begin(tmp_path / "run") as log:
-        for step, moment in enumerate((1.0, 2.0, -50.0, -49.0)):
-            log.train(train_row(step, wall_clock=BEGAN + moment))
-    assert row_seconds(read_log(tmp_path / "run")).tolist() == [1.0, 1.0, 0.0, 1.0]
-
-
-def test_blocks_average_what_is_known() -> None:
-    blocks = in_blocks(np.arange(7), [1, np.nan, 3, np.nan, np.nan, np.inf, 8], width=3)
-    np.testing.assert_array_equal(blocks.mean, [2, np.nan, 8])
-    np.testing.assert_array_equal(blocks.lowest, [1, np.nan, 8])
-    np.testing.assert_array_equal(blocks.highest, [3, np.nan, 8])
-    np.testing.assert_array_equal(blocks.steps, [1, 4, 6])
 
 
 @pytest.fixture
