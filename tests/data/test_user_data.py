@@ -1,14 +1,12 @@
 """Users' own data sets are taken in every documented form, and refused with the place at fault."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import users_sets
 from torch import Tensor
 
 import mpiadv.data.user
@@ -16,143 +14,7 @@ from mpiadv.data import DataSet, load_data
 from mpiadv.process.errors import UserError
 from mpiadv.settings import DataConfig
 
-MODULE = "users_sets"
-
-SOURCE = """
-import threading, time
-import numpy as np, torch
-from PIL import Image
-
-BYTES = torch.arange(6 * 12, dtype=torch.uint8).reshape(6, 1, 3, 4)
-LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
-
-class Listed(list):
-    pass
-
-def pair_of_bytes(root, split): return BYTES, LABELS
-def pair_of_floats(root, split): return BYTES.double() / 255, LABELS.int()
-def byte_samples(root, split): return list(zip(BYTES, LABELS.tolist()))
-def float_samples(root, split): return [(b / 255, l) for b, l in zip(BYTES, LABELS)]
-def picture_samples(root, split):
-    return [(Image.fromarray(b[0].numpy()), np.int64(l)) for b, l in zip(BYTES, LABELS)]
-def tensor_data_set(root, split): return torch.utils.data.TensorDataset(BYTES, LABELS)
-
-def named(root, split):
-    samples = Listed(byte_samples(root, split)); samples.classes = ["a", "b", "c", "d"]
-    return samples
-def counted(root, split):
-    samples = Listed(byte_samples(root, split)); samples.num_classes = np.int64(5)
-    return samples
-def told(root, split, *, scale=1, num_classes=None):
-    return BYTES[: scale * num_classes], LABELS[: scale * num_classes]
-def rooted(root, split):
-    assert root == "somewhere" and split in ("train", "test")
-    return BYTES, LABELS
-
-def fails(root, split): raise OSError("no disk\\nsecond line")
-def none(root, split): return None
-def no_samples(root, split): return []
-def fails_at_two(root, split):
-    class Failing(Listed):
-        def __getitem__(self, index):
-            if index == 2: raise KeyError("gone")
-            return super().__getitem__(index)
-    return Failing(byte_samples(root, split))
-def spoilt(sample, index=4, only="test"):
-    def load(root, split):
-        samples = byte_samples(root, split)
-        if split == only: samples[index] = sample
-        return samples
-    return load
-three_values = spoilt((BYTES[0], 1, 2))
-text_image = spoilt(("a.jpg", 1))
-flat_image = spoilt((BYTES[0, 0], 1))
-whole_numbers = spoilt((BYTES[0].long(), 1))
-other_shape = spoilt((BYTES[0, :, :2], 1))
-float_label = spoilt((BYTES[0], 1.5))
-negative_label = spoilt((BYTES[0], -1), only="train")
-deep_picture = spoilt((Image.new("F", (4, 3)), 1))
-
-def arrays(root, split): return BYTES.numpy(), LABELS.numpy()
-def anew(root, split):
-    class Anew(Listed):
-        def __getitem__(self, index):
-            image, label = super().__getitem__(index)
-            return image.roll(int(torch.randint(3, ()))), label
-    return Anew(byte_samples(root, split) * 10)
-def other_label_anew(root, split):
-    class Anew(Listed):
-        def __getitem__(self, index):
-            self.reads = getattr(self, "reads", 0) + 1
-            return super().__getitem__(index)[0], self.reads % 4
-    return Anew(byte_samples(root, split))
-
-def shuffled_pair(root, split):
-    order = np.random.permutation(6)
-    return BYTES[order], LABELS[order]
-def shuffled_samples(root, split):
-    order = torch.randperm(60)
-    return [(BYTES.repeat(10, 1, 1, 1)[row], row % 3) for row in order.tolist()]
-def longer_each_time(root, split, calls=[]):
-    calls.append(split)
-    return byte_samples(root, split) * len(calls)
-def callable_once(root, split, calls=set()):
-    assert split not in calls, "once"
-    calls.add(split)
-    return BYTES, LABELS
-
-THREADS = set()
-class SharedFile(Listed):
-    # Seeks and reads in two steps, as all data sets on one open file do.
-    place = [0]
-    def __getitem__(self, index):
-        THREADS.add(threading.get_ident())
-        self.place[0] = index
-        time.sleep(0.001)
-        return super().__getitem__(self.place[0])
-class OwnFile(Listed):
-    def __getitem__(self, index):
-        THREADS.add(threading.get_ident())
-        time.sleep(0.001)
-        return super().__getitem__(index)
-class Scales(Listed):
-    # Writes into its own images, of which the sample is a view.
-    def __getitem__(self, index):
-        sample = super().__getitem__(index)
-        sample[0].mul_(0.5)
-        return sample
-def scales_in_place(root, split): return Scales((b / 255, l) for b, l in zip(BYTES, LABELS))
-def own_file(root, split): return OwnFile(byte_samples(root, split))
-def shared_file(root, split):
-    THREADS.add(threading.get_ident())
-    return SharedFile(byte_samples(root, split))
-
-def normalised(root, split): return BYTES.float() / 255 - (split == "test") * 0.2, LABELS
-def not_a_number(root, split):
-    images = BYTES / 255; images[3, 0, 1, 1] = float("nan"); return images, LABELS
-def bright_sample(root, split): return [(b.float(), 0) for b in BYTES]
-def three_dimensions(root, split): return BYTES[:, 0], LABELS
-def one_hot(root, split): return BYTES, torch.eye(3)[LABELS]
-def column(root, split): return BYTES, LABELS[:, None]
-def objects(root, split): return np.array(["a.png"]), LABELS
-def short_labels(root, split): return BYTES, LABELS[:5]
-def float_labels(root, split): return BYTES, LABELS.float()
-def shapes_differ(root, split): return (BYTES if split == "train" else BYTES[..., :2]), LABELS
-"""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def users_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path: Path = tmp_path_factory.mktemp("users") / f"{MODULE}.py"
-    path.write_text(SOURCE)
-    spec = importlib.util.spec_from_file_location(MODULE, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[MODULE] = module
-    spec.loader.exec_module(module)
-    yield
-    del sys.modules[MODULE]
+MODULE = users_sets.__name__
 
 
 def load(function: str, **fields: Any) -> DataSet:
@@ -328,7 +190,7 @@ def test_users_code_runs_in_one_thread_and_mixes_up_no_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
-    threads = sys.modules[MODULE].THREADS
+    threads = users_sets.THREADS
     threads.clear()
     data = load("shared_file", arguments={"num_classes": 3})
     assert read_together(data) == [0, 1, 2, 0, 1, 2, 2, 0, 1, 2]
@@ -339,7 +201,7 @@ def test_users_code_runs_in_as_many_threads_as_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
-    threads = sys.modules[MODULE].THREADS
+    threads = users_sets.THREADS
     threads.clear()
     read_together(load("own_file", arguments={"num_classes": 3}, num_workers=3))
     assert len(threads) == 3
