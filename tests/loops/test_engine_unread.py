@@ -1,0 +1,73 @@
+"""Images that some rank cannot read, or not yet, cost no bits while any rank can read them."""
+
+import re
+from collections.abc import Container
+from dataclasses import replace
+
+import pytest
+from in_memory_job import Job, JobShape
+from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
+
+from mpiadv.loops.publisher import Stop
+from mpiadv.process.errors import UnreadableError
+
+UNREAD: dict[str, dict[int, Container[int]]] = {
+    "some_of_one": {1: range(3, 40, 5)},
+    "all_of_one": {2: range(40)},
+    "some_of_all": {1: range(0, 40, 2), 2: range(0, 40, 3), 3: range(0, 40, 5)},
+    "all_of_all": {1: range(40), 2: range(40), 3: range(40)},
+}
+
+
+@pytest.mark.parametrize("unread", UNREAD.values(), ids=UNREAD)
+@each_shape
+def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
+    shape: JobShape, unread: dict[int, Container[int]]
+) -> None:
+    for seed in SEEDS[:3]:
+        troubled = replace(disturbed(shape, 3, seed), unread=unread, slow_images=seed == 1)
+        job = Job(replace(troubled, trainer_crafts=seed != 2)).run()
+        assert job.learner.value == expected(shape)
+        assert left_over(job) == 0
+        assert all(
+            record.origin.rank == 0 or record.step not in unread.get(record.origin.rank, ())
+            for record in job.records
+        )
+        told = [text for kind, text in job.events if kind == "unread"]
+        assert all(
+            re.fullmatch(
+                r"rank \d on memory-\d cannot read the images of ticket \d+: rank 0 tries", text
+            )
+            for text in told
+        )
+
+
+@each_shape
+def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobShape) -> None:
+    for seed in SEEDS[:3]:
+        troubled = disturbed(shape, 2, seed)
+        job = Job(replace(troubled, unread={rank: [17] for rank in range(3)}))
+        with pytest.raises(UnreadableError, match="images of ticket 17"):
+            job.run()
+        step = job.trainer.dispatcher.step
+        assert len(job.records) == step <= 17
+        job._save()
+        job.trainer.shut_down(Stop.INTERRUPTED)
+        assert left_over(job) == 0
+        assert Job(troubled, job.saved).run().learner.value == expected(shape)
+
+
+def test_images_that_take_long_to_read_are_told_of_once_for_each_ticket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shape = JobShape(rule=rule(4, 2, 1), num_attackers=0, num_tickets=6, deadline_seconds=1e6)
+    job = Job(shape)
+
+    def wait(ticket: int) -> bool:
+        job.now += 0.1
+        return ticket != 3 or job.now > 20.0
+
+    monkeypatch.setattr(job.crafters[0], "wait", wait)
+    assert job.run().learner.value == expected(shape)
+    (told,) = [text for kind, text in job.events if kind == "slow images"]
+    assert told == "ticket 3 has waited 5 s for its images: what cannot be read is tried again"
