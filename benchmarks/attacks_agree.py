@@ -26,7 +26,7 @@ from torch import Tensor
 from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.data import load_data
 from mpiadv.evaluation import frozen
-from mpiadv.evaluation.plan import plan_attacks
+from mpiadv.evaluation.attack_specs import read_attacks
 from mpiadv.evaluation.subject import load_into, read_subject
 from mpiadv.models import build_model
 from mpiadv.process.errors import UserError
@@ -65,10 +65,10 @@ class Network:
 
     def starts(self, attack: str, norm: str, epsilon: float) -> Iterator[Tensor]:
         """Where `mpiadv evaluate` begins this attack, batch by batch."""
-        (planned,) = plan_attacks([attack], norm=norm, epsilon=epsilon, each_alone=False)
+        (spec,) = read_attacks([attack], norm=norm, epsilon=epsilon, each_alone=False)
         for number, images in enumerate(self.image_batches):
-            seed = seed_for(self.config.seed, Purpose.EVALUATION, number, planned.seed_key, 0)
-            yield planned.attack.start(images, torch.Generator().manual_seed(seed))
+            seed = seed_for(self.config.seed, Purpose.EVALUATION, number, spec.seed_key, 0)
+            yield spec.attack.start(images, torch.Generator().manual_seed(seed))
 
 
 def main() -> int:
@@ -146,8 +146,8 @@ def _auto_attack(network: Network, options: argparse.Namespace) -> bool:
     count = options.auto_images
     epsilon = network.config.attack.epsilon
     here = _evaluated(options, "autoattack", count, keep=True)
-    planned = plan_attacks(["autoattack"], norm="linf", epsilon=epsilon, each_alone=False)
-    seed = seed_for(network.config.seed, Purpose.EVALUATION, 0, planned[0].seed_key, 0)
+    spec = read_attacks(["autoattack"], norm="linf", epsilon=epsilon, each_alone=False)
+    seed = seed_for(network.config.seed, Purpose.EVALUATION, 0, spec[0].seed_key, 0)
     direct = AutoAttack(network.model, norm="Linf", eps=epsilon, seed=seed, device="cpu")
     images, labels = network.chosen(count)
     chosen = choose_samples(network.test.num_samples, count).tolist()

@@ -1,4 +1,4 @@
-"""One try of one planned attack on one batch. Knows no other attack and no other rank."""
+"""One try of one attack on one batch. Knows no other attack and no other rank."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from mpiadv.attacks import Climb, Precision, forward
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.contract.tickets import pass_seed
-from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.models.random_streams import torch_streams_kept
 
 RELATIVE_TOLERANCE = 1e-5
@@ -60,7 +60,7 @@ class Try:
         warn: told what the attack's authors warn of.
     """
 
-    attack: PlannedAttack
+    attack: AttackSpec
     number: int
     images: Tensor
     labels: Tensor
@@ -74,7 +74,7 @@ def craft(classifier: Classifier, given: Try) -> Tensor:
     return _CRAFTERS.get(given.attack.kind, _climb)(classifier, given)
 
 
-def is_admissible(attack: PlannedAttack, natural: Tensor, adversarial: Tensor) -> Tensor:
+def is_admissible(attack: AttackSpec, natural: Tensor, adversarial: Tensor) -> Tensor:
     """Which images lie in the box and in the attack's ball: bool [N]. Others prove nothing."""
     delta = (adversarial - natural).flatten(1)
     inside = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)

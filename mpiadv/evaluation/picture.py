@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.survivors import Examples
 from mpiadv.storage.whole_files import whole_file
 
@@ -29,7 +29,7 @@ class Column:
     adversarial: Pixels
     label: str
     found: str
-    attack: PlannedAttack
+    attack: AttackSpec
 
 
 def least_changed(examples: Examples) -> npt.NDArray[np.int64]:
@@ -68,7 +68,7 @@ def _heading(columns: Sequence[Column], name: str) -> str:
     return "\n".join([f"{name}: broken images, the least changed first", *attacks])
 
 
-def _described(attack: PlannedAttack) -> str:
+def _described(attack: AttackSpec) -> str:
     if attack.kind == "grid":
         return f"{attack.title}, {attack.details}"
     return f"{attack.title}, epsilon = {attack.epsilon:g} in {attack.norm}"

@@ -13,7 +13,7 @@ class Protocol:
     """An evaluation as a paper has it.
 
     Attributes:
-        attacks: words for `plan_attacks`.
+        attacks: words for `read_attacks`.
         is_each_alone: whether each attack starts from all images, for figures like the paper's
             columns.
         step_size: of PGD, in pixels of [0, 1], in the paper's own `ball` and no other; None, as in

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.survivors import NUM_PLAIN, PER_ATTACK
 
 CONFIDENCE_Z = 1.959963984540054
@@ -40,7 +40,7 @@ class Share:
 class Findings:
     """What all ranks found together: `values` as in `Found.values`, without a zero row."""
 
-    attacks: tuple[PlannedAttack, ...]
+    attacks: tuple[AttackSpec, ...]
     values: npt.NDArray[np.float64]
 
     @property
@@ -109,8 +109,8 @@ class Findings:
 
     def saved_sample_steps(self, attack: int) -> int:
         """Attack steps not taken because the image was broken, or wrong, already."""
-        planned = self.attacks[attack]
-        most = self.num_samples * planned.num_steps * planned.num_restarts
+        spec = self.attacks[attack]
+        most = self.num_samples * spec.num_steps * spec.num_restarts
         return most - self.sample_steps(attack)
 
     def _column(self, attack: int, column: int) -> npt.NDArray[np.float64]:

@@ -16,8 +16,8 @@ from torch import Tensor
 from mpiadv.contract.tickets import Purpose, pass_seed, seed_for
 from mpiadv.data import Source
 from mpiadv.evaluation.accuracy import load_batch, numbered_batches
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.crafting import JUDGING, Classifier, Try, craft, is_admissible
-from mpiadv.evaluation.plan import PlannedAttack
 
 NUM_PLAIN = 3
 """The first columns of `Found.values`: the image's index among the test images, the label, and the
@@ -102,7 +102,7 @@ class Assault:
     """
 
     target: Classifier
-    attacks: Sequence[PlannedAttack]
+    attacks: Sequence[AttackSpec]
     seed: int
     num_samples: int
     batch_size: int

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.results import Findings
 
 NOISE_FRACTION, NOISE_COUNT = 0.005, 2
@@ -65,7 +65,7 @@ def large_epsilon(norm: str, num_pixels: int) -> float:
     return 0.5 * scale[norm]
 
 
-def probe_attacks(balls: Sequence[tuple[str, float]], num_pixels: int) -> tuple[PlannedAttack, ...]:
+def probe_attacks(balls: Sequence[tuple[str, float]], num_pixels: int) -> tuple[AttackSpec, ...]:
     """Attacks on all images of the probe, with steps that fit.
 
     One step in the first ball, norm and radius each, many steps in every ball, and many steps in a
@@ -73,12 +73,12 @@ def probe_attacks(balls: Sequence[tuple[str, float]], num_pixels: int) -> tuple[
     """
     norm, epsilon = balls[0]
     many = [
-        PlannedAttack(kind="pgd", steps=PROBE_STEPS, norm=norm, epsilon=epsilon, chain=1 + number)
+        AttackSpec(kind="pgd", steps=PROBE_STEPS, norm=norm, epsilon=epsilon, chain=1 + number)
         for number, (norm, epsilon) in enumerate(balls)
     ]
     radius = max(epsilon, large_epsilon(norm, num_pixels))
     return (
-        PlannedAttack(kind="fgsm", norm=norm, epsilon=epsilon, chain=0),
+        AttackSpec(kind="fgsm", norm=norm, epsilon=epsilon, chain=0),
         *many,
         dataclasses.replace(many[0], loss="margin", epsilon=radius, chain=1 + len(many)),
     )
@@ -100,7 +100,7 @@ def weak_attacks(findings: Findings, probe: Findings) -> list[str]:
     return [line for line in lines if line]
 
 
-def attacked_balls(attacks: Sequence[PlannedAttack]) -> list[tuple[str, float]]:
+def attacked_balls(attacks: Sequence[AttackSpec]) -> list[tuple[str, float]]:
     """The balls that are attacked, each once."""
     return list(dict.fromkeys(attack.ball for attack in attacks if attack.kind != "grid"))
 
@@ -140,7 +140,7 @@ def _beaten_pairs(findings: Findings) -> list[str]:
     ]
 
 
-def is_weaker(weak: PlannedAttack, strong: PlannedAttack) -> bool:
+def is_weaker(weak: AttackSpec, strong: AttackSpec) -> bool:
     """Whether `strong` has to break what `weak` breaks, if gradients do not mislead it."""
     if weak.ball != strong.ball or "grid" in (weak.kind, strong.kind):
         return False

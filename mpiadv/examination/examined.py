@@ -17,8 +17,8 @@ from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
 from mpiadv.evaluation.accuracy import load_batch
+from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks, require_within_box
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks, require_within_box
 from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.evaluation.subject import Subject, read_subject
 from mpiadv.evaluation.survivors import Assault
@@ -40,7 +40,7 @@ class Bench:
     target: Classifier
     sources: Mapping[str, Classifier]
     hashes: Mapping[str, str]
-    attacks: tuple[PlannedAttack, ...]
+    attacks: tuple[AttackSpec, ...]
     num_samples: int
     output: Path
     taken: tuple[str, ...]
@@ -57,7 +57,7 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     """
     target = load_network(subject, data, device)
     sources = _load_sources(data, wanted, device)
-    attacks = _plan(subject, data, wanted, tuple(sources))
+    attacks = _attacks(subject, data, wanted, tuple(sources))
     climbs = _climbs(attacks, probe=wanted.probe)
     networks = [target, *sources.values()]
     doubts, *_ = [
@@ -91,11 +91,11 @@ def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[s
     return sources
 
 
-def _plan(
+def _attacks(
     subject: Subject, data: DataSet, wanted: Wanted, sources: tuple[str, ...]
-) -> tuple[PlannedAttack, ...]:
+) -> tuple[AttackSpec, ...]:
     norm, epsilon = subject.ball
-    attacks = plan_attacks(
+    attacks = read_attacks(
         _words(subject, wanted),
         norm=norm, epsilon=epsilon, each_alone=wanted.each_alone, sources=sources,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def _plan(
     return attacks
 
 
-def _climbs(attacks: Sequence[PlannedAttack], *, probe: bool) -> bool:
+def _climbs(attacks: Sequence[AttackSpec], *, probe: bool) -> bool:
     """Whether anything, be it the probe, takes gradients."""
     by_attacks = any(attack.kind not in ("grid", "square") for attack in attacks)
     return by_attacks or (probe and any(attack.kind != "grid" for attack in attacks))
@@ -148,7 +148,7 @@ def step_misfits(bench: Bench) -> list[str]:
     ]
 
 
-def _require_auto_attack(attacks: Sequence[PlannedAttack], num_classes: int) -> None:
+def _require_auto_attack(attacks: Sequence[AttackSpec], num_classes: int) -> None:
     kinds = {attack.kind for attack in attacks}
     if kinds & set(COMPONENTS):
         require_auto_attack()

@@ -20,7 +20,7 @@ class Wanted:
     Attributes:
         overrides: settings as `key.subkey=value`.
         protocols: names of `PROTOCOLS`, which come first.
-        attacks: words for `plan_attacks`; none of both: PGD as the configuration's `evaluation`
+        attacks: words for `read_attacks`; none of both: PGD as the configuration's `evaluation`
             has it.
         each_alone: whether each attack starts from all images, not from the survivors.
         num_samples: so many test images, by `choose_samples`; None: all.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from mpiadv.data import load_data
 from mpiadv.evaluation.accuracy import frozen
+from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
 from mpiadv.evaluation.crafting import Classifier, Try, craft
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.networks import load_network
 from mpiadv.models import device_of
@@ -85,10 +85,10 @@ def attack(
         UserError: images, labels or a number are not as they are to be.
     """
     _require_images(images, labels)
-    planned = _planned(norm, epsilon, num_steps, step_size, loss)
+    spec = _spec(norm, epsilon, num_steps, step_size, loss)
     device = device_of(model)
     given = Try(
-        attack=planned, number=0, images=images.detach().to(device), labels=labels.to(device),
+        attack=spec, number=0, images=images.detach().to(device), labels=labels.to(device),
         standing=torch.arange(len(images), device=device), seed=seed, warn=lambda text: None,
     )  # fmt: skip
     with frozen(model), buffers_kept(model):
@@ -96,16 +96,16 @@ def attack(
     return found.to(images.device)
 
 
-def _planned(
+def _spec(
     norm: str, epsilon: float | str, num_steps: int, step_size: float | None, loss: str
-) -> PlannedAttack:
+) -> AttackSpec:
     """PGD, its numbers checked as those of `mpiadv evaluate --attack`."""
     settings = {
         "norm": norm, "epsilon": epsilon, "steps": num_steps, "step_size": step_size, "loss": loss,
     }  # fmt: skip
     words = ",".join(f"{key}={value}" for key, value in settings.items() if value is not None)
-    (planned,) = plan_attacks([f"pgd:{words}"], norm="linf", epsilon=None, each_alone=True)
-    return planned
+    (spec,) = read_attacks([f"pgd:{words}"], norm="linf", epsilon=None, each_alone=True)
+    return spec
 
 
 def _require_images(images: Tensor, labels: Tensor) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.contract.tickets import Purpose, seed_for
 from mpiadv.evaluation import frozen
+from mpiadv.evaluation.attack_specs import read_attacks
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, attack_share
 from mpiadv.process.errors import UserError
@@ -61,7 +61,7 @@ def test_figures_and_images_are_those_of_the_package_called_directly(norm: str) 
     model = _model()
     images = _Images(model)
     epsilon = EPSILON if norm == "linf" else 3 * EPSILON
-    attacks = plan_attacks(["autoattack"], norm=norm, epsilon=epsilon, each_alone=False)
+    attacks = read_attacks(["autoattack"], norm=norm, epsilon=epsilon, each_alone=False)
     assault = Assault(
         target=Classifier(model=model, precision="float32"), attacks=attacks, seed=3,
         num_samples=NUM_IMAGES, batch_size=NUM_IMAGES, keep_examples=True,
@@ -114,7 +114,7 @@ class _Drawing(nn.Module):
 def test_attack_draws_its_own_numbers_whatever_the_model_draws(component: str) -> None:
     found, drawing = [], _Drawing()
     for model in (_model(), drawing):
-        attacks = plan_attacks([component], norm="linf", epsilon=EPSILON, each_alone=False)
+        attacks = read_attacks([component], norm="linf", epsilon=EPSILON, each_alone=False)
         assault = Assault(
             target=Classifier(model=model, precision="float32"), attacks=attacks, seed=3,
             num_samples=NUM_IMAGES, batch_size=NUM_IMAGES, keep_examples=True,

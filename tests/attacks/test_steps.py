@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from mpiadv.attacks import ATTACKS, Attack, make_attack
+from mpiadv.evaluation.attack_specs import KINDS, read_attacks
 from mpiadv.evaluation.in_run import attack_name, evaluation_attack, step_warnings
-from mpiadv.evaluation.plan import KINDS, plan_attacks
 from mpiadv.evaluation.protocols import PROTOCOLS
 from mpiadv.evaluation.subject import with_fitting_steps
 from mpiadv.evaluation.verdict import probe_attacks
@@ -35,14 +35,14 @@ def _scored(norm: str, epsilon: float) -> Iterator[Attack]:
 
 def _named(norm: str, epsilon: float) -> Iterator[Attack]:
     words = [*KINDS, *(word for p in PROTOCOLS.values() for word in p.words(norm, epsilon))]
-    for planned in plan_attacks(words, norm=norm, epsilon=epsilon, each_alone=False):
-        if planned.is_gradient_attack:
-            yield planned.attack
+    for spec in read_attacks(words, norm=norm, epsilon=epsilon, each_alone=False):
+        if spec.is_gradient_attack:
+            yield spec.attack
 
 
 def _probing(norm: str, epsilon: float) -> Iterator[Attack]:
-    for planned in probe_attacks([(norm, epsilon), (norm, epsilon / 2)], 64):
-        yield planned.attack
+    for spec in probe_attacks([(norm, epsilon), (norm, epsilon / 2)], 64):
+        yield spec.attack
 
 
 DEFAULTS: dict[str, Callable[[str, float], Iterator[Attack]]] = {

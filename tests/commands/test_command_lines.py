@@ -7,7 +7,7 @@ import pytest
 from mpiadv import cli
 from mpiadv.command_lines import evaluate, study
 from mpiadv.command_lines.commands import COMMANDS
-from mpiadv.evaluation.plan import KINDS
+from mpiadv.evaluation.attack_specs import KINDS
 from mpiadv.evaluation.protocols import PROTOCOLS
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.studies import STUDIES

@@ -21,8 +21,8 @@ from mpiadv.contract.tickets import AttackSettings, choose_samples
 from mpiadv.data import load_data
 from mpiadv.data.memory import MemorySource
 from mpiadv.evaluation import evaluate, evaluate_transfer
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, attack_share
 from mpiadv.session.recorder import Recorder
@@ -71,7 +71,7 @@ def _transferred() -> float:
 
 
 def _attacked() -> float:
-    attack = PlannedAttack(kind="pgd")
+    attack = AttackSpec(kind="pgd")
     target = Classifier(model=_SaysZero(), precision="float32")
     assault = Assault(target=target, attacks=[attack], seed=0, num_samples=WANTED, batch_size=16)
     found = attack_share(assault, MemorySource(IMAGES, LABELS))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mpiadv.data.memory import MemorySource
 from mpiadv.evaluation import frozen
+from mpiadv.evaluation.attack_specs import read_attacks
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.doubts import (
     chance,
@@ -18,7 +19,6 @@ from mpiadv.evaluation.doubts import (
     one_class_only,
     told_by_authors,
 )
-from mpiadv.evaluation.plan import plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Warned, attack_share
 from mpiadv.evaluation.verdict import judge
@@ -102,7 +102,7 @@ AUTHORS = {
 def test_warning_of_autoattacks_authors_is_told_once(
     model: nn.Module, component: str, warning: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    attacks = plan_attacks([component], norm="linf", epsilon=0.01, each_alone=False)
+    attacks = read_attacks([component], norm="linf", epsilon=0.01, each_alone=False)
     target = Classifier(model=model, precision="float32")
     with frozen(model), torch.no_grad():
         labels = model(IMAGES).argmax(dim=1)

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.plan import PlannedAttack
 from mpiadv.evaluation.report import report_of, show
 from mpiadv.evaluation.results import Findings, Share
 from mpiadv.evaluation.store import file_of, write_results
@@ -44,7 +44,7 @@ def test_interval_holds_the_figure_and_stays_within_percent(count: int) -> None:
     assert 0 <= low <= share.percent <= high <= 100
 
 
-def _findings(attacks: list[PlannedAttack], *fates: str) -> Findings:
+def _findings(attacks: list[AttackSpec], *fates: str) -> Findings:
     """One image per fate: a letter per attack, `b` broken, `s` still standing, `-` not attacked.
 
     A fate that starts with `w` is an image that is wrong without any attack.
@@ -58,11 +58,11 @@ def _findings(attacks: list[PlannedAttack], *fates: str) -> Findings:
     return Findings(attacks=tuple(attacks), values=np.array(rows))
 
 
-def _pgd(**changes: Any) -> PlannedAttack:
-    return PlannedAttack(kind="pgd", **{"steps": 10, "epsilon": 0.3, **changes})
+def _pgd(**changes: Any) -> AttackSpec:
+    return AttackSpec(kind="pgd", **{"steps": 10, "epsilon": 0.3, **changes})
 
 
-FGSM = PlannedAttack(kind="fgsm", epsilon=0.3)
+FGSM = AttackSpec(kind="fgsm", epsilon=0.3)
 
 
 def test_figures_count_what_stands_after_each_attack_and_after_all() -> None:
@@ -148,11 +148,11 @@ WEAKER = {
     "itself": (_pgd(), _pgd(), False),
     "transferred": (_pgd(steps=100, source="other"), _pgd(), True),
     "transferred_beside_transferred": (_pgd(source="a"), _pgd(source="b"), False),
-    "no_gradient": (PlannedAttack(kind="square", epsilon=0.3), _pgd(), True),
+    "no_gradient": (AttackSpec(kind="square", epsilon=0.3), _pgd(), True),
     "another_radius": (FGSM, _pgd(epsilon=0.2), False),
     "another_norm": (FGSM, _pgd(norm="l2"), False),
     "another_loss": (_pgd(steps=5), _pgd(loss="margin"), False),
-    "moved_image": (PlannedAttack(kind="grid"), PlannedAttack(kind="pgd"), False),
+    "moved_image": (AttackSpec(kind="grid"), AttackSpec(kind="pgd"), False),
 }
 
 
@@ -160,7 +160,7 @@ WEAKER = {
     ("weak", "strong", "expected"), [pytest.param(*case, id=name) for name, case in WEAKER.items()]
 )
 def test_strength_is_compared_only_where_it_is_known(
-    weak: PlannedAttack, strong: PlannedAttack, expected: bool
+    weak: AttackSpec, strong: AttackSpec, expected: bool
 ) -> None:
     assert is_weaker(weak, strong) == expected
 
@@ -172,7 +172,7 @@ SIGNS = {
         "a transferred attack beats the model's own gradients: pgd-10 from other broke 3 more",
     ),
     "square_beats_gradients": (
-        [_pgd(), PlannedAttack(kind="square", epsilon=0.3)],
+        [_pgd(), AttackSpec(kind="square", epsilon=0.3)],
         "an attack without gradients beats one with them: square broke 3 more",
     ),
     "fewer_steps_beat_more": (
@@ -185,7 +185,7 @@ SIGNS = {
 @pytest.mark.parametrize(
     ("attacks", "line"), [pytest.param(*case, id=name) for name, case in SIGNS.items()]
 )
-def test_sign_is_told_with_its_evidence(attacks: list[PlannedAttack], line: str) -> None:
+def test_sign_is_told_with_its_evidence(attacks: list[AttackSpec], line: str) -> None:
     (sign,) = signs_of_masking(_findings(attacks, "sb", "sb", "sb", "ss", "b-", "b-"))
     assert sign.startswith(line)
 
@@ -203,7 +203,7 @@ FLATTERED = {
     "one_of_two": ([_pgd(), WEAK], "of 10 images pgd-10 (l2 0.3, step 0.001, ce) left 10 standing"),
     "another_radius": ([_pgd(norm="l2", epsilon=0.2)], ""),
     "another_norm": ([_pgd()], ""),
-    "moved_image": ([PlannedAttack(kind="grid", norm="l2", epsilon=0.3)], ""),
+    "moved_image": ([AttackSpec(kind="grid", norm="l2", epsilon=0.3)], ""),
 }  # fmt: skip
 
 
@@ -211,7 +211,7 @@ FLATTERED = {
     ("attacks", "line"), [pytest.param(*case, id=name) for name, case in FLATTERED.items()]
 )
 def test_attack_that_the_probe_beats_by_far_in_its_ball_is_told(
-    attacks: list[PlannedAttack], line: str
+    attacks: list[AttackSpec], line: str
 ) -> None:
     findings = _findings(attacks, *["s" * len(attacks)] * 12)
     probe = _findings([FGSM, STRONG], *["sb"] * 6, *["ss"] * 4)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from mpiadv.attacks import Climb
 from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.evaluation import frozen
+from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
 from mpiadv.evaluation.crafting import Classifier, is_admissible
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Found, Progress, attack_share
 
@@ -47,7 +47,7 @@ class _Brighter(nn.Module):
 
 def _assault(*words: str, alone: bool = False, **changes: Any) -> Assault:
     sources = tuple(changes.get("sources", ()))
-    attacks = plan_attacks(
+    attacks = read_attacks(
         words or WORDS, norm="linf", epsilon=0.05, each_alone=alone, sources=sources
     )
     target = Classifier(model=_Brighter(), precision="float32")
@@ -181,7 +181,7 @@ def test_only_images_in_ball_and_box_prove_anything(
     norm: str, change: float, pixel: float, expected: bool
 ) -> None:
     natural = torch.full((1, 1, 4, 4), pixel)
-    attack = PlannedAttack(kind="pgd", norm=norm, epsilon=0.25)
+    attack = AttackSpec(kind="pgd", norm=norm, epsilon=0.25)
     assert is_admissible(attack, natural, natural + change).item() is expected
 
 
@@ -206,7 +206,7 @@ def test_model_without_numbers_is_never_right() -> None:
             return super().forward(images) * float("nan")
 
     model = Broken()
-    attacks = plan_attacks(WORDS, norm="linf", epsilon=0.05, each_alone=False)
+    attacks = read_attacks(WORDS, norm="linf", epsilon=0.05, each_alone=False)
     target = Classifier(model=model, precision="float32")
     assault = Assault(target=target, attacks=attacks, seed=0, num_samples=45, batch_size=10)
     with frozen(model):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.data.memory import MemorySource
+from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.picture import Column, least_changed, picture
-from mpiadv.evaluation.plan import PlannedAttack, plan_attacks
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Examples, attack_share
 from mpiadv.examination.kept_images import bring_together
@@ -67,7 +67,7 @@ class _World:
         return parts if self.is_trainer else []
 
 
-ATTACKS = plan_attacks(
+ATTACKS = read_attacks(
     ("pgd:steps=2", "fgsm:epsilon=0.05"), norm="linf", epsilon=0.02, each_alone=False
 )
 ASSAULT = Assault(
@@ -132,10 +132,10 @@ def test_picture_tells_attacks_with_their_epsilon_and_true_and_found_labels() ->
         "natural": np.zeros((1, 4, 4), np.float32),
         "adversarial": np.ones((1, 4, 4), np.float32),
     }
-    pgd = PlannedAttack(kind="pgd", steps=40, epsilon=8 / 255, norm="l2")
+    pgd = AttackSpec(kind="pgd", steps=40, epsilon=8 / 255, norm="l2")
     columns = [
         Column(**column, label="cat", found="dog", attack=pgd),
-        Column(**column, label="$5$", found="a" * 40, attack=PlannedAttack(kind="grid")),
+        Column(**column, label="$5$", found="a" * 40, attack=AttackSpec(kind="grid")),
     ]
     figure = picture(columns, "run_$x$")
     heading = figure.get_suptitle()

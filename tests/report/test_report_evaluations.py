@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sample_logs import finished_run
 
-from mpiadv.evaluation.plan import PlannedAttack
+from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.report import report_of
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.verdict import Verdict
@@ -16,7 +16,7 @@ from mpiadv.report.evaluations import evaluations
 from mpiadv.report.page import page
 from mpiadv.report.reading import read_log
 
-ATTACKS = (PlannedAttack(kind="fgsm", epsilon=0.3), PlannedAttack(kind="pgd", epsilon=0.3))
+ATTACKS = (AttackSpec(kind="fgsm", epsilon=0.3), AttackSpec(kind="pgd", epsilon=0.3))
 
 
 def _results(verdict: Verdict) -> dict[str, Any]:

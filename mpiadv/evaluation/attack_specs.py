@@ -20,7 +20,7 @@ N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedAttack:
+class AttackSpec:
     """One attack of an evaluation; what a kind of attack does not use keeps its default.
 
     Attributes:
@@ -155,14 +155,14 @@ def _kind(name: str) -> Kind:
     return _USERS if is_dotted(name) else find_registered("attack", name, KINDS)
 
 
-def plan_attacks(
+def read_attacks(
     words: Sequence[str],
     *,
     norm: str,
     epsilon: float | None,
     each_alone: bool,
     sources: Sequence[str] = (),
-) -> tuple[PlannedAttack, ...]:
+) -> tuple[AttackSpec, ...]:
     """The attacks that `words` such as `pgd:steps=20,restarts=5` ask for, in order.
 
     Args:
@@ -189,7 +189,7 @@ def plan_attacks(
     return tuple(a if each_alone else dataclasses.replace(a, chain=0) for a in attacks)
 
 
-def require_within_box(attack: PlannedAttack, num_pixels: int | None = None) -> None:
+def require_within_box(attack: AttackSpec, num_pixels: int | None = None) -> None:
     """Refuse a ball, or a step, that reaches every image; `num_pixels` as for `require_length`.
 
     Raises:
@@ -201,7 +201,7 @@ def require_within_box(attack: PlannedAttack, num_pixels: int | None = None) -> 
         require_length(f"{name}: step_size", attack.step_size or 0.0, attack.norm, num_pixels)
 
 
-def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[PlannedAttack]:
+def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec]:
     name, text = _split(word)
     kind = _kind(name)
     settings = {key: value for key, value in defaults.items() if key in kind.takes}
@@ -215,12 +215,12 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[PlannedAtt
     if "epsilon" in kind.takes and settings["epsilon"] is None:
         raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
     names = kind.stands_for or (name,)
-    planned = [PlannedAttack(kind=each, chain=chain, **settings) for each in names]
-    for attack in planned:
+    specs = [AttackSpec(kind=each, chain=chain, **settings) for each in names]
+    for attack in specs:
         require_within_box(attack)
         if attack.is_gradient_attack:
             _ = attack.attack
-    return planned
+    return specs
 
 
 def _split(word: str) -> tuple[str, str]:

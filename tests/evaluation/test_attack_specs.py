@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from mpiadv.evaluation.plan import (
-    PlannedAttack,
-    plan_attacks,
+from mpiadv.evaluation.attack_specs import (
+    AttackSpec,
+    read_attacks,
     require_within_box,
 )
 from mpiadv.evaluation.protocols import PROTOCOLS, protocol_of
 from mpiadv.process.errors import UserError
 
 
-def _plan(*words: str, **changes: Any) -> tuple[PlannedAttack, ...]:
-    return plan_attacks(
+def _specs(*words: str, **changes: Any) -> tuple[AttackSpec, ...]:
+    return read_attacks(
         words, **{"norm": "linf", "epsilon": 0.3, "each_alone": False, **changes}
     )  # fmt: skip
 
@@ -38,18 +38,18 @@ READ = {
 
 
 def test_attack_of_ones_own_takes_settings_and_arguments() -> None:
-    (attack,) = _plan("small_attacks:friendly:steps=7,restarts=2,tolerance=3,norm=l2")
+    (attack,) = _specs("small_attacks:friendly:steps=7,restarts=2,tolerance=3,norm=l2")
     assert (attack.kind, attack.num_steps, attack.restarts) == ("small_attacks:friendly", 7, 2)
     assert attack.arguments == {"tolerance": 3} and attack.settings["arguments"] == {"tolerance": 3}
     assert attack.attack.step_size == pytest.approx(2.5 * 0.3 / 7)
     assert attack.is_gradient_attack and attack.details == "l2 0.3, tolerance=3"
-    other = _plan("small_attacks:friendly:steps=7,restarts=2,tolerance=4,norm=l2")[0]
+    other = _specs("small_attacks:friendly:steps=7,restarts=2,tolerance=4,norm=l2")[0]
     assert attack.seed_key != other.seed_key
 
 
 def test_loss_that_is_given_rules_over_that_of_the_attack() -> None:
     words = ("small_attacks:friendly", "small_attacks:friendly:loss=kl", "pgd:loss=kl", "ufgsm")
-    losses = [each.attack.loss for each in _plan(*words)]
+    losses = [each.attack.loss for each in _specs(*words)]
     assert [loss.name for loss in losses if loss] == ["margin", "kl", "kl", "ce"]
 
 
@@ -57,7 +57,7 @@ def test_loss_that_is_given_rules_over_that_of_the_attack() -> None:
     ("word", "title", "details"), [pytest.param(*case, id=name) for name, case in READ.items()]
 )
 def test_word_is_read(word: str, title: str, details: str) -> None:
-    (attack,) = _plan(word)
+    (attack,) = _specs(word)
     assert attack.title == title
     assert attack.details.startswith(details.rstrip("*"))
 
@@ -97,7 +97,7 @@ REFUSED = {
 )
 def test_word_that_makes_no_sense_is_refused_in_one_line(word: str, line: str) -> None:
     with pytest.raises(UserError) as refusal:
-        _plan(word)
+        _specs(word)
     assert str(refusal.value).startswith(line)
     assert "\n" not in str(refusal.value)
 
@@ -106,8 +106,8 @@ def test_word_that_makes_no_sense_is_refused_in_one_line(word: str, line: str) -
 def test_ball_that_holds_every_image_is_refused_where_their_size_is_known(
     norm: str, diameter: float
 ) -> None:
-    (all_of_it,) = _plan(f"pgd:norm={norm},epsilon={diameter}")
-    (less,) = _plan(f"pgd:norm={norm},epsilon={diameter - 0.1}")
+    (all_of_it,) = _specs(f"pgd:norm={norm},epsilon={diameter}")
+    (less,) = _specs(f"pgd:norm={norm},epsilon={diameter - 0.1}")
     require_within_box(less, 16)
     with pytest.raises(UserError, match=f"reaches every image .* at most {diameter:g} apart in"):
         require_within_box(all_of_it, 16)
@@ -115,8 +115,8 @@ def test_ball_that_holds_every_image_is_refused_where_their_size_is_known(
 
 def test_radius_has_to_come_from_somewhere() -> None:
     with pytest.raises(UserError, match="attack 'pgd' has no radius: add epsilon="):
-        _plan("pgd", epsilon=None)
-    assert _plan("pgd:epsilon=0.1", epsilon=None)[0].epsilon == 0.1
+        _specs("pgd", epsilon=None)
+    assert _specs("pgd:epsilon=0.1", epsilon=None)[0].epsilon == 0.1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_radius_has_to_come_from_somewhere() -> None:
     ],
 )
 def test_protocols_run_what_their_papers_say(name: str, titles: list[str]) -> None:
-    assert [attack.title for attack in _plan(*protocol_of(name).words("linf", 0.3))] == titles
+    assert [attack.title for attack in _specs(*protocol_of(name).words("linf", 0.3))] == titles
     assert name in PROTOCOLS
 
 
@@ -147,7 +147,7 @@ def test_madrys_steps_are_a_hundredth_in_his_own_ball_alone(
     ball: tuple[str, float], lengths: list[float]
 ) -> None:
     madry = protocol_of("madry")
-    attacks = _plan(*madry.words(*ball), norm=ball[0], epsilon=ball[1])
+    attacks = _specs(*madry.words(*ball), norm=ball[0], epsilon=ball[1])
     assert [attack.attack.step_size for attack in attacks] == pytest.approx(lengths)
     assert madry.is_made_for(*ball) == (ball == ("linf", 0.3))
     assert madry.note_elsewhere.startswith(
@@ -157,21 +157,21 @@ def test_madrys_steps_are_a_hundredth_in_his_own_ball_alone(
 
 def test_attacks_that_go_alone_have_chains_of_their_own_but_parts_of_one_share_it() -> None:
     words = ("pgd", "autoattack", "fgsm")
-    alone = _plan(*words, each_alone=True, sources=("other",))
+    alone = _specs(*words, each_alone=True, sources=("other",))
     assert [attack.chain for attack in alone] == [0, 1, 1, 1, 1, 2, 3, 3]
-    assert {attack.chain for attack in _plan(*words)} == {0}
+    assert {attack.chain for attack in _specs(*words)} == {0}
 
 
 def test_gradient_attacks_are_transferred_after_all_others() -> None:
-    titles = [attack.title for attack in _plan("pgd:steps=2", "grid", "fgsm", sources=("a", "b"))]
+    titles = [attack.title for attack in _specs("pgd:steps=2", "grid", "fgsm", sources=("a", "b"))]
     assert titles[3:] == ["pgd-2 from a", "fgsm from a", "pgd-2 from b", "fgsm from b"]
     with pytest.raises(UserError, match="--transfer-from needs an attack to transfer"):
-        _plan("grid", sources=("a",))
+        _specs("grid", sources=("a",))
 
 
 def test_random_numbers_depend_on_the_attack_and_not_on_its_place() -> None:
-    (attack,) = _plan("pgd")
+    (attack,) = _specs("pgd")
     elsewhere = dataclasses.replace(attack, chain=3, source="other")
     assert attack.seed_key == elsewhere.seed_key
-    assert attack.seed_key != _plan("pgd:restarts=2")[0].seed_key
-    assert len({part.seed_key for part in _plan("autoattack")}) == 1
+    assert attack.seed_key != _specs("pgd:restarts=2")[0].seed_key
+    assert len({part.seed_key for part in _specs("autoattack")}) == 1
