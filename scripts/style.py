@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Figures of style: how long functions and files are, and whether all is typed; 1 beyond a limit.
+"""Figures of style: how long functions and files are, and whether all is typed.
+
+The exit code is 1 where something is beyond its limit.
 
 A function's lines are those of its body, its docstring left out.
 """
