@@ -1,9 +1,14 @@
 """What both ends of the links over MPI have in common: tags, and how bytes are counted."""
 
+from collections.abc import Callable
 from enum import IntEnum
 
+import numpy as np
+
 from mpiadv.comm.library import MPI
-from mpiadv.comm.messages import ALIGNMENT, Bytes
+from mpiadv.comm.messages import ALIGNMENT, Bytes, Header, erased, sealed
+from mpiadv.comm.requests import Requests
+from mpiadv.comm.watchdog import Watchdog
 
 
 class Tag(IntEnum):
@@ -19,17 +24,35 @@ class Tag(IntEnum):
 
 
 class Channel:
-    """A communicator and the datatype that counts in 64-byte blocks.
+    """Messages of whole 64-byte blocks, and the requests of those that are on their way.
 
     MPI counts elements in 31 bits: blocks carry messages of up to 128 GiB.
     """
 
-    def __init__(self, comm: MPI.Comm) -> None:
-        self.comm = comm
+    def __init__(self, comm: MPI.Comm, watchdog: Watchdog) -> None:
+        self.sends, self.receives = Requests(comm, watchdog), Requests(comm, watchdog)
+        self._comm = comm
         self._block = MPI.BYTE.Create_contiguous(ALIGNMENT).Commit()
 
-    def spec(self, buffer: Bytes) -> tuple[Bytes, int, MPI.Datatype]:
-        return buffer, buffer.size // ALIGNMENT, self._block
+    def send(
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
+    ) -> None:
+        """Send what is in a buffer; calls `taken` when the other rank has begun to receive it."""
+        message = buffer, buffer.size // ALIGNMENT, self._block
+        self.sends.start(rank, lambda: self._comm.Issend(message, rank, tag), taken, keeps=buffer)
+
+    def receive(self, rank: int, buffer: Bytes, tag: Tag, arrived: Callable[[], None]) -> None:
+        message = buffer, buffer.size // ALIGNMENT, self._block
+        self.receives.start(rank, lambda: self._comm.Irecv(message, rank, tag), arrived)
+
+    def say(self, rank: int, said: object, tag: Tag) -> None:
+        """Send a message that is nothing but a header."""
+        self.send(rank, sealed(said).view(np.uint8), tag)
+
+    def expect(self, rank: int, said: type, tag: Tag, heard: Callable[[Header], None]) -> None:
+        """Receive one that says an object of the dataclass `said`, if it is sealed."""
+        header = erased(said)
+        self.receive(rank, header.view(np.uint8), tag, lambda: heard(header))
 
     def free(self) -> None:
         self._block.Free()

@@ -18,12 +18,9 @@ from mpiadv.comm.messages import (
     Header,
     Release,
     Word,
-    erased,
     is_sealed,
     read,
-    sealed,
 )
-from mpiadv.comm.requests import Requests
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
@@ -41,10 +38,8 @@ class MpiAttackerLink:
         allocate: Allocate,
         shared: SharedSlots | None = None,
     ) -> None:
-        self._channel = Channel(comm)
-        self._receives = Requests(comm, watchdog)
-        self._sends = Requests(comm, watchdog)
-        self._rank = comm.rank
+        self.rank = int(comm.rank)
+        self._channel = Channel(comm, watchdog)
         self._stopped = False
         self._incoming = Incoming()
         self._shared = shared
@@ -60,12 +55,8 @@ class MpiAttackerLink:
         self._await_parameters()
         self._await_call()
 
-    @property
-    def rank(self) -> int:
-        return self._rank
-
     def poll(self) -> Incoming:
-        if self._receives.poll() | self._sends.poll():
+        if self._channel.receives.poll() | self._channel.sends.poll():
             raise _trainer_lost()
         incoming, self._incoming = self._incoming, Incoming()
         return incoming
@@ -85,26 +76,20 @@ class MpiAttackerLink:
         return self._free_batches.pop() if self._free_batches else None
 
     def send(self, slot: BatchSlot) -> None:
-        message = slot.seal()
-        self._sends.start(
-            TRAINER,
-            lambda: self._channel.comm.Issend(self._channel.spec(message), TRAINER, Tag.BATCH),
-            lambda: self._free_batches.append(slot),
-        )
+        self._channel.send(TRAINER, slot.seal(), Tag.BATCH, lambda: self._free_batches.append(slot))
 
     def bid_farewell(self, farewell: Farewell) -> None:
         if self._shared is not None:
             self._release(ALL_PLACES)
-        self._say(farewell, Tag.FAREWELL)
+        self._channel.say(TRAINER, farewell, Tag.FAREWELL)
 
     def pending(self) -> int:
-        return len(self._sends)
+        return len(self._channel.sends)
 
     def free(self) -> None:
-        if self.pending() or len(self._receives):
-            raise RuntimeError(
-                f"{self.pending()} sends and {len(self._receives)} receives are on their way"
-            )
+        sends, receives = self.pending(), len(self._channel.receives)
+        if sends or receives:
+            raise RuntimeError(f"{sends} sends and {receives} receives are on their way")
         self._channel.free()
 
     def _await_parameters(self) -> None:
@@ -113,11 +98,7 @@ class MpiAttackerLink:
         slot = self._free_parameters.popleft()
         slot.erase()
         self._awaiting_parameters = True
-        self._receives.start(
-            TRAINER,
-            lambda: self._channel.comm.Irecv(self._channel.spec(slot.buffer), TRAINER, Tag.VERSION),
-            lambda: self._received(slot),
-        )
+        self._channel.receive(TRAINER, slot.buffer, Tag.VERSION, lambda: self._received(slot))
 
     def _received(self, slot: ParameterSlot) -> None:
         self._awaiting_parameters = False
@@ -134,23 +115,10 @@ class MpiAttackerLink:
         self._await_parameters()
 
     def _release(self, place: int) -> None:
-        self._say(Release(place=place), Tag.RELEASE)
-
-    def _say(self, said: Release | Farewell, tag: Tag) -> None:
-        message = sealed(said)
-        self._sends.start(
-            TRAINER,
-            lambda: self._channel.comm.Issend([message, MPI.BYTE], TRAINER, tag),
-            keeps=message,
-        )
+        self._channel.say(TRAINER, Release(place=place), Tag.RELEASE)
 
     def _await_call(self) -> None:
-        message = erased(Call)
-        self._receives.start(
-            TRAINER,
-            lambda: self._channel.comm.Irecv([message, MPI.BYTE], TRAINER, Tag.CALL),
-            lambda: self._heard(message),
-        )
+        self._channel.expect(TRAINER, Call, Tag.CALL, self._heard)
 
     def _heard(self, message: Header) -> None:
         if not is_sealed(message):

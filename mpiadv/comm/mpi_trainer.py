@@ -26,12 +26,10 @@ from mpiadv.comm.messages import (
     Header,
     Release,
     Word,
-    erased,
     is_sealed,
     read,
     sealed,
 )
-from mpiadv.comm.requests import Requests
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
@@ -53,6 +51,8 @@ class MpiTrainerLink:
     to all as a whole, as it outlives the link.
     """
 
+    survives_losses = FAULT_TOLERANT
+
     def __init__(
         self,
         comm: MPI.Comm,
@@ -63,15 +63,13 @@ class MpiTrainerLink:
         shared: SharedSlots | None = None,
         readers: Collection[int] = (),
     ) -> None:
-        self._channel = Channel(comm)
+        self._channel = Channel(comm, watchdog)
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
-        self._sends = Requests(comm, watchdog)
-        self._receives = Requests(comm, watchdog)
         self._outbox = Outbox[ParameterSlot]()
         self._shared = shared
-        self._readers = readers
+        self.readers = list(readers)
         self._num_slots = 0
         self._most_slots = most_parameter_slots(shape, len(roster.attackers), len(readers))
         usual = shape.num_versions + SPARE_BROADCASTS
@@ -83,7 +81,8 @@ class MpiTrainerLink:
         self._farewells: dict[int, Farewell] = {}
         self._began = time.perf_counter()
         for attacker in self.attackers:
-            self._expect_farewell(attacker)
+            part = partial(self._part_from, attacker)
+            self._channel.expect(attacker, Farewell, Tag.FAREWELL, part)
         for reader in readers:
             self._expect_release(reader)
         for rank in roster.dismissed:
@@ -94,15 +93,6 @@ class MpiTrainerLink:
     def attackers(self) -> list[int]:
         return self._roster.attackers
 
-    @property
-    def readers(self) -> list[int]:
-        """The attackers that began to read versions where they lie."""
-        return list(self._readers)
-
-    @property
-    def survives_losses(self) -> bool:
-        return FAULT_TOLERANT
-
     def free_parameter_slot(self) -> ParameterSlot | None:
         if not self._free_parameters and self._num_slots < self._most_slots:
             # Attackers that do not take what they were sent, or go on reading it, keep slots.
@@ -112,7 +102,7 @@ class MpiTrainerLink:
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         slot.seal()
         is_last = bool(slot.header.stop)
-        self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self._readers)
+        self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self.readers)
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
@@ -124,19 +114,15 @@ class MpiTrainerLink:
         attacker = grant.attacker
         if attacker not in self.attackers:
             return
-        slot = self._free_batches.pop() if self._free_batches else self._new_batch_slot()
+        free = self._free_batches
+        slot = free.pop() if free else BatchSlot(self._shape.batch, self._allocate)
         slot.erase()
         delivery = Delivery(attacker=attacker, slot=slot)
-        message = self._channel.spec(slot.buffer)
-        self._receives.start(
-            attacker,
-            lambda: self._channel.comm.Irecv(message, attacker, Tag.BATCH),
-            lambda: self._take_in(delivery),
-        )
+        self._channel.receive(attacker, slot.buffer, Tag.BATCH, lambda: self._take_in(delivery))
         self._say(attacker, Call(word=Word.GRANT, grant=grant))
 
     def poll(self) -> list[Delivery]:
-        for attacker in self._sends.poll() | self._receives.poll():
+        for attacker in self._channel.sends.poll() | self._channel.receives.poll():
             self._lose(attacker)
         self._send_versions()
         arrived, self._arrived = self._arrived, []
@@ -164,12 +150,12 @@ class MpiTrainerLink:
         return self._roster.take_doubted()
 
     def silent_seconds(self, attacker: int) -> float:
-        since = self._sends.oldest(attacker)
+        since = self._channel.sends.oldest(attacker)
         return 0.0 if since is None else time.perf_counter() - since
 
     def since_sign_of_life(self, attacker: int) -> float:
-        signs = (self._sends.last_sign, self._receives.last_sign)
-        last = max(sign.get(attacker, self._began) for sign in signs)
+        both = (self._channel.sends, self._channel.receives)
+        last = max(requests.last_sign.get(attacker, self._began) for requests in both)
         return time.perf_counter() - last
 
     def dismiss(self, attacker: int) -> None:
@@ -185,8 +171,8 @@ class MpiTrainerLink:
         return self._roster.name(attacker)
 
     def pending(self) -> int:
-        there = self.attackers
-        underway = sum(self._sends.of(a) + self._receives.of(a) for a in there)
+        there, channel = self.attackers, self._channel
+        underway = sum(channel.sends.of(a) + channel.receives.of(a) for a in there)
         return underway + self._outbox.num_due(there)
 
     def free(self) -> None:
@@ -198,14 +184,8 @@ class MpiTrainerLink:
         for sending, attacker in self._outbox.due():
             in_place = attacker in sending.in_place
             message = _announcement(sending.slot) if in_place else sending.slot.buffer
-            self._sends.start(
-                attacker,
-                partial(
-                    self._channel.comm.Issend, self._channel.spec(message), attacker, Tag.VERSION
-                ),
-                partial(self._taken, sending, attacker),
-                keeps=message,
-            )
+            taken = partial(self._taken, sending, attacker)
+            self._channel.send(attacker, message, Tag.VERSION, taken)
 
     def _taken(self, sending: Sending[ParameterSlot], attacker: int) -> None:
         self._outbox.taken(sending, attacker)
@@ -243,33 +223,12 @@ class MpiTrainerLink:
         slot.buffer.fill(0)  # touches every page now, as in memory of its own
         return slot
 
-    def _new_batch_slot(self) -> BatchSlot:
-        return BatchSlot(self._shape.batch, self._allocate)
-
     def _say(self, attacker: int, call: Call) -> None:
         """That it was taken is a sign of life."""
-        message = sealed(call)
-        self._sends.start(
-            attacker,
-            lambda: self._channel.comm.Issend([message, MPI.BYTE], attacker, Tag.CALL),
-            keeps=message,
-        )
-
-    def _expect_farewell(self, attacker: int) -> None:
-        message = erased(Farewell)
-        self._receives.start(
-            attacker,
-            lambda: self._channel.comm.Irecv([message, MPI.BYTE], attacker, Tag.FAREWELL),
-            lambda: self._part_from(attacker, message),
-        )
+        self._channel.say(attacker, call, Tag.CALL)
 
     def _expect_release(self, reader: int) -> None:
-        message = erased(Release)
-        self._receives.start(
-            reader,
-            lambda: self._channel.comm.Irecv([message, MPI.BYTE], reader, Tag.RELEASE),
-            lambda: self._released(reader, message),
-        )
+        self._channel.expect(reader, Release, Tag.RELEASE, partial(self._released, reader))
 
     def _released(self, reader: int, message: Header) -> None:
         if not is_sealed(message):

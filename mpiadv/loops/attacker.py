@@ -46,7 +46,6 @@ class Attacker(Generic[BatchT]):
             CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
         )
         self._prober = Prober(
-            rule,
             self._ring,
             crafter,
             rank=link.rank,

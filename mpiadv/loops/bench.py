@@ -27,7 +27,7 @@ class VersionRing:
     """The published versions that a live ticket may still need."""
 
     def __init__(self, rule: StalenessRule) -> None:
-        self._rule = rule
+        self.rule = rule
         self._slots: dict[int, ParameterSlot] = {}
         self.settings: dict[int, AttackSettings] = {}
 
@@ -49,7 +49,7 @@ class VersionRing:
 
     def evict(self, step: int) -> list[ParameterSlot]:
         """Let go of what no ticket from `step` on needs; returns the slots."""
-        gone = self._rule.not_needed(self._slots, step)
+        gone = self.rule.not_needed(self._slots, step)
         for version in gone:
             del self.settings[version]
         return [self._slots.pop(version) for version in gone]
@@ -104,14 +104,11 @@ class Bench(Generic[BatchT]):
         self._told_slow = -1
         self.ring = ring
         self._crafter = crafter
+        self.prefetch = crafter.prefetch
         self._pump = pump
         self._clock = clock
         self._seconds: dict[int, float] = {}
         self._begun: set[int] = set()
-
-    def prefetch(self, ticket: int) -> None:
-        """Begin to fetch what the ticket needs."""
-        self._crafter.prefetch(ticket)
 
     def run(self, step: AttackStep) -> float:
         """Run one attack step, moving messages on while the device works; returns seconds.

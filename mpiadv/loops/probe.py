@@ -11,7 +11,6 @@ from typing import Generic
 from mpiadv.comm.links import ParameterSlot
 from mpiadv.contract.accounts import NOTHING, Probed
 from mpiadv.contract.craft_queue import AttackStep
-from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import VersionRing, settle
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Crafter, ProbeReport
@@ -41,7 +40,6 @@ class Prober(Generic[BatchT]):
 
     def __init__(
         self,
-        rule: StalenessRule,
         ring: VersionRing,
         crafter: Crafter[BatchT],
         *,
@@ -50,7 +48,6 @@ class Prober(Generic[BatchT]):
         recycle: Callable[[ParameterSlot], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._rule = rule
         self._ring = ring
         self._crafter = crafter
         self._rank = rank
@@ -73,7 +70,7 @@ class Prober(Generic[BatchT]):
 
         Nor on a rank so late that it was not sent the ticket's first version any more.
         """
-        settings = self._ring.settings.get(self._rule.first_version(ticket))
+        settings = self._ring.settings.get(self._ring.rule.first_version(ticket))
         if self.is_under_way or self._result is not NOTHING or settings is None:
             return
         self._slot, self._seconds = self._ring[ticket], 0.0

@@ -90,7 +90,6 @@ class Trainer(Generic[BatchT]):
         self._fresh_every = fresh_every
         self._on_probe = on_probe
         self._prober = Prober(
-            dispatcher.rule,
             self.ring,
             crafter,
             rank=0,

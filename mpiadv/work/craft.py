@@ -67,36 +67,28 @@ class TorchCrafter:
         self._source = source
         self._ahead = ReadAhead(source)
         self._device = device
+        self.busy = device.busy
         self._pieces: dict[int, _Piece] = {}
         self._loaded: int | None = None
 
     def prefetch(self, ticket: int) -> None:
-        """See `Crafter.prefetch`."""
         self._ahead.expect(ticket, self._recipe.order.indices(ticket))
 
     def wait(self, ticket: int) -> bool:
-        """See `Crafter.wait`."""
         return self._source.wait(self._recipe.order.indices(ticket), MOMENT_SECONDS)
 
     def start(self, ticket: int, settings: AttackSettings) -> None:
-        """See `Crafter.start`."""
         last = self._recipe.rule.crafting_steps(settings.num_steps)
         self._pieces[ticket] = self._new_piece(ticket, settings, last=last)
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
-        """See `Crafter.run`."""
         piece = self._pieces[step.ticket]
         self._load(step.version, parameters)
         if step.step == 0:
             self._measure_natural_accuracy(piece)
         self._attack(piece, step.step, step.version)
 
-    def busy(self) -> bool:
-        """See `Work.busy`."""
-        return self._device.busy()
-
     def finish(self, ticket: int) -> tuple[Batch, CraftReport]:
-        """See `Crafter.finish`."""
         piece = self._pieces.pop(ticket)
         batch = Batch(
             images=self._rounded(piece.adversarial),
@@ -110,19 +102,16 @@ class TorchCrafter:
         return batch, report
 
     def drop(self, ticket: int) -> None:
-        """See `Crafter.drop`."""
         self._pieces.pop(ticket, None)
         self._ahead.drop(ticket)
 
     def probe(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
     ) -> Iterator[ProbeReport | None]:
-        """See `Crafter.probe`."""
         self.prefetch(ticket)
         return self._probing(ticket, settings, parameters)
 
     def download(self, batch: Batch, slot: BatchSlot) -> None:
-        """See `Crafter.download`."""
         wire_dtype = self._recipe.wire_dtype
         as_tensor(slot.images, wire_dtype).copy_(batch.images)
         torch.from_numpy(slot.labels).copy_(batch.labels)

@@ -1,7 +1,7 @@
 """The device of a rank: which one, its host buffers, and whether it is still busy."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 
@@ -10,6 +10,9 @@ import torch
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.process.errors import UserError
+
+IsComplete = Callable[[], bool]
+"""Whether a copy that was begun is complete."""
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -57,7 +60,6 @@ class Device:
         return self._done is not None and not self._done.query()
 
     def generator(self, seed: int) -> torch.Generator:
-        """A random stream on this device."""
         return torch.Generator(self.torch).manual_seed(seed)
 
     def upload(self, values: torch.Tensor) -> torch.Tensor:
@@ -66,29 +68,18 @@ class Device:
         copied.copy_(values)
         return copied
 
-    def copy_aside(self, source: torch.Tensor, target: Bytes) -> "CopyInFlight":
+    def copy_aside(self, source: torch.Tensor, target: Bytes) -> IsComplete:
         """Begin to copy a device tensor into a host buffer beside the computation."""
         host = torch.from_numpy(target)
         if self._copies is None:
             host.copy_(source)
-            return CopyInFlight(None)
+            return lambda: True
         self._copies.wait_stream(torch.cuda.current_stream(self.torch))
         with torch.cuda.stream(self._copies):
             host.copy_(source, non_blocking=True)
             done = torch.cuda.Event()
             done.record()
-        return CopyInFlight(done)
-
-
-class CopyInFlight:
-    """A copy that may still be going on."""
-
-    def __init__(self, done: torch.cuda.Event | None) -> None:
-        self._done = done
-
-    def complete(self) -> bool:
-        """Whether the copy is complete."""
-        return self._done is None or self._done.query()
+        return done.query
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> Device:

@@ -16,7 +16,7 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models import FlatState
-from mpiadv.work.device import CopyInFlight, Device
+from mpiadv.work.device import Device, IsComplete
 from mpiadv.work.last_steps import finish_attack
 from mpiadv.work.recipe import Recipe
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
@@ -34,26 +34,24 @@ class TorchLearner:
         self.step = step
         self._recipe = recipe
         self._device = device
+        self.busy = device.busy
         self._state = FlatState(step.model, WIRE_TENSORS[recipe.wire_dtype])
         self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
-        self._copy = CopyInFlight(None)
+        self._copy: IsComplete = lambda: True
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
         self._told: tuple[Learned, float, Tensor | None] | None = None
 
     @property
     def model(self) -> nn.Module:
-        """The model being trained."""
         return self.step.model
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of a snapshot."""
         return self._state.num_bytes
 
     @property
     def device_type(self) -> str:
-        """Kind of device: "cpu" or "cuda"."""
         return self._device.torch.type
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
@@ -74,14 +72,13 @@ class TorchLearner:
         copy = self._copy = self._device.copy_aside(self._flat, values)
         return lambda: self._has_left(copy)
 
-    def _has_left(self, copy: CopyInFlight) -> bool:
-        if not copy.complete():
+    def _has_left(self, copy: IsComplete) -> bool:
+        if not copy():
             return False
         self._guard.end()
         return True
 
     def upload(self, slot: BatchSlot) -> Batch:
-        """See `Learner.upload`."""
         return Batch(
             images=self._floats(slot.images),
             labels=self._device.upload(torch.from_numpy(slot.labels)),
@@ -95,7 +92,6 @@ class TorchLearner:
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        """See `Learner.train`."""
         batch, magnitude = finish_attack(self._recipe, self.model, ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
@@ -108,15 +104,9 @@ class TorchLearner:
 
     @property
     def leaves_host_free(self) -> bool:
-        """See `Learner.leaves_host_free`."""
-        return self._device.torch.type != "cpu"
-
-    def busy(self) -> bool:
-        """See `Work.busy`."""
-        return self._device.busy()
+        return self.device_type != "cpu"
 
     def outcome(self) -> Outcome:
-        """See `Learner.outcome`."""
         assert self._told is not None, "no training step has run"
         learned, rate, magnitude = self._told
         return Outcome(

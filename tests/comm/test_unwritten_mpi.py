@@ -87,7 +87,7 @@ def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
         assert rank == 1 and why.startswith(said) and why.endswith("did not arrive whole")
         assert link.farewells() == {} and link.take_doubted() == {}
         link.dismiss(1)
-        until(lambda: not link.poll() and not link._sends.of(1), "the word to be taken")  # noqa: B023
+        until(lambda: not link.poll() and not link._channel.sends.of(1), "the word to be taken")  # noqa: B023
 
 
 class Losing:

@@ -43,7 +43,6 @@ class Rank:
             self.ring.add(slot_of(version))
         self.recycled: list[int] = []
         self.prober = Prober(
-            RULE,
             self.ring,
             FakeCrafter(lambda: False),
             rank=7,

@@ -17,18 +17,17 @@ from mpiadv.loops.bench import settle
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
-from mpiadv.work.device import CopyInFlight, Device, choose_device, choose_threads
+from mpiadv.work.device import Device, IsComplete, choose_device, choose_threads
 from mpiadv.work.learn import TorchLearner
 
 
-class LateCopy(CopyInFlight):
+class LateCopy:
     """A copy that reads its source only when it is asked for the third time."""
 
     def __init__(self, source: Tensor, target: Bytes) -> None:
-        super().__init__(None)
         self._source, self._target, self._asked = source, target, 0
 
-    def complete(self) -> bool:
+    def __call__(self) -> bool:
         self._asked += 1
         if self._asked == 3:
             torch.from_numpy(self._target).copy_(self._source)
@@ -50,7 +49,7 @@ class LateDevice(Device):
         self.questions_left -= 1
         return self.questions_left > 0
 
-    def copy_aside(self, source: Tensor, target: Bytes) -> CopyInFlight:
+    def copy_aside(self, source: Tensor, target: Bytes) -> IsComplete:
         return LateCopy(source, target)
 
 
