@@ -277,7 +277,7 @@ class Job:
         if attacker._stop is Stop.NO:
             free = len(attacker._link._parameter_slots)  # type: ignore[attr-defined]
             self.fewest_free_slots = min(free, self.fewest_free_slots)
-        size = len(attacker._ring)
+        size = len(attacker._ring.settings)
         self.largest_rings[rank] = max(size, self.largest_rings.get(rank, 0))
 
     def _may_work(self, rank: int) -> bool:
@@ -298,7 +298,7 @@ class Job:
 
     def _on_step(self, record: StepRecord) -> None:
         self.records.append(record)
-        self.largest_rings[0] = max(len(self.trainer.ring), self.largest_rings.get(0, 0))
+        self.largest_rings[0] = max(len(self.trainer.ring.settings), self.largest_rings.get(0, 0))
 
     def _new_trainer(self) -> Trainer[FakeBatch]:
         shape = self.shape

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from mpiadv.comm.links import Allocate, Delivery, ParameterSlot
-from mpiadv.comm.messages import Farewell
+from mpiadv.comm.links import Allocate, ParameterSlot
 
 
 class LoneLink:
@@ -15,12 +14,8 @@ class LoneLink:
         self._parameter_bytes = parameter_bytes
         self._allocate = allocate
         self._free: list[ParameterSlot] = []
-
-    @property
-    def attackers(self) -> list[int]:
-        return []
-
-    readers = attackers
+        self.attackers: list[int] = []
+        self.readers: list[int] = []
 
     def free_parameter_slot(self) -> ParameterSlot:
         if self._free:
@@ -30,17 +25,15 @@ class LoneLink:
     def recycle(self, slot: ParameterSlot) -> None:
         self._free.append(slot)
 
-    def poll(self) -> list[Delivery]:
+    def poll(self) -> list[Any]:
         return []
 
-    def take_lost(self) -> list[int]:
-        return []
+    take_lost = poll
 
-    def take_doubted(self) -> dict[int, str]:
+    def farewells(self) -> dict[int, Any]:
         return {}
 
-    def farewells(self) -> dict[int, Farewell]:
-        return {}
+    take_doubted = farewells
 
     def pending(self) -> int:
         return 0

@@ -6,9 +6,10 @@ from enum import IntEnum
 import numpy as np
 
 from mpiadv.comm.library import MPI
-from mpiadv.comm.messages import ALIGNMENT, Bytes, Header, erased, sealed
+from mpiadv.comm.messages import ALIGNMENT, Bytes, erased, is_sealed, read, sealed
 from mpiadv.comm.requests import Requests
 from mpiadv.comm.watchdog import Watchdog
+from mpiadv.contract.columns import SaidT
 
 
 class Tag(IntEnum):
@@ -45,14 +46,22 @@ class Channel:
         message = buffer, buffer.size // ALIGNMENT, self._block
         self.receives.start(rank, lambda: self._comm.Irecv(message, rank, tag), arrived)
 
-    def say(self, rank: int, said: object, tag: Tag) -> None:
+    def say(
+        self, rank: int, said: object, tag: Tag, taken: Callable[[], None] = lambda: None
+    ) -> None:
         """Send a message that is nothing but a header."""
-        self.send(rank, sealed(said).view(np.uint8), tag)
+        self.send(rank, sealed(said).view(np.uint8), tag, taken)
 
-    def expect(self, rank: int, said: type, tag: Tag, heard: Callable[[Header], None]) -> None:
-        """Receive one that says an object of the dataclass `said`, if it is sealed."""
+    def expect(
+        self, rank: int, said: type[SaidT], tag: Tag, heard: Callable[[SaidT | None], None]
+    ) -> None:
+        """Receive one that says an object of `said`; `heard` gets None if it came not whole."""
         header = erased(said)
-        self.receive(rank, header.view(np.uint8), tag, lambda: heard(header))
+
+        def arrived() -> None:
+            heard(read(header, said) if is_sealed(header) else None)
+
+        self.receive(rank, header.view(np.uint8), tag, arrived)
 
     def free(self) -> None:
         self._block.Free()

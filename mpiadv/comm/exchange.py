@@ -51,10 +51,6 @@ class _Part:
     text: bytes | None = None
 
 
-def _nothing() -> None:
-    """Nothing to be done."""
-
-
 class Exchange:
     """Rank 0 hears all parts and answers them; the others tell theirs and are answered.
 
@@ -63,9 +59,13 @@ class Exchange:
     """
 
     def __init__(
-        self, comm: MPI.Comm, roster: Roster, watchdog: Watchdog, deadline_seconds: float
+        self,
+        comm: MPI.Comm,
+        roster: Roster,
+        watchdog: Watchdog,
+        deadline_seconds: Callable[[], float],
     ) -> None:
-        self.deadline_seconds = deadline_seconds
+        self._deadline_seconds = deadline_seconds
         self._comm = comm
         self._rank, self._size = int(comm.rank), int(comm.size)
         self._roster = roster
@@ -89,7 +89,6 @@ class Exchange:
         return self._receive(range(1, self._size))
 
     def answer(self, answer: Bytes) -> None:
-        """Answer all whose parts were heard."""
         for rank in self._roster.attackers:
             self._send(rank, answer)
         self._settle()
@@ -116,7 +115,7 @@ class Exchange:
 
     def _beat(self, is_over: threading.Event) -> None:
         try:
-            while not is_over.wait(self.deadline_seconds / BEATS_PER_DEADLINE):
+            while not is_over.wait(self._deadline_seconds() / BEATS_PER_DEADLINE):
                 self._say_alive()
                 self._lost_meanwhile |= self._requests.poll()
         except Exception as error:
@@ -126,23 +125,21 @@ class Exchange:
         peers = self._roster.attackers if self._rank == TRAINER else [TRAINER]
         for rank in set(peers) - self._not_heard:
             self._not_heard.add(rank)
-            self._send_frame(rank, Frame(sign=Sign.ALIVE), partial(self._not_heard.discard, rank))
+            taken = partial(self._not_heard.discard, rank)
+            self._start_send(rank, sealed(Frame(sign=Sign.ALIVE)), Tag.FRAME, taken)
 
     def _send(self, rank: int, text: Bytes) -> None:
         frame = Frame(sign=Sign.TEXT, size=text.size, checksum=checksum(text))
-        self._send_frame(rank, frame)
+        self._start_send(rank, sealed(frame), Tag.FRAME)
         if text.size:
             self._start_send(rank, text, Tag.TEXT)
-
-    def _send_frame(self, rank: int, frame: Frame, taken: Callable[[], None] = _nothing) -> None:
-        self._start_send(rank, sealed(frame), Tag.FRAME, taken)
 
     def _start_send(
         self,
         rank: int,
         message: npt.NDArray[Any],
         tag: Tag,
-        taken: Callable[[], None] = _nothing,
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
         self._requests.start(
             rank,
@@ -160,7 +157,7 @@ class Exchange:
             lambda rank: parts[rank].text is not None,
             {rank: part.wait for rank, part in parts.items()},
             # Those that wait for the answer hear why it takes so long.
-            meanwhile=self._say_alive if self._rank == TRAINER else _nothing,
+            meanwhile=self._say_alive if self._rank == TRAINER else lambda: None,
         )
         return [part.text for part in parts.values()]
 
@@ -217,7 +214,7 @@ class Exchange:
         self,
         is_over: Callable[[int], bool],
         waits: Mapping[int, Wait],
-        meanwhile: Callable[[], None] = _nothing,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait until it is over with each of these ranks, or the rank is lost.
 
@@ -234,12 +231,12 @@ class Exchange:
             for rank in missing:
                 self._count(rank, waits[rank])
             if time.perf_counter() >= beat_at:
-                beat_at += self.deadline_seconds / BEATS_PER_DEADLINE
+                beat_at += self._deadline_seconds() / BEATS_PER_DEADLINE
                 meanwhile()
             nap.pause(str)
 
     def _new_wait(self) -> Wait:
-        return Wait(self.deadline_seconds, sleep=lambda seconds: None)
+        return Wait(self._deadline_seconds(), sleep=lambda seconds: None)
 
     def _count(self, rank: int, wait: Wait) -> None:
         """Count the time that is waited for a rank, and do without it when it is too long."""
@@ -249,7 +246,7 @@ class Exchange:
             if not (FAULT_TOLERANT and self._rank == TRAINER):
                 raise
             self._lose(rank, Absence.DISMISSED)
-            self._send_frame(rank, Frame(sign=Sign.LEAVE))
+            self._start_send(rank, sealed(Frame(sign=Sign.LEAVE)), Tag.FRAME)
 
     def _lose(self, rank: int, why: Absence) -> None:
         if rank == TRAINER:

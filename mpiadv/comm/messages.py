@@ -175,20 +175,12 @@ class BatchShape:
 
     @property
     def _image_bytes(self) -> int:
-        return aligned(self._num_values * self._array_type.itemsize)
-
-    @property
-    def _num_values(self) -> int:
-        return self.batch_size * prod(self.image_shape)
-
-    @property
-    def _array_type(self) -> np.dtype[Any]:
-        return WIRE_ARRAYS[self.wire_dtype]
+        value_bytes = WIRE_ARRAYS[self.wire_dtype].itemsize
+        return aligned(self.batch_size * prod(self.image_shape) * value_bytes)
 
     def labels(self, buffer: Bytes) -> npt.NDArray[np.int64]:
         """The labels in a batch's buffer: int64 [batch_size]."""
-        start = BATCH_HEADER.itemsize
-        return buffer[start : start + 8 * self.batch_size].view(np.int64)
+        return np.ndarray(self.batch_size, np.int64, buffer, BATCH_HEADER.itemsize)
 
     def images(self, buffer: Bytes) -> npt.NDArray[Any]:
         """The adversarial images in a batch's buffer: `WIRE_ARRAYS` [batch_size, C, H, W]."""
@@ -201,9 +193,8 @@ class BatchShape:
         return self._image_array(buffer, self._images_start + self._image_bytes)
 
     def _image_array(self, buffer: Bytes, start: int) -> npt.NDArray[Any]:
-        num_bytes = self._num_values * self._array_type.itemsize
-        values = buffer[start : start + num_bytes].view(self._array_type)
-        return values.reshape(self.batch_size, *self.image_shape)
+        shape = self.batch_size, *self.image_shape
+        return np.ndarray(shape, WIRE_ARRAYS[self.wire_dtype], buffer, start)
 
 
 def header_of(buffer: Bytes, said: type) -> Header:

@@ -4,23 +4,8 @@ from collections import deque
 
 from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.library import MPI
-from mpiadv.comm.links import (
-    Allocate,
-    BatchSlot,
-    Incoming,
-    LinkShape,
-    ParameterSlot,
-)
-from mpiadv.comm.messages import (
-    ALL_PLACES,
-    Call,
-    Farewell,
-    Header,
-    Release,
-    Word,
-    is_sealed,
-    read,
-)
+from mpiadv.comm.links import Allocate, BatchSlot, Incoming, LinkShape, ParameterSlot
+from mpiadv.comm.messages import ALL_PLACES, Call, Farewell, Release, Word
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
@@ -120,10 +105,9 @@ class MpiAttackerLink:
     def _await_call(self) -> None:
         self._channel.expect(TRAINER, Call, Tag.CALL, self._heard)
 
-    def _heard(self, message: Header) -> None:
-        if not is_sealed(message):
+    def _heard(self, call: Call | None) -> None:
+        if call is None:
             raise _trainer_lost()
-        call = read(message, Call)
         self._incoming.hear(call)
         if call.word is not Word.LAST_CALL:
             self._await_call()

@@ -5,8 +5,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.links import (
@@ -18,28 +16,12 @@ from mpiadv.comm.links import (
     ParameterSlot,
     most_parameter_slots,
 )
-from mpiadv.comm.messages import (
-    ALL_PLACES,
-    Bytes,
-    Call,
-    Farewell,
-    Header,
-    Release,
-    Word,
-    is_sealed,
-    read,
-    sealed,
-)
+from mpiadv.comm.messages import ALL_PLACES, Call, Farewell, Release, Word
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.outbox import Outbox, Sending
 from mpiadv.contract.turns import Grant
-
-
-def _announcement(slot: ParameterSlot) -> Bytes:
-    """The header of a version in shared memory, with its place there."""
-    return sealed(replace(slot.header, place=slot.place)).view(np.uint8)
 
 
 class MpiTrainerLink:
@@ -182,10 +164,12 @@ class MpiTrainerLink:
 
     def _send_versions(self) -> None:
         for sending, attacker in self._outbox.due():
-            in_place = attacker in sending.in_place
-            message = _announcement(sending.slot) if in_place else sending.slot.buffer
-            taken = partial(self._taken, sending, attacker)
-            self._channel.send(attacker, message, Tag.VERSION, taken)
+            slot, taken = sending.slot, partial(self._taken, sending, attacker)
+            if attacker in sending.in_place:
+                announced = replace(slot.header, place=slot.place)
+                self._channel.say(attacker, announced, Tag.VERSION, taken)
+            else:
+                self._channel.send(attacker, slot.buffer, Tag.VERSION, taken)
 
     def _taken(self, sending: Sending[ParameterSlot], attacker: int) -> None:
         self._outbox.taken(sending, attacker)
@@ -230,19 +214,19 @@ class MpiTrainerLink:
     def _expect_release(self, reader: int) -> None:
         self._channel.expect(reader, Release, Tag.RELEASE, partial(self._released, reader))
 
-    def _released(self, reader: int, message: Header) -> None:
-        if not is_sealed(message):
+    def _released(self, reader: int, said: Release | None) -> None:
+        if said is None:
             self.doubt(reader, "said of a version what did not arrive whole")
-        elif (place := read(message, Release).place) == ALL_PLACES:
+        elif said.place == ALL_PLACES:
             self._outbox.released(reader)
         else:
             assert self._shared is not None
-            self._outbox.released(reader, self._shared[place])
+            self._outbox.released(reader, self._shared[said.place])
             self._expect_release(reader)
         self._free_recycled()
 
-    def _part_from(self, attacker: int, message: Header) -> None:
-        if is_sealed(message):
-            self._farewells[attacker] = read(message, Farewell)
-        else:
+    def _part_from(self, attacker: int, farewell: Farewell | None) -> None:
+        if farewell is None:
             self.doubt(attacker, "said a farewell that did not arrive whole")
+        else:
+            self._farewells[attacker] = farewell

@@ -19,7 +19,7 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.comm.mpi_attacker import MpiAttackerLink
 from mpiadv.comm.mpi_trainer import MpiTrainerLink
 from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
-from mpiadv.comm.world import DEFAULT_DEADLINE_SECONDS, LONGEST_MESSAGE, World
+from mpiadv.comm.world import LONGEST_MESSAGE, World
 from mpiadv.process.errors import DeadlineError
 from mpiadv.process.launched import require_known_to_mpi
 
@@ -37,18 +37,12 @@ class MpiWorld(World):
         if comm is None:
             require_known_to_mpi(os.environ, self.library(), self.size)
         super().__init__()
-        self._exchange = Exchange(self._comm, self.roster, self.watchdog, DEFAULT_DEADLINE_SECONDS)
+        self._exchange = Exchange(
+            self._comm, self.roster, self.watchdog, lambda: self.deadline_seconds
+        )
 
     def at_work(self) -> AbstractContextManager[None]:
         return self._exchange.at_work()
-
-    @property
-    def deadline_seconds(self) -> float:
-        return self._exchange.deadline_seconds
-
-    @deadline_seconds.setter
-    def deadline_seconds(self, seconds: float) -> None:
-        self._exchange.deadline_seconds = seconds
 
     def library(self) -> str:
         return library_name()
@@ -82,7 +76,9 @@ class MpiWorld(World):
         if not total.size:  # of all ranks, as they sum arrays of one shape
             return total
         for rank, part in enumerate(self.collect(values)):
-            total += self._required(rank, part)
+            if part is None:
+                raise DeadlineError(f"{self.roster.name(rank)} was lost, and its share with it")
+            total += part
         self.spread(total.reshape(-1).view(np.uint8))
         return total
 
@@ -111,7 +107,7 @@ class MpiWorld(World):
 
     def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
         """Memory for versions that the ranks of this host can share; None where there is none."""
-        hosts = self.hosts or [self.host] * self.size  # not told: all may be here
+        hosts = self.roster.hosts or [self.host] * self.size  # not told: all may be here
         num_readers = hosts[1:].count(self.host)
         if num_readers == 0 or os.environ.get(DISABLE_SHARING) == "1":
             return None
@@ -134,11 +130,6 @@ class MpiWorld(World):
             # A stopped rank would keep the job for ever.
             self._comm.Abort(exit_code)
         os._exit(exit_code)
-
-    def _required(self, rank: int, part: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
-        if part is None:
-            raise DeadlineError(f"{self.roster.name(rank)} was lost, and its share with it")
-        return part
 
 
 def _bytes_of(text: str) -> Bytes:

@@ -76,7 +76,6 @@ class Requests:
 
     @property
     def peers(self) -> set[int]:
-        """The ranks with requests on their way."""
         return {item.peer for item in self._underway}
 
     def _complete_some(self) -> bool:
@@ -114,7 +113,6 @@ class Requests:
         return completed, {i for i in completed if self._underway[i].peer in lost}
 
     def _lost_ranks(self) -> set[int]:
-        """All ranks that are known to be lost."""
         lost, everybody = self._comm.Get_failed(), self._comm.Get_group()
         ranks = set(MPI.Group.Translate_ranks(lost, None, everybody)) if lost.size else set()
         lost.Free()

@@ -46,10 +46,8 @@ class Roster:
         return {rank: why for rank, why in self.doubted.items() if rank not in told}
 
     def believes(self, rank: int) -> bool:
-        """Whether what a rank sends counts."""
         return rank not in self.absent and rank not in self.doubted
 
     def name(self, rank: int) -> str:
-        """A rank as people are told of it."""
         host = self.hosts[rank] if rank < len(self.hosts) else ""
         return f"rank {rank} on {host}" if host else f"rank {rank}"

@@ -94,7 +94,6 @@ class SharedSlots:
 
     @staticmethod
     def room_for(num_slots: int, parameter_bytes: int) -> int:
-        """How many bytes so many versions take."""
         return num_slots * _stride(parameter_bytes)
 
     def __getitem__(self, place: int) -> ParameterSlot:

@@ -60,13 +60,7 @@ class World:
     def host(self) -> str:
         return platform.node()
 
-    @property
-    def hosts(self) -> list[str]:
-        """The hosts of all ranks; "" for one that was lost before it told."""
-        return self.roster.hosts
-
     def library(self) -> str:
-        """Name and version of the MPI library."""
         return "none"
 
     def share(self, text: str) -> str:

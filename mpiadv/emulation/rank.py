@@ -59,7 +59,6 @@ class Meter:
         self._began[kind] = self.now()
 
     def end(self, kind: str) -> None:
-        """Book what was spent since `begin`, if anything."""
         began = self._began.pop(kind, None)
         if began is None:
             return
@@ -110,24 +109,19 @@ class EmulatedCrafter:
         self._device = device
         self.busy = device.busy
 
-    def prefetch(self, ticket: int) -> None:
-        """Nothing to fetch."""
+    def _nothing(self, *about: Any, **more: Any) -> None:
+        """There is nothing to fetch, to start or to forget."""
+
+    prefetch = start = drop = _nothing
 
     def wait(self, ticket: int) -> bool:
-        """Nothing to wait for."""
         return True
-
-    def start(self, ticket: int, settings: AttackSettings) -> None:
-        """Nothing to start."""
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
         self._device.work(self._step_seconds)
 
     def finish(self, ticket: int) -> tuple[Images, CraftReport]:
         return self._images, CraftReport(gradient_magnitude=1.0, natural_accuracy=0.5)
-
-    def drop(self, ticket: int) -> None:
-        """Nothing to forget."""
 
     def probe(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot

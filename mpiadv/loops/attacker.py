@@ -46,12 +46,7 @@ class Attacker(Generic[BatchT]):
             CraftQueue(rule, mode), self._ring, crafter, pump=self._pump, clock=clock
         )
         self._prober = Prober(
-            self._ring,
-            crafter,
-            rank=link.rank,
-            pump=self._pump,
-            recycle=link.recycle,
-            clock=clock,
+            self._ring, crafter, rank=link.rank, pump=self._pump, recycle=link.recycle, clock=clock
         )
         self._newest = -1
         self._stop = Stop.NO
@@ -100,7 +95,7 @@ class Attacker(Generic[BatchT]):
             self._step_seconds = self._bench.run(step)
         except (UserError, UnreadableError):
             self._bench.queue.remove(step.ticket)
-            self._give_back(step.ticket)
+            self._give_up(step.ticket, Fate.UNREAD)
         else:
             self._craft_seconds += self._step_seconds
 
@@ -142,14 +137,13 @@ class Attacker(Generic[BatchT]):
         for ticket in self._bench.queue.tickets:
             if ticket < self._newest or self._stop is not Stop.NO:
                 self._bench.queue.remove(ticket)
-                self._bench.forget(ticket)
-                self._send_dropped(ticket, Fate.DROPPED)
+                self._give_up(ticket, Fate.DROPPED)
 
     def _deliver(self, crafting: Crafting) -> None:
         try:
             crafted = self._bench.hand_over(crafting)
         except (UserError, UnreadableError):
-            self._give_back(crafting.ticket)
+            self._give_up(crafting.ticket, Fate.UNREAD)
             return
         slot = self._free_slot()
         self._crafter.download(crafted.batch, slot)
@@ -158,15 +152,12 @@ class Attacker(Generic[BatchT]):
         self._link.send(slot)
         self._sent += 1
 
-    def _give_back(self, ticket: int) -> None:
-        """Leave a ticket whose images are at fault to the trainer: it meets the same, or does not.
+    def _give_up(self, ticket: int, why: Fate) -> None:
+        """Say that there is no batch. Where the images are at fault it is left to the trainer.
 
-        Where it does, it can end the run in order.
+        It meets the same, and can end the run in order, or does not.
         """
         self._bench.forget(ticket)
-        self._send_dropped(ticket, Fate.UNREAD)
-
-    def _send_dropped(self, ticket: int, why: Fate) -> None:
         slot = self._free_slot()
         origin = blank(Provenance, ticket=ticket, rank=self._link.rank)
         probe = self._prober.take_result()

@@ -31,18 +31,10 @@ class VersionRing:
         self._slots: dict[int, ParameterSlot] = {}
         self.settings: dict[int, AttackSettings] = {}
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
     def __getitem__(self, version: int) -> ParameterSlot:
         return self._slots[version]
 
-    @property
-    def versions(self) -> list[int]:
-        return sorted(self._slots)
-
     def add(self, slot: ParameterSlot) -> None:
-        """Hold the version in `slot`, header included."""
         header = slot.header
         self._slots[header.version] = slot
         self.settings[header.version] = header.settings

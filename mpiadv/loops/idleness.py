@@ -19,7 +19,6 @@ class Idleness:
     _blocked: float = 0.0
 
     def without_ticket(self, seconds: float) -> None:
-        """Book time without a ticket."""
         self.grant += seconds
 
     def blocked(self, seconds: float) -> None:
@@ -34,7 +33,6 @@ class Idleness:
         self._blocked = 0.0
 
     def since(self, earlier: "Idleness") -> "Idleness":
-        """What was added after `earlier`."""
         return Idleness(
             grant=self.grant - earlier.grant,
             trainer=self.trainer - earlier.trainer,

@@ -62,7 +62,6 @@ class Prober(Generic[BatchT]):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a probe has begun and has no result yet."""
         return self._slot is not None
 
     def begin(self, ticket: int) -> None:
@@ -100,7 +99,14 @@ class Prober(Generic[BatchT]):
         settle(self._crafter, self._pump)
         self._seconds += self._clock() - began
         if report is not None:
-            self._end(self._slot, report)
+            self._result = Probed(
+                ticket=self._slot.version,
+                rank=self._rank,
+                accuracy=report.accuracy,
+                loss=report.loss,
+                seconds=self._seconds,
+            )
+            self._let_end(self._slot)
 
     def take_result(self) -> Probed:
         """The result that nobody took yet; `NOTHING` while there is none."""
@@ -111,16 +117,6 @@ class Prober(Generic[BatchT]):
         """Recycle a slot that has left the ring, as soon as no probe reads it."""
         if slot is not self._slot:
             self._recycle(slot)
-
-    def _end(self, slot: ParameterSlot, report: ProbeReport) -> None:
-        self._result = Probed(
-            ticket=slot.version,
-            rank=self._rank,
-            accuracy=report.accuracy,
-            loss=report.loss,
-            seconds=self._seconds,
-        )
-        self._let_end(slot)
 
     def _let_end(self, slot: ParameterSlot) -> None:
         self._slot, self._steps = None, iter(())

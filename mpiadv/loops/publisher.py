@@ -35,7 +35,6 @@ class Published:
     values: Bytes
 
     def write(self, values: Bytes) -> Callable[[], bool]:
-        """A `Fill`: copy the parameters."""
         values[:] = self.values
         return lambda: True
 
@@ -95,12 +94,10 @@ class Publisher:
         self.send_complete()
 
     def publish_restored(self, restored: dict[int, Published]) -> None:
-        """Send out the versions that a checkpoint kept."""
         for version, published in sorted(restored.items()):
             self.publish(version, published.settings, published.write)
 
     def send_complete(self) -> None:
-        """Send what has become complete."""
         while self._incomplete and self._incomplete[0][1]():
             slot, _ = self._incomplete.pop(0)
             self._link.broadcast(slot, first=self._first(slot.version))

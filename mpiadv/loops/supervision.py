@@ -107,7 +107,6 @@ class Supervision:
         return attacker in self._link.farewells() and not self._dispatcher.owed_by(attacker)
 
     def missing(self) -> str:
-        """Who is waited for, and for what."""
         attackers = self._link.attackers
         late = [self._with_tickets(a) for a in attackers if self._dispatcher.owed_by(a)]
         farewells = self._link.farewells()

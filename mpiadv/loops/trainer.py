@@ -90,12 +90,7 @@ class Trainer(Generic[BatchT]):
         self._fresh_every = fresh_every
         self._on_probe = on_probe
         self._prober = Prober(
-            self.ring,
-            crafter,
-            rank=0,
-            pump=self.pump,
-            recycle=link.recycle,
-            clock=clock,
+            self.ring, crafter, rank=0, pump=self.pump, recycle=link.recycle, clock=clock
         )
         self._own: dict[int, tuple[BatchT, BatchHeader]] = {}
         self._received: dict[int, Delivery] = {}
@@ -116,7 +111,6 @@ class Trainer(Generic[BatchT]):
         )
 
     def publish_due(self) -> None:
-        """Publish the current version if it is due and not published yet."""
         step = self.dispatcher.step
         if self.dispatcher.rule.is_published(step) and step not in self.ring.settings:
             self._publish(Stop.NO)
@@ -157,7 +151,6 @@ class Trainer(Generic[BatchT]):
         return farewells
 
     def pump(self) -> None:
-        """Move messages on and book what arrived."""
         self.publisher.send_complete()
         for delivery in self._link.poll():
             self._take_in(delivery)
@@ -202,7 +195,6 @@ class Trainer(Generic[BatchT]):
             self._on_probe(probed)
 
     def _keep(self, crafting: Crafting) -> None:
-        """Keep a batch that the trainer crafted until it is consumed."""
         crafted = self._bench.hand_over(crafting)
         verify_own(crafting, self.dispatcher.rule, exact=self._exact)
         self.dispatcher.pace.crafted(crafted.seconds, 0)

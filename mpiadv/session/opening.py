@@ -75,7 +75,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "config": dump_config(setup.config),
         "seed": setup.config.seed,
         "ranks": setup.world.size,
-        "hosts": ",".join(setup.world.hosts),
+        "hosts": ",".join(setup.world.roster.hosts),
         "device": str(setup.device.torch),
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpiadv.attacks import mean_magnitude
 from mpiadv.comm.links import BatchSlot
@@ -31,28 +31,19 @@ class TorchLearner:
     def __init__(
         self, recipe: Recipe, step: TrainingStep, device: Device, *, tells_gradient: bool = False
     ) -> None:
-        self.step = step
+        self.step, self.model = step, step.model
+        self.device_type = device.torch.type
+        self.leaves_host_free = self.device_type != "cpu"
         self._recipe = recipe
         self._device = device
         self.busy = device.busy
         self._state = FlatState(step.model, WIRE_TENSORS[recipe.wire_dtype])
-        self._flat = torch.zeros(self._state.num_bytes, dtype=torch.uint8, device=device.torch)
+        self.parameter_bytes = self._state.num_bytes
+        self._flat = torch.zeros(self.parameter_bytes, dtype=torch.uint8, device=device.torch)
         self._copy: IsComplete = lambda: True
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
         self._told: tuple[Learned, float, Tensor | None] | None = None
-
-    @property
-    def model(self) -> nn.Module:
-        return self.step.model
-
-    @property
-    def parameter_bytes(self) -> int:
-        return self._state.num_bytes
-
-    @property
-    def device_type(self) -> str:
-        return self._device.torch.type
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         """See `Learner.snapshot`.
@@ -86,7 +77,6 @@ class TorchLearner:
         )
 
     def _floats(self, array: npt.NDArray[Any]) -> Tensor:
-        """An array of a message, float32 on the device."""
         return self._device.upload(as_tensor(array, self._recipe.wire_dtype)).float()
 
     def train(
@@ -101,10 +91,6 @@ class TorchLearner:
             magnitude = mean_magnitude(slope[self._recipe.num_clean :])
         self._told = learned, self.step.apply(), magnitude
         self._device.mark()
-
-    @property
-    def leaves_host_free(self) -> bool:
-        return self.device_type != "cpu"
 
     def outcome(self) -> Outcome:
         assert self._told is not None, "no training step has run"
