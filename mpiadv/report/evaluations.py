@@ -11,7 +11,8 @@ from mpiadv.report.reading import Log
 from mpiadv.storage.run_folder import LOG_NAME
 from mpiadv.storage.small_files import read_small
 
-NAME = "evaluation.json"
+FILES = "*evaluation.json"
+"""Of a run's weights, and as `model-ema-evaluation.json` of others in its folder."""
 
 FORMAT = 2
 """Of the files that are written and understood."""
@@ -48,7 +49,7 @@ def evaluations(log: Log) -> list[Evaluation]:
     folder = log.path.parent
     if log.path.name != LOG_NAME:
         return []
-    files = [folder / NAME, *sorted(folder.glob(f"*/{NAME}"))]
+    files = [*sorted(folder.glob(FILES)), *sorted(folder.glob(f"*/{FILES}"))]
     return [_read(path, log) for path in files if path.is_file()][:_MOST_FILES]
 
 
@@ -71,11 +72,11 @@ def _read(path: Path, log: Log) -> Evaluation:
 
 def _told(report: Mapping[str, Any], log: Log) -> str:
     found, settings = str(report["settings"]["model_hash"]), report["settings"]
-    other = log.hash and found != log.hash
+    known = {log.hash: "", log.average_hash: ", the averaged weights"}
+    which = known.get(found, ", which is not the run's final one") if log.hash else ""
     return (
         f"{report['num_samples']} test images of {settings['data']['name']}, "
-        f"{settings['precision']}, network {found[:12]}"
-        + (", which is not the run's final one" if other else "")
+        f"{settings['precision']}, network {found[:12]}" + which
     )
 
 

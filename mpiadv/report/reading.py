@@ -18,10 +18,10 @@ import yaml
 
 from mpiadv.process.errors import UserError, printable
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
-from mpiadv.runlog.rows import LAYOUTS, fitted
+from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
-from mpiadv.storage.run_folder import EMA, LOG_NAME, RunState, state_of
+from mpiadv.storage.run_folder import EMA, LOG_NAME, RAW, RunState, state_of
 
 Rows = npt.NDArray[np.void]
 """A table: a structured array [rows]."""
@@ -101,7 +101,15 @@ class Log:
     @property
     def hash(self) -> str:
         """The final model's hash; empty as long as the run has not ended."""
-        ends = self.events_of("end")
+        return self._hash_of(RAW)
+
+    @property
+    def average_hash(self) -> str:
+        """That of the averaged weights; empty where there are none, too."""
+        return self._hash_of(EMA)
+
+    def _hash_of(self, weights: str) -> str:
+        ends = self.events_of(END_EVENTS[weights])
         return text(ends[-1]["text"]).removeprefix("hash ") if len(ends) else ""
 
     def events_of(self, kind: str) -> Rows:

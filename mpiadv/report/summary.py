@@ -72,8 +72,11 @@ def _said(log: Log, template: str) -> str:
 
 
 _OPTIONAL = {
-    f"{kind} accuracy, averaged weights": _accuracy(kind, of_average=True)
-    for kind in ("natural", "adversarial")
+    **{
+        f"{kind} accuracy, averaged weights": _accuracy(kind, of_average=True)
+        for kind in ("natural", "adversarial")
+    },
+    "hash of averaged weights": lambda log: log.average_hash or UNKNOWN,
 }
 
 _ROWS: Mapping[str, Callable[[Log], str]] = {

@@ -4,6 +4,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
 from mpiadv.report.reading import Floats, Log, Rows, text
@@ -25,7 +26,6 @@ def training(log: Log) -> Picture | None:
     over_steps(loss, "training loss (nats)", num_steps=log.num_steps, resumes=log.resumes)
     _over_percent(accuracy, log)
     loss.set_ylim(bottom=0)  # after drawing: it ends the scaling
-    loss.legend(loc="upper right")
     accuracy.legend(loc="lower right")
     # One value is not a trend.
     fell = f", from {blocks.mean[0]:.3g} to {blocks.mean[-1]:.3g}" if len(blocks.mean) > 1 else ""
@@ -58,7 +58,6 @@ def tested(log: Log) -> Picture | None:
     over_steps(loss, "cross-entropy (nats)", num_steps=log.num_steps, resumes=log.resumes)
     accuracy.legend(loc="lower right")
     loss.set_ylim(bottom=0)
-    loss.legend(loc="upper right")
     last = log.evaluation[-1]
     return Picture(
         name="tested",
@@ -85,6 +84,9 @@ def gradients(log: Log) -> Picture | None:
     raw_and_mean(axis, steps, values, colour=NATURAL, label=label)
     if _spans_decades(values):
         axis.set_yscale("log")
+        # Its own labels are written as formulas, which are drawn as they stand here.
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
     else:
         axis.set_ylim(bottom=0)
     over_steps(axis, "L1 norm per image", num_steps=log.num_steps, resumes=log.resumes)
@@ -93,7 +95,8 @@ def gradients(log: Log) -> Picture | None:
         name="gradients",
         title="Gradient magnitude",
         figure=figure,
-        caption="L1 norm of the gradient of the loss by the pixels at the last attack step, mean "
+        caption="L1 norm, by the pixels, of the gradient of what the attack climbs, at its last "
+        "step (with m_plus, while there is none, of the training loss), mean "
         f"over each batch (light; dark: {label}); {mean(values):.3g} on "
         "average. A sudden fall to almost nothing while adversarial training accuracy leaps up is "
         "a sign of masked gradients." + _marks(log),

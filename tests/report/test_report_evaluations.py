@@ -38,12 +38,14 @@ def test_results_in_the_runs_folder_are_on_the_page(tmp_path: Path) -> None:
     assert "mpiadv evaluate" not in page([read_log(folder)])
     _write(folder / "evaluation.json", _results(Verdict(signs=(), doubts=("<too> good",))))
     _write(folder / "auto" / "evaluation.json", _results(Verdict(signs=())))
+    _write(folder / "model-ema-evaluation.json", _results(Verdict(signs=())))
     shown = page([read_log(folder)])
     for text in (
         "evaluation.json: 4 test images of &lt;digits&gt;, float32, network abc, which is ",
         "<tr><th>fgsm</th><td>linf 0.3, ce</td><td>3</td><td>1</td><td>50.00 %</td>",
         "warning: &lt;too&gt; good",
         "auto/evaluation.json: ",
+        "model-ema-evaluation.json: ",
         "no sign of gradient masking",
     ):
         assert text in shown
