@@ -93,7 +93,10 @@ class TorchCrafter:
         batch = Batch(
             images=self._rounded(piece.adversarial),
             labels=piece.labels,
-            natural=self._rounded(piece.natural) if self._recipe.keep_natural else None,
+            # As it would have travelled: memory that is laid out otherwise has other bits.
+            natural=self._rounded(piece.natural).contiguous()
+            if self._recipe.keep_natural
+            else None,
         )
         report = CraftReport(
             gradient_magnitude=_number(piece.looking.climb.magnitude),

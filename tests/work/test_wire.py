@@ -46,6 +46,14 @@ class Pictures:
         pass
 
 
+class Turned(Pictures):
+    """The same, their pixels in memory column by column."""
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = super().batch(indices)
+        return images.transpose(2, 3), labels
+
+
 def recipe(wire_dtype: WireDtype) -> Recipe:
     return recipe_of(
         num_samples=16, batch_size=BATCH_SIZE, num_clean=2, keep_natural=True, wire_dtype=wire_dtype
@@ -63,9 +71,10 @@ def learner(wire_dtype: WireDtype, model: nn.Module | None = None) -> TorchLearn
     return TorchLearner(recipe(wire_dtype), step, Device(torch.device("cpu")))
 
 
-def crafted(wire_dtype: WireDtype) -> tuple[TorchCrafter, Batch]:
+def crafted(wire_dtype: WireDtype, source: Pictures | None = None) -> tuple[TorchCrafter, Batch]:
     """A crafter and its batch, as it hands it over."""
-    crafter = TorchCrafter(recipe(wire_dtype), new_model(), Pictures(), Device(torch.device("cpu")))
+    device = Device(torch.device("cpu"))
+    crafter = TorchCrafter(recipe(wire_dtype), new_model(), source or Pictures(), device)
     teacher = learner(wire_dtype)
     slot = ParameterSlot(teacher.parameter_bytes, plain_memory)
     assert teacher.snapshot(slot.values)()
@@ -172,3 +181,9 @@ def test_checkpoint_from_before_a_setting_has_its_default(
     require_same_run(Config(), checkpoint)
     with pytest.raises(UserError, match=rf"trained with {key}={unless_said}, this run has"):
         require_same_run(load_config(None, [f"{key}={value}"]), checkpoint)
+
+
+def test_batch_lies_in_memory_as_if_it_had_travelled() -> None:
+    _, batch = crafted("float32", Turned())
+    assert batch.images.is_contiguous()
+    assert batch.natural is not None and batch.natural.is_contiguous()
