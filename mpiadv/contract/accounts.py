@@ -40,8 +40,8 @@ class CraftReport:
     natural_accuracy: float = column("f8", "natural accuracy on the batch, 0 to 1; NaN: not taken")
     gradient_magnitude: float = column(
         "f8",
-        "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples; with "
-        "m_plus and without attack steps that of the training step",
+        "L1 norm of the loss gradient by the pixels at the last attack step, mean of samples; "
+        "where the attack schedule asks for it and there are no attack steps, that of training",
     )
 
 

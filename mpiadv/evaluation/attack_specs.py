@@ -95,7 +95,7 @@ class AttackSpec:
         name = {
             "pgd": f"{'cw' if self.loss == 'margin' else 'pgd'}-{self.steps}",
             "grid": "rotation-translation",
-        }.get(self.kind, self.kind)
+        }.get(self.kind, f"{self.kind}-{self.steps}" if is_dotted(self.kind) else self.kind)
         repeated = f" x{self.restarts}" if self.restarts > 1 else ""
         return f"{name}{repeated}{f' from {self.source}' if self.source else ''}"
 
@@ -110,7 +110,8 @@ class AttackSpec:
         ball = f"{self.norm} {self.epsilon:g}"
         if not self.is_gradient_attack:
             return ball
-        step = f", step {self.attack.step_size:.4g}" if self.kind == "pgd" else ""
+        has_steps = self.kind == "pgd" or is_dotted(self.kind)
+        step = f", step {self.attack.step_size:.4g}" if has_steps else ""
         own = "".join(f", {key}={value}" for key, value in self.arguments.items())
         return f"{ball}{step}{own}{f', {self.loss}' if self.loss else ''}"
 

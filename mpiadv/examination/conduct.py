@@ -38,7 +38,7 @@ from mpiadv.evaluation.survivors import (
 )
 from mpiadv.evaluation.verdict import Verdict, judge
 from mpiadv.examination.examined import (
-    Bench,
+    Examined,
     few_images,
     notes_on,
     probe_of,
@@ -64,81 +64,83 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     make_deterministic(choose_threads(config.training.threads, world.local_size))
     data = load_data_together(config, world)
-    bench = agree(world, lambda: set_up(subject, data, wanted, device.torch))
-    settings = settings_of(bench, wanted)
-    agree(world, lambda: _require_free(world, bench, settings, wanted))
+    examined = agree(world, lambda: set_up(subject, data, wanted, device.torch))
+    settings = settings_of(examined, wanted)
+    agree(world, lambda: _require_free(world, examined, settings, wanted))
     if world.is_trainer:
-        for line in _opening(path, bench, wanted):
+        for line in _opening(path, examined, wanted):
             say(console, line)
     began = time.perf_counter()
-    findings, probe, examples, doubts = _attack(world, bench, wanted, console)
+    findings, probe, examples, doubts = _attack(world, examined, wanted, console)
     if world.is_trainer:
-        verdict = _judged(bench, findings, probe, doubts)
+        verdict = _judged(examined, findings, probe, doubts)
         show(console, findings, verdict)
         report = {
-            "model": {"path": path, "name": config.model.name, "hash": bench.hashes[""]},
+            "model": {"path": path, "name": config.model.name, "hash": examined.hashes[""]},
             "settings": settings,
             **report_of(findings, verdict),
             "run": _circumstances(world, device.torch, time.perf_counter() - began),
         }
-        _write(bench, report, findings, examples, console)
+        _write(examined, report, findings, examples, console)
     return findings
 
 
-def _opening(path: str, bench: Bench, wanted: Wanted) -> list[str]:
+def _opening(path: str, examined: Examined, wanted: Wanted) -> list[str]:
     """What is evaluated."""
-    chosen, num_images = bench.num_samples, bench.data.test.num_samples
+    chosen, num_images = examined.num_samples, examined.data.test.num_samples
     count = f"{chosen}" if chosen == num_images else f"{chosen} of {num_images}"
-    name = bench.subject.config.data.name
-    return [f"{path}: {count} test images of {name}", *notes_on(bench, wanted)]
+    name = examined.subject.config.data.name
+    return [f"{path}: {count} test images of {name}", *notes_on(examined, wanted)]
 
 
 def _judged(
-    bench: Bench, findings: Findings, probe: Findings | None, doubts: Sequence[str]
+    examined: Examined, findings: Findings, probe: Findings | None, doubts: Sequence[str]
 ) -> Verdict:
-    names = bench.data.names
-    more = (*step_misfits(bench), *not_numbers(findings), *one_class_only(findings, names))
+    names = examined.data.names
+    more = (*step_misfits(examined), *not_numbers(findings), *one_class_only(findings, names))
     notes = missing_classes(findings, names)
     return judge(findings, probe, doubts=(*doubts, *more), notes=notes)
 
 
-def _require_free(world: World, bench: Bench, settings: Mapping[str, Any], wanted: Wanted) -> None:
+def _require_free(
+    world: World, examined: Examined, settings: Mapping[str, Any], wanted: Wanted
+) -> None:
     if world.is_trainer:
-        require_free(bench.output, settings, overwrite=wanted.overwrite)
+        require_free(examined.output, settings, overwrite=wanted.overwrite)
 
 
 def _attack(
-    world: World, bench: Bench, wanted: Wanted, console: Console
+    world: World, examined: Examined, wanted: Wanted, console: Console
 ) -> tuple[Findings, Findings | None, Examples | None, list[str]]:
     """What all ranks find, what the probe finds, the images that were kept, and doubts."""
-    config = bench.subject.config
+    config = examined.subject.config
     assault = Assault(
-        target=bench.target,
-        sources=bench.sources,
-        attacks=bench.attacks,
+        target=examined.target,
+        sources=examined.sources,
+        attacks=examined.attacks,
         seed=config.seed,
-        num_samples=bench.num_samples,
+        num_samples=examined.num_samples,
         batch_size=config.evaluation.batch_size,
         keep_examples=wanted.save_examples,
     )
     with ExitStack() as stack:
-        for classifier in (bench.target, *bench.sources.values()):
+        for classifier in (examined.target, *examined.sources.values()):
             stack.enter_context(frozen(classifier.model))
         with world.at_work():
-            doubts = [*bench.doubts, *chance(bench.target, few_images(bench))]
+            doubts = [*examined.doubts, *chance(examined.target, few_images(examined))]
         follow: Callable[[Progress], None] = say_nothing
         if world.is_trainer:
             follow = stack.enter_context(Follower(console, num_ranks=world.size))
-        findings, found = _share_out(world, assault, bench, follow)
-        probed, probe = probe_of(bench) if wanted.probe else None, None
+        findings, found = _share_out(world, assault, examined, follow)
+        probed, probe = probe_of(examined) if wanted.probe else None, None
         if probed is not None:
-            probe, _ = _share_out(world, probed, bench, follow)
+            probe, _ = _share_out(world, probed, examined, follow)
     doubts += told_by_authors(_all_warnings(world, found))
     examples = None
     if wanted.save_examples:
         examples = bring_together(
             world, findings, found.examples,
-            batch_size=assault.batch_size, image_shape=bench.data.image_shape,
+            batch_size=assault.batch_size, image_shape=examined.data.image_shape,
         )  # fmt: skip
     return findings, probe, examples, doubts
 
@@ -150,34 +152,34 @@ def _all_warnings(world: World, found: Found) -> list[Warned]:
 
 
 def _share_out(
-    world: World, assault: Assault, bench: Bench, follow: Callable[[Progress], None]
+    world: World, assault: Assault, examined: Examined, follow: Callable[[Progress], None]
 ) -> tuple[Findings, Found]:
     """What all ranks find together, and this one alone."""
     share = (world.rank, world.size)
     with world.at_work():
-        found = attack_share(assault, bench.data.test, share=share, on_progress=follow)
+        found = attack_share(assault, examined.data.test, share=share, on_progress=follow)
     return Findings(attacks=tuple(assault.attacks), values=world.sum(found.values)), found
 
 
 def _write(
-    bench: Bench,
+    examined: Examined,
     report: Mapping[str, Any],
     findings: Findings,
     examples: Examples | None,
     console: Console,
 ) -> None:
-    write_results(bench.output, report, findings, examples)
-    written = [file_of(bench.output, ending) for ending in (".json", ".h5")]
+    write_results(examined.output, report, findings, examples)
+    written = [file_of(examined.output, ending) for ending in (".json", ".h5")]
     if examples and len(examples.index):
-        written.append(file_of(bench.output, ".png"))
-        save_picture(written[-1], _columns(bench, examples), bench.subject.name)
+        written.append(file_of(examined.output, ".png"))
+        save_picture(written[-1], _columns(examined, examples), examined.subject.name)
     say(console, f"results in {', '.join(map(str, written))}")
 
 
-def _columns(bench: Bench, examples: Examples) -> list[Column]:
+def _columns(examined: Examined, examples: Examples) -> list[Column]:
     shown = least_changed(examples)
-    natural, labels = bench.data.test.batch(examples.index[shown])
-    names = bench.data.names
+    natural, labels = examined.data.test.batch(examples.index[shown])
+    names = examined.data.names
     seen = examples.prediction[shown].tolist()
     return [
         Column(
@@ -185,7 +187,7 @@ def _columns(bench: Bench, examples: Examples) -> list[Column]:
             adversarial=examples.images[place],
             label=names[label],
             found=names[found] if found >= 0 else "not a number",
-            attack=bench.attacks[examples.attack[place]],
+            attack=examined.attacks[examples.attack[place]],
         )
         for place, image, label, found in zip(shown, natural, labels.tolist(), seen, strict=True)
     ]

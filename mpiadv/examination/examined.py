@@ -32,7 +32,7 @@ NUM_PROBED, PROBE_BATCH = 100, 25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Bench:
+class Examined:
     """A network on this rank, and all that its evaluation takes."""
 
     subject: Subject
@@ -49,7 +49,7 @@ class Bench:
     """What of the model speaks against figures."""
 
 
-def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device) -> Bench:
+def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device) -> Examined:
     """The subject's network and those that it is attacked from, on the device, with the attacks.
 
     Raises:
@@ -63,7 +63,7 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     doubts, *_ = [
         try_network(each.model, data, wanted.precision, climbs=climbs) for each in networks
     ]
-    return Bench(
+    return Examined(
         subject=subject,
         data=data,
         target=Classifier(model=target.model, precision=wanted.precision),
@@ -123,27 +123,27 @@ def _words(subject: Subject, wanted: Wanted) -> tuple[str, ...]:
     return words or (f"pgd:steps={own.num_steps}{sized}",)
 
 
-def notes_on(bench: Bench, wanted: Wanted) -> list[str]:
+def notes_on(examined: Examined, wanted: Wanted) -> list[str]:
     """What became of weights, and of step sizes that were made for another ball."""
     protocols = {name: protocol_of(name) for name in wanted.protocols}
     is_own = not wanted.protocols and not wanted.attacks
     return [
-        *bench.taken,
-        *(bench.subject.notes if is_own else ()),
+        *examined.taken,
+        *(examined.subject.notes if is_own else ()),
         *(
             f"protocol {name}: {protocol.note_elsewhere}"
             for name, protocol in protocols.items()
-            if not protocol.is_made_for(*bench.subject.ball)
+            if not protocol.is_made_for(*examined.subject.ball)
         ),
     ]
 
 
-def step_misfits(bench: Bench) -> list[str]:
+def step_misfits(examined: Examined) -> list[str]:
     """The attacks whose steps do not fit their ball."""
     return [
         f"{attack.title}: {attack.misfit}, so that its figures flatter the model: without "
         "step_size, or with evaluation.step_size=null, they fit"
-        for attack in bench.attacks
+        for attack in examined.attacks
         if attack.misfit and not attack.source
     ]
 
@@ -159,43 +159,43 @@ def _require_auto_attack(attacks: Sequence[AttackSpec], num_classes: int) -> Non
         )
 
 
-def settings_of(bench: Bench, wanted: Wanted) -> dict[str, Any]:
+def settings_of(examined: Examined, wanted: Wanted) -> dict[str, Any]:
     """What decides the figures, and what is written beside them."""
-    config = bench.subject.config
+    config = examined.subject.config
     return {
-        "model_hash": bench.hashes[""],
-        "source_hashes": {name: found for name, found in bench.hashes.items() if name},
+        "model_hash": examined.hashes[""],
+        "source_hashes": {name: found for name, found in examined.hashes.items() if name},
         "data": {"name": config.data.name, "arguments": config.data.arguments},
-        "num_samples": bench.num_samples,
+        "num_samples": examined.num_samples,
         "batch_size": config.evaluation.batch_size,
         "seed": config.seed,
         "precision": wanted.precision,
         "attacks": [
             {**attack.settings, "source": attack.source, "chain": attack.chain}
-            for attack in bench.attacks
+            for attack in examined.attacks
         ],
         "probe": wanted.probe,
         "examples": wanted.save_examples,
     }
 
 
-def few_images(bench: Bench) -> Tensor:
+def few_images(examined: Examined) -> Tensor:
     """Of those that are evaluated: float32 [N, C, H, W]."""
-    few = choose_samples(bench.data.test.num_samples, bench.num_samples)[:PROBE_BATCH]
-    images, _ = load_batch(bench.data.test, few, bench.target.model)
+    few = choose_samples(examined.data.test.num_samples, examined.num_samples)[:PROBE_BATCH]
+    images, _ = load_batch(examined.data.test, few, examined.target.model)
     return images
 
 
-def probe_of(bench: Bench) -> Assault | None:
+def probe_of(examined: Examined) -> Assault | None:
     """A few images under attacks that tell on gradient masking; None where no ball is attacked."""
-    balls = attacked_balls(bench.attacks)
+    balls = attacked_balls(examined.attacks)
     if not balls:
         return None
-    num_pixels = math.prod(bench.data.image_shape)
+    num_pixels = math.prod(examined.data.image_shape)
     return Assault(
-        target=bench.target,
+        target=examined.target,
         attacks=probe_attacks(balls, num_pixels),
-        seed=bench.subject.config.seed,
-        num_samples=min(NUM_PROBED, bench.num_samples),
+        seed=examined.subject.config.seed,
+        num_samples=min(NUM_PROBED, examined.num_samples),
         batch_size=PROBE_BATCH,
     )

@@ -83,8 +83,8 @@ class Supervision:
         self._last_look += elapsed
         for attacker in self._link.attackers:
             # Time in which nobody looked may be time in which the whole job was stopped.
-            counted = self._silent_seconds.get(attacker, 0.0) + min(elapsed, 2 * interval)
-            silent = min(self._unanswered_seconds(attacker), counted)
+            watched = self._silent_seconds.get(attacker, 0.0) + min(elapsed, 2 * interval)
+            silent = min(self._unanswered_seconds(attacker), watched)
             self._silent_seconds[attacker] = silent
             if silent > self._deadline_seconds:
                 how = f"has not answered for {self._deadline_seconds:g} s"

@@ -18,13 +18,11 @@ import yaml
 
 from mpiadv.process.errors import UserError, printable
 from mpiadv.runlog import FORMAT_VERSION, open_to_read
-from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, fitted
+from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, Rows, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.run_folder import EMA, LOG_NAME, RAW, RunState, state_of
 
-Rows = npt.NDArray[np.void]
-"""A table: a structured array [rows]."""
 Floats = npt.NDArray[np.float64]
 
 DIVERGED = "diverged"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.report.reading import Floats, Log, Rows
+from mpiadv.report.reading import Floats, Log
+from mpiadv.runlog.rows import Rows
 
 TRAINER_ACTIVITIES = {
     "training": "train_seconds",

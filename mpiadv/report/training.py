@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
-from mpiadv.report.reading import Floats, Log, Rows, text
+from mpiadv.report.reading import Floats, Log, text
 from mpiadv.report.series import block_width, mean
+from mpiadv.runlog.rows import Rows
 
 _LOG_SCALE_FROM = 50.0
 """Largest over median, from where on a linear scale shows nothing but the peaks."""

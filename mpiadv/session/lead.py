@@ -28,6 +28,7 @@ from mpiadv.session.safekeeping import Safekeeping
 from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import restore
+from mpiadv.settings.registry import find_registered
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
 
@@ -206,7 +207,7 @@ def new_learner(setup: Setup) -> TorchLearner:
     )
     return TorchLearner(
         recipe,
-        TRAINING_STEPS["ordinary"](parts),
+        find_registered("training step", config.training.step, TRAINING_STEPS)(parts),
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
     )

@@ -107,7 +107,7 @@ class AttackConfig(Section):
     epsilon: Radius = 0.15
     """Radius of the ball, in pixels of [0, 1]; also a fraction, 8/255."""
     num_steps: Annotated[Count, Field(le=10**5)] = 8
-    """Attack steps per ticket (pgd)."""
+    """Attack steps per ticket, where the attack does not say so itself."""
     step_size: StepSize | None = None
     """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
     relative_step_size: Positive = RELATIVE_STEP_SIZE
@@ -244,6 +244,8 @@ class TrainingConfig(Section):
 
     num_steps: Steps = 400
     """Training steps; each consumes one ticket."""
+    step: Text = "ordinary"
+    """What the trainer does with a batch: a registered training step (ordinary)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"

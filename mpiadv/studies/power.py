@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, legend_below, panels
-from mpiadv.report.reading import Rows, text
+from mpiadv.report.reading import text
+from mpiadv.runlog.rows import Rows
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder

@@ -14,8 +14,9 @@ from mpiadv.emulation.measurements import MEASUREMENTS, Measured, key_of, keys, 
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
-from mpiadv.report.reading import Log, Rows
+from mpiadv.report.reading import Log
 from mpiadv.report.series import row_seconds
+from mpiadv.runlog.rows import Rows
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.processes import Program, available_cores

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, legend_below, panels
-from mpiadv.report.reading import Rows
+from mpiadv.runlog.rows import Rows
 from mpiadv.studies.results import Results, Table
 
 PAPER: Mapping[int, str] = {1: "1", 2: "under 2", 8: "about 5"}

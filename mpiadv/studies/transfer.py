@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mpiadv.report.drawing import Picture, panels
-from mpiadv.report.reading import Rows, text
+from mpiadv.report.reading import text
+from mpiadv.runlog.rows import Rows
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.power import CLEARLY, is_clearly_above, run_with

@@ -42,7 +42,7 @@ def test_attack_of_ones_own_takes_settings_and_arguments() -> None:
     assert (attack.kind, attack.num_steps, attack.restarts) == ("small_attacks:friendly", 7, 2)
     assert attack.arguments == {"tolerance": 3} and attack.settings["arguments"] == {"tolerance": 3}
     assert attack.attack.step_size == pytest.approx(2.5 * 0.3 / 7)
-    assert attack.is_gradient_attack and attack.details == "l2 0.3, tolerance=3"
+    assert attack.is_gradient_attack and attack.details == "l2 0.3, step 0.1071, tolerance=3"
     other = _specs("small_attacks:friendly:steps=7,restarts=2,tolerance=4,norm=l2")[0]
     assert attack.seed_key != other.seed_key
 
