@@ -27,6 +27,14 @@ class Net(nn.Module):
         return logits
 
 
+class WithExtraState(Net):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"passes": 0}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
 def forward_of(function: Callable[[Any, Tensor], Any], **attributes: Any) -> type[Net]:
     """A network whose forward pass is `function(network, images)`."""
     return type("Net", (Net,), {"forward": function, **attributes})

@@ -27,8 +27,9 @@ class WeightAverage:
         self._warmup_steps = config.warmup_fraction * num_steps
         with user_code("average.decay needs a copy of the model, and there is none to be had"):
             self._averaged = AveragedModel(model)
+            _require_copy(model, self.model)
+            freeze(self._averaged)
         self._averaged.n_averaged.fill_(1)  # the initial weights: else the first are copied
-        freeze(self._averaged)
 
     @property
     def model(self) -> nn.Module:
@@ -56,6 +57,14 @@ class WeightAverage:
         with torch.no_grad():  # also those that belong to no state dict
             for ours, theirs in zip(self.model.buffers(), self._trained.buffers(), strict=True):
                 ours.copy_(theirs)
+
+
+def _require_copy(model: nn.Module, copy: nn.Module) -> None:
+    """Refuse what a `__deepcopy__` of the user's gives that is no copy; `user_code` is around."""
+    if [*copy.state_dict()] != [*model.state_dict()]:
+        raise ValueError("its copy has other parameters or buffers")
+    if {*map(id, model.parameters())} & {*map(id, copy.parameters())}:
+        raise ValueError("its copy has the same parameters, not copies of them")
 
 
 def make_average(

@@ -181,6 +181,12 @@ def _require_two(model: nn.Module, other: nn.Module) -> None:
 
 
 def _require_trainable(model: nn.Module) -> None:
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"model {name_of(model)}: {name!r} of its state dict is {type(value).__name__}, "
+                "expected tensors: keep what get_extra_state returns in buffers (register_buffer)"
+            )
     parameters = list(model.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         raise UserError(

@@ -113,3 +113,27 @@ def test_model_that_cannot_be_copied_is_one_line() -> None:
     model.doubled = model.weight * 2
     with pytest.raises(UserError, match=r"^average\.decay needs a copy of the model, .*: Runtime"):
         make_average(AverageConfig(decay=0.9), model, num_steps=10)
+
+
+class OnlyOne(nn.Linear):
+    def __deepcopy__(self, memo: dict[int, object]) -> nn.Module:
+        return self
+
+
+class Another(nn.Linear):
+    def __deepcopy__(self, memo: dict[int, object]) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (OnlyOne(2, 2), "its copy has the same parameters, not copies of them"),
+        (Another(2, 2), "its copy has other parameters or buffers"),
+    ],
+    ids=["itself", "another"],
+)
+def test_copy_that_is_none_is_one_line(model: nn.Module, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        make_average(AverageConfig(decay=0.9), model, num_steps=10)
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rehearsed_nets import SHAPE, Net, forward_of, noise_of, plain, rehearsed, sequential
+from rehearsed_nets import (
+    SHAPE,
+    Net,
+    WithExtraState,
+    forward_of,
+    noise_of,
+    plain,
+    rehearsed,
+    sequential,
+)
 from torch import Tensor, nn
 
 from mpiadv.attacks import Precision
@@ -105,6 +114,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     ),
     "not_a_number": (
         forward_of(lambda net, x: plain(net, x) * float("nan")), {}, "logits that are not finite"
+    ),
+    "extra_state": (
+        WithExtraState, {}, "'_extra_state' of its state dict is dict, expected tensors: keep what",
     ),
     "frozen": (
         lambda: Net().requires_grad_(False), {},
