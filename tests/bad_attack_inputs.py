@@ -34,6 +34,13 @@ ATTACK_CASES = {
         "attack 'small_attacks:misshapen': stop returned a tensor float32 [[]], expected a tensor "
         "bool [[]2]",
     ),
+    **{
+        f"attack_of_another_kind_of_{part}": (
+            _attack("small_attacks:odd", attack__arguments=f"{{part: {part}}}"),
+            f"attack 'small_attacks:odd': {part}=tensor*: expected *",
+        )
+        for part in ("loss", "projection", "epsilon")
+    },
     "arguments_of_a_registered_attack": (
         _attack("pgd", attack__arguments="{tolerance: 3}"),
         "attack 'pgd' takes no attack.arguments: they are for functions of your own",

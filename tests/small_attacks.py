@@ -71,6 +71,17 @@ def numbers(*, changed: dict[str, Any], **asked: Any) -> Attack:
     return Attack(**{**asked, **changed})
 
 
+def odd(*, part: str, **asked: Any) -> Attack:
+    """`part` of it is of a kind that no part is of, and whose text takes several lines."""
+    return Attack(**{**asked, part: torch.zeros(2, 2)})
+
+
+def wordless(**asked: Any) -> Attack:
+    """Its loss lacks what makes it one: its name, and how it may be used."""
+    loss: Any = lambda logits, labels: logits.sum()  # noqa: E731
+    return Attack(**asked, loss=loss)
+
+
 def superstitious(**asked: Any) -> Attack:
     """Its step fails in balls of a certain size, which a warm-up comes through."""
 

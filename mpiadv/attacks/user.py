@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mpiadv.attacks.attack import STARTS, Attack, nearest, steepest
 from mpiadv.attacks.climb import Slope
-from mpiadv.attacks.losses import LOSSES
+from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.attacks.norms import NORMS
-from mpiadv.process.errors import UserError, user_code
+from mpiadv.process.errors import UserError, shown, user_code
 from mpiadv.settings.registry import import_dotted
 
 _HOLES = {
@@ -26,6 +26,39 @@ _SUM = None, torch.float32
 """Of a loss: a single number."""
 
 _OURS = (None, steepest, nearest, *STARTS.values())
+
+
+def _is_length(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < float("inf")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and _is_length(value)
+
+
+def _is_optional(value: object) -> bool:
+    return value is None or callable(value)
+
+
+def _is_loss(value: object) -> bool:
+    return value is None or (
+        isinstance(value, AttackLoss) and isinstance(value.name, str) and callable(value.function)
+    )
+
+
+_EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "norm": (lambda value: isinstance(value, str) and value in NORMS, f"one of {', '.join(NORMS)}"),
+    "epsilon": (_is_length, "a number of pixels, at least 0"),
+    "step_size": (_is_length, "a number of pixels, at least 0"),
+    "num_steps": (_is_count, "a whole number"),
+    "loss": (_is_loss, f"{', '.join(LOSSES)}, None, or an AttackLoss of a name and a function"),
+    "step": (callable, "a function"),
+    "projection": (callable, "a function"),
+    "start_at": (_is_optional, "a function, or None"),
+    "stop": (_is_optional, "a function, or None"),
+}
+"""Of each part of an attack: whether a value is of its kind, and which that is."""
 
 
 def users_attack(name: str, arguments: Mapping[str, Any]) -> Callable[..., Attack]:
@@ -46,7 +79,10 @@ def users_attack(name: str, arguments: Mapping[str, Any]) -> Callable[..., Attac
                 f"attack {name!r} returned {type(attack).__name__}, expected a "
                 "mpiadv.attacks.Attack"
             )
-        _require_numbers(f"attack {name!r}", attack)
+        loss: Any = attack.loss
+        if isinstance(loss, str):
+            attack = dataclasses.replace(attack, loss=LOSSES.get(loss, loss))  # type: ignore[arg-type]
+        _require_kinds(f"attack {name!r}", attack)
         return _guarded(f"attack {name!r}", attack)
 
     return make
@@ -75,15 +111,11 @@ def rehearse(attack: Attack, images: Tensor, labels: Tensor, num_classes: int) -
         raise UserError(f"loss {loss.name!r} does not depend on the logits: nothing to climb")
 
 
-def _require_numbers(place: str, attack: Attack) -> None:
-    for key in ("epsilon", "step_size"):
+def _require_kinds(place: str, attack: Attack) -> None:
+    for key, (is_right, expected) in _EXPECTED.items():
         value = getattr(attack, key)
-        if not (isinstance(value, int | float) and 0 <= value < float("inf")):
-            raise UserError(f"{place}: {key}={value!r}: expected a number of pixels, at least 0")
-    if not isinstance(attack.num_steps, int) or attack.num_steps < 0:
-        raise UserError(f"{place}: num_steps={attack.num_steps!r}: expected a whole number")
-    if attack.norm not in NORMS:
-        raise UserError(f"{place}: norm={attack.norm!r}: expected one of {', '.join(NORMS)}")
+        if not is_right(value):
+            raise UserError(f"{place}: {key}={shown(value)}: expected {expected}")
 
 
 def _guarded(place: str, attack: Attack) -> Attack:

@@ -203,7 +203,7 @@ def require_within_box(attack: AttackSpec, num_pixels: int | None = None) -> Non
 
 
 def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec]:
-    name, text = _split(word)
+    name, text = split_word(word)
     kind = _kind(name)
     settings = {key: value for key, value in defaults.items() if key in kind.takes}
     settings.update(kind.defaults)
@@ -224,7 +224,7 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec
     return specs
 
 
-def _split(word: str) -> tuple[str, str]:
+def split_word(word: str) -> tuple[str, str]:
     """Name and settings of `pgd:steps=20` or `my_package.module:function:steps=20`."""
     name, _, text = word.partition(":")
     function, _, rest = text.partition(":")
@@ -241,11 +241,16 @@ def _setting(attack: str, item: str, kind: Kind) -> tuple[str, Any]:
         raise UserError(
             f"attack {attack!r} does not take {key!r}: it takes {', '.join(kind.takes)}"
         )
+    return key, read_value(key, text, f"attack {attack!r}: {key}={shown(text)}")
+
+
+def read_value(key: str, text: str, told: str) -> Any:
+    """The value of a setting of attacks. Raises UserError: `told`, and what was expected."""
     read, expected = _VALUES.get(key, (parse_yaml, "a value as in YAML"))
     try:
-        return key, read(text)
+        return read(text)
     except (ValueError, KeyError, OverflowError, YAMLError):
-        raise UserError(f"attack {attack!r}: {key}={shown(text)}: expected {expected}") from None
+        raise UserError(f"{told}: expected {expected}") from None
 
 
 def _bounded(

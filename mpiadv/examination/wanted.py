@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from mpiadv.attacks import Precision
 from mpiadv.command_lines.evaluate import read
+from mpiadv.evaluation.attack_specs import split_word
 from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.process.errors import UserError
 
@@ -46,7 +47,9 @@ class Wanted:
     @property
     def trusted(self) -> Sequence[str] | None:
         """What code a network's own settings may name; see `override_config`."""
-        return None if self.trust_code else self.overrides
+        if self.trust_code:
+            return None
+        return (*self.overrides, *(f"attack.name={split_word(each)[0]}" for each in self.attacks))
 
 
 def read_request(argv: Sequence[str]) -> str:

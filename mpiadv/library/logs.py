@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import find_log, flat_config, opened, starts_of
-from mpiadv.runlog.rows import LAYOUTS, Rows, fitted
+from mpiadv.runlog.rows import LAYOUTS, Rows, fitted, layouts_with_snapshots
 
 if TYPE_CHECKING:
     import pandas
 
-_IMAGES = ("snapshots", "snapshot_originals")
+_TABLES = layouts_with_snapshots(())
+"""All tables, also those that only logs of runs with snapshots have."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,8 +65,8 @@ class RunLog:
     @staticmethod
     def units(table: str) -> Mapping[str, str]:
         """Unit or meaning of each column of a table. Raises UserError: there is no such table."""
-        _require_known(table, tuple(LAYOUTS))
-        return LAYOUTS[table].units
+        _require_known(table)
+        return _TABLES[table].units
 
     def to_pandas(self, table: str) -> "pandas.DataFrame":
         """A table as a DataFrame, its texts as str; images as one array for each row.
@@ -73,7 +74,7 @@ class RunLog:
         Raises:
             UserError: there is no such table, or no pandas.
         """
-        _require_known(table, (*LAYOUTS, *_IMAGES))
+        _require_known(table)
         try:
             import pandas
         except ImportError:
@@ -113,6 +114,6 @@ def _cells(column: npt.NDArray[Any]) -> Any:
     return list(column) if column.ndim > 1 else column
 
 
-def _require_known(table: str, known: tuple[str, ...]) -> None:
-    if table not in known:
-        raise UserError(f"a log has no table {table!r}: it has {', '.join(known)}")
+def _require_known(table: str) -> None:
+    if table not in _TABLES:
+        raise UserError(f"a log has no table {table!r}: it has {', '.join(_TABLES)}")

@@ -1,6 +1,7 @@
 """Trained networks, and attacks on any network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,13 +10,14 @@ from torch import Tensor, nn
 
 from mpiadv.data import load_data
 from mpiadv.evaluation.accuracy import frozen
-from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
+from mpiadv.evaluation.attack_specs import AttackSpec, read_value, require_within_box
 from mpiadv.evaluation.crafting import Classifier, Try, craft
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.networks import load_network
 from mpiadv.models import device_of
 from mpiadv.models.modes import buffers_kept
-from mpiadv.process.errors import UserError
+from mpiadv.process.errors import UserError, shown
+from mpiadv.settings import require_list
 
 Norm = Literal["linf", "l2", "l1"]
 Loss = Literal["ce", "margin", "kl"]
@@ -43,6 +45,7 @@ def load_model(
     Raises:
         UserError: nothing is there, it is damaged or does not fit, or names code not trusted.
     """
+    require_list(overrides)
     subject = read_subject(Path(run), overrides, None if trust_code else ())
     return load_network(subject, load_data(subject.config.data), torch.device(device)).model.eval()
 
@@ -82,8 +85,11 @@ def attack(
         float32 [N, C, H, W] in [0, 1] and the ball, on the device of `images`.
 
     Raises:
-        UserError: images, labels or a number are not as they are to be.
+        UserError: an argument is not as it is to be.
     """
+    _require_kind("model", model, nn.Module, "torch.nn.Module")
+    for name, value in (("images", images), ("labels", labels)):
+        _require_kind(name, value, Tensor, "torch.Tensor")
     _require_images(images, labels)
     spec = _spec(norm, epsilon, num_steps, step_size, loss)
     device = device_of(model)
@@ -100,12 +106,20 @@ def _spec(
     norm: str, epsilon: float | str, num_steps: int, step_size: float | None, loss: str
 ) -> AttackSpec:
     """PGD, its numbers checked as those of `mpiadv evaluate --attack`."""
-    settings = {
-        "norm": norm, "epsilon": epsilon, "steps": num_steps, "step_size": step_size, "loss": loss,
-    }  # fmt: skip
-    words = ",".join(f"{key}={value}" for key, value in settings.items() if value is not None)
-    (spec,) = read_attacks([f"pgd:{words}"], norm="linf", epsilon=None, each_alone=True)
+    given = {"norm": norm, "epsilon": epsilon, "num_steps": num_steps, "loss": loss}
+    given |= {} if step_size is None else {"step_size": step_size}
+    spec = AttackSpec(kind="pgd")
+    for name, value in given.items():
+        key = name.removeprefix("num_")
+        read = read_value(key, str(value), f"{name}={shown(value)}")
+        spec = replace(spec, **{key: read})
+    require_within_box(spec)
     return spec
+
+
+def _require_kind(name: str, value: object, kind: type, told: str) -> None:
+    if not isinstance(value, kind):
+        raise UserError(f"{name}: expected a {told}, not a {type(value).__name__}")
 
 
 def _require_images(images: Tensor, labels: Tensor) -> None:

@@ -13,7 +13,7 @@ from mpiadv.comm.world import World
 from mpiadv.library.logs import RunLog, read_log
 from mpiadv.loops.publisher import Stop
 from mpiadv.models.random_streams import streams_kept
-from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.process.errors import UnreadableError, UserError, shown
 from mpiadv.process.interruption import Interruption
 from mpiadv.session.run import carry_out
 from mpiadv.settings import Config
@@ -58,6 +58,8 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
         StorageError: the folder could not take the end of the run.
         KeyboardInterrupt: Ctrl-C; with `resume` the run goes on.
     """
+    if not isinstance(config, Config):
+        raise UserError(f"config={shown(config)}: expected a Config, as load_config gives")
     world = World()
     world.meet()
     is_on_gpu = config.training.device != "cpu" and torch.cuda.is_available()

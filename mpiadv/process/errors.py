@@ -49,8 +49,8 @@ class StorageError(RuntimeError):
 
 
 def shown(value: object) -> str:
-    """What was given, as it would stand in a program, cut where the line would grow too long."""
-    text = repr(value)
+    """What was given, as it would stand in a program, on one line, cut where it would grow long."""
+    text = printable(repr(value))
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 

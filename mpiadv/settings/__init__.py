@@ -11,6 +11,7 @@ from mpiadv.settings.reading import (
     override_config,
     parse_config,
     read_words,
+    require_list,
 )
 from mpiadv.settings.sections import (
     AttackConfig,
@@ -39,4 +40,5 @@ __all__ = [
     "override_config",
     "parse_config",
     "read_words",
+    "require_list",
 ]

@@ -44,5 +44,5 @@ def require_chosen(
         raise UserError(
             f"{' and '.join(of_files)} {verb} from a file, and no file may choose code that is "
             f"run: if you trust {it}, add {' '.join(of_files)} or {TRUST_OPTION} to the command "
-            "line"
+            "line; in Python, to the overrides, or trust_code=True"
         )

@@ -36,8 +36,16 @@ def load_config(
         UserError: one line naming the first key that is wrong, and what was expected; also where
             the file names code that no override names, unless `trust_code`.
     """
+    require_list(overrides)
     tree = {} if path is None else read_settings(Path(path))
     return override_config(tree, overrides, trusted=None if trust_code else ())
+
+
+def require_list(overrides: object) -> None:
+    """Raises UserError: they are not several texts, but one, or anything else."""
+    if isinstance(overrides, list | tuple) and all(isinstance(each, str) for each in overrides):
+        return
+    raise UserError(f'overrides={shown(overrides)}: expected a list, as ["key.subkey=value"]')
 
 
 def read_words(words: Sequence[str], *, trust_code: bool = False) -> Config:

@@ -1,5 +1,6 @@
 """Attacks of somebody's own, part by part; whatever is wrong with one is told in a line."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -127,6 +128,25 @@ WRONG = {
         )
         for part in _PARTS
     },
+    **{
+        f"{field.name}_of_another_kind": (
+            "small_attacks:odd", {"part": field.name}, rf"{field.name}=tensor\(.*: expected ",
+        )
+        for field in fields(Attack)
+    },
+    **{
+        f"{part}_of_nothing": (
+            "small_attacks:numbers", {"changed": {part: None}}, f"{part}=None: expected "
+        )
+        for part in ("norm", "epsilon", "num_steps", "step_size", "step", "projection")
+    },
+    "truth_for_a_number": ("small_attacks:numbers", {"changed": {"num_steps": True}}, "=True: exp"),
+    "no_number": ("small_attacks:numbers", {"changed": {"epsilon": float("nan")}}, "n=nan: expect"),
+    "unknown_loss": (
+        "small_attacks:numbers", {"changed": {"loss": "cwe"}},
+        "loss='cwe': expected ce, margin, kl, None, or an AttackLoss of",
+    ),
+    "loss_without_a_name": ("small_attacks:wordless", {}, "loss=<function .*: expected ce, marg"),
     "loss_fails": ("small_attacks:lossy", {"kind": "fails"}, "loss 'fails' fails: IndexError"),
     "loss_of_each": ("small_attacks:lossy", {"kind": "batch"}, r"float32 \[3\], expected .* \[\]"),
     "loss_of_nothing": ("small_attacks:lossy", {"kind": "constant"}, "depend on the logits: noth"),
@@ -148,6 +168,11 @@ def test_whatever_is_wrong_with_an_attack_is_told_in_one_line_when_it_is_tried(
 @pytest.mark.parametrize("name", ["pgd", "fgsm", "cw", "small_attacks:friendly"])
 def test_attacks_that_work_are_tried_in_silence(name: str) -> None:
     rehearse(_attack(name), _images(), LABELS, 3)
+
+
+def test_loss_may_be_given_by_its_name() -> None:
+    attack = _attack("small_attacks:numbers", arguments={"changed": {"loss": "margin"}})
+    assert attack.loss is LOSSES["margin"]
 
 
 def test_arguments_of_a_registered_attack_are_refused() -> None:

@@ -96,7 +96,8 @@ def test_code_that_a_file_names_is_refused_unless_the_command_line_names_it_too(
             read(tmp_path, words)
         assert str(refusal.value) == (
             f"{word} comes from a file, and no file may choose code that is run: if you trust it, "
-            f"add {word} or --trust-code to the command line"
+            f"add {word} or --trust-code to the command line; in Python, to the overrides, or "
+            "trust_code=True"
         )
     read(tmp_path, [word])
     read(tmp_path, ["--trust-code"])
@@ -116,6 +117,18 @@ def test_code_of_a_source_of_transfer_is_trusted_as_that_of_the_network(tmp_path
     wanted = Wanted(overrides=("model.name=mine:model", "data.name=digits"))
     assert wanted.trusted is not None and "model.name=mine:model" in wanted.trusted
     assert Wanted(trust_code=True).trusted is None
+
+
+def test_attack_that_an_evaluation_runs_is_trusted_as_that_of_training_and_as_nothing_else() -> (
+    None
+):
+    words = ("pgd:steps=2", "mine:attack:steps=5,tolerance=2")
+    trusted = Wanted(attacks=words).trusted
+    assert trusted is not None
+    override_config({"attack": {"name": "mine:attack"}}, [], trusted=trusted)
+    for tree in ({"attack": {"name": "mine:other"}}, {"data": {"name": "mine:attack"}}):
+        with pytest.raises(UserError, match="comes from a file"):
+            override_config(tree, [], trusted=trusted)
 
 
 def test_study_names_its_code_to_its_runs_and_its_scoring(tmp_path: Path) -> None:

@@ -205,7 +205,34 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: mpiadv.attack(Odd(), IMAGES, LABELS[:4], epsilon=0.1), r"expected int64 \[5\]",
     ),
     "steps": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, num_steps=0), "steps='0'",
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, num_steps=0),
+        "^num_steps=0: expected a whole number above 0",
+    ),
+    "radius": (
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=-1), "^epsilon=-1: expected a number",
+    ),
+    "numpy_images": (
+        lambda: mpiadv.attack(Odd(), IMAGES.numpy(), LABELS, epsilon=0.1),
+        r"^images: expected a torch\.Tensor, not a ndarray",
+    ),
+    "numpy_labels": (
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS.numpy(), epsilon=0.1),
+        r"^labels: expected a torch\.Tensor, not a ndarray",
+    ),
+    "function_as_a_model": (
+        lambda: mpiadv.attack(torch.relu, IMAGES, LABELS, epsilon=0.1),  # type: ignore[arg-type]
+        r"^model: expected a torch\.nn\.Module, not a builtin_function",
+    ),
+    "file_in_place_of_its_configuration": (
+        lambda: mpiadv.train("configs/digits.yaml"),  # type: ignore[arg-type]
+        "config='configs/digits.yaml': expected a Config, as load_config gives",
+    ),
+    "one_override": (
+        lambda: mpiadv.load_config(overrides="attack.loss=kl"),
+        r"^overrides='attack.loss=kl': expected a list, as \[",
+    ),
+    "override_of_a_model": (
+        lambda: mpiadv.load_model("none", "seed=1"), r"^overrides='seed=1': expected a list, as",
     ),
     "norm": (
         lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, norm="l3"),  # type: ignore[arg-type]
@@ -232,6 +259,7 @@ def test_log_has_an_attribute_for_each_table(run: mpiadv.TrainedRun) -> None:
     assert log.config["training.num_steps"] == 30
     assert log.units("train")["craft_seconds"].startswith("seconds")
     assert len(log.snapshots) == len(log.attackers) == 0
+    assert "pixels" in log.units("snapshots")["images"]
 
 
 def test_table_becomes_a_frame_where_pandas_is_installed(

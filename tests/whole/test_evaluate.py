@@ -260,6 +260,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         _on(RUN, "--attack", "small_attacks:broken:part=projection"),
         "attack 'small_attacks:broken': projection fails: RuntimeError: out of ideas *",
     ),
+    "attack_of_ones_own_with_a_part_of_another_kind": (
+        _on(RUN, "--attack", "small_attacks:odd:part=loss"),
+        "attack 'small_attacks:odd': loss=tensor*: expected *",
+    ),
     "argument_that_is_no_value": (
         _on(RUN, "--attack", "small_attacks:friendly:tolerance=[1"),
         "attack 'small_attacks:friendly': tolerance='[[]1': expected a value as in YAML",
