@@ -53,6 +53,18 @@ def broken(*, part: str, **asked: Any) -> Attack:
     return Attack(**asked, **{part: fail})
 
 
+def careless(*, part: str, **asked: Any) -> Attack:
+    """`part` of it works in place, on what belongs to others."""
+
+    def overwrite(*given: Any) -> Tensor:
+        if part == "stop":
+            given[1].add_(1)
+            return given[1] > 0
+        return next(each for each in given if isinstance(each, Tensor)).mul_(0.5)
+
+    return Attack(**asked, **{part: overwrite})
+
+
 def misshapen(*, part: str, **asked: Any) -> Attack:
     """`part` of it returns a single number where a batch is expected, and a batch for a loss."""
     return Attack(**asked, **{part: lambda *given: torch.zeros(())})

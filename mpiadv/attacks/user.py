@@ -83,6 +83,7 @@ def users_attack(name: str, arguments: Mapping[str, Any]) -> Callable[..., Attac
         if isinstance(loss, str):
             attack = dataclasses.replace(attack, loss=LOSSES.get(loss, loss))  # type: ignore[arg-type]
         _require_kinds(f"attack {name!r}", attack)
+        _require_as_asked(f"attack {name!r}", attack, asked)
         return _guarded(f"attack {name!r}", attack)
 
     return make
@@ -118,6 +119,16 @@ def _require_kinds(place: str, attack: Attack) -> None:
             raise UserError(f"{place}: {key}={shown(value)}: expected {expected}")
 
 
+def _require_as_asked(place: str, attack: Attack, asked: Mapping[str, Any]) -> None:
+    """Refuse another ball or number of steps: the log, bounds and versions go by what was asked."""
+    for key in ("norm", "epsilon", "num_steps"):
+        if getattr(attack, key) != asked[key]:
+            raise UserError(
+                f"{place}: {key}={shown(getattr(attack, key))}: expected {asked[key]}, as it was "
+                f"called with: set attack.{key} instead"
+            )
+
+
 def _guarded(place: str, attack: Attack) -> Attack:
     """The attack, its parts checked whenever they are used."""
     guarded: dict[str, Any] = {
@@ -136,8 +147,12 @@ def _checked(
     place: str, function: Callable[..., Tensor], like: int | None, dtype: torch.dtype
 ) -> Callable[..., Tensor]:
     def call(*given: Any) -> Tensor:
+        tensors = [each for each in given if isinstance(each, Tensor)]
+        before = [tensor._version for tensor in tensors]
         with user_code(f"{place} fails"):
             found = function(*given)
+        if before != [tensor._version for tensor in tensors]:
+            raise UserError(f"{place} writes into what it is given: it is to return something new")
         shape = torch.Size() if like is None else given[like].shape
         told = (
             _kind(found.shape, found.dtype) if isinstance(found, Tensor) else type(found).__name__

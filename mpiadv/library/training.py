@@ -17,7 +17,7 @@ from mpiadv.process.errors import UnreadableError, UserError, shown
 from mpiadv.process.interruption import Interruption
 from mpiadv.session.run import carry_out
 from mpiadv.settings import Config
-from mpiadv.storage.run_folder import RAW
+from mpiadv.storage.run_folder import EMA
 from mpiadv.work.device import settings_kept
 
 
@@ -76,7 +76,7 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
 
 
 def _trained(log: RunLog) -> TrainedRun:
-    final = log.evaluation[log.evaluation["weights"] == RAW.encode()][-1]
+    final = log.evaluation[log.evaluation["weights"] != EMA.encode()][-1]
     return TrainedRun(
         folder=log.path.parent,
         num_steps=int(final["step"]),

@@ -118,6 +118,18 @@ WRONG = {
     "radius": ("small_attacks:numbers", {"changed": {"epsilon": -1}}, "epsilon=-1: expected"),
     "norm": ("small_attacks:numbers", {"changed": {"norm": "l7"}}, "norm='l7': expected one of"),
     **{
+        f"another_{key}": (
+            "small_attacks:numbers", {"changed": {key: value}}, f"{key}=.* as it was called with"
+        )
+        for key, value in (("norm", "l2"), ("epsilon", 0.01), ("num_steps", 99))
+    },
+    **{
+        f"{part}_writes": (
+            "small_attacks:careless", {"part": part}, f"{part} writes into what it is given"
+        )
+        for part in _PARTS
+    },
+    **{
         f"{part}_fails": ("small_attacks:broken", {"part": part}, f"{part} fails: RuntimeError: ou")
         for part in _PARTS
     },
