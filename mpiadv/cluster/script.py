@@ -55,7 +55,7 @@ _CHAINED = """\
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BatchJob:
     """A training run as a job.
 
     `ranks` and `gpus` are those of a node (0: no GPU is asked for), `cpus` those of a rank; `time`
@@ -83,7 +83,7 @@ class Job:
         return f"{self.name}.log" if self.is_chain else f"{self.name}-{number}.log"
 
 
-def render(job: Job, environment: Sequence[str]) -> str:
+def render(job: BatchJob, environment: Sequence[str]) -> str:
     """The batch script; `environment` are the lines of shell that put mpiadv on PATH."""
     words = [
         "job",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpiadv.cluster.script import Job, render
+from mpiadv.cluster.script import BatchJob, render
 from mpiadv.cluster.slurm import SlurmError, submit_script
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
@@ -47,9 +47,9 @@ def _output(words: Sequence[str], *, trust_code: bool) -> Path:
     return folder
 
 
-def _job(asked: argparse.Namespace, output: Path) -> Job:
+def _job(asked: argparse.Namespace, output: Path) -> BatchJob:
     named = {"--partition": asked.partition, "--account": asked.account}
-    return Job(
+    return BatchJob(
         words=tuple(asked.words),
         name=asked.name or re.sub(r"[^\w.-]+", "-", output.resolve().name),
         nodes=asked.nodes,
@@ -65,7 +65,7 @@ def _job(asked: argparse.Namespace, output: Path) -> Job:
     )
 
 
-def _told(job: Job, number: str, output: Path) -> str:
+def _told(job: BatchJob, number: str, output: Path) -> str:
     is_begun = any((output / CHECKPOINTS_NAME).glob("*.pt"))
     size = f"{counted(job.nodes * job.ranks, 'rank')} on {counted(job.nodes, 'node')}"
     end = f'--user="$USER" --name={job.name}' if job.is_chain else number

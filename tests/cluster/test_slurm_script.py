@@ -14,7 +14,7 @@ from mpi_runner import REPOSITORY, finished, started
 
 from mpiadv.cluster import job
 from mpiadv.cluster.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
-from mpiadv.cluster.script import ACTIVATE, Job, render
+from mpiadv.cluster.script import ACTIVATE, BatchJob, render
 from mpiadv.cluster.slurm import job_of, num_tasks, without_job
 from mpiadv.commands.job import main
 from mpiadv.process.errors import UserError
@@ -24,7 +24,7 @@ InJob = Callable[..., int]
 
 SCRIPTS = REPOSITORY / "slurm"
 
-PROJECTS = Job(words=("configs/mnist.yaml",), name="mnist", ranks=4, gpus=4)
+PROJECTS = BatchJob(words=("configs/mnist.yaml",), name="mnist", ranks=4, gpus=4)
 
 TASK_2_OF_4 = {
     "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_NTASKS_PER_NODE": "8",
@@ -61,7 +61,7 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
 
 @pytest.mark.parametrize(("name", "is_chain"), [("train", False), ("requeue", True)])
 def test_script_of_the_project_is_what_submit_writes(name: str, is_chain: bool) -> None:
-    job = Job(**{**vars(PROJECTS), "is_chain": is_chain})
+    job = BatchJob(**{**vars(PROJECTS), "is_chain": is_chain})
     assert (SCRIPTS / f"{name}.sbatch").read_text() == render(job, ACTIVATE)
 
 
