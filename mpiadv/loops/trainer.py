@@ -293,7 +293,7 @@ class Trainer(Generic[BatchT]):
         self.supervision.returned(ticket, attacker)
         self._take_probe(header.probe)
         if header.fate is Fate.UNREAD:
-            told = f"{self._link.name(attacker)} cannot read the images of ticket {ticket}"
+            told = f"{self._link.name(attacker)} cannot craft ticket {ticket}, be it for its images"
             self._on_event("unread", f"{told}: rank 0 tries")
             self.dispatcher.unread(ticket, attacker)
         elif header.fate is Fate.DROPPED:

@@ -20,6 +20,10 @@ class UserError(Exception):
     """
 
 
+class SampleError(UserError):
+    """Samples are not what they should be; once they are put right they have other fingerprints."""
+
+
 class UnreadableError(RuntimeError):
     """Samples could not be read for a while, by no fault of theirs; the text says which."""
 

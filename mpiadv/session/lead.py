@@ -14,6 +14,7 @@ from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
 from mpiadv.process.errors import (
     NonFiniteLossError,
+    SampleError,
     SilentRankError,
     UnreadableError,
     UserError,
@@ -44,7 +45,7 @@ class Lead:
         self._desk = desk
         self._stack = ExitStack()
         self._stack.callback(desk.folder.close)
-        self._fault = ""
+        self._fault: UnreadableError | UserError | None = None
         self._learner = new_learner(setup)
         self._attack_schedule = setup.new_attack_schedule()
         self._changes: list[str] = []
@@ -100,19 +101,18 @@ class Lead:
         self._display.close()
         if self._fault:
             saved = f"checkpoint of step {step} saved" if step else "nothing was trained"
-            # What is put right has another fingerprint.
-            changed = " data.allow_changes=true" if reason is Stop.REFUSED else ""
+            changed = " data.allow_changes=true" * isinstance(self._fault, SampleError)
             tell_error(f"{self._fault}: {saved}, go on with --resume{changed}")
         elif reason is Stop.INTERRUPTED:
             self._display.say(f"interrupted at step {step}, checkpoint saved: go on with --resume")
         return reason
 
     def _run(self, trainer: Trainer[Batch], interrupted: Callable[[], bool]) -> Stop:
-        """Train; samples that are at fault end the run in order, for all ranks."""
+        """Train; samples, or code of the user's, that are at fault end the run in order."""
         try:
             return trainer.run(interrupted)
         except (UnreadableError, UserError) as error:
-            self._fault = str(error)
+            self._fault = error
             return Stop.REFUSED if isinstance(error, UserError) else Stop.INTERRUPTED
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
@@ -143,7 +143,8 @@ class Lead:
         step = trainer.dispatcher.step
         is_early = reason is not Stop.FINISHED
         if self._fault:
-            self._recorder.on_event("bad samples", self._fault)
+            kind = "failed" if type(self._fault) is UserError else "bad samples"
+            self._recorder.on_event(kind, str(self._fault))
             if step == 0:
                 return
         if is_early or self._setup.config.checkpoint.every_steps:

@@ -17,6 +17,7 @@ from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState, freeze
 from mpiadv.models.modes import buffers_kept
+from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
 from mpiadv.work.recipe import Recipe, climb_of
@@ -123,7 +124,10 @@ class TorchCrafter:
 
     def _new_piece(self, ticket: int, settings: AttackSettings, *, last: int) -> _Piece:
         """The ticket's images, where their attack starts, and its steps up to step `last`."""
-        images, labels = self._source.batch(self._recipe.order.indices(ticket))
+        try:
+            images, labels = self._source.batch(self._recipe.order.indices(ticket))
+        except UserError as error:
+            raise SampleError(str(error)) from error
         self._ahead.drop(ticket)
         natural = self._augmented(ticket, images.to(self._device.torch))
         labels = labels.to(self._device.torch)

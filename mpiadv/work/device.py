@@ -110,18 +110,22 @@ def choose_threads(wanted: int | Literal["auto"], local_size: int) -> int:
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """What `choose_device` and `make_deterministic` set is afterwards as it was."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    flags = [(cudnn, "benchmark"), (cudnn, "allow_tf32"), (matmul, "allow_tf32")]
-    before = [getattr(owner, name) for owner, name in flags]
+    """Torch's usual settings within; what is set in it is afterwards as it was."""
+    cudnn = torch.backends.cudnn
+    before = {name: getattr(cudnn, name) for name in ("benchmark", "allow_tf32")}
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     workspace = os.environ.get(_WORKSPACE)
+    torch.set_default_dtype(torch.float32)
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            yield
     finally:
-        for (owner, name), value in zip(flags, before, strict=True):
-            setattr(owner, name, value)
+        for name, value in before.items():
+            setattr(cudnn, name, value)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         if device is not None:
@@ -137,5 +141,5 @@ def make_deterministic(num_threads: int) -> None:
     # As use_deterministic_algorithms(True), which first imports torch's compiler, for seconds.
     torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +95,7 @@ def state() -> list[Any]:
     streams = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]
     flags = [torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32]
     modes = [torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.is_grad_enabled()]
+    modes += [torch.get_float32_matmul_precision(), str(torch.get_default_dtype())]
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     return [*streams, *flags, *modes, *handlers]
 
@@ -103,6 +104,26 @@ def test_training_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     before = state()
     mpiadv.train(config_of(tmp_path / "run", num_steps=3))
+    assert state() == before
+
+
+@pytest.fixture
+def unusual_settings() -> Iterator[None]:
+    """Of torch, as a notebook may have made them."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("unusual_settings")
+def test_settings_of_the_process_change_no_bits_and_stay(
+    run: mpiadv.TrainedRun, tmp_path: Path
+) -> None:
+    before = state()
+    assert mpiadv.train(config_of(tmp_path / "run")).hash == run.hash
     assert state() == before
 
 

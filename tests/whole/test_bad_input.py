@@ -232,7 +232,7 @@ def test_attack_that_fails_on_its_way_ends_the_run_in_order(
     told = (
         "mpiadv: error: attack 'small_attacks:superstitious': step fails: RuntimeError: not with "
         "this radius (at small_attacks.py:*): checkpoint of step *[1-9]* saved, go on with "
-        "--resume*\n"
+        "--resume\n"
     )
     assert fnmatchcase(capsys.readouterr().err, told if _is_trainer() else "")
 
