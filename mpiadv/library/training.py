@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mpiadv.comm.world import World
@@ -87,7 +88,7 @@ def _trained(log: RunLog) -> TrainedRun:
 
 
 def _last_fault(log: RunLog) -> str:
-    faults = log.events[log.events["kind"] == b"bad samples"]
+    faults = log.events[np.isin(log.events["kind"], [b"bad samples", b"failed"])]
     return faults[-1]["text"].decode(errors="replace") if len(faults) else "the run was stopped"
 
 

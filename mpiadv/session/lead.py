@@ -143,7 +143,8 @@ class Lead:
         step = trainer.dispatcher.step
         is_early = reason is not Stop.FINISHED
         if self._fault:
-            kind = "failed" if type(self._fault) is UserError else "bad samples"
+            is_of_samples = isinstance(self._fault, SampleError | UnreadableError)
+            kind = "bad samples" if is_of_samples else "failed"
             self._recorder.on_event(kind, str(self._fault))
             if step == 0:
                 return

@@ -127,6 +127,13 @@ def test_settings_of_the_process_change_no_bits_and_stay(
     assert state() == before
 
 
+def test_attack_that_fails_on_its_way_is_told_of(tmp_path: Path) -> None:
+    words = ["attack.name=small_attacks:superstitious", "attack.epsilon_warmup_steps=60"]
+    config = mpiadv.load_config(overrides=[*WORDS, f"output={tmp_path / 'run'}", *words])
+    with pytest.raises(mpiadv.UserError, match="step fails: RuntimeError: not with this radius"):
+        mpiadv.train(config)
+
+
 def test_training_works_in_a_thread_that_hears_no_signals(tmp_path: Path) -> None:
     done = []
     config = config_of(tmp_path / "run", num_steps=3)
