@@ -80,8 +80,8 @@ def users_attack(name: str, arguments: Mapping[str, Any]) -> Callable[..., Attac
                 "mpiadv.attacks.Attack"
             )
         loss: Any = attack.loss
-        if isinstance(loss, str):
-            attack = dataclasses.replace(attack, loss=LOSSES.get(loss, loss))  # type: ignore[arg-type]
+        if isinstance(loss, str) and loss in LOSSES:
+            attack = dataclasses.replace(attack, loss=LOSSES[loss])
         _require_kinds(f"attack {name!r}", attack)
         _require_as_asked(f"attack {name!r}", attack, asked)
         return _guarded(f"attack {name!r}", attack)

@@ -109,7 +109,7 @@ class World:
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> AttackerLink:
         """An attacker's end; it meets rank 0, which asks for its own then."""
-        raise NotImplementedError("a rank that is alone trains")
+        raise AssertionError("a rank that is alone trains")
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""
