@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 from mpiadv.data.augmentation import augment
 from mpiadv.data.checks import require_padding
-from mpiadv.data.cifar10 import is_cifar10_missing, load_cifar10
 from mpiadv.data.digits import load_digits
 from mpiadv.data.doubts import doubts_about, split_line
 from mpiadv.data.image_folder import load_image_folder
-from mpiadv.data.mnist import is_mnist_missing, load_mnist
+from mpiadv.data.public_sets import TORCHVISION_NAMES, is_missing, load_public_set
 from mpiadv.data.read_ahead import ReadAhead
 from mpiadv.data.source import DataSet, Indices, Source
 from mpiadv.data.user import load_user_set
@@ -28,17 +27,9 @@ __all__ = [
 ]
 
 REGISTERED: dict[str, Callable[[DataConfig], DataSet]] = {
-    "cifar10": load_cifar10,
     "digits": load_digits,
-    "fashion_mnist": load_mnist,
     "image_folder": load_image_folder,
-    "mnist": load_mnist,
-}
-
-_MISSING: dict[str, Callable[[DataConfig], bool]] = {
-    "cifar10": is_cifar10_missing,
-    "fashion_mnist": is_mnist_missing,
-    "mnist": is_mnist_missing,
+    **dict.fromkeys(TORCHVISION_NAMES, load_public_set),
 }
 
 
@@ -65,6 +56,6 @@ def may_download(config: DataConfig) -> bool:
     Raises:
         UserError: `data.root` cannot hold a data set.
     """
-    if is_dotted(config.name):
-        return True
-    return config.name in _MISSING and _MISSING[config.name](config)
+    if config.name in TORCHVISION_NAMES:
+        return is_missing(config)
+    return is_dotted(config.name)
