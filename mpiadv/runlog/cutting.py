@@ -1,22 +1,27 @@
-"""A log that another process wrote: whether it is sound, and how it is cut back to a checkpoint.
+"""A log in an unknown state: whether it is sound, and how it is cut back to a checkpoint.
 
-A bit that was flipped on disk may crash the HDF5 library or keep it busy for ever. So whoever does
-not know in what state a log is has this done in a process of its own: see `mpiadv.runlog.trial`.
+A bit that was flipped on disk may crash the HDF5 library or keep it busy for ever. So all of this
+is done in a process of its own, `python -m mpiadv.runlog.cutting`, by `mpiadv.runlog.trial`: one
+request a line on its standard input, one answer a line on its standard output, both JSON. It ends
+when its input does, and when it makes no progress.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterator
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mpiadv.process.errors import UserError
-from mpiadv.runlog.file import Attributes, blocks, write_log_file
+from mpiadv.runlog.file import FORMAT_VERSION, Attributes, blocks, write_log_file
 from mpiadv.runlog.rows import END_EVENTS, Rows, layouts_with_snapshots
-
-FORMAT_VERSION = 1
-"""Attribute `format_version` of the file."""
 
 Beat = Callable[[], object]
 """Called again and again while there is progress."""
@@ -29,7 +34,36 @@ _SHOWN_BLOCKS = 64
 _KINDS = {"i": "iu", "f": "fiu", "S": "SO"}
 
 
-def require_sound(path: Path, beat: Beat, *, is_log: bool = True) -> None:
+def main(silence_seconds: int) -> None:
+    """Answer requests until there are no more."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is nothing that anybody looks into
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process inside the library, too
+    beat = partial(signal.alarm, silence_seconds)
+    for line in sys.stdin:
+        beat()
+        print(json.dumps(_answer(json.loads(line), beat)), flush=True)
+        signal.alarm(0)
+
+
+def _answer(request: dict[str, Any], beat: Beat) -> dict[str, Any]:
+    path, cut = Path(request["path"]), request["cut"]
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        return {"failed": [error.errno, error.strerror]}
+    try:
+        _require_sound(path, beat, is_log=request["is_log"])
+    except BaseException as error:
+        return {"damaged": " ".join(str(error).split()) or type(error).__name__}
+    try:
+        return _cut_back(path, beat, **cut) if cut else {}
+    except UserError as error:
+        return {"refused": str(error)}
+    except (OSError, RuntimeError) as error:  # h5py has both for a disk that is full
+        return {"failed": [getattr(error, "errno", None), str(error)]}
+
+
+def _require_sound(path: Path, beat: Beat, *, is_log: bool = True) -> None:
     """Read a file as its readers do, everything but the middle of large tables.
 
     With `is_log` it has to be a log that can be gone on with, too, and all of it is read.
@@ -51,29 +85,22 @@ def require_sound(path: Path, beat: Beat, *, is_log: bool = True) -> None:
             _require_log(file)
 
 
-def num_train_rows(path: Path) -> int:
-    """How many training steps a sound log tells of."""
-    with h5py.File(path, "r", locking=False) as file:
-        return len(file["train"])
-
-
-def cut_back(
+def _cut_back(
     path: Path,
-    *,
-    step: int,
-    num_steps: int,
-    snapshot_shape: tuple[int, ...] | None,
-    attributes: Attributes,
     beat: Beat,
-) -> tuple[int, ...] | None:
-    """Write a sound log anew without what a checkpoint of `step` does not know.
-
-    Returns the shape of its snapshots.
+    *,
+    step: int | None,
+    num_steps: int,
+    snapshot_shape: Sequence[int] | None,
+    attributes: Attributes,
+) -> dict[str, Any]:
+    """Write a sound log anew without what a checkpoint of `step` does not know; the answer.
 
     Raises:
         UserError: it holds snapshots of another shape.
         OSError: the disk is full, or similar; the log is as it was.
     """
+    first = step or 0
 
     def keep(name: str, rows: Rows) -> Rows:
         beat()
@@ -81,20 +108,23 @@ def cut_back(
             rows = rows[~np.isin(rows["kind"], [kind.encode() for kind in END_EVENTS.values()])]
         elif name == "evaluation":
             rows = rows[rows["step"] != num_steps]
-        return rows[rows["step"] < step if name in _BY_TICKET else rows["step"] <= step]
+        return rows[rows["step"] < first if name in _BY_TICKET else rows["step"] <= first]
 
     with h5py.File(path, "r", locking=False) as held_log:
+        if step is None and len(held_log["train"]):
+            return {"rows": len(held_log["train"])}
         held = _snapshot_shape(held_log)
-        if None not in (held, snapshot_shape) and held != snapshot_shape:
+        asked = None if snapshot_shape is None else tuple(snapshot_shape)
+        if None not in (held, asked) and held != asked:
             raise UserError(
-                f"{path} holds snapshots of shape {held}, not {snapshot_shape}: "
+                f"{path} holds snapshots of shape {held}, not {asked}: "
                 "set log.snapshot_images back, or turn snapshots off with log.snapshot_every=0"
             )
-        shape = held or snapshot_shape
-        resumed = {"step": step, **attributes}
+        shape = held or asked
+        resumed = {"step": first, **attributes}
         layouts = layouts_with_snapshots(shape)
         write_log_file(path, layouts, source=held_log, keep=keep, resumed=resumed)
-    return shape
+    return {"snapshot_shape": shape}
 
 
 def _items(group: h5py.Group) -> Iterator[h5py.Dataset | h5py.Group]:
@@ -142,3 +172,7 @@ def _snapshot_shape(file: h5py.File) -> tuple[int, ...] | None:
         return None
     shape: tuple[int, ...] = file["snapshots"].dtype["images"].shape
     return shape
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -13,6 +13,9 @@ import numpy as np
 from mpiadv.runlog.rows import Layout, Rows, fitted
 from mpiadv.storage.whole_files import whole_file
 
+FORMAT_VERSION = 1
+"""Attribute `format_version` of the file."""
+
 Attributes = Mapping[str, str | int | float]
 WriteAt = Callable[[int, bytes], None]
 WRITER_OPTIONS = {"libver": "earliest", "rdcc_nbytes": 0}

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.contract.accounts import Probed, StepRecord
-from mpiadv.runlog.cutting import FORMAT_VERSION
 from mpiadv.runlog.file import (
+    FORMAT_VERSION,
     Attributes,
     Sync,
     append_rows,

@@ -1,14 +1,14 @@
-"""Asks a process of its own to read a log of unknown state, and outlives whatever it does there."""
+"""Asks a process of its own to read a log of unknown state, and outlives whatever it does there.
 
-import contextlib
+That process ends itself where it makes no progress: a read of its answer comes to an end.
+"""
+
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from mpiadv.process.errors import UserError
 
 SILENCE_SECONDS = 60
 """Without progress, until what reads the log is given up."""
-
-_PARTING_SECONDS = 5.0
-"""For a process that has nothing more to do, or is just dying."""
 
 _ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a job to end is sent to all of its processes, and says nothing about the log."""
@@ -51,7 +48,7 @@ class Trial:
         self._ask({"path": str(path), "is_log": False, "cut": None})
 
     def cut_back(self, path: Path, cut: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have a log written anew: `cut` holds the arguments of `cutting.cut_back`.
+        """Have a log written anew: `cut` says how, see `runlog.cutting`.
 
         Returns the shape of its snapshots as `snapshot_shape`. Where the `step` is None and the log
         holds training steps, nothing is done: `rows` says how many.
@@ -87,32 +84,22 @@ class Trial:
         try:
             process.stdin.write(request)
             process.stdin.flush()
-            line = _next_answer(process.stdout.fileno(), self._silence_seconds)
+            line = process.stdout.readline()
         except BrokenPipeError:
-            line = b""
-        except TimeoutError:
-            process.kill()
             line = b""
         if line:
             answer: dict[str, Any] = json.loads(line)
             return answer
-        code = self._end()  # killed is silent, as is who was ended by its own alarm
-        return {"damaged": f"what read it {_told(code, self._silence_seconds)}"}
+        return {"damaged": f"what read it {_told(self._end(), self._silence_seconds)}"}
 
     def _end(self) -> int:
-        """End the process; its exit code."""
+        """End the process, which has nothing to lose; its exit code, also where it ended before."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.stdout.close()
-        try:
-            return process.wait(_PARTING_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
+        process.kill()
+        process.communicate()
+        return process.returncode
 
 
 TRIAL = Trial()
@@ -121,7 +108,7 @@ TRIAL = Trial()
 
 def _start(silence_seconds: int) -> subprocess.Popen[bytes]:
     # Not the working folder first: it may hold a module that is called as one of Python's own.
-    line = [sys.executable, "-P", "-m", "mpiadv.runlog.trial_process", str(silence_seconds)]
+    line = [sys.executable, "-P", "-m", "mpiadv.runlog.cutting", str(silence_seconds)]
     package = str(Path(mpiadv.__file__).parent.parent)
     others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environ = {
@@ -143,27 +130,7 @@ def _start(silence_seconds: int) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _next_answer(descriptor: int, silence_seconds: float) -> bytes:
-    """The next line that is not empty; nothing where the process ended.
-
-    Raises:
-        TimeoutError: it is silent.
-    """
-    received, deadline = b"", time.monotonic() + silence_seconds
-    while True:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError
-        data = os.read(descriptor, 2**16)
-        if not data:
-            return b""
-        deadline = time.monotonic() + silence_seconds
-        received = (received + data).lstrip(b"\n")
-        if received.endswith(b"\n"):
-            return received
-
-
 def _told(code: int, silence_seconds: int) -> str:
-    if code in (-signal.SIGKILL, -signal.SIGALRM):
+    if code == -signal.SIGALRM:
         return f"came to no end within {silence_seconds} s"
     return f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
