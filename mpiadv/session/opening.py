@@ -4,7 +4,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from mpiadv.attacks import make_attack
+from mpiadv.attacks import attack_num_steps, make_attack
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
 from mpiadv.methods.objectives import make_objective
@@ -12,7 +12,8 @@ from mpiadv.process.errors import printable
 from mpiadv.process.words import counted
 from mpiadv.session.same_run import differences
 from mpiadv.session.setup import Setup
-from mpiadv.settings import dump_config
+from mpiadv.settings import AttackConfig, Config, dump_config
+from mpiadv.settings.unread import unread_settings
 from mpiadv.storage.checkpoint import Checkpoint
 
 PACKAGES = ("mpiadv", "torch", "torchvision", "numpy", "mpi4py", "h5py")
@@ -32,7 +33,13 @@ def opening_lines(
         f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
         f"{counted(setup.threads, 'thread')} per rank"
     ]
-    odd = (*_too_many(setup), *step_warnings(config), *_other_climb(setup))
+    odd = (
+        *unread_settings(config),
+        *_own_number_of_steps(config),
+        *_too_many(setup),
+        *step_warnings(config),
+        *_other_climb(setup),
+    )
     lines += [f"warning: {text}" for text in odd]
     lines += found
     if checkpoint is not None:
@@ -42,6 +49,15 @@ def opening_lines(
     lines += [split_line(name, source, setup.data) for name, source in splits.items()]
     lines += [f"warning: {doubt}" for doubt in setup.doubts]
     return [printable(line) for line in lines]
+
+
+def _own_number_of_steps(config: Config) -> list[str]:
+    """Where the attack takes another number of steps than somebody asked for."""
+    asked, usual = config.attack.num_steps, AttackConfig().num_steps
+    taken = attack_num_steps(config.attack)
+    if asked in (taken, usual):
+        return []
+    return [f"attack.num_steps has no effect: attack {config.attack.name!r} takes {taken}"]
 
 
 def _too_many(setup: Setup) -> list[str]:

@@ -22,6 +22,7 @@ from mpiadv.settings.numbers import (
     StepSize,
 )
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
+from mpiadv.settings.unread import ReadWith, read_with_name
 from mpiadv.storage.run_folder import EMA, RAW
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
@@ -35,6 +36,14 @@ def _plain(text: str) -> str:
         raise PydanticCustomError("text", f"has a control character, {found[0]!r}".replace("{", ""))
     return text
 
+
+_M_PLUS = read_with_name("m_plus")
+_SGD = read_with_name("sgd")
+_MULTISTEP = read_with_name("multistep")
+_STEP_SIZE_IS_NULL = ReadWith("step_size=null", lambda attack: attack.step_size is None)
+_START_IS_NULL = ReadWith("start=null", lambda attack: attack.start is None)
+_DECAY = ReadWith("decay", lambda average: average.decay is not None)
+_SNAPSHOTS = ReadWith("snapshot_every above 0", lambda log: log.snapshot_every > 0)
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
 
@@ -110,7 +119,7 @@ class AttackConfig(Section):
     """Attack steps per ticket, where the attack does not say so itself."""
     step_size: StepSize | None = None
     """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
-    relative_step_size: Positive = RELATIVE_STEP_SIZE
+    relative_step_size: Annotated[Positive, _STEP_SIZE_IS_NULL] = RELATIVE_STEP_SIZE
     """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
     loss: Literal["ce", "margin", "kl"] | None = None
     """What is climbed: ce (cross-entropy), margin (best wrong logit less the correct one), kl
@@ -118,7 +127,7 @@ class AttackConfig(Section):
     start: Literal["uniform", "natural", "gaussian"] | None = None
     """Where the attack starts: uniform (anywhere in the ball), natural (at the image), gaussian
     (0.001 N(0, 1) away); null: where attack or objective ask for, else uniform."""
-    random_start: bool = True
+    random_start: Annotated[bool, _START_IS_NULL] = True
     """false: where `start` is null and the attack does not say, it starts at the natural image."""
     batch_norm: Literal["eval", "train"] = "eval"
     """Mode of the whole model while it is attacked; its running statistics never change."""
@@ -132,9 +141,9 @@ class AttackScheduleConfig(Section):
     name: Text = "constant"
     """constant: as in `attack`; m_plus: `attack.num_steps` is the largest number of attack steps,
     from `first_steps` one more after an epoch in which gradients grew (Wang et al. 2021)."""
-    first_steps: Annotated[Count, Field(le=10**5)] = 0
+    first_steps: Annotated[Count, Field(le=10**5), _M_PLUS] = 0
     """Attack steps in the first epoch (m_plus)."""
-    gamma: Positive = 1.01
+    gamma: Annotated[Positive, _M_PLUS] = 1.01
     """How much the gradient magnitude of an epoch has to grow for one more step (m_plus)."""
 
 
@@ -144,7 +153,7 @@ class ObjectiveConfig(Section):
     name: Text = "adversarial"
     """A registered objective: adversarial (cross-entropy on adversarial images), trades (that of
     natural images, and `beta` times the divergence of adversarial predictions from theirs)."""
-    beta: Annotated[Number, Field(ge=0, le=1e6)] = 6.0
+    beta: Annotated[Number, Field(ge=0, le=1e6), read_with_name("trades")] = 6.0
     """Weight of the divergence (trades)."""
     clean_fraction: Fraction = 0.0
     """Share of each batch that stays natural."""
@@ -157,11 +166,11 @@ class OptimizerConfig(Section):
     """sgd; adam, whose weight decay is an L2 penalty; adamw, whose weight decay is decoupled."""
     learning_rate: Positive = 5e-3
     """Learning rate; the peak for `one_cycle`."""
-    momentum: Fraction = 0.9
+    momentum: Annotated[Fraction, _SGD] = 0.9
     """Momentum (sgd)."""
-    nesterov: bool = False
+    nesterov: Annotated[bool, _SGD] = False
     """Nesterov momentum (sgd)."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: Annotated[tuple[Fraction, Fraction], read_with_name("adam", "adamw")] = (0.9, 0.999)
     """Decay rates of the moments (adam, adamw)."""
     weight_decay: Annotated[Number, Field(ge=0, le=1e6)] = 0.0
     """Weight decay, on all parameters."""
@@ -173,11 +182,11 @@ class ScheduleConfig(Section):
     name: Literal["constant", "multistep", "cosine", "one_cycle"] = "one_cycle"
     """constant; multistep: drops at `milestones`; cosine: falls to 0 along half a cosine;
     one_cycle: rises to the peak, then falls to almost 0 (Smith and Topin 2018)."""
-    milestones: list[Steps] = Field(default_factory=list)
+    milestones: Annotated[list[Steps], _MULTISTEP] = Field(default_factory=list)
     """Training steps after which the rate is multiplied by `gamma` (multistep)."""
-    gamma: Positive = 0.1
+    gamma: Annotated[Positive, _MULTISTEP] = 0.1
     """Factor at each milestone (multistep)."""
-    rising_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.3
+    rising_fraction: Annotated[Number, Field(gt=0, lt=1), read_with_name("one_cycle")] = 0.3
     """Share of the run in which the rate rises (one_cycle)."""
 
 
@@ -186,7 +195,7 @@ class AverageConfig(Section):
 
     decay: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """Share of the average that stays at each training step, such as 0.995; null: no average."""
-    warmup_fraction: Fraction = 0.025
+    warmup_fraction: Annotated[Fraction, _DECAY] = 0.025
     """Share of the run during which the average is the weights as they are; `decay` is approached
     after that, as (1 + d) / (10 + d) over the d training steps since."""
 
@@ -289,7 +298,7 @@ class LogConfig(Section):
     step; a multiple of `staleness.publish_every`; 0: never."""
     snapshot_every: StepsOrNever = 0
     """Training steps between snapshots: the same test images attacked again; 0: never."""
-    snapshot_images: Annotated[AtLeastOne, Field(le=10**4)] = 8
+    snapshot_images: Annotated[AtLeastOne, Field(le=10**4), _SNAPSHOTS] = 8
     """How many test images a snapshot attacks."""
 
 

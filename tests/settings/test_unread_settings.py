@@ -1,0 +1,48 @@
+"""What is set although nothing reads it is told, and nothing else is."""
+
+import pytest
+
+from mpiadv.settings import Config, load_config
+from mpiadv.settings.unread import ReadWith, unread_settings
+
+UNREAD = {
+    "attack.relative_step_size=2": ("attack.step_size=0.1", "attack.step_size=null"),
+    "attack.random_start=false": ("attack.start=gaussian", "attack.start=null"),
+    "attack_schedule.first_steps=3": ("", "attack_schedule.name=m_plus"),
+    "attack_schedule.gamma=2": ("", "attack_schedule.name=m_plus"),
+    "objective.beta=1": ("", "objective.name=trades"),
+    "optimizer.momentum=0.5": ("", "optimizer.name=sgd"),
+    "optimizer.nesterov=true": ("", "optimizer.name=sgd"),
+    "optimizer.betas=[0.5, 0.5]": ("optimizer.name=sgd", "optimizer.name=adamw"),
+    "schedule.milestones=[3]": ("", "schedule.name=multistep"),
+    "schedule.gamma=0.5": ("", "schedule.name=multistep"),
+    "schedule.rising_fraction=0.5": ("schedule.name=cosine", "schedule.name=one_cycle"),
+    "average.warmup_fraction=0.5": ("", "average.decay=0.9"),
+    "log.snapshot_images=3": ("", "log.snapshot_every=5"),
+}
+"""A setting, with what it has no effect, and with what it has one."""
+
+
+def _lines(*words: str) -> list[str]:
+    return list(unread_settings(load_config(None, [word for word in words if word])))
+
+
+@pytest.mark.parametrize("setting", UNREAD)
+def test_setting_without_effect_is_told(setting: str) -> None:
+    (line,) = _lines(setting, UNREAD[setting][0])
+    assert line.startswith(f"{setting.partition('=')[0]} has no effect: it is read only with ")
+
+
+@pytest.mark.parametrize("setting", UNREAD)
+def test_setting_with_effect_is_not_told(setting: str) -> None:
+    assert _lines(setting, UNREAD[setting][1]) == []
+
+
+def test_table_has_every_setting_that_is_read_with_others_only() -> None:
+    known = {
+        f"{name}.{key}"
+        for name in Config.model_fields
+        for key, field in getattr(type(getattr(Config(), name)), "model_fields", {}).items()
+        if any(isinstance(each, ReadWith) for each in field.metadata)
+    }
+    assert known == {setting.partition("=")[0] for setting in UNREAD}
