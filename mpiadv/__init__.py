@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # and no `__getattr__` then, behind which any name would pass
     from mpiadv.process.errors import UserError
     from mpiadv.settings import Config, load_config
 
+    __version__: str
+
 __all__ = [
     "Config",
     "RunLog",
@@ -40,6 +42,10 @@ _HOMES = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("mpiadv")
         for home, names in _HOMES.items():
             if name in names:
                 from importlib import import_module

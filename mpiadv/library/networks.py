@@ -15,7 +15,9 @@ from mpiadv.evaluation.crafting import Classifier, Try, craft
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.networks import load_network
 from mpiadv.models import device_of
+from mpiadv.models.check import outputs_of_zeros
 from mpiadv.models.modes import buffers_kept
+from mpiadv.models.random_streams import torch_streams_kept
 from mpiadv.process.errors import UserError, shown
 from mpiadv.settings import require_list
 
@@ -91,6 +93,7 @@ def attack(
     for name, value in (("images", images), ("labels", labels)):
         _require_kind(name, value, Tensor, "torch.Tensor")
     _require_images(images, labels)
+    _require_seed(seed)
     spec = _spec(norm, epsilon, num_steps, step_size, loss)
     device = device_of(model)
     given = Try(
@@ -98,6 +101,7 @@ def attack(
         standing=torch.arange(len(images), device=device), seed=seed, warn=lambda text: None,
     )  # fmt: skip
     with frozen(model), buffers_kept(model):
+        _require_classes_of(model, images, labels)
         found = craft(Classifier(model=model, precision="float32"), given)
     return found.to(images.device)
 
@@ -136,4 +140,25 @@ def _require_images(images: Tensor, labels: Tensor) -> None:
         raise UserError(
             f"images range from {images.min():.4g} to {images.max():.4g}: expected pixels in "
             "[0, 1]; normalisation belongs into the model"
+        )
+
+
+def _require_seed(seed: object) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UserError(f"seed={shown(seed)}: expected a whole number of at least 0")
+
+
+def _require_classes_of(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Refuse what is no classifier of such images, and labels of classes that it does not have."""
+    shape = images.shape[1], images.shape[2], images.shape[3]
+    with torch_streams_kept(device_of(model)):
+        logits = outputs_of_zeros(model, shape, num_images=1)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"model: returns {got} for one image: expected logits [1, K]")
+    num_classes = logits.shape[1]
+    if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
+        raise UserError(
+            f"labels range from {labels.min()} to {labels.max()}: the model has "
+            f"{num_classes} classes, expected 0 to {num_classes - 1}"
         )

@@ -55,6 +55,11 @@ class Supervision:
             self._granted_at.pop(ticket, None)
         self._late.discard(attacker)
 
+    def was_away(self, seconds: float) -> None:
+        """The trainer did something else and took nothing in: nobody was late meanwhile."""
+        for ticket in self._granted_at:
+            self._granted_at[ticket] += seconds
+
     def is_overdue(self, ticket: int) -> bool:
         """Whether a ticket was granted so long ago that the trainer should craft it too."""
         if self._dispatcher.state(ticket) is not TicketState.GRANTED:

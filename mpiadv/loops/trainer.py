@@ -260,6 +260,7 @@ class Trainer(Generic[BatchT]):
         self._spent = _Spent()
         self._on_step(record)
         self._step_began = self._clock()
+        self.supervision.was_away(self._step_began - now)
 
     def _idle(self) -> None:
         if self._idle_since is None:

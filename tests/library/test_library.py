@@ -1,5 +1,6 @@
 """mpiadv from Python: as its page has it, without MPI, and leaving everything else as it was."""
 
+import importlib.metadata
 import random
 import re
 import signal
@@ -232,6 +233,29 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "labels": (
         lambda: mpiadv.attack(Odd(), IMAGES, LABELS[:4], epsilon=0.1), r"expected int64 \[5\]",
     ),
+    "label_of_no_class": (
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS + 1, epsilon=0.1),
+        "^labels range from 1 to 3: the model has 3 classes, expected 0 to 2",
+    ),
+    "negative_label": (
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS - 1, epsilon=0.1), "^labels range from -1 to 1",
+    ),
+    "seed": (
+        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, seed=-1),
+        "^seed=-1: expected a whole number of at least 0",
+    ),
+    "model_of_other_images": (
+        lambda: mpiadv.attack(Odd(), IMAGES[..., :2], LABELS, epsilon=0.1),
+        "^model Odd, given 1 image of 1x4x2, fails: ",
+    ),
+    "model_of_other_numbers": (
+        lambda: mpiadv.attack(Odd().double(), IMAGES, LABELS, epsilon=0.1),
+        "^model Odd, given 1 image of 1x4x4, fails: ",
+    ),
+    "no_logits": (
+        lambda: mpiadv.attack(torch.nn.Flatten(0), IMAGES, LABELS, epsilon=0.1),
+        r"^model: returns \[16\] for one image: expected logits \[1, K\]",
+    ),
     "steps": (
         lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, num_steps=0),
         "^num_steps=0: expected a whole number above 0",
@@ -276,6 +300,10 @@ def test_bad_input_is_a_user_error_of_one_line(call: Callable[[], object], told:
     with pytest.raises(mpiadv.UserError, match=told) as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert mpiadv.__version__ == importlib.metadata.version("mpiadv")
 
 
 def test_log_has_an_attribute_for_each_table(run: mpiadv.TrainedRun) -> None:

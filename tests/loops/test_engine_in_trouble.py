@@ -12,6 +12,7 @@ from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Call, Fate, Word
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
@@ -49,6 +50,16 @@ STOPS = {
     "at_the_end": ({2: 40}, frozenset[int]()),
     "parting": ({}, frozenset({2})),
 }
+
+
+def test_nobody_is_late_for_the_time_that_the_trainer_evaluates() -> None:
+    class Evaluating(Job):
+        def _on_step(self, record: StepRecord) -> None:
+            super()._on_step(record)
+            self.now += 50.0
+
+    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, overdue_seconds=20.0)
+    assert [text for kind, text in Evaluating(shape).run().events if kind == "late"] == []
 
 
 @pytest.mark.parametrize(("stops", "parting"), STOPS.values(), ids=STOPS)
