@@ -116,7 +116,7 @@ def _read_idx(path: Path, sample_shape: tuple[int, ...]) -> Tensor:
     from torchvision.datasets.mnist import read_sn3_pascalvincent_tensor
 
     try:
-        content = read_sn3_pascalvincent_tensor(str(path))
+        content: Tensor = read_sn3_pascalvincent_tensor(str(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except Exception:  # of many types, with texts that say nothing of files
