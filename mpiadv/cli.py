@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     first = arguments[0] if arguments else ""
     if first in ("-h", "--help"):
-        from mpiadv.command_lines.usage import usage
+        from mpiadv.command_lines.every import usage
 
         print(usage(), end="")
         return EXIT_DONE
@@ -53,16 +53,23 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command(name: str, words: Sequence[str]) -> int:
-    """Do what a command's module does, once its line has nothing to refuse or to answer."""
+    """Do what a command does, once its line has nothing to refuse or to answer."""
+    from mpiadv.command_lines.every import READERS
+
+    is_of_ranks = name in _OF_RANKS
     # Of several ranks the first one alone refuses, once they know each other.
-    is_alone = not is_one_of_several(os.environ)
-    if is_alone and import_module(f"mpiadv.command_lines.{name}").read(words) is None:
+    asked = () if is_of_ranks and is_one_of_several(os.environ) else READERS[name](words)
+    if asked is None:
         return EXIT_DONE
-    program = import_module(f"mpiadv.commands.{name}")
+    module = import_module(f"mpiadv.commands.{name if is_of_ranks else 'alone'}")
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    code: int = program.main(words)
+    code: int = module.main(words) if is_of_ranks else getattr(module, name)(asked)
     return code
+
+
+_OF_RANKS = ("train", "evaluate", "plan")
+"""Commands that read their words once they know the other ranks; the others are not for ranks."""
 
 
 def _have_a_home() -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from sample_logs import finished_run
 
-from mpiadv.commands.report import main as report
 from mpiadv.process.errors import UserError
+from mpiadv.report.writing import write_report
 from mpiadv.runlog import RunLog, read_table
 from mpiadv.runlog.trial import Trial
 
@@ -54,7 +54,7 @@ def read(path: Path, content: bytes, output: Path) -> str:
     """Report on a log of this content; how that ended."""
     path.write_bytes(content)
     try:
-        report([str(path), "--output", str(output), "--overwrite"])
+        write_report([str(path)], output=str(output), figures=None, overwrite=True)
     except UserError as error:
         assert "\n" not in str(error)
         return "one line"

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mpiadv.command_lines import study, train
 from mpiadv.command_lines.described import TRUST_OPTION, TRUSTED, Described, flag, value, words
+from mpiadv.command_lines.tables import STUDY, TRAIN
 
 JOB = Described(
     name="job",
@@ -47,5 +47,5 @@ def read(given: Sequence[str]) -> argparse.Namespace | None:
 
 def _read_work(work: Sequence[str]) -> object | None:
     if work[:1] == ["study"]:
-        return study.read(work[1:])
-    return train.read([word for word in work if word != "--fault-tolerant"])
+        return STUDY.read(work[1:])
+    return TRAIN.read([word for word in work if word != "--fault-tolerant"])

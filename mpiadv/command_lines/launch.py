@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mpiadv.command_lines import evaluate, train
+from mpiadv.command_lines import evaluate
 from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
 from mpiadv.command_lines.described import EXIT_CODES, Described, flag, value, words
+from mpiadv.command_lines.tables import TRAIN
 from mpiadv.process.errors import UserError
 
 LAUNCH = Described(
@@ -85,4 +86,4 @@ def _read_work(work: list[str], ranks: int) -> object | None:
             "ranks train, or evaluate"
         )
     require_no_misspelt(work, f"mpiadv launch -n {ranks}")
-    return LAUNCH.read(["--help"]) if _HELP & {*work} else train.read(work)
+    return LAUNCH.read(["--help"]) if _HELP & {*work} else TRAIN.read(work)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from mpiadv.comm.world import World
-from mpiadv.command_lines.plan import read
+from mpiadv.command_lines.tables import PLAN
 from mpiadv.forecast.text import lines_of, values_of
 from mpiadv.process.errors import UserError
 from mpiadv.process.exit_codes import EXIT_DONE
@@ -37,7 +37,7 @@ def run(world: World, argv: Sequence[str]) -> int:
 
 def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:
     """The command line, checked; None when it is answered already."""
-    asked = read(argv)
+    asked = PLAN.read(argv)
     if world.size > 1:
         raise UserError(f"plan measures one rank, and {world.size} are here: start it by itself")
     return asked

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from mpiadv.comm.world import World
-from mpiadv.command_lines.train import read
+from mpiadv.command_lines.tables import TRAIN
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Stop
@@ -109,7 +109,7 @@ def _request(world: World, argv: Sequence[str]) -> tuple[Config, bool] | None:
 
 
 def _read(argv: Sequence[str]) -> str:
-    asked = read(argv)
+    asked = TRAIN.read(argv)
     if asked is None:
         return ""
     config = read_words(asked.words, trust_code=asked.trust_code)

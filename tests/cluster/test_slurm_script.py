@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,8 @@ from mpiadv.cluster import job
 from mpiadv.cluster.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
 from mpiadv.cluster.script import ACTIVATE, BatchJob, render
 from mpiadv.cluster.slurm import job_of, num_tasks, without_job
-from mpiadv.commands.job import main
+from mpiadv.command_lines.job import read
+from mpiadv.commands import alone
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
 
@@ -40,6 +41,13 @@ COMMANDS = {
 }
 
 
+def do(words: Sequence[str]) -> int:
+    """What `mpiadv job` does."""
+    asked = read(words)
+    assert asked is not None
+    return alone.job(asked)
+
+
 @pytest.fixture
 def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
     """Runs `mpiadv job` in this process, as in job 17, with a line of bash as its work."""
@@ -51,7 +59,7 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
             monkeypatch.setenv(name, text)
         work = job.Work(command=("bash", "-c", body), folder=folder)
         monkeypatch.setattr(job, "work_of", lambda words, environ: work)
-        return main(options)
+        return do(options)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
     yield run
@@ -236,7 +244,7 @@ def test_job_may_go_on_without_lost_attackers(
     monkeypatch.setattr(job, "work_of", told)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with pytest.raises(UserError, match=r"launch -n 2 seed=1 --fault-tolerant --resume$"):
-        main(words)
+        do(words)
 
 
 TASKS = {"one_node": ("4", 4), "alike": ("2(x3)", 6), "unlike": ("4(x2),3,1(x2)", 13)}

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from mpiadv.command_lines.launch import Launch
+from mpiadv.commands import alone
 from mpiadv.process.interruption import SignalRelay
 
-PROGRAMS = ("evaluate", "plan", "report", "study", "submit", "train", "watch")
+PROGRAMS = ("evaluate", "plan", "train")
+ALONE = ("report", "study", "submit", "watch")
 
 
 @pytest.fixture
@@ -26,8 +28,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         seen.append((name, list(argv)))
         return 75
 
+    def command(name: str, asked: object) -> int:
+        seen.append((name, asked))
+        return 75
+
     for name in PROGRAMS:
         stand_in = SimpleNamespace(main=partial(program, name))
         monkeypatch.setitem(sys.modules, f"mpiadv.commands.{name}", stand_in)
+    for name in ALONE:
+        monkeypatch.setattr(alone, name, partial(command, name))
     monkeypatch.setitem(sys.modules, "mpiadv.cluster.launch", SimpleNamespace(launch=launch))
     return seen

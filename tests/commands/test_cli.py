@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from mpi_runner import REPOSITORY
 
 from mpiadv import cli
 from mpiadv.command_lines.commands import require_no_misspelt
+from mpiadv.commands import alone
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
 
@@ -143,11 +145,11 @@ def test_working_folder_that_was_deleted_is_one_line(
 def test_ctrl_c_in_a_command_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def main(argv: Sequence[str]) -> int:
+    def watch(asked: Namespace) -> int:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("went on")
 
-    monkeypatch.setitem(sys.modules, "mpiadv.commands.watch", SimpleNamespace(main=main))
+    monkeypatch.setattr(alone, "watch", watch)
     assert cli.main(["watch", "x"]) == 130
     assert capsys.readouterr().err == "mpiadv: stopped by Ctrl-C\n"
 

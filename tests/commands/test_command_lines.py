@@ -5,7 +5,7 @@ from importlib.metadata import version
 import pytest
 
 from mpiadv import cli
-from mpiadv.command_lines import evaluate, study
+from mpiadv.command_lines import evaluate, tables
 from mpiadv.command_lines.commands import COMMANDS
 from mpiadv.evaluation.attack_specs import KINDS
 from mpiadv.evaluation.protocols import PROTOCOLS
@@ -143,8 +143,8 @@ def test_question_is_answered_before_anything_is_loaded(
 def test_help_names_the_attacks_and_studies_that_there_are() -> None:
     assert tuple(KINDS) == evaluate.ATTACKS
     assert tuple(PROTOCOLS) == evaluate.PROTOCOLS
-    assert list(STUDIES) == list(study.STUDIES)
-    assert tuple(PRESETS) == study.PRESETS
+    assert list(STUDIES) == list(tables.STUDIES)
+    assert tuple(PRESETS) == tables.PRESETS
 
 
 def test_help_of_all_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,9 @@ from sample_logs import begin
 
 from mpiadv import cli
 from mpiadv.cluster.job import work_of
-from mpiadv.command_lines import plan
-from mpiadv.commands import submit
+from mpiadv.command_lines import submit
+from mpiadv.command_lines.tables import PLAN
+from mpiadv.commands import alone
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
@@ -40,14 +41,16 @@ def _train(folder: Path, words: Sequence[str]) -> object:
 
 
 def _plan(folder: Path, words: Sequence[str]) -> object:
-    asked = plan.read([str(folder / "given.yaml"), *words])
+    asked = PLAN.read([str(folder / "given.yaml"), *words])
     assert asked is not None
     return read_words(asked.words, trust_code=asked.trust_code)
 
 
 def _submit(folder: Path, words: Sequence[str]) -> object:
     # Through the parser of `submit`, as it would be from a shell.
-    return submit.main([str(folder / "given.yaml"), "--gpus=1", "--dry-run", *words])
+    asked = submit.read([str(folder / "given.yaml"), "--gpus=1", "--dry-run", *words])
+    assert asked is not None
+    return alone.submit(asked)
 
 
 def _job(folder: Path, words: Sequence[str]) -> object:

@@ -9,7 +9,7 @@ import pytest
 from made_up_study import open_study
 from sample_logs import BEGAN, STEP_SECONDS, begin, evaluation_row, resumed_run, train_row
 
-from mpiadv.commands.study import main
+from mpiadv import cli
 from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
@@ -33,7 +33,7 @@ from mpiadv.studies.runs import request_of
 def done(tmp_path_factory: pytest.TempPathFactory, needs_mpirun: None) -> Path:
     """The smoke study."""
     folder = tmp_path_factory.mktemp("headline") / "study"
-    assert main(["headline", "--preset", "smoke", "--output", str(folder)]) == 0
+    assert cli.main(["study", "headline", "--preset", "smoke", "--output", str(folder)]) == 0
     return folder
 
 

@@ -14,7 +14,7 @@ from made_up_study import open_study
 from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
-from mpiadv.commands.study import main
+from mpiadv import cli
 from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.process.errors import UserError
@@ -35,7 +35,7 @@ QUICK = ("study.ranks=[2]", "study.num_steps=40")
 def done(tmp_path_factory: pytest.TempPathFactory, needs_mpirun: None) -> Path:
     """The emulated study on one and two ranks."""
     folder = tmp_path_factory.mktemp("speedup") / "study"
-    assert main(["speedup", "--preset", "smoke", "--output", str(folder), *QUICK]) == 0
+    assert cli.main(["study", "speedup", "--preset", "smoke", "--output", str(folder), *QUICK]) == 0
     return folder
 
 
