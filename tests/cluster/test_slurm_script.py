@@ -14,8 +14,9 @@ from mpi_runner import REPOSITORY, finished, started
 
 from mpiadv.cluster import job
 from mpiadv.cluster.job import FRUITLESS_STARTS, MAX_RESTARTS, work_of
-from mpiadv.cluster.script import ACTIVATE, BatchJob, render
 from mpiadv.cluster.slurm import job_of, num_tasks, without_job
+from mpiadv.cluster.submission import ACTIVATE, render
+from mpiadv.command_lines import submit
 from mpiadv.command_lines.job import read
 from mpiadv.commands import alone
 from mpiadv.process.errors import UserError
@@ -25,7 +26,7 @@ InJob = Callable[..., int]
 
 SCRIPTS = REPOSITORY / "slurm"
 
-PROJECTS = BatchJob(words=("configs/mnist.yaml",), name="mnist", ranks=4, gpus=4)
+PROJECTS = ("configs/mnist.yaml", "--name=mnist", "--gpus=4")
 
 TASK_2_OF_4 = {
     "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_NTASKS_PER_NODE": "8",
@@ -69,8 +70,9 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InJob]:
 
 @pytest.mark.parametrize(("name", "is_chain"), [("train", False), ("requeue", True)])
 def test_script_of_the_project_is_what_submit_writes(name: str, is_chain: bool) -> None:
-    job = BatchJob(**{**vars(PROJECTS), "is_chain": is_chain})
-    assert (SCRIPTS / f"{name}.sbatch").read_text() == render(job, ACTIVATE)
+    asked = submit.read([*PROJECTS, *(["--chain"] if is_chain else [])])
+    assert asked is not None
+    assert (SCRIPTS / f"{name}.sbatch").read_text() == render(asked, ACTIVATE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
