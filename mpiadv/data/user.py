@@ -25,15 +25,7 @@ from mpiadv.data.memory import MemorySource
 from mpiadv.data.patience import read_patiently
 from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet, Indices, Source, spread_over
-from mpiadv.data.user_samples import (
-    NUM_READ_TWICE,
-    indices_read_twice,
-    is_same,
-    read_again,
-    read_pair,
-    read_sample,
-    tensor_text,
-)
+from mpiadv.data.user_samples import is_same, read_pair, read_sample, tensor_text
 from mpiadv.process.errors import UserError, user_code
 from mpiadv.process.words import shape_text
 from mpiadv.settings import DataConfig
@@ -46,6 +38,10 @@ USUAL_THREADS = 1
 """Threads that call a user's code where `data.num_workers` does not say how many: few people write
 data sets that may be called by several at once, and those that may not mix up their samples."""
 
+NUM_READ_TWICE = 32
+"""Samples of a split that are read twice: of one that moves images about by a pixel at random, the
+chance that all are the same is below 1 in 10,000 even where two of three reads agree."""
+
 LONGEST_CALLED_TWICE_SECONDS = 5.0
 """A function that takes no longer is called once more, to see whether it gives the same."""
 
@@ -54,21 +50,20 @@ LONGEST_CALLED_TWICE_SECONDS = 5.0
 class _Split:
     """One split as the user's function gave it; `images` and `labels` if they are in memory.
 
-    `chosen` are the data set's indices of the samples that are used, `first` is the first image of
-    these, and `some` a few of these samples where they are not in memory.
+    `chosen` are the data set's indices of the samples that are used, and `some` a few of these
+    samples, the first one and others all over.
     """
 
     place: str
     dataset: Any
     chosen: Indices
-    first: Tensor
-    some: Sequence[Sample] = ()
-    images: Tensor | None = None
-    labels: Tensor | None = None
+    some: Sequence[Sample]
+    images: Tensor | None
+    labels: Tensor | None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.first.shape
+        channels, height, width = self.some[0][0].shape
         return channels, height, width
 
 
@@ -123,48 +118,51 @@ def _load_split(
     began = time.perf_counter()
     with user_code(place):
         result = call()
-    seconds = time.perf_counter() - began
-    read = _read(result, place, limit)
-    if seconds < LONGEST_CALLED_TWICE_SECONDS:
-        _require_same_again(call, result, place)
-    return read
+    is_quick = time.perf_counter() - began < LONGEST_CALLED_TWICE_SECONDS
+    if _is_pair(result):
+        result = read_pair(result[0], result[1], place)
+    chosen = choose_samples(_num_samples(result, place), limit)
+    some = _some(result, chosen, place)
+    _require_same_again(result, call if is_quick else None, chosen, some, place)
+    images, labels = _held(result, chosen, some[0][0], place)
+    return _Split(place, result, chosen, some, images, labels)
 
 
-def _read(result: Any, place: str, limit: int | None) -> _Split:
-    """A split from what the user's function returned, refused where it is nothing of the kind."""
-    if not _is_pair(result):
-        return _read_map_style(result, place, limit)
-    images, labels = read_pair(result[0], result[1], place)
-    chosen = choose_samples(len(labels), limit)
-    if len(chosen) < len(labels):
-        images, labels = images[chosen], labels[chosen]
-    return _Split(place, result, chosen, images[0], images=images, labels=labels)
+def _require_same_again(
+    result: Any,
+    call: Callable[[], Any] | None,
+    chosen: Indices,
+    some: Sequence[Sample],
+    place: str,
+) -> None:
+    """Refuse other samples than `some`, read from `result` again and from what `call` gives.
 
-
-def _require_same_again(call: Callable[[], Any], result: Any, place: str) -> None:
-    """Refuse a function that gives other samples when it is called again, as other ranks call it.
-
-    One that fails then tells nothing.
+    A call that fails tells nothing: some functions may be called once alone.
     """
-    try:
-        other = call()
-        some, others = _some(result, place), _some(other, place)
-    except Exception:
-        return
-    if _length(result) != _length(other) or not all(map(is_same, some, others)):
-        raise UserError(
-            f"{place}: has other samples when its function is called again, as every rank and "
-            f"every resume does: seed whatever is random inside the function"
-        )
+    results = [result]
+    if call is not None:
+        with suppress(Exception):
+            results.append(call())
+    with user_code(place):
+        for each in results:
+            again = _some(each, chosen, place) if _length(each) == _length(result) else []
+            if len(again) < len(some) or not all(map(is_same, some, again)):
+                raise UserError(
+                    f"{place}: has other samples when it is read again, or its function called, as "
+                    f"every rank and every resume does: leave augmentation to data.crop_padding "
+                    f"and data.flip, and seed whatever else is random"
+                )
 
 
-def _some(result: Any, place: str) -> list[Sample]:
-    """A few samples of what the user's function returned."""
-    rows = spread_over(_length(result), NUM_READ_TWICE)
-    if not _is_pair(result):
-        return [read_sample(result, row, place) for row in rows.tolist()]
-    images, labels = read_pair(result[0][rows], result[1][rows], place)
-    return list(zip(images, labels.tolist(), strict=True))
+def _some(result: Any, chosen: Indices, place: str) -> list[Sample]:
+    """A few of the chosen samples of what the user's function returned."""
+    indices = chosen[spread_over(len(chosen), NUM_READ_TWICE)]
+    if _is_pair(result):
+        images, labels = read_pair(result[0][indices], result[1][indices], place)
+        return list(zip(images, labels.tolist(), strict=True))
+    samples = (read_sample(result, index, place) for index in indices.tolist())
+    # Copies: one that writes into its own images would be compared with itself.
+    return [(image.clone(), label) for image, label in samples]
 
 
 def _length(result: Any) -> int:
@@ -187,24 +185,32 @@ def _arguments(config: DataConfig, function: Callable[..., Any]) -> dict[str, An
     return arguments
 
 
-def _read_map_style(dataset: Any, place: str, limit: int | None) -> _Split:
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+def _num_samples(result: Any, place: str) -> int:
+    """How many samples there are in what the user's function returned, if it is anything."""
+    if not _is_pair(result) and not (hasattr(result, "__len__") and hasattr(result, "__getitem__")):
         raise UserError(
-            f"{place}: the function returned {type(dataset).__name__}, expected a data set with "
+            f"{place}: the function returned {type(result).__name__}, expected a data set with "
             f"__len__ and __getitem__, or a pair of tensors (images, labels)"
         )
-    chosen = choose_samples(len(dataset), limit)
-    if len(chosen) == 0:
+    if not _length(result):
         raise UserError(f"{place}: has no samples, expected at least one")
-    some = read_again(dataset, chosen, place)
-    first, _ = some[0]
+    return _length(result)
+
+
+def _held(
+    result: Any, chosen: Indices, first: Tensor, place: str
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """The chosen images and labels in memory; None of both where they are too large."""
+    if _is_pair(result):
+        images, labels = result
+        return result if len(chosen) == len(labels) else (images[chosen], labels[chosen])
     if first.nbytes * len(chosen) >= MAX_MEMORY_BYTES:
-        return _Split(place, dataset, chosen, first, some=some)
+        return None, None
     images = torch.empty(len(chosen), *first.shape, dtype=first.dtype)
     labels = torch.empty(len(chosen), dtype=torch.int64)
     for row, index in enumerate(chosen.tolist()):
-        images[row], labels[row] = _read_alike(dataset, index, place, first)
-    return _Split(place, dataset, chosen, first, images=images, labels=labels)
+        images[row], labels[row] = _read_alike(result, index, place, first)
+    return images, labels
 
 
 def _read_alike(dataset: Any, index: int, place: str, first: Tensor) -> tuple[Tensor, int]:
@@ -256,12 +262,13 @@ def _source(split: _Split, num_classes: int, readers: Readers) -> Source:
         return MemorySource(split.images, split.labels)
 
     _require_threads_do_no_harm(split, readers)
+    first, _ = split.some[0]
 
     def decode(row: int) -> Sample:
         index = int(split.chosen[row])
         here = f"{split.place}, index {index}"
         image, label = read_patiently(
-            lambda: _read_alike(split.dataset, index, split.place, split.first), here
+            lambda: _read_alike(split.dataset, index, split.place, first), here
         )
         require_labels([label], num_classes, split.place, [index])
         return image, label
@@ -275,7 +282,7 @@ def _require_threads_do_no_harm(split: _Split, readers: Readers) -> None:
     """Refuse a set that mixes samples up where several threads read it: called by one of them."""
     if readers.num_threads == 1:
         return
-    indices = indices_read_twice(split.chosen)
+    indices = split.chosen[spread_over(len(split.chosen), NUM_READ_TWICE)].tolist()
     reads = [partial(read_sample, split.dataset, index, split.place) for index in indices]
     at_once = [readers.submit(read) for read in reads]
     for index, expected, future in zip(indices, split.some, at_once, strict=True):

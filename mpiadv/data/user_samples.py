@@ -12,12 +12,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.data.checks import require_pixels
-from mpiadv.data.source import Indices, spread_over
 from mpiadv.process.errors import UserError, origin_of, user_code
-
-NUM_READ_TWICE = 32
-"""Samples of a split that are read twice: of one that moves images about by a pixel at random, the
-chance that all are the same is below 1 in 10,000 even where two of three reads agree."""
 
 
 def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
@@ -38,34 +33,6 @@ def read_sample(dataset: Any, index: int, place: str) -> tuple[Tensor, int]:
     if image.is_floating_point():
         require_pixels(image.unsqueeze(0), place, first_index=index)
     return image, _read_label(sample[1], here)
-
-
-def read_again(dataset: Any, chosen: Indices, place: str) -> list[tuple[Tensor, int]]:
-    """A few of the samples at `chosen`, the first one and others all over, each of them read twice.
-
-    Raises:
-        UserError: as `read_sample`, or the second time one is not the same.
-    """
-    indices = indices_read_twice(chosen)
-    # Copies: one that writes into its own images would be compared with itself.
-    samples = (read_sample(dataset, index, place) for index in indices)
-    once = [(image.clone(), label) for image, label in samples]
-    for index, sample in zip(indices, once, strict=True):
-        again = read_sample(dataset, index, place)
-        if not is_same(sample, again):
-            what = "image" if sample[1] == again[1] else "label"
-            raise UserError(
-                f"{place}, index {index}: has another {what} each time it is read, expected the "
-                f"same: leave augmentation to data.crop_padding and data.flip, and seed whatever "
-                f"else is random"
-            )
-    return once
-
-
-def indices_read_twice(chosen: Indices) -> list[int]:
-    """Which of the samples at `chosen` are read twice."""
-    indices: list[int] = chosen[spread_over(len(chosen), NUM_READ_TWICE)].tolist()
-    return indices
 
 
 def is_same(sample: tuple[Tensor, int], other: tuple[Tensor, int]) -> bool:

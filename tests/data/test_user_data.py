@@ -86,6 +86,8 @@ def test_train_samples_shortens_a_users_training_split(form: str) -> None:
     assert data.num_classes == 3
 
 
+AGAIN = "split 'train': has other samples when it is read again, or its function called, as every"
+
 REFUSED = [
     ("fails", "split 'train': OSError: no disk (at users_sets.py:"),
     ("missing", "has no function 'missing'"),
@@ -109,12 +111,12 @@ REFUSED = [
     ("column", "labels are int64 [6, 1], expected one whole number per image: an integer tensor"),
     ("column", "[6]: give labels[:, 0]"),
     ("objects", "holds <U5 [1], expected tensors"),
-    ("anew", "has another image each time it is read, expected the same: leave augmentation to"),
-    ("other_label_anew", "index 0: has another label each time it is read"),
-    ("scales_in_place", "has another image each time it is read, expected the same: leave"),
-    ("shuffled_pair", "split 'train': has other samples when its function is called again"),
-    ("shuffled_samples", "split 'train': has other samples when its function is called again"),
-    ("longer_each_time", "seed whatever is random inside the function"),
+    ("anew", AGAIN),
+    ("other_label_anew", AGAIN),
+    ("scales_in_place", AGAIN),
+    ("shuffled_pair", AGAIN),
+    ("shuffled_samples", AGAIN),
+    ("longer_each_time", "and seed whatever else is random"),
     ("short_labels", "labels are int64 [5], expected one whole number per image"),
     ("float_labels", "labels are float32 [6], expected one whole number per image"),
     ("shapes_differ", "split 'train' are 1x3x4, of split 'test' 1x3x2"),
@@ -173,7 +175,7 @@ def test_sample_of_a_large_set_is_refused_when_it_is_read(
     function: str, index: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mpiadv.data.user, "MAX_MEMORY_BYTES", 0)
-    monkeypatch.setattr(mpiadv.data.user_samples, "NUM_READ_TWICE", 1)
+    monkeypatch.setattr(mpiadv.data.user, "NUM_READ_TWICE", 1)
     data = load(function, arguments={"num_classes": 2})
     assert expected in refusal(lambda: data.test.batch(np.array([index])))
 
