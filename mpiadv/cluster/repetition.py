@@ -3,44 +3,27 @@
 import os
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
-_RULER = rb"-{74}\n"
-_REPEATED_BOXES = (
-    (
-        _RULER,
-        rb"\w+ detected that one or more processes exited with non-zero status,\n",
-        rb"thus causing the job to be terminated. The first process to do so was:\n",
-        rb"\s*\n",
-        rb"   Process name: .*\n",
-        rb"   Exit code:    (?:2|75)\n",
-        _RULER,
-    ),
-    (
-        _RULER,
-        rb"MPI_ABORT was invoked on rank .*\n",
-        *(rb"  \w+: .*\n",) * 2,
-        rb"\n",
-        *(rb".*(?:MPI_ABORT|other processes|kills them).*\n",) * 3,
-        _RULER,
-    ),
-    (
-        _RULER,
-        rb"\w+ has exited due to process rank .* calling\n",
-        rb'"abort". This may have caused .*\n',
-        rb"terminated by signals sent by .*\n",
-        _RULER,
-    ),
+_RULER = b"-" * 74 + b"\n"
+_BEGINNING = re.compile(
+    rb"MPI_ABORT was invoked|\w+ (?:detected that one|noticed that process|has exited due to)"
 )
-"""What Open MPI adds when a rank ends the program, having said why: each box line by line."""
+"""What comes below the upper ruler of a box that is ours to judge."""
 
-_LOSS_BOXES = tuple(
-    (_RULER, rb"\w+ noticed that process rank \d+ with PID .*\n", *(rb".+\n",) * more, _RULER)
-    for more in (0, 1, 2)
+_MOST_LINES = 8
+"""Of such a box, above its lower ruler."""
+
+_REPEATED = re.compile(
+    rb"exited with non-zero status, .* Exit code: (?:2|75) -"
+    rb"|MPI_ABORT was invoked on rank"
+    rb'|has exited due to process rank .* calling "abort"'
 )
-"""What Open MPI says when a signal has ended a rank; its text is broken into lines anyhow."""
+"""What Open MPI adds when a rank ends the program, having said why."""
+
 _LOSS = re.compile(rb"rank (\d+) with PID \d+ on node (\S+) exited on signal (\d+ \([^)]*\))")
+"""What it says when a signal has ended a rank."""
 
 
 def without_repetition(
@@ -53,43 +36,36 @@ def without_repetition(
     """
     held: list[bytes] = []
     for piece in pieces:
-        if held and not _boxes_beginning([*held, piece]):
+        if len(held) > 1 and piece == _RULER:
+            yield _retold(b"".join([*held, piece]), is_asked_to_end=is_asked_to_end())
+            held = []
+            continue
+        is_box = len(held) < _MOST_LINES and (len(held) != 1 or _BEGINNING.match(piece))
+        if not is_box:
             yield from held
             held = []
-        boxes = _boxes_beginning([*held, piece])
-        if not boxes:
+        if held or piece == _RULER:
+            held.append(piece)
+        else:
             yield piece
-            continue
-        held.append(piece)
-        if any(len(box) == len(held) for box in boxes):
-            yield from _retold(held, is_asked_to_end=is_asked_to_end())
-            held = []
     yield from held
 
 
-def _boxes_beginning(pieces: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    return [
-        box
-        for box in (*_REPEATED_BOXES, *_LOSS_BOXES)
-        if len(pieces) <= len(box) and all(map(re.fullmatch, box, pieces))
-    ]
-
-
-def _retold(box: Sequence[bytes], *, is_asked_to_end: bool) -> Iterator[bytes]:
-    """What is left of a whole box: a line of ours where it tells of a loss, else nothing."""
-    if not any(re.fullmatch(_LOSS_BOXES[0][1], line) for line in box):
-        return
-    loss = _LOSS.search(b" ".join(b"".join(box).split()))
+def _retold(box: bytes, *, is_asked_to_end: bool) -> bytes:
+    """What is left of a whole box: a line of ours where it tells of a loss, else nothing or all."""
+    words = b" ".join(box.split())  # it is broken into lines anyhow
+    if _REPEATED.search(words):
+        return b""
+    loss = _LOSS.search(words)
     if loss is None:
-        yield from box
-    else:
-        rank, host, number = (part.decode() for part in loss.groups())
-        if is_asked_to_end and number.startswith(f"{signal.SIGUSR1:d} "):
-            return
-        yield (
-            f"mpiadv: error: rank {rank} on {host} was ended by signal {number}, and the job with "
-            "it: go on with --resume; --fault-tolerant does without a lost attacker\n"
-        ).encode()
+        return box
+    rank, host, number = (part.decode() for part in loss.groups())
+    if is_asked_to_end and number.startswith(f"{signal.SIGUSR1:d} "):
+        return b""
+    return (
+        f"mpiadv: error: rank {rank} on {host} was ended by signal {number}, and the job with "
+        "it: go on with --resume; --fault-tolerant does without a lost attacker\n"
+    ).encode()
 
 
 def pieces(stream: IO[bytes]) -> Iterator[bytes]:
