@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpiadv.models.digits import digits as plain_digits
+from mpiadv.models.small import digits as plain_digits
 
 PAUSES = "MPIADV_TEST_PAUSES"
 """Environment variable that names one of `PAUSE_SECONDS`; without it models do not pause."""

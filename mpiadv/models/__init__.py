@@ -7,13 +7,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
-from mpiadv.models.digits import digits
 from mpiadv.models.flat import FlatState, fingerprint
-from mpiadv.models.mnist import mnist
 from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import PreActResNet
 from mpiadv.models.random_streams import seed_streams, streams_kept
+from mpiadv.models.small import digits, mnist
 from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
 from mpiadv.process.errors import UserError, user_code
 from mpiadv.settings import ModelConfig

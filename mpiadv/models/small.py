@@ -1,4 +1,4 @@
-"""The network of Bhat, Tsipras, Madry (2019), for MNIST. Knows no data set and no training."""
+"""Networks for digits, and for MNIST of Bhat, Tsipras, Madry (2019). Know no data set."""
 
 import torch
 from torch import nn
@@ -6,7 +6,27 @@ from torch import nn
 from mpiadv.models.check import require_image_shape
 from mpiadv.process.errors import UserError
 
-IMAGE_SHAPE = (1, 28, 28)
+
+def digits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Two 3x3 convolutions and two dense layers, quick on one CPU thread.
+
+    Images [N, 1, 8, 8], logits [N, num_classes].
+
+    Raises:
+        UserError: the images are not 1x8x8.
+    """
+    require_image_shape("digits", image_shape, (1, 8, 8))
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        # A stride instead of pooling: as robust, at less than half of the time.
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 4 * 32, 64),
+        nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )
 
 
 def mnist(
@@ -31,7 +51,7 @@ def mnist(
     """
     if initialization not in ("madry", "torch"):
         raise UserError(f"model mnist: initialization={initialization!r}: expected madry or torch")
-    require_image_shape("mnist", image_shape, IMAGE_SHAPE)
+    require_image_shape("mnist", image_shape, (1, 28, 28))
     first, second, units = (_sized(count, width) for count in (32, 64, 1024))
     model = nn.Sequential(
         nn.Conv2d(1, first, 5, padding=2),
