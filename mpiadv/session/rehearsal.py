@@ -19,8 +19,7 @@ from mpiadv.models import check_model, evaluation_mode, parameters_frozen
 from mpiadv.models.check import images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched
 from mpiadv.models.flat import named_tensors
-from mpiadv.models.hidden import plain_state
-from mpiadv.models.oddities import built_unlike, hidden_state, randomness, same
+from mpiadv.models.oddities import built_unlike, hidden_state, plain_state, randomness, same
 from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.process.errors import UserError, origin_of, user_code
 

@@ -114,10 +114,7 @@ WARNED: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
         noise_of(lambda: np.random.default_rng().random()),
         ["Nor does the seed decide it: it counts its passes"],
     ),
-    "generator_of_its_own": (
-        OwnGenerator,
-        ["or draws from a generator of its own", f"'source' {COUNTER}"],
-    ),
+    "generator_of_its_own": (OwnGenerator, ["or draws from a generator of its own"]),
     "probabilities": (
         forward_of(lambda net, x: plain(net, x).softmax(1)), ["leave the softmax at its end out"]
     ),
