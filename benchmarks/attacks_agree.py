@@ -27,8 +27,7 @@ from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.data import load_data
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.attack_specs import read_attacks
-from mpiadv.evaluation.subject import load_into, read_subject
-from mpiadv.models import build_model
+from mpiadv.evaluation.subject import load_network, read_subject
 from mpiadv.process.errors import UserError
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 
@@ -44,10 +43,7 @@ class Network:
         subject = read_subject(folder, overrides)
         self.config = subject.config
         data = load_data(self.config.data)
-        self.model = build_model(
-            self.config.model, num_classes=data.num_classes, image_shape=data.image_shape, seed=0
-        )
-        load_into(self.model, subject)
+        self.model = load_network(subject, data, torch.device("cpu")).model
         self.test = data.test
         self.images, self.labels = self.chosen(num_images)
         self.image_batches = self.images.split(BATCH_SIZE)

@@ -3,6 +3,6 @@
 Knows no communicator: the caller shares out the images and adds what the ranks found.
 """
 
-from mpiadv.evaluation.accuracy import Counts, attack_images, evaluate, evaluate_transfer, frozen
+from mpiadv.evaluation.accuracy import Counts, attack_images, evaluate, frozen
 
-__all__ = ["Counts", "attack_images", "evaluate", "evaluate_transfer", "frozen"]
+__all__ = ["Counts", "attack_images", "evaluate", "frozen"]

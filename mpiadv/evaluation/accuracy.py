@@ -4,7 +4,6 @@ Images are shared out in batches, and each batch draws its random start from its
 result is the same for any number of ranks.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Attack, Climb, Precision, forward
+from mpiadv.attacks import Attack, Precision
 from mpiadv.attacks.attack import do_nothing
 from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
 from mpiadv.data import Indices, Source
+from mpiadv.evaluation.crafting import JUDGING, Classifier, climbed
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
 
@@ -30,10 +30,6 @@ COLUMNS = (
     "adversarial_loss_sum",
 )
 """What the columns of `Counts.rows` hold."""
-
-
-_JUDGING = 0, 1
-"""Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +70,7 @@ class Counts:
 
 
 def evaluate(
-    model: nn.Module,
+    models: Sequence[nn.Module],
     source: Source,
     attack: Attack,
     *,
@@ -82,63 +78,40 @@ def evaluate(
     num_samples: int,
     batch_size: int,
     precision: Precision,
+    crafted_on: nn.Module | None = None,
     share: tuple[int, int] = (0, 1),
     between_steps: Callable[[], None] = do_nothing,
-) -> Counts:
-    """One rank's share of the accuracy and loss on `num_samples` images of `source`.
+) -> list[Counts]:
+    """One rank's share of the accuracy and loss of each model on `num_samples` images of `source`.
 
-    Which they are is up to `choose_samples`. The model is attacked in evaluation mode and left as
-    it was.
+    Which they are is up to `choose_samples`. All models are on one device; they are attacked and
+    judged in evaluation mode, and left as they were.
 
     Args:
+        crafted_on: the model that is attacked; None: the first one.
         share: (rank, size); rank takes the batches rank, rank + size, ...
         between_steps: called after each attack step, to keep messages moving.
 
     Returns:
         Counts with the rows of this rank's batches; add those of the other ranks before reading.
     """
-    (counts,) = evaluate_transfer(
-        model, [model], source, attack,
-        seed=seed, num_samples=num_samples, batch_size=batch_size, precision=precision,
-        share=share, between_steps=between_steps,
-    )  # fmt: skip
-    return counts
-
-
-def evaluate_transfer(
-    crafting: nn.Module,
-    judges: Sequence[nn.Module],
-    source: Source,
-    attack: Attack,
-    *,
-    seed: int,
-    num_samples: int,
-    batch_size: int,
-    precision: Precision,
-    share: tuple[int, int] = (0, 1),
-    between_steps: Callable[[], None] = do_nothing,
-) -> list[Counts]:
-    """What each of `judges` makes of examples crafted on the model `crafting`; it may be a judge.
-
-    The rest is as for `evaluate`. All models are on one device, and left as they were.
-    """
     rank, size = share
     batches = numbered_batches(source, num_samples, batch_size)
-    rows = np.zeros((len(judges), len(batches), len(COLUMNS)))
+    rows = np.zeros((len(models), len(batches), len(COLUMNS)))
+    attacked, *judges = (
+        Classifier(model=model, precision=precision) for model in (crafted_on or models[0], *models)
+    )
     with ExitStack() as stack:
-        for model in (crafting, *judges):
-            stack.enter_context(frozen(model))
+        for classifier in (attacked, *judges):
+            stack.enter_context(frozen(classifier.model))
         for number in range(rank, len(batches), size):
-            images, labels = load_batch(source, batches[number], crafting)
+            images, labels = load_batch(source, batches[number], attacked.model)
             own = seed_for(seed, Purpose.EVALUATION, number)
-            adversarial = _run(
-                attack, crafting, images, labels,
-                seed=own, precision=precision, between_steps=between_steps,
-            )  # fmt: skip
+            adversarial = climbed(
+                attacked, attack, images, labels, seed=own, between_steps=between_steps
+            )
             for place, judge in enumerate(judges):
-                rows[place, number] = _count(
-                    judge, images, adversarial, labels, seed=own, precision=precision
-                )
+                rows[place, number] = _count(judge, images, adversarial, labels, own)
     return [Counts(rows=each) for each in rows]
 
 
@@ -160,10 +133,10 @@ def attack_images(
     with frozen(model):
         images, labels = load_batch(source, indices, model)
         own = seed_for(seed, Purpose.SNAPSHOT)
-        return _run(
-            attack, model, images, labels,
-            seed=own, precision=precision, between_steps=between_steps,
-        ).cpu()  # fmt: skip
+        classifier = Classifier(model=model, precision=precision)
+        return climbed(
+            classifier, attack, images, labels, seed=own, between_steps=between_steps
+        ).cpu()
 
 
 @contextmanager
@@ -189,47 +162,16 @@ def load_batch(source: Source, indices: Indices, model: nn.Module) -> tuple[Tens
     return images.to(device), labels.to(device)
 
 
-def _run(
-    attack: Attack,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    precision: Precision,
-    between_steps: Callable[[], None],
-) -> Tensor:
-    climb = Climb(
-        model=model, precision=precision, loss=attack.loss, labels=labels, natural=images,
-        natural_seed=pass_seed(seed, _JUDGING[0]),
-    )  # fmt: skip
-    look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(_JUDGING)))
-    start = attack.start(images, torch.Generator(images.device).manual_seed(seed))
-    return attack.run(look, images, start, after_step=between_steps)
-
-
+@torch.no_grad()
 def _count(
-    model: nn.Module,
-    images: Tensor,
-    adversarial: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    precision: Precision,
+    judge: Classifier, images: Tensor, adversarial: Tensor, labels: Tensor, seed: int
 ) -> tuple[float, ...]:
     """A row of `Counts.rows`."""
-    natural, attacked = (
-        _logits(model, each, precision, pass_seed(seed, number))
-        for number, each in zip(_JUDGING, (images, adversarial), strict=True)
+    (natural_correct, natural_loss), (correct, loss) = (
+        _score(judge.logits(each, seed=pass_seed(seed, number)), labels)
+        for number, each in zip(JUDGING, (images, adversarial), strict=True)
     )
-    natural_correct, natural_loss = _score(natural, labels)
-    correct, loss = _score(attacked, labels)
     return len(labels), natural_correct, correct, natural_loss, loss
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, images: Tensor, precision: Precision, seed: int) -> Tensor:
-    return forward(model, images, precision=precision, seed=seed)
 
 
 def _score(logits: Tensor, labels: Tensor) -> tuple[int, float]:

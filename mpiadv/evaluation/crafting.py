@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Climb, Precision, forward
+from mpiadv.attacks import Attack, Climb, Precision, forward
+from mpiadv.attacks.attack import do_nothing
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.contract.tickets import pass_seed
@@ -19,8 +20,8 @@ PIXEL_TOLERANCE = 2e-7
 """How far rounding may carry an image out of the ball: in units of epsilon, and each pixel."""
 
 
-JUDGING = 0
-"""Number of the forward pass that judges a try; those of the attack follow."""
+JUDGING = 0, 1
+"""Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
 
 _ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
@@ -86,26 +87,45 @@ def is_admissible(attack: AttackSpec, natural: Tensor, adversarial: Tensor) -> T
     return inside & (length <= attack.epsilon * (1 + RELATIVE_TOLERANCE) + rounding)
 
 
-def _climb(classifier: Classifier, given: Try) -> Tensor:
-    attack = given.attack.attack
-    generator = torch.Generator(given.images.device).manual_seed(given.seed)
+def climbed(
+    classifier: Classifier,
+    attack: Attack,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    chosen: Tensor | None = None,
+    between_steps: Callable[[], None] = do_nothing,
+) -> Tensor:
+    """Images float32 [N, C, H, W] of labels int64 [N] after a gradient attack.
+
+    With `chosen`, int64 [M], only those of the batch. `between_steps` is called after each step.
+    """
     # Drawn for the whole batch: where an image starts does not depend on the fate of others.
-    start = attack.start(given.images, generator)[given.standing]
-    natural = given.images[given.standing]
+    start = attack.start(images, torch.Generator(images.device).manual_seed(seed))
+    if chosen is not None:
+        images, labels, start = images[chosen], labels[chosen], start[chosen]
     climb = Climb(
         model=classifier.model,
         precision=classifier.precision,
         loss=attack.loss,
-        labels=given.labels[given.standing],
-        natural=natural,
-        natural_seed=given.seed,
+        labels=labels,
+        natural=images,
+        natural_seed=pass_seed(seed, JUDGING[0]),
     )
-    look = climb.looking(pass_seed(given.seed, number) for number in itertools.count(JUDGING + 1))
-    return attack.run(look, natural, start)
+    look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(JUDGING)))
+    return attack.run(look, images, start, after_step=between_steps)
+
+
+def _climb(classifier: Classifier, given: Try) -> Tensor:
+    return climbed(
+        classifier, given.attack.attack, given.images, given.labels,
+        seed=given.seed, chosen=given.standing,
+    )  # fmt: skip
 
 
 def _auto_attack(classifier: Classifier, given: Try) -> Tensor:
-    numbers = itertools.count(JUDGING + 1)
+    numbers = itertools.count(len(JUDGING))
 
     def logits(images: Tensor) -> Tensor:
         # The attack draws from the same streams: what the model draws must not be its next numbers.

@@ -4,7 +4,7 @@ A network that is random, data that lack classes, and what AutoAttack's authors 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,42 +35,36 @@ def told_by_authors(warnings: Sequence[Warned]) -> list[str]:
     ]
 
 
-def not_numbers(findings: Findings) -> list[str]:
-    """Whether the network computes something else than numbers of some natural images."""
+def doubts_of(findings: Findings, names: Sequence[str]) -> Iterator[str]:
+    """What speaks against figures of natural images; `names` are those of the classes."""
     count = int((findings.natural_predictions < 0).sum())
-    if not count:
-        return []
-    return [
-        f"the logits of {count} of {findings.num_samples} natural images are not numbers: they "
-        "count as wrong, and gradients of such a network mislead"
-    ]
-
-
-def one_class_only(findings: Findings, names: Sequence[str]) -> list[str]:
-    """Whether an accuracy is that of a network which always says the same."""
+    if count:
+        yield (
+            f"the logits of {count} of {findings.num_samples} natural images are not numbers: they "
+            "count as wrong, and gradients of such a network mislead"
+        )
     labels, seen = np.unique(findings.labels), np.unique(findings.natural_predictions)
     if findings.num_samples == 1:
-        return []
+        return
     if len(labels) == 1:
-        return [
+        yield (
             f"all {findings.num_samples} images are of class {names[labels[0]]}: a network that "
             "always says so is never wrong"
-        ]
-    if len(seen) == 1 and seen[0] >= 0:
-        return [
+        )
+    elif len(seen) == 1 and seen[0] >= 0:
+        yield (
             f"the network takes every natural image for class {names[seen[0]]}: the figures are "
             "the share of that class"
-        ]
-    return []
+        )
 
 
-def missing_classes(findings: Findings, names: Sequence[str]) -> list[str]:
-    """Which of the data set's classes no image is of."""
-    missing = sorted(set(range(len(names))) - set(findings.labels.tolist()))
-    if not missing or one_class_only(findings, names):  # which says so
-        return []
-    named = abridged([names[label] for label in missing])
-    return [
-        f"no image is of {len(missing)} of the {len(names)} classes ({named}): the figures "
-        "do not tell of them"
-    ]
+def missing_classes(findings: Findings, names: Sequence[str]) -> Iterator[str]:
+    """Which of the data set's classes no image is of, where they are of several."""
+    present = set(findings.labels.tolist())
+    missing = sorted(set(range(len(names))) - present)
+    if missing and (len(present) > 1 or findings.num_samples == 1):
+        named = abridged([names[label] for label in missing])
+        yield (
+            f"no image is of {len(missing)} of the {len(names)} classes ({named}): the figures "
+            "do not tell of them"
+        )

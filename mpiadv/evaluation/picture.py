@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.evaluation.attack_specs import AttackSpec
-from mpiadv.evaluation.survivors import Examples
 from mpiadv.storage.whole_files import whole_file
 
 if TYPE_CHECKING:  # loaded where a picture is drawn
@@ -17,6 +16,7 @@ if TYPE_CHECKING:  # loaded where a picture is drawn
     from matplotlib.figure import Figure
 
 NUM_SHOWN = 8
+"""At most."""
 
 Pixels = npt.NDArray[np.float32]
 
@@ -30,11 +30,6 @@ class Column:
     label: str
     found: str
     attack: AttackSpec
-
-
-def least_changed(examples: Examples) -> npt.NDArray[np.int64]:
-    """Places of the examples to be shown: int64, at most `NUM_SHOWN`."""
-    return np.argsort(examples.change, kind="stable")[:NUM_SHOWN]
 
 
 def save_picture(path: Path, columns: Sequence[Column], name: str) -> None:

@@ -63,6 +63,16 @@ class Findings:
         return self.values[:, 2].astype(np.int64)
 
     @property
+    def adversarial_predictions(self) -> npt.NDArray[np.int64]:
+        """The classes seen in the images that broke these first: int64 [num_samples]."""
+        return self.values[:, 3].astype(np.int64)
+
+    @property
+    def changes(self) -> npt.NDArray[np.float64]:
+        """The Euclidean length of what those images add: float64 [num_samples]."""
+        return self.values[:, 4]
+
+    @property
     def is_right(self) -> npt.NDArray[np.bool_]:
         """Which natural images are classified correctly: bool [num_samples]."""
         return np.equal(self.labels, self.natural_predictions)
@@ -82,6 +92,11 @@ class Findings:
         for attack in reversed(range(len(self.attacks))):
             breaker[self.broken(attack)] = attack
         return breaker
+
+    @property
+    def broken_rows(self) -> npt.NDArray[np.int64]:
+        """Which images any attack broke: int64, ascending."""
+        return np.flatnonzero(self.first_breaker >= 0)
 
     @property
     def natural(self) -> Share:

@@ -10,9 +10,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.survivors import Examples
 from mpiadv.process.errors import UserError
 from mpiadv.report.evaluations import MOST_BYTES
 from mpiadv.storage.small_files import read_small
@@ -48,9 +48,9 @@ def write_results(
     output: Path,
     report: Mapping[str, Any],
     findings: Findings,
-    examples: Examples | None,
+    images: npt.NDArray[np.float32] | None,
 ) -> None:
-    """Write both files; `examples` go into the HDF5 file, unless None.
+    """Write both files; `images` that broke others go into the HDF5 file, unless None.
 
     A picture of earlier results, which these are not, is removed.
     """
@@ -59,8 +59,8 @@ def write_results(
     with whole_file(file_of(output, ".h5")) as temporary, h5py.File(temporary, "w") as file:
         file["report"] = text
         _write_samples(file, findings)
-        if examples is not None:
-            _write_examples(file, examples)
+        if images is not None:
+            _write_examples(file, findings, images)
     write_text(file_of(output, ".json"), text + "\n")
 
 
@@ -90,10 +90,11 @@ def _write_samples(file: h5py.File, findings: Findings) -> None:
         file.create_dataset(name, data=flags).attrs["attacks"] = titles
 
 
-def _write_examples(file: h5py.File, examples: Examples) -> None:
-    group = file.create_group("examples")
-    for name in ("index", "attack", "prediction"):
-        group[name] = getattr(examples, name)
-    if len(examples.index):
-        group["images"] = examples.images
+def _write_examples(file: h5py.File, findings: Findings, images: npt.NDArray[np.float32]) -> None:
+    group, rows = file.create_group("examples"), findings.broken_rows
+    group["index"] = findings.indices[rows]
+    group["attack"] = findings.first_breaker[rows]
+    group["prediction"] = findings.adversarial_predictions[rows]
+    if len(rows):
+        group["images"] = images
         group["images"].attrs["unit"] = "adversarial images [N, C, H, W], pixels in [0, 1]"

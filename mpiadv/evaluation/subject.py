@@ -6,7 +6,7 @@ Knows no attack and no communicator.
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
-from mpiadv.models import fingerprint
+from mpiadv.models import build_model, fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
@@ -71,6 +72,15 @@ class Subject:
         return self.path.with_name(f"{self.path.stem}-evaluation")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Network:
+    """A subject's model on the device, its hash, and lines about its weights."""
+
+    model: nn.Module
+    hash: str
+    taken: tuple[str, ...]
+
+
 def read_subject(
     path: Path, overrides: Sequence[str], trusted: Collection[str] | None = ()
 ) -> Subject:
@@ -95,28 +105,38 @@ def read_subject(
     return _read_weights(path, overrides)
 
 
-def fitted(subject: Subject, model: nn.Module) -> Subject:
-    """The subject, its weights by the names of its model where only a prefix tells them apart."""
-    weights, left_out = renamed(subject.weights, model)
-    if not left_out:
-        return subject
-    line = f"{subject.path}: names of weights taken without {left_out!r}"
-    return replace(subject, weights=weights, taken=(*subject.taken, line))
-
-
-def load_into(model: nn.Module, subject: Subject) -> str:
-    """Put a subject's weights into its model; returns the model's hash.
+def load_network(subject: Subject, data: DataSet, device: torch.device) -> Network:
+    """Build a subject's model on a device, with its weights.
 
     Raises:
         UserError: they do not fit, are no numbers, or are not those that the run has told of.
     """
+    model = build_model(
+        subject.config.model,
+        num_classes=data.num_classes,
+        image_shape=data.image_shape,
+        seed=subject.config.seed,
+    )
+    found, renaming = load_into(model, subject)
+    return Network(model=model.to(device), hash=found, taken=(*subject.taken, *renaming))
+
+
+def load_into(model: nn.Module, subject: Subject) -> tuple[str, list[str]]:
+    """Put a subject's weights into its model: the model's hash, and lines about names of weights.
+
+    Names that only a prefix tells from the model's are taken without it.
+
+    Raises:
+        UserError: as `load_network`.
+    """
+    weights, left_out = renamed(subject.weights, model)
     try:
-        model.load_state_dict(subject.weights)
+        model.load_state_dict(weights)
         with torch.no_grad():
             for name, kept in subject.unsaved_buffers.items():
                 model.get_buffer(name).copy_(kept)
     except (RuntimeError, AttributeError, TypeError) as error:
-        reason = misfit_text(subject.weights, model)
+        reason = misfit_text(weights, model)
         raise UserError(
             f"{subject.path} does not fit model {subject.config.model.name!r} for data set "
             f"{subject.config.data.name!r}: {reason}: set model.* and data.* as in training"
@@ -133,7 +153,8 @@ def load_into(model: nn.Module, subject: Subject) -> str:
             f"{subject.expected_hash[:12]}): a file was changed, or the model has buffers that "
             "no state dict keeps: evaluate a file of its checkpoints/ instead"
         )
-    return found
+    taken = f"{subject.path}: names of weights taken without {left_out!r}"
+    return found, [taken] if left_out else []
 
 
 def _read_run(

@@ -7,6 +7,7 @@ and the try, so what is found is the same for any number of ranks.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from mpiadv.evaluation.accuracy import load_batch, numbered_batches
 from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.crafting import JUDGING, Classifier, Try, craft, is_admissible
 
-NUM_PLAIN = 3
+NUM_PLAIN = 5
 """The first columns of `Found.values`: the image's index among the test images, the label, and the
-class seen in the natural image."""
+class seen in the natural image; then, of an image that was broken, the class seen in the image that
+broke it first, and the Euclidean length of what had been added to it."""
 
 PER_ATTACK = 3
 """Further columns for each attack: whether the image was attacked, whether it was broken, and the
@@ -39,34 +41,7 @@ class Progress:
     num_standing: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Example:
-    """A broken image: `image` float32 [C, H, W] is taken for `prediction` after `attack`.
-
-    `change` is the Euclidean length of what was added to it.
-    """
-
-    index: int
-    attack: int
-    prediction: int
-    change: float
-    image: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Examples:
-    """Broken images of all ranks, in the order of the choice of images: see `Example`."""
-
-    index: npt.NDArray[np.int64]
-    attack: npt.NDArray[np.int64]
-    prediction: npt.NDArray[np.int64]
-    change: npt.NDArray[np.float64]
-    images: npt.NDArray[np.float32]
-    """[N, C, H, W]"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Warned:
+class Warned(NamedTuple):
     """What the authors of attack number `attack` warned of in batch number `batch`."""
 
     batch: int
@@ -79,11 +54,12 @@ class Found:
     """What a rank found out: float64 [num_samples, NUM_PLAIN + PER_ATTACK * num_attacks].
 
     Rows are in the order of the choice of images. Those of other ranks' images are zero, so adding
-    the values of all ranks is exact.
+    the values of all ranks is exact. `images` are kept adversarial ones, float32 [C, H, W], by
+    their index among the test images.
     """
 
     values: npt.NDArray[np.float64]
-    examples: list[Example] = field(default_factory=list)
+    images: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     warnings: list[Warned] = field(default_factory=list)
 
 
@@ -139,13 +115,16 @@ def attack_share(
         rows = slice(number * assault.batch_size, (number + 1) * assault.batch_size)
         found.values[rows] = battle.values.cpu().numpy()
         found.values[rows, 0] = batches[number]
-        found.examples.extend(battle.examples(batches[number]))
+        found.images.update((int(batches[number][row]), image) for row, image in battle.kept)
         found.warnings.extend(battle.warnings)
     return found
 
 
 class _Battle:
-    """One batch under all attacks. `values` are its rows of `Found.values`, `warnings` of those."""
+    """One batch under all attacks. `values` are its rows of `Found.values`, `warnings` of those.
+
+    `kept` are rows with the image by which each was broken first.
+    """
 
     def __init__(self, assault: Assault, number: int, images: Tensor, labels: Tensor) -> None:
         self._assault = assault
@@ -155,7 +134,8 @@ class _Battle:
         natural = assault.target.predictions(images, seed=seed)
         self._is_right = natural == labels
         self._fallen: dict[int, Tensor] = {}
-        self._kept: dict[int, tuple[int, int, float, Tensor]] = {}
+        self._is_broken = torch.zeros_like(self._is_right)
+        self.kept: list[tuple[int, npt.NDArray[np.float32]]] = []
         self.warnings: list[Warned] = []
         width = NUM_PLAIN + PER_ATTACK * len(assault.attacks)
         self.values = torch.zeros(len(labels), width, dtype=torch.float64, device=images.device)
@@ -183,16 +163,6 @@ class _Battle:
             fallen[lost] = True
             broken[lost] = 1
 
-    def examples(self, indices: npt.NDArray[np.int64]) -> list[Example]:
-        """The kept images; `indices` are the batch's."""
-        return [
-            Example(
-                index=int(indices[row]), attack=attack, prediction=prediction, change=change,
-                image=image.cpu().numpy(),
-            )
-            for row, (attack, prediction, change, image) in sorted(self._kept.items())
-        ]  # fmt: skip
-
     def _breaks(self, number: int, one: int, standing: Tensor) -> Tensor:
         """Which of the standing images one try breaks: bool [M]."""
         assault, attack = self._assault, self._assault.attacks[number]
@@ -211,17 +181,20 @@ class _Battle:
         )  # fmt: skip
         crafter = assault.sources[attack.source] if attack.source else assault.target
         adversarial = craft(crafter, given)
-        judging = pass_seed(given.seed, JUDGING)
+        judging = pass_seed(given.seed, JUDGING[1])
         predictions = assault.target.predictions(adversarial, seed=judging)
         is_broken = (predictions != self._labels[standing]) & is_admissible(
             attack, self._images[standing], adversarial
         )
-        if assault.keep_examples:
-            self._keep(number, standing[is_broken], predictions[is_broken], adversarial[is_broken])
+        is_first = is_broken & ~self._is_broken[standing]
+        self._note(standing[is_first], predictions[is_first], adversarial[is_first])
         return is_broken
 
-    def _keep(self, number: int, rows: Tensor, predictions: Tensor, images: Tensor) -> None:
+    def _note(self, rows: Tensor, predictions: Tensor, images: Tensor) -> None:
+        """Take down by which images rows were broken first."""
+        self._is_broken[rows] = True
+        self.values[rows, NUM_PLAIN - 2] = predictions.double()
         changes = (images - self._images[rows]).flatten(1).double().norm(dim=1)
-        for place, row in enumerate(rows.tolist()):
-            kept = number, int(predictions[place]), float(changes[place]), images[place]
-            self._kept.setdefault(row, kept)
+        self.values[rows, NUM_PLAIN - 1] = changes
+        if self._assault.keep_examples:
+            self.kept.extend(zip(rows.tolist(), images.cpu().numpy(), strict=True))

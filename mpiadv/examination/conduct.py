@@ -1,6 +1,5 @@
 """The evaluation of one trained network on all ranks: read, attack, add up, judge, write."""
 
-import dataclasses
 import json
 import platform
 import time
@@ -10,26 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
 from mpiadv.comm.world import World
 from mpiadv.evaluation import frozen
-from mpiadv.evaluation.doubts import (
-    chance,
-    missing_classes,
-    not_numbers,
-    one_class_only,
-    told_by_authors,
-)
-from mpiadv.evaluation.picture import Column, least_changed, save_picture
+from mpiadv.evaluation.doubts import chance, doubts_of, missing_classes, told_by_authors
+from mpiadv.evaluation.picture import NUM_SHOWN, Column, Pixels, save_picture
 from mpiadv.evaluation.report import report_of, say, show
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.store import file_of, require_free, write_results
 from mpiadv.evaluation.subject import read_subject
 from mpiadv.evaluation.survivors import (
     Assault,
-    Examples,
     Found,
     Progress,
     Warned,
@@ -39,6 +32,7 @@ from mpiadv.evaluation.survivors import (
 from mpiadv.evaluation.verdict import Verdict, judge
 from mpiadv.examination.examined import (
     Examined,
+    assault_of,
     few_images,
     notes_on,
     probe_of,
@@ -71,17 +65,17 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
         for line in _opening(path, examined, wanted):
             say(console, line)
     began = time.perf_counter()
-    findings, probe, examples, doubts = _attack(world, examined, wanted, console)
+    findings, probe, images, doubts = _attack(world, examined, wanted, console)
     if world.is_trainer:
         verdict = _judged(examined, findings, probe, doubts)
         show(console, findings, verdict)
         report = {
-            "model": {"path": path, "name": config.model.name, "hash": examined.hashes[""]},
+            "model": {"path": path, "name": config.model.name, "hash": examined.target.hash},
             "settings": settings,
             **report_of(findings, verdict),
             "run": _circumstances(world, device.torch, time.perf_counter() - began),
         }
-        _write(examined, report, findings, examples, console)
+        _write(examined, report, findings, images, console)
     return findings
 
 
@@ -97,8 +91,8 @@ def _judged(
     examined: Examined, findings: Findings, probe: Findings | None, doubts: Sequence[str]
 ) -> Verdict:
     names = examined.data.names
-    more = (*step_misfits(examined), *not_numbers(findings), *one_class_only(findings, names))
-    notes = missing_classes(findings, names)
+    more = (*step_misfits(examined), *doubts_of(findings, names))
+    notes = tuple(missing_classes(findings, names))
     return judge(findings, probe, doubts=(*doubts, *more), notes=notes)
 
 
@@ -111,44 +105,35 @@ def _require_free(
 
 def _attack(
     world: World, examined: Examined, wanted: Wanted, console: Console
-) -> tuple[Findings, Findings | None, Examples | None, list[str]]:
+) -> tuple[Findings, Findings | None, Pixels | None, list[str]]:
     """What all ranks find, what the probe finds, the images that were kept, and doubts."""
-    config = examined.subject.config
-    assault = Assault(
-        target=examined.target,
-        sources=examined.sources,
-        attacks=examined.attacks,
-        seed=config.seed,
-        num_samples=examined.num_samples,
-        batch_size=config.evaluation.batch_size,
-        keep_examples=wanted.save_examples,
-    )
+    assault = assault_of(examined, wanted)
     with ExitStack() as stack:
-        for classifier in (examined.target, *examined.sources.values()):
-            stack.enter_context(frozen(classifier.model))
+        for network in examined.networks:
+            stack.enter_context(frozen(network.model))
         with world.at_work():
-            doubts = [*examined.doubts, *chance(examined.target, few_images(examined))]
+            doubts = [*examined.doubts, *chance(assault.target, few_images(examined))]
         follow: Callable[[Progress], None] = say_nothing
         if world.is_trainer:
             follow = stack.enter_context(Follower(console, num_ranks=world.size))
         findings, found = _share_out(world, assault, examined, follow)
-        probed, probe = probe_of(examined) if wanted.probe else None, None
+        probed, probe = probe_of(examined, assault) if wanted.probe else None, None
         if probed is not None:
             probe, _ = _share_out(world, probed, examined, follow)
     doubts += told_by_authors(_all_warnings(world, found))
-    examples = None
+    images = None
     if wanted.save_examples:
-        examples = bring_together(
-            world, findings, found.examples,
+        images = bring_together(
+            world, findings, found.images,
             batch_size=assault.batch_size, image_shape=examined.data.image_shape,
         )  # fmt: skip
-    return findings, probe, examples, doubts
+    return findings, probe, images, doubts
 
 
 def _all_warnings(world: World, found: Found) -> list[Warned]:
     """Those of all ranks."""
-    texts = world.gather(json.dumps([dataclasses.asdict(warned) for warned in found.warnings]))
-    return [Warned(**values) for text in filter(None, texts) for values in json.loads(text)]
+    texts = world.gather(json.dumps(found.warnings))
+    return [Warned(*values) for text in filter(None, texts) for values in json.loads(text)]
 
 
 def _share_out(
@@ -165,31 +150,33 @@ def _write(
     examined: Examined,
     report: Mapping[str, Any],
     findings: Findings,
-    examples: Examples | None,
+    images: Pixels | None,
     console: Console,
 ) -> None:
-    write_results(examined.output, report, findings, examples)
+    write_results(examined.output, report, findings, images)
     written = [file_of(examined.output, ending) for ending in (".json", ".h5")]
-    if examples and len(examples.index):
+    if images is not None and len(images):
         written.append(file_of(examined.output, ".png"))
-        save_picture(written[-1], _columns(examined, examples), examined.subject.name)
+        save_picture(written[-1], columns(examined, findings, images), examined.subject.name)
     say(console, f"results in {', '.join(map(str, written))}")
 
 
-def _columns(examined: Examined, examples: Examples) -> list[Column]:
-    shown = least_changed(examples)
-    natural, labels = examined.data.test.batch(examples.index[shown])
-    names = examined.data.names
-    seen = examples.prediction[shown].tolist()
+def columns(examined: Examined, findings: Findings, images: Pixels) -> list[Column]:
+    """The broken images that were changed least, and those that broke them."""
+    broken = findings.broken_rows
+    shown = np.argsort(findings.changes[broken], kind="stable")[:NUM_SHOWN]
+    rows, names = broken[shown], examined.data.names
+    natural, _ = examined.data.test.batch(findings.indices[rows])
+    found = findings.adversarial_predictions
     return [
         Column(
             natural=image.cpu().numpy(),
-            adversarial=examples.images[place],
-            label=names[label],
-            found=names[found] if found >= 0 else "not a number",
-            attack=examined.attacks[examples.attack[place]],
+            adversarial=images[place],
+            label=names[findings.labels[row]],
+            found=names[found[row]] if found[row] >= 0 else "not a number",
+            attack=examined.attacks[findings.first_breaker[row]],
         )
-        for place, image, label, found in zip(shown, natural, labels.tolist(), seen, strict=True)
+        for place, row, image in zip(shown, rows, natural, strict=True)
     ]
 
 

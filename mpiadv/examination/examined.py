@@ -4,15 +4,17 @@ Knows no communicator.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mpiadv.attacks import rehearse
+from mpiadv.attacks import Precision, rehearse
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
@@ -20,12 +22,13 @@ from mpiadv.evaluation.accuracy import load_batch
 from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks, require_within_box
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.protocols import protocol_of
-from mpiadv.evaluation.subject import Subject, read_subject
+from mpiadv.evaluation.subject import Network, Subject, load_network, read_subject
 from mpiadv.evaluation.survivors import Assault
 from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
-from mpiadv.examination.networks import Network, load_network, overrides_for, try_network
 from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
+from mpiadv.session.rehearsal import FEW, Sample, rehearse_evaluation
+from mpiadv.storage.checkpoint import is_checkpoint
 
 NUM_PROBED, PROBE_BATCH = 100, 25
 """Images that are attacked for the verdict alone, and how many of them at a time."""
@@ -37,16 +40,17 @@ class Examined:
 
     subject: Subject
     data: DataSet
-    target: Classifier
-    sources: Mapping[str, Classifier]
-    hashes: Mapping[str, str]
+    target: Network
+    sources: Mapping[str, Network]
     attacks: tuple[AttackSpec, ...]
     num_samples: int
     output: Path
-    taken: tuple[str, ...]
-    """What was done to weights so that they fit."""
     doubts: tuple[str, ...]
     """What of the model speaks against figures."""
+
+    @property
+    def networks(self) -> list[Network]:
+        return [self.target, *self.sources.values()]
 
 
 def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device) -> Examined:
@@ -59,23 +63,18 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     sources = _load_sources(data, wanted, device)
     attacks = _attacks(subject, data, wanted, tuple(sources))
     climbs = _climbs(attacks, probe=wanted.probe)
-    networks = [target, *sources.values()]
     doubts, *_ = [
-        try_network(each.model, data, wanted.precision, climbs=climbs) for each in networks
+        _try_network(each.model, data, wanted.precision, climbs=climbs)
+        for each in (target, *sources.values())
     ]
     return Examined(
         subject=subject,
         data=data,
-        target=Classifier(model=target.model, precision=wanted.precision),
-        sources={
-            name: Classifier(model=source.model, precision=wanted.precision)
-            for name, source in sources.items()
-        },
-        hashes={"": target.hash, **{name: source.hash for name, source in sources.items()}},
+        target=target,
+        sources=sources,
         attacks=attacks,
         num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
         output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
-        taken=tuple(line for each in networks for line in each.taken),
         doubts=tuple(doubts),
     )
 
@@ -84,11 +83,31 @@ def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[s
     """The networks to craft images on, by name."""
     sources: dict[str, Network] = {}
     for path in wanted.transfer_from:
-        words = overrides_for(Path(path), wanted.overrides)
+        words = _overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
         name = source.name if source.name not in sources else path
         sources[name] = load_network(source, data, device)
     return sources
+
+
+def _overrides_for(path: Path, overrides: Sequence[str]) -> list[str]:
+    """A network that brings its own configuration keeps its model; a plain file takes ours."""
+    if os.path.isdir(path) or is_checkpoint(path):
+        return [override for override in overrides if not override.startswith("model.")]
+    return list(overrides)
+
+
+def _try_network(
+    model: nn.Module, data: DataSet, precision: Precision, *, climbs: bool
+) -> list[str]:
+    """Try a model as the attacks use it; what of it speaks against their figures.
+
+    Raises:
+        UserError: it cannot be used so; see `rehearse_evaluation`.
+    """
+    images, labels = load_batch(data.test, np.arange(min(FEW, data.test.num_samples)), model)
+    given = Sample(images=images, labels=labels, num_classes=data.num_classes, precision=precision)
+    return rehearse_evaluation(model, given, needs_gradient=climbs)
 
 
 def _attacks(
@@ -128,7 +147,7 @@ def notes_on(examined: Examined, wanted: Wanted) -> list[str]:
     protocols = {name: protocol_of(name) for name in wanted.protocols}
     is_own = not wanted.protocols and not wanted.attacks
     return [
-        *examined.taken,
+        *(line for network in examined.networks for line in network.taken),
         *(examined.subject.notes if is_own else ()),
         *(
             f"protocol {name}: {protocol.note_elsewhere}"
@@ -163,8 +182,8 @@ def settings_of(examined: Examined, wanted: Wanted) -> dict[str, Any]:
     """What decides the figures, and what is written beside them."""
     config = examined.subject.config
     return {
-        "model_hash": examined.hashes[""],
-        "source_hashes": {name: found for name, found in examined.hashes.items() if name},
+        "model_hash": examined.target.hash,
+        "source_hashes": {name: source.hash for name, source in examined.sources.items()},
         "data": {"name": config.data.name, "arguments": config.data.arguments},
         "num_samples": examined.num_samples,
         "batch_size": config.evaluation.batch_size,
@@ -186,16 +205,34 @@ def few_images(examined: Examined) -> Tensor:
     return images
 
 
-def probe_of(examined: Examined) -> Assault | None:
+def assault_of(examined: Examined, wanted: Wanted) -> Assault:
+    """All attacks on all images."""
+    sources = examined.sources.items()
+    config = examined.subject.config
+    return Assault(
+        target=_classifier(examined.target, wanted),
+        sources={name: _classifier(source, wanted) for name, source in sources},
+        attacks=examined.attacks,
+        seed=config.seed,
+        num_samples=examined.num_samples,
+        batch_size=config.evaluation.batch_size,
+        keep_examples=wanted.save_examples,
+    )
+
+
+def _classifier(network: Network, wanted: Wanted) -> Classifier:
+    return Classifier(model=network.model, precision=wanted.precision)
+
+
+def probe_of(examined: Examined, assault: Assault) -> Assault | None:
     """A few images under attacks that tell on gradient masking; None where no ball is attacked."""
     balls = attacked_balls(examined.attacks)
     if not balls:
         return None
-    num_pixels = math.prod(examined.data.image_shape)
     return Assault(
-        target=examined.target,
-        attacks=probe_attacks(balls, num_pixels),
-        seed=examined.subject.config.seed,
+        target=assault.target,
+        attacks=probe_attacks(balls, math.prod(examined.data.image_shape)),
+        seed=assault.seed,
         num_samples=min(NUM_PROBED, examined.num_samples),
         batch_size=PROBE_BATCH,
     )

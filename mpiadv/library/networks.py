@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from mpiadv.data import load_data
 from mpiadv.evaluation.accuracy import frozen
 from mpiadv.evaluation.attack_specs import AttackSpec, read_value, require_within_box
-from mpiadv.evaluation.crafting import Classifier, Try, craft
-from mpiadv.evaluation.subject import read_subject
-from mpiadv.examination.networks import load_network
+from mpiadv.evaluation.crafting import Classifier, climbed
+from mpiadv.evaluation.subject import load_network, read_subject
 from mpiadv.models import device_of
 from mpiadv.models.check import outputs_of_zeros
 from mpiadv.models.modes import buffers_kept
@@ -96,13 +95,11 @@ def attack(
     _require_seed(seed)
     spec = _spec(norm, epsilon, num_steps, step_size, loss)
     device = device_of(model)
-    given = Try(
-        attack=spec, number=0, images=images.detach().to(device), labels=labels.to(device),
-        standing=torch.arange(len(images), device=device), seed=seed, warn=lambda text: None,
-    )  # fmt: skip
+    classifier = Classifier(model=model, precision="float32")
+    given = images.detach().to(device), labels.to(device)
     with frozen(model), buffers_kept(model):
         _require_classes_of(model, images, labels)
-        found = craft(Classifier(model=model, precision="float32"), given)
+        found = climbed(classifier, spec.attack, *given, seed=seed)
     return found.to(images.device)
 
 

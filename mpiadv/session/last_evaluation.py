@@ -57,8 +57,8 @@ def _take_exactly(setup: Setup, model: nn.Module) -> None:
 
 def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
     config = setup.config.evaluation
-    return evaluate(
-        model,
+    (counts,) = evaluate(
+        [model],
         setup.data.test,
         evaluation_attack(setup.config),
         seed=setup.config.seed,
@@ -67,3 +67,4 @@ def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
         precision=setup.config.training.precision,
         share=(rank, setup.world.size),
     )
+    return counts

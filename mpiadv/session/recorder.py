@@ -75,8 +75,8 @@ class Recorder:
     def _evaluate(self, step: int, weights: str, model: nn.Module) -> None:
         began = time.perf_counter()
         config = self.config.evaluation
-        counts = evaluate(
-            model,
+        (counts,) = evaluate(
+            [model],
             self.setup.data.test,
             evaluation_attack(self.config),
             seed=self.config.seed,

@@ -16,9 +16,8 @@ from torch import nn
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.data import DataSet, load_data
-from mpiadv.evaluation import Counts, evaluate_transfer
-from mpiadv.evaluation.subject import load_into, read_subject
-from mpiadv.models import build_model
+from mpiadv.evaluation import Counts, evaluate
+from mpiadv.evaluation.subject import load_network, read_subject
 from mpiadv.process.errors import UnreadableError, UserError, tell_error
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
@@ -76,15 +75,8 @@ class Networks:
                 num_classes=data.num_classes,
                 image_shape=data.image_shape,
             )
-        model = build_model(
-            config.model,
-            num_classes=self._data.num_classes,
-            image_shape=self._data.image_shape,
-            seed=config.seed,
-        )
-        found = load_into(model, subject)
-        model.to(device.torch)
-        return Network(name=name, config=config, model=model, hash=found)
+        loaded = load_network(subject, self._data, device.torch)
+        return Network(name=name, config=config, model=loaded.model, hash=loaded.hash)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,8 +105,7 @@ def score(scoring: Scoring, networks: Networks) -> list[ScoreRow]:
     targets = [networks.get(name) for name in scoring.targets]
     config = source.config
     attack = attack_of(config, scoring.attack_steps)
-    counted = evaluate_transfer(
-        source.model,
+    counted = evaluate(
         [target.model for target in targets],
         networks.data.train if scoring.split == "train" else networks.data.test,
         attack,
@@ -122,6 +113,7 @@ def score(scoring: Scoring, networks: Networks) -> list[ScoreRow]:
         num_samples=scoring.num_images,
         batch_size=config.evaluation.batch_size,
         precision=config.training.precision,
+        crafted_on=source.model,
     )
     seconds = (time.perf_counter() - began) / len(targets)
     return [

@@ -20,7 +20,7 @@ from mpiadv.attacks import make_attack
 from mpiadv.contract.tickets import AttackSettings, choose_samples
 from mpiadv.data import load_data
 from mpiadv.data.memory import MemorySource
-from mpiadv.evaluation import evaluate, evaluate_transfer
+from mpiadv.evaluation import evaluate
 from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.results import Findings
@@ -61,13 +61,8 @@ OPTIONS: dict[str, Any] = {
 
 
 def _evaluated() -> float:
-    return evaluate(_SaysZero(), MemorySource(IMAGES, LABELS), ATTACK, **OPTIONS).natural_accuracy
-
-
-def _transferred() -> float:
-    model, source = _SaysZero(), MemorySource(IMAGES, LABELS)
-    (counts,) = evaluate_transfer(model, [model], source, ATTACK, **OPTIONS)
-    return counts.adversarial_accuracy
+    (counts,) = evaluate([_SaysZero()], MemorySource(IMAGES, LABELS), ATTACK, **OPTIONS)
+    return counts.natural_accuracy
 
 
 def _attacked() -> float:
@@ -99,7 +94,6 @@ def _in_snapshots() -> float:
 
 EVALUATED: dict[str, Callable[[], float]] = {
     "evaluation": _evaluated,
-    "transfer": _transferred,
     "attacks": _attacked,
     "snapshots": _in_snapshots,
 }

@@ -15,8 +15,8 @@ from mpiadv.evaluation.attack_specs import read_attacks
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.doubts import (
     chance,
+    doubts_of,
     missing_classes,
-    one_class_only,
     told_by_authors,
 )
 from mpiadv.evaluation.results import Findings
@@ -128,7 +128,7 @@ NAMES = ("cat", "dog", "eel", "fox")
 
 
 def _findings(labels: list[int], seen: list[int]) -> Findings:
-    rows = [(index, *pair) for index, pair in enumerate(zip(labels, seen, strict=True))]
+    rows = [(index, *pair, 0, 0) for index, pair in enumerate(zip(labels, seen, strict=True))]
     return Findings(attacks=(), values=np.array(rows, np.float64))
 
 
@@ -138,7 +138,7 @@ CLASSES = {
     "one_class": ([2, 2, 2], [2, 1, 2], "all 3 images are of class eel", ""),
     "always_the_same": ([0, 1, 2, 3], [1, 1, 1, 1], "takes every natural image for class dog", ""),
     "one_image": ([2], [2], "", "3 of the 4 classes (cat, dog, fox)"),
-    "never_a_class": ([0, 1, 2, 3], [-1, -1, -1, -1], "", ""),
+    "never_a_class": ([0, 1, 2, 3], [-1, -1, -1, -1], "the logits of 4 of 4 natural images", ""),
 }
 
 
@@ -150,7 +150,7 @@ def test_classes_that_figures_say_nothing_of_are_told(
     labels: list[int], seen: list[int], doubt: str, note: str
 ) -> None:
     findings = _findings(labels, seen)
-    doubts, notes = one_class_only(findings, NAMES), missing_classes(findings, NAMES)
+    doubts, notes = doubts_of(findings, NAMES), missing_classes(findings, NAMES)
     assert ([doubt in line for line in doubts], [note in line for line in notes]) == (
         [True] * bool(doubt),
         [True] * bool(note),

@@ -57,7 +57,8 @@ def _evaluate(model: nn.Module | None = None, **changes: Any) -> Counts:
         "attack": _attack(), "seed": 7, "num_samples": 45, "batch_size": 10,
         "precision": "float32", **changes,
     }  # fmt: skip
-    return evaluate(model or _model(), _Source(), **options)
+    (counts,) = evaluate([model or _model()], _Source(), **options)
+    return counts
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -144,8 +145,8 @@ def test_batches_draw_different_starts() -> None:
     first, second = choose_samples(50, 20).reshape(2, 10)
     source.images[second] = source.images[first]
     source.labels[second] = source.labels[first]
-    counts = evaluate(
-        model, source, _attack(), seed=0, num_samples=20, batch_size=10, precision="float32"
+    (counts,) = evaluate(
+        [model], source, _attack(), seed=0, num_samples=20, batch_size=10, precision="float32"
     )
     assert counts.rows[0, 3] == counts.rows[1, 3]
     assert counts.rows[0, 4] != counts.rows[1, 4]

@@ -51,7 +51,7 @@ def _findings(attacks: list[AttackSpec], *fates: str) -> Findings:
     """
     rows = []
     for index, fate in enumerate(fates):
-        row = [float(index), 1.0, 0.0 if fate[0] == "w" else 1.0]
+        row = [float(index), 1.0, 0.0 if fate[0] == "w" else 1.0, 0.0, 0.0]
         for letter in fate.removeprefix("w"):
             row += [float(letter in "bs"), float(letter == "b"), 10.0 * (letter != "-")]
         rows.append(row)

@@ -16,7 +16,14 @@ from mpiadv.evaluation import frozen
 from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
 from mpiadv.evaluation.crafting import Classifier, is_admissible
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.survivors import Assault, Found, Progress, attack_share
+from mpiadv.evaluation.survivors import (
+    NUM_PLAIN,
+    PER_ATTACK,
+    Assault,
+    Found,
+    Progress,
+    attack_share,
+)
 
 WORDS = ("fgsm", "pgd:steps=3,restarts=3", "cw:steps=2,norm=l2,epsilon=0.3", "pgd:norm=l1,steps=2,"
          "epsilon=2", "grid:angles=3,shifts=3,pixels=1")  # fmt: skip
@@ -66,10 +73,10 @@ def test_shares_of_any_number_of_ranks_add_up_to_the_same_bits(size: int) -> Non
     alone = attack_share(assault, images)
     shares = [attack_share(assault, images, share=(rank, size)) for rank in range(size)]
     assert np.array_equal(sum(share.values for share in reversed(shares)), alone.values)
-    kept = {example.index: example for share in shares for example in share.examples}
-    assert len(kept) == len(alone.examples) > 0
-    for example in alone.examples:
-        assert np.array_equal(kept[example.index].image, example.image)
+    kept = {index: image for share in shares for index, image in share.images.items()}
+    assert len(kept) == len(alone.images) > 0
+    for index, image in alone.images.items():
+        assert np.array_equal(kept[index], image)
 
 
 class _Noisy(_Brighter):
@@ -146,17 +153,16 @@ def test_kept_images_are_misclassified_and_inside_the_ball() -> None:
     assault, images = _assault(keep_examples=True), _Images()
     found = attack_share(assault, images)
     findings = Findings(attacks=tuple(assault.attacks), values=found.values)
-    breakers = dict(zip(findings.indices.tolist(), findings.first_breaker.tolist(), strict=True))
-    assert [example.index for example in found.examples] == [
-        index for index, breaker in breakers.items() if breaker >= 0
-    ]
-    for example in found.examples:
-        adversarial, natural = torch.from_numpy(example.image)[None], images.images[example.index]
-        assert example.attack == breakers[example.index]
-        assert (
-            _Brighter()(adversarial).argmax() == example.prediction != images.labels[example.index]
+    assert set(found.images) == set(findings.indices[findings.broken_rows].tolist())
+    for row in findings.broken_rows:
+        index, attack = int(findings.indices[row]), assault.attacks[findings.first_breaker[row]]
+        adversarial, natural = torch.from_numpy(found.images[index])[None], images.images[index]
+        seen = findings.adversarial_predictions[row]
+        assert _Brighter()(adversarial).argmax() == seen != images.labels[index]
+        assert is_admissible(attack, natural[None], adversarial)
+        assert findings.changes[row] == pytest.approx(
+            float((adversarial - natural).norm()), rel=1e-6
         )
-        assert is_admissible(assault.attacks[example.attack], natural[None], adversarial)
 
 
 ADMISSIBLE = {
@@ -196,8 +202,9 @@ def test_transferred_attack_is_crafted_on_its_source() -> None:
         return attack_share(assault, _Images())
 
     same, contrary = broken_by(_Brighter()), broken_by(Contrary())
-    assert np.array_equal(same.values[:, 3:6], same.values[:, 6:9])
-    assert contrary.values[:, 7].sum() < contrary.values[:, 4].sum()
+    own, transferred = NUM_PLAIN, NUM_PLAIN + PER_ATTACK
+    assert np.array_equal(same.values[:, own:transferred], same.values[:, transferred:])
+    assert contrary.values[:, transferred + 1].sum() < contrary.values[:, own + 1].sum()
 
 
 def test_model_without_numbers_is_never_right() -> None:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mpiadv.data.memory import MemorySource
 from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
 from mpiadv.evaluation.crafting import Classifier
-from mpiadv.evaluation.picture import Column, least_changed, picture
+from mpiadv.evaluation.picture import Column, picture
 from mpiadv.evaluation.results import Findings
-from mpiadv.evaluation.survivors import Assault, Examples, attack_share
+from mpiadv.evaluation.survivors import Assault, attack_share
+from mpiadv.examination.conduct import columns
 from mpiadv.examination.kept_images import bring_together
 from mpiadv.process.errors import DeadlineError
 
@@ -84,9 +85,9 @@ def _brought_together(size: int, piece_bytes: int, lost: int | None = None) -> l
     findings, ranks = Findings(attacks=ATTACKS, values=values), _Ranks(size)
     worlds = [_World(ranks, rank, lost) for rank in range(size)]
 
-    def bring(world: _World) -> Examples | None:
+    def bring(world: _World) -> npt.NDArray[np.float32] | None:
         return bring_together(
-            cast(Any, world), findings, found[world.rank].examples,
+            cast(Any, world), findings, found[world.rank].images,
             batch_size=BATCH_SIZE, image_shape=SHAPE, piece_bytes=piece_bytes,
         )  # fmt: skip
 
@@ -107,12 +108,8 @@ def test_images_of_all_ranks_come_together_in_pieces(size: int, piece_bytes: int
     )
     assert others == [None] * (size - 1)
     assert most <= max(piece_bytes, IMAGE_BYTES)
-    assert 10 < len(alone.index) < 45 and set(alone.attack.tolist()) == {0, 1}
-    for name in ("index", "attack", "prediction", "change", "images"):
-        assert np.array_equal(getattr(first, name), getattr(alone, name)), name
-    for place, index in enumerate(first.index):
-        difference = first.images[place] - IMAGES[index].numpy()
-        assert first.change[place] == pytest.approx(np.linalg.norm(difference), rel=1e-6)
+    assert 10 < len(alone) < 45
+    assert np.array_equal(first, alone)
 
 
 def test_lost_rank_is_named() -> None:
@@ -121,10 +118,16 @@ def test_lost_rank_is_named() -> None:
 
 
 def test_least_changed_images_are_shown_first() -> None:
-    (alone, _) = _brought_together(1, 2**20)
-    shown = alone.change[least_changed(alone)]
-    assert len(shown) == 8
-    assert shown.tolist() == sorted(alone.change.tolist())[:8]
+    source = MemorySource(IMAGES, _Brighter()(IMAGES).argmax(dim=1))
+    found = attack_share(ASSAULT, source)
+    findings = Findings(attacks=ATTACKS, values=found.values)
+    images = np.stack([found.images[index] for index in findings.indices[findings.broken_rows]])
+    data = SimpleNamespace(names=("dark", "bright"), test=source)
+    shown = columns(cast(Any, SimpleNamespace(data=data, attacks=ATTACKS)), findings, images)
+    changes = [np.linalg.norm(column.adversarial - column.natural) for column in shown]
+    assert len(changes) == 8
+    assert changes == pytest.approx(sorted(findings.changes[findings.broken_rows])[:8], rel=1e-6)
+    assert all({column.label, column.found} == {"dark", "bright"} for column in shown)
 
 
 def test_picture_tells_attacks_with_their_epsilon_and_true_and_found_labels() -> None:

@@ -22,7 +22,7 @@ ATTACKS = (AttackSpec(kind="fgsm", epsilon=0.3), AttackSpec(kind="pgd", epsilon=
 def _results(verdict: Verdict) -> dict[str, Any]:
     """Of four images: one wrong, one broken by each attack."""
     fates = ["101101", "101111", "111000", "000000"]
-    values = [[i, 1, 1 - (i == 3), *map(int, fate)] for i, fate in enumerate(fates)]
+    values = [[i, 1, 1 - (i == 3), 0, 0, *map(int, fate)] for i, fate in enumerate(fates)]
     findings = Findings(attacks=ATTACKS, values=np.array(values, np.float64))
     settings = {"model_hash": "abc", "precision": "float32", "data": {"name": "<digits>"}}
     return {"settings": settings, **report_of(findings, verdict)}

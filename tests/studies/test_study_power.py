@@ -74,8 +74,8 @@ def test_same_command_again_does_nothing_twice(done: Path) -> None:
 def test_white_box_scores_are_those_of_evaluation(done: Path) -> None:
     networks = Networks(folders={"k4": str(done / "power" / "runs" / "k4")}, trusted=())
     network = networks.get("k4")
-    counts = evaluate(
-        network.model, networks.data.test, attack_of(network.config, 2),
+    (counts,) = evaluate(
+        [network.model], networks.data.test, attack_of(network.config, 2),
         seed=0, num_samples=100, batch_size=500, precision="float32",
     )  # fmt: skip
     (row,) = [
