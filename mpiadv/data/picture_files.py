@@ -4,9 +4,8 @@ import filecmp
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -95,22 +94,19 @@ def list_pictures(folder: Path) -> Listing:
     if not os.path.isdir(folder):
         raise UserError(f"image folder {folder} does not exist: {_LAYOUT}")
     try:
-        names = sorted(entry.name for entry in _seen(str(folder)) if entry.is_dir())
-        found = [_files_of(str(folder), name) for name in names]
-        files = [
-            PictureFile(
-                path=entry.path.removeprefix(f"{folder}{os.sep}"),
-                num_bytes=_num_bytes(entry),
-                label=label,
-            )
-            for label, entries in enumerate(found)
-            for entry in entries
-            if _is_picture(entry)
-        ]
+        names = sorted(each for each in _seen(os.listdir(folder)) if os.path.isdir(folder / each))
+        found = [(path, label) for label, name in enumerate(names) for path in _walk(folder / name)]
     except OSError as error:
         raise UserError(f"image folder {error.filename}: {error.strerror}; {_LAYOUT}") from error
     if not names:
         raise UserError(f"image folder {folder} has no class folders: {_LAYOUT}")
+    files = [
+        PictureFile(
+            path=path.removeprefix(f"{folder}{os.sep}"), num_bytes=_num_bytes(path), label=label
+        )
+        for path, label in found
+        if _is_picture(path)
+    ]
     _require_pictures(folder, names, files)
     # RandomState: its stream is frozen, that of numpy's newer generators may change.
     order = np.random.RandomState(0).permutation(len(files))
@@ -118,7 +114,7 @@ def list_pictures(folder: Path) -> Listing:
         folder=str(folder),
         files=[files[row] for row in order],
         class_names=tuple(names),
-        left_out=tuple(entry.path for entry in chain(*found) if not _is_picture(entry)),
+        left_out=tuple(path for path, _ in found if not _is_picture(path)),
     )
 
 
@@ -148,41 +144,40 @@ def _require_pictures(folder: Path, names: Sequence[str], files: Sequence[Pictur
         )
 
 
-def _files_of(folder: str, name: str) -> list[os.DirEntry[str]]:
-    """The files of a class, in the order of torchvision's ImageFolder."""
-    found = _walk(os.path.join(folder, name), frozenset())
-    return [entry for _, entry in sorted(found, key=lambda each: (each[0], each[1].name))]
+def _is_picture(path: str) -> bool:
+    return path.lower().endswith(ENDINGS)
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(ENDINGS)
+def _walk(folder: Path) -> Iterator[str]:
+    """The files of a class, in the order of torchvision's ImageFolder; no link leads back."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        here = Path(os.path.realpath(place))
+        folders[:] = [
+            each
+            for each in _seen(folders)
+            if not here.is_relative_to(os.path.realpath(os.path.join(place, each)))
+        ]
+        found.append((place, sorted(_seen(names))))
+    for place, names in sorted(found):
+        yield from (os.path.join(place, name) for name in names)
 
 
-def _walk(place: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Each file under a folder, with the folder it lies in; links that lead back end there."""
-    here = os.stat(place)
-    above |= {(here.st_dev, here.st_ino)}
-    for entry in _seen(place):
-        if entry.is_dir():
-            below = entry.stat()
-            if (below.st_dev, below.st_ino) not in above:
-                yield from _walk(entry.path, above)
-        else:
-            yield place, entry
+def _seen(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith(".")]
 
 
-def _seen(place: str) -> list[os.DirEntry[str]]:
-    with os.scandir(place) as entries:
-        return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _num_bytes(entry: os.DirEntry[str]) -> int:
+def _num_bytes(path: str) -> int:
     try:
-        status = entry.stat()
+        status = os.stat(path)
     except OSError as error:
         raise UserError(
-            f"image {entry.path}: {error.strerror}: remove it, or give what it links to"
+            f"image {path}: {error.strerror}: remove it, or give what it links to"
         ) from error
     if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"image {entry.path} is no file: remove it")
+        raise UserError(f"image {path} is no file: remove it")
     return status.st_size
