@@ -3,11 +3,14 @@
 Knows no file and no particular model.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mpiadv.process.errors import abridged
 
 PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 """Where training programs put the state dict of the network, beside that of the optimiser."""
@@ -38,9 +41,12 @@ def renamed(weights: Mapping[str, Any], model: nn.Module) -> tuple[dict[str, Any
     Where no prefix makes them fit they are what they were.
     """
     wanted = set(model.state_dict())
-    if wanted == set(weights):
-        return dict(weights), ""
-    for left_out, names in _shorter(list(weights)):
+    parts = next(iter(weights), "").split(".")
+    prefixes = ("".join(f"{part}." for part in parts[:length]) for length in range(1, len(parts)))
+    # torch.compile puts its own wherever it was called; DataParallel "module." in front of all.
+    for left_out in ("", _COMPILED, *prefixes):
+        old = left_out if left_out == _COMPILED else f"^{re.escape(left_out)}"
+        names = [re.sub(old, "", name) for name in weights]
         if set(names) == wanted:
             return dict(zip(names, weights.values(), strict=True)), left_out
     return dict(weights), ""
@@ -52,7 +58,7 @@ def misfit_text(weights: Mapping[str, Any], model: nn.Module) -> str:
     missing = [name for name in ours if name not in weights]
     unknown = [name for name in weights if name not in ours]
     reasons = [
-        f"{verb} {_few(names)}"
+        f"{verb} {abridged(list(map(repr, names)), _FEW)}"
         for verb, names in (("it lacks", missing), ("the model has no", unknown))
         if names
     ]
@@ -86,20 +92,3 @@ def unusable_text(model: nn.Module) -> str:
 
 def _has_tensors(contents: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Tensor) for value in contents.values())
-
-
-def _shorter(names: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """What all names have in front, bit by bit, and the names without it."""
-    # torch.compile puts this wherever it was called; DataParallel "module." in front of all.
-    yield _COMPILED, [name.replace(_COMPILED, "") for name in names]
-    parts = names[0].split(".")[:-1] if names else []
-    for length in range(1, len(parts) + 1):
-        prefix = "".join(f"{part}." for part in parts[:length])
-        if not all(name.startswith(prefix) for name in names):
-            return
-        yield prefix, [name.removeprefix(prefix) for name in names]
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _FEW:,} more" if len(names) > _FEW else ""
-    return ", ".join(map(repr, names[:_FEW])) + more

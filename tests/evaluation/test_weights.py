@@ -99,8 +99,8 @@ MISFITS: dict[str, tuple[Any, str]] = {
     "other_names": (
         {f"layer{number}.weight": torch.zeros(1) for number in range(500)},
         "{path} does not fit model 'digits' for data set 'digits': it lacks '0.weight', '0.bias', "
-        "'2.weight' and 5 more, the model has no 'layer0.weight', 'layer1.weight', 'layer2.weight' "
-        "and 497 more: set model.* and data.* as in training",
+        "'2.weight', ..., the model has no 'layer0.weight', 'layer1.weight', 'layer2.weight', ...: "
+        "set model.* and data.* as in training",
     ),
     "other_shape": (
         {**WEIGHTS, "7.weight": torch.zeros(7, 64)},
@@ -108,7 +108,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
     ),
     "one_more": ({**WEIGHTS, "step": 7}, "the model has no 'step': set model.*"),
     "no_tensor": ({**WEIGHTS, "7.bias": 1.0}, "its '7.bias' is no tensor: set model.*"),
-    "nothing": ({}, "it lacks '0.weight', '0.bias', '2.weight' and 5 more: set"),
+    "nothing": ({}, "it lacks '0.weight', '0.bias', '2.weight', ...: set"),
     "numbers": ({"epoch": 1, "loss": 0.5}, "{path} holds no state dict: expected names and"),
     "list": ([1.0, 2.0], "{path} holds no state dict: expected names and tensors, as "),
 }

@@ -198,8 +198,8 @@ class _Pair(nn.Module):
 
 
 REFUSED_MODELS = [
-    pytest.param(nn.Sequential(nn.Conv2d(3, 4, 3)), "takes 3 channel(s)", id="channels"),
-    pytest.param(nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "takes 9 values", id="size"),
+    pytest.param(nn.Sequential(nn.Conv2d(3, 4, 3)), "to have 3 channels", id="channels"),
+    pytest.param(nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "2x64 and 9x10", id="size"),
     pytest.param(_Pair(), "model _Pair, given 2 images of 1x8x8, returns tuple", id="pair"),
     pytest.param(
         nn.Sequential(nn.Flatten(), nn.Linear(64, 7)),
