@@ -9,7 +9,7 @@ from mpiadv.evaluation.report import say
 from mpiadv.evaluation.survivors import Progress as Place
 from mpiadv.process.words import duration
 from mpiadv.session.display import PLAIN_SECONDS
-from mpiadv.session.progress_line import ProgressLine, Words
+from mpiadv.session.progress_line import ProgressLine
 
 
 class Follower:
@@ -34,19 +34,14 @@ class Follower:
             self._bar.stop()
 
     def __call__(self, place: Place) -> None:
+        always = f"batch {place.batch + 1}/{place.num_batches}  left {self._left(place)}"
+        attack = f"{place.title}{f', try {place.number + 1}' if place.number else ''}"
+        more = (attack, f"{place.num_standing} images standing", *self._among)
         if self._bar is not None:
-            self._bar.show(place.batch, place.num_batches, self._words(place))
+            self._bar.show(place.batch, place.num_batches, always, more)
         elif self._clock() - self._said > PLAIN_SECONDS:
             self._said = self._clock()
-            words = self._words(place)
-            say(self._console, "  ".join([*words.always, *words.more]))
-
-    def _words(self, place: Place) -> Words:
-        attack = f"{place.title}{f', try {place.number + 1}' if place.number else ''}"
-        standing = f"{place.num_standing} images standing"
-        batch = f"batch {place.batch + 1}/{place.num_batches}"
-        more = (attack, standing, *self._among)
-        return Words(always=(batch, f"left {self._left(place)}"), more=more, worth=more)
+            say(self._console, "  ".join([always, *more]))
 
     def _left(self, place: Place) -> str:
         """Time for the batches that are not done; a dash while none is."""

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mpiadv.contract.accounts import StepRecord
 from mpiadv.process.words import duration, percent
-from mpiadv.session.progress_line import ProgressLine, Words
+from mpiadv.session.progress_line import ProgressLine
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines."""
@@ -60,8 +60,7 @@ class Display:
         self._console = console_for(stream or sys.stdout)
         self._bar = ProgressLine(self._console) if self._console.is_terminal else None
         if self._bar is not None:
-            begun = Words(always=(f"{first_step}/{num_steps}", "left -"))
-            self._bar.show(first_step, num_steps, begun)
+            self._bar.show(first_step, num_steps, f"{first_step}/{num_steps}  left -")
 
     def step(self, record: StepRecord) -> None:
         self._loss.add(record.outcome.loss)
@@ -69,16 +68,15 @@ class Display:
         self._natural.add(record.report.natural_accuracy)
         self._step_seconds.add(record.total_seconds)
         self._wait_seconds.add(record.wait_seconds)
-        now = self._clock()
+        done, num_steps, now = record.step + 1, self._num_steps, self._clock()
+        always = f"{done}/{num_steps}  left {self._left(done)}"
         if self._bar is not None:
-            if now - self._said > 0.2 or record.step + 1 == self._num_steps:
+            if now - self._said > 0.2 or done == num_steps:
                 self._said = now
-                self._bar.show(record.step + 1, self._num_steps, self._words(record))
+                self._bar.show(done, num_steps, always, self._words(record))
         elif now - self._said > PLAIN_SECONDS or record.step == self._first_step:
             self._said = now
-            words = self._words(record)
-            place, left = words.always
-            self.say("  ".join([f"step {place}", *words.more, left]))
+            self.say("  ".join([f"step {always}", *self._words(record)]))
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -88,20 +86,17 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def _words(self, record: StepRecord) -> Words:
-        done, origin = record.step + 1, record.origin
-        waiting = self._wait_seconds.value / max(self._step_seconds.value, 1e-9)
-        rate = f"{1.0 / max(self._step_seconds.value, 1e-9):.1f} steps/s"
-        loss = f"loss {self._loss.value:.3f}"
-        natural = f"natural {percent(self._natural.value)}"
-        adversarial = f"adversarial {percent(self._accuracy.value)}"
-        ages = f"staleness {origin.first_staleness} to {origin.last_staleness}"
-        waits = f"trainer waits {percent(waiting)}"
-        return Words(
-            always=(f"{done}/{self._num_steps}", f"left {self._left(done)}"),
-            more=(rate, loss, natural, adversarial, ages, waits),
-            worth=(loss, adversarial, rate, natural, ages, waits),
-        )
+    def _words(self, record: StepRecord) -> list[str]:
+        """What there is to tell, first what is missed most where it does not fit."""
+        origin, seconds = record.origin, max(self._step_seconds.value, 1e-9)
+        return [
+            f"loss {self._loss.value:.3f}",
+            f"adversarial {percent(self._accuracy.value)}",
+            f"{1.0 / seconds:.1f} steps/s",
+            f"natural {percent(self._natural.value)}",
+            f"staleness {origin.first_staleness} to {origin.last_staleness}",
+            f"trainer waits {percent(self._wait_seconds.value / seconds)}",
+        ]
 
     def _left(self, done: int) -> str:
         elapsed = self._clock() - self._began

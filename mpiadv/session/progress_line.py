@@ -15,32 +15,6 @@ WIDEST_BAR, NARROWEST_BAR = 20, 4
 _GAP = "  "
 
 
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What stands behind a bar.
-
-    Attributes:
-        always: shown however narrow the terminal is.
-        more: shown in this order where there is room.
-        worth: the words of `more`, the one that is missed most first.
-    """
-
-    always: Sequence[str]
-    more: Sequence[str] = ()
-    worth: Sequence[str] = ()
-
-
-def fitted(words: Words, width: int) -> str:
-    """As many of the words as fit into `width` columns."""
-    shown = set[str]()
-    for word in words.worth:
-        more = [each for each in words.more if each in shown or each == word]
-        if cell_len(_GAP.join([*words.always, *more])) > width:
-            break
-        shown.add(word)
-    return _GAP.join([*words.always, *(each for each in words.more if each in shown)])
-
-
 class ProgressLine:
     """The line while work goes on; `stop` before anything but the console itself prints.
 
@@ -50,13 +24,13 @@ class ProgressLine:
 
     def __init__(self, console: Console, *, by_itself: bool = False) -> None:
         self._by_itself = by_itself
-        begun = _Line(None, 0, Words(always=()))
+        begun = _Line(None, 0, "", ())
         self._live = Live(begun, console=console, auto_refresh=by_itself, refresh_per_second=10)
         self._live.start(refresh=True)
 
-    def show(self, done: int, total: int, words: Words) -> None:
-        """Tell how far it has come, and in which words."""
-        self._live.update(_Line(total, done, words), refresh=not self._by_itself)
+    def show(self, done: int, total: int, always: str, more: Sequence[str] = ()) -> None:
+        """Tell how far it has come: what is shown `always`, and the words that fit beside it."""
+        self._live.update(_Line(total, done, always, more), refresh=not self._by_itself)
 
     def stop(self) -> None:
         """Leave it as it is, and go on below."""
@@ -65,22 +39,32 @@ class ProgressLine:
 
 @dataclass(frozen=True)
 class _Line:
+    """A bar and words, those first that would be missed most."""
+
     total: int | None
     done: int
-    words: Words
+    always: str
+    more: Sequence[str]
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
         # Columns of the bar, and the text behind it.
-        room = options.max_width - cell_len(_GAP.join(self.words.always)) - 1
+        room = options.max_width - cell_len(self.always) - 1
         bar = max(NARROWEST_BAR, min(WIDEST_BAR, room))
-        text = fitted(self.words, options.max_width - bar - 1)
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=bar)
         grid.add_column(no_wrap=True)
         grid.add_row(
             ProgressBar(self.total, self.done, width=bar, pulse=self.total is None),
-            Text(text, no_wrap=True, overflow="crop"),
+            Text(self._fitted(options.max_width - bar - 1), no_wrap=True, overflow="crop"),
         )
         yield grid
+
+    def _fitted(self, width: int) -> str:
+        text = self.always
+        for word in self.more:
+            if cell_len(text + _GAP + word) > width:
+                break
+            text += _GAP + word
+        return text

@@ -38,7 +38,7 @@ def test_bar_moves_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
     text = shown(50, seconds=0.5)
     assert all(f"{done}/50" in text for done in (1, 10, 20))
     words = (
-        "20/50  left 0:15  2.0 steps/s  loss 1.250  natural 90.0 %  adversarial 50.0 %  "
+        "20/50  left 0:15  loss 1.250  adversarial 50.0 %  2.0 steps/s  natural 90.0 %  "
         "staleness 4 to 1  trainer waits 20.0 %"
     )
     assert words in text
@@ -57,12 +57,12 @@ def test_plain_output_gets_the_first_step_and_then_a_line_now_and_then(
     assert [line.split()[1] for line in lines] == ["1/50", "12/50"]
 
 
-MOST = ("2.0 steps/s", "loss 1.250", "natural 90.0 %", "adversarial 50.0 %")
+MOST = ("loss 1.250", "adversarial 50.0 %", "2.0 steps/s", "natural 90.0 %")
 WIDTHS = {
     30: (),
     60: ("loss 1.250",),
     80: ("loss 1.250", "adversarial 50.0 %"),
-    100: ("2.0 steps/s", "loss 1.250", "adversarial 50.0 %"),
+    100: ("loss 1.250", "adversarial 50.0 %", "2.0 steps/s"),
     120: MOST,
     160: (*MOST, "staleness 4 to 1", "trainer waits 20.0 %"),
 }
