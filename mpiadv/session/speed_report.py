@@ -27,11 +27,6 @@ class RankSpeed:
     craft_seconds: float = 0.0
     idle: float | None = None
 
-    @property
-    def seconds_per_ticket(self) -> float | None:
-        """Seconds of work for a batch; None where it crafted none."""
-        return self.craft_seconds / self.tickets if self.tickets else None
-
 
 class SpeedBook:
     """Adds up, from the training steps, what each rank has contributed."""
@@ -79,42 +74,30 @@ def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
     """
     if len(speeds) < 2:
         return []
-    by_host = len(speeds) > MOST_RANKS
-    rows = _host_rows(speeds) if by_host else [_rank_row(speed) for speed in speeds]
-    titles = ("host" if by_host else "rank", "ranks" if by_host else "host")
-    return aligned([(*titles, "tickets", "s per ticket", "idle"), *rows], num_names=2)
+    if len(speeds) <= MOST_RANKS:
+        rows = [(str(each.rank), each.host, *_figures([each])) for each in speeds]
+        return aligned([("rank", "host", *_FIGURES), *rows], num_names=2)
+    trainer, *attackers = speeds  # its work is another
+    rows = [("trainer", trainer.host, *_figures([trainer]))]
+    for host in dict.fromkeys(each.host for each in attackers):
+        there = [each for each in attackers if each.host == host]
+        rows.append((host, str(len(there)), *_figures(there)))
+    return aligned([("host", "ranks", *_FIGURES), *rows], num_names=2)
 
 
-def _rank_row(speed: RankSpeed) -> tuple[str, ...]:
-    seconds = speed.seconds_per_ticket
+_FIGURES = ("tickets", "s per ticket", "idle")
+
+
+def _figures(speeds: Sequence[RankSpeed]) -> tuple[str, str, str]:
+    """Of one rank, or of all attackers of a host: sums and means."""
+    known = [each.craft_seconds / each.tickets for each in speeds if each.tickets]
+    seconds = f"{fmean(known):.3g}" if known else "-"
+    if len(known) > 1:
+        seconds += f" ({min(known):.3g} to {max(known):.3g})"
+    idle = [each.idle for each in speeds if each.idle is not None]
+    unknown = "-" if speeds[0].rank == 0 else "lost"
     return (
-        str(speed.rank),
-        speed.host,
-        str(speed.tickets),
-        "-" if seconds is None else f"{seconds:.3g}",
-        _idle_words([speed], unknown="-" if speed.rank == 0 else "lost"),
+        str(sum(each.tickets for each in speeds)),
+        seconds,
+        f"{100 * fmean(idle):.1f} %" if idle else unknown,
     )
-
-
-def _idle_words(speeds: Sequence[RankSpeed], *, unknown: str = "lost") -> str:
-    idle = [speed.idle for speed in speeds if speed.idle is not None]
-    return f"{100 * fmean(idle):.1f} %" if idle else unknown
-
-
-def _host_rows(speeds: Sequence[RankSpeed]) -> list[tuple[str, ...]]:
-    """A row for each host; the trainer, whose work is another, has one to itself."""
-    rows = [("trainer", *_rank_row(speeds[0])[1:])]
-    hosts = dict.fromkeys(speed.host for speed in speeds[1:])
-    for host in hosts:
-        there = [speed for speed in speeds[1:] if speed.host == host]
-        known = [s for speed in there if (s := speed.seconds_per_ticket) is not None]
-        rows.append(
-            (
-                host,
-                str(len(there)),
-                str(sum(speed.tickets for speed in there)),
-                f"{fmean(known):.3g} ({min(known):.3g} to {max(known):.3g})" if known else "-",
-                _idle_words(there),
-            )
-        )
-    return rows

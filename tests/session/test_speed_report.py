@@ -69,7 +69,7 @@ def test_many_ranks_are_told_by_host() -> None:
     assert speed_lines([trainer, one, *others]) == [
         "host     ranks  tickets      s per ticket    idle",
         "trainer  n0           2               0.5   1.0 %",
-        "n0       1           10  0.5 (0.5 to 0.5)  10.0 %",
+        "n0       1           10               0.5  10.0 %",
         "n1       15         150  0.9 (0.2 to 1.6)    lost",
     ]
 
