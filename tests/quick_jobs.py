@@ -10,13 +10,8 @@ GIGABIT = 1e9 / 8
 MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000
 """Bytes of the paper's network and of a batch of 128."""
 
-WITHIN_A_HOST = Network(copied_bytes_per_second=9e9)
-BETWEEN_TWO_HOSTS = Network(
-    ranks_per_host=4,
-    bytes_per_second=GIGABIT,
-    latency_seconds=0.010,
-    copied_bytes_per_second=9e9,
-)
+WITHIN_A_HOST = Network()
+BETWEEN_TWO_HOSTS = Network(ranks_per_host=4, bytes_per_second=GIGABIT, latency_seconds=0.010)
 
 
 def job_of(staleness: StalenessRule, **changes: Any) -> Job:
@@ -30,7 +25,6 @@ def job_of(staleness: StalenessRule, **changes: Any) -> Job:
         outstanding=2,
         version_bytes=MNIST_VERSION,
         batch_bytes=MNIST_BATCH,
-        snapshot_seconds=0.0015,
         step_overhead_seconds=0.0003,
         jitter=0.03,
     )

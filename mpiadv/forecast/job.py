@@ -8,6 +8,9 @@ from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.contract.turns import USUAL_CREDIT
 
+COPIED_BYTES_PER_SECOND = 1e10
+"""What is usual within a host, and from a GPU to its host."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -29,8 +32,6 @@ class Job:
     """Of a published version, on the wire."""
     batch_bytes: int = 0
     """Of a crafted batch, on the wire."""
-    snapshot_seconds: float = 0.0
-    """From a training step to the moment when the version behind it can be sent."""
     leaves_host_free: bool = True
     """Whether a device works while its host copies parameters, as a GPU does."""
     step_overhead_seconds: float = 0.0
@@ -54,6 +55,11 @@ class Job:
     @property
     def attack_step_seconds(self) -> float:
         return self.craft_seconds / max(1, self.crafting_steps)
+
+    @property
+    def snapshot_seconds(self) -> float:
+        """From a training step to the moment when the version behind it can be sent."""
+        return self.version_bytes / COPIED_BYTES_PER_SECOND
 
     @property
     def trainer_seconds(self) -> float:
@@ -90,8 +96,6 @@ class Network:
     bytes_per_second: float = inf
     latency_seconds: float = 0.0
     """One way, between hosts."""
-    copied_bytes_per_second: float = inf
-    """Of batches, within a host."""
 
     def is_remote(self, rank: int) -> bool:
         """Whether messages between the trainer and this rank take the link."""

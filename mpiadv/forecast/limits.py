@@ -5,7 +5,7 @@ Limits are found by simulating the job without each of them.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Forecast, Job, Network
@@ -32,7 +32,7 @@ TRIAL_STEPS = 150
 """Training steps that show whether something helps."""
 
 
-class Cause(Enum):
+class Cause(StrEnum):
     """What a job is limited by."""
 
     RANKS = "ranks"
@@ -54,21 +54,6 @@ class Remedy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
-    """What limits a job on so many ranks, and the speed-up without it."""
-
-    cause: Cause
-    ranks: int
-    speed_up: float
-    ideal: float
-    without: float
-    needed_bytes_per_second: float = 0.0
-    """On the busier direction of the link, were the network no limit."""
-    is_of_latency: bool = False
-    """Whether the network would do, but for its latency."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Choice:
     """Settings by their dotted keys, and the job with them."""
 
@@ -78,11 +63,16 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
-    """What to expect on one number of ranks."""
+    """What to expect on one number of ranks, what limits it, and the speed-up without that."""
 
     forecast: Forecast
-    limit: Limit
     num_hosts: int
+    speed_up: float
+    ideal: float
+    cause: Cause
+    without: float
+    needed_bytes_per_second: float = 0.0
+    """On the busier direction of the link, without the limit."""
     remedies: Sequence[Remedy] = ()
 
     @property
@@ -111,31 +101,35 @@ def look_ahead(
     job: Job, network: Network, ranks: Sequence[int], choices: Sequence[Choice] = ()
 ) -> list[Prospect]:
     """What to expect on each of these numbers of ranks; `choices` may remedy what limits it."""
-    prospects = [_prospect(job, network, number) for number in ranks]
+    prospects = [prospect_of(job, network, simulate(job, number, network)) for number in ranks]
     wanted = worth_a_warning(prospects)
     return [
-        replace(each, remedies=remedies_of(job, network, each.limit, choices))
-        if each in wanted
-        else each
+        replace(each, remedies=remedies_of(job, network, each, choices)) if each in wanted else each
         for each in prospects
     ]
 
 
 def worth_a_warning(prospects: Sequence[Prospect]) -> list[Prospect]:
     """Of each cause that settings or the network may remedy, the largest number of ranks."""
-    last = {each.limit.cause: each for each in prospects}
+    last = {each.cause: each for each in prospects}
     return [each for cause, each in last.items() if cause not in (Cause.RANKS, Cause.TRAINER)]
 
 
-def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
+def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
     """What limits the job that was `seen`."""
     ranks, ideal, alone = seen.ranks, job.ideal_speed_up(seen.ranks), job.alone_seconds
     now = alone / seen.step_seconds
-    limit = Limit(cause=Cause.UNKNOWN, ranks=ranks, speed_up=now, ideal=ideal, without=now)
+    prospect = Prospect(
+        forecast=seen,
+        num_hosts=network.num_hosts(ranks),
+        speed_up=now,
+        ideal=ideal,
+        cause=Cause.UNKNOWN,
+        without=now,
+    )
     if now >= FALLS_SHORT * ideal:
-        return replace(limit, cause=Cause.RANKS if ideal >= ranks else Cause.TRAINER)
-    within_a_host = Network(copied_bytes_per_second=network.copied_bytes_per_second)
-    freed = {Cause.NETWORK: _trial(job, ranks, within_a_host)}
+        return replace(prospect, cause=Cause.RANKS if ideal >= ranks else Cause.TRAINER)
+    freed = {Cause.NETWORK: _trial(job, ranks, Network())}
     freed |= {
         cause: _trial(without(job, ranks), ranks, network) for cause, without in _FREED.items()
     }
@@ -144,59 +138,45 @@ def limit_of(job: Job, network: Network, seen: Forecast) -> Limit:
     most = max(gains.values()) - now  # or less than nothing: trials are short
     cause = next(each for each in gains if gains[each] - now >= min(most, MOST * most))
     if gains[cause] - now < MATTERS * ideal:
-        return limit
-    limit = replace(limit, cause=cause, without=gains[cause])
-    return _measured(limit, freed[cause], job, network) if cause is Cause.NETWORK else limit
+        return prospect
+    needed = _link_bytes(job, network, ranks) / freed[cause].step_seconds
+    return replace(prospect, cause=cause, without=gains[cause], needed_bytes_per_second=needed)
 
 
 def remedies_of(
-    job: Job, network: Network, limit: Limit, choices: Sequence[Choice] = ()
+    job: Job, network: Network, seen: Prospect, choices: Sequence[Choice] = ()
 ) -> list[Remedy]:
     """Settings that help, each on top of those before it, until the job falls short no more."""
     found: list[Remedy] = []
     settings: dict[str, int | str] = {}
-    reached = limit.speed_up
-    while len(found) < MOST_REMEDIES and reached < FALLS_SHORT * limit.ideal:
+    reached, ranks = seen.speed_up, seen.ranks
+    while len(found) < MOST_REMEDIES and reached < FALLS_SHORT * seen.ideal:
         # First what leaves parameters as fresh as they are.
-        changes = [*_as_fresh(job), *([] if found else choices), *_older(job, limit.ranks)]
+        changes = [*_as_fresh(job), *([] if found else choices), *_older(job, ranks)]
         tried = [
-            (each.job.alone_seconds / _trial(each.job, limit.ranks, network).step_seconds, each)
+            (each.job.alone_seconds / _trial(each.job, ranks, network).step_seconds, each)
             for each in changes
         ]
         best = max((speed_up for speed_up, _ in tried), default=0.0)
-        if best - reached < MATTERS * limit.ideal:
+        if best - reached < MATTERS * seen.ideal:
             break
         # Among those that do nearly as well the one that asks for least: they stand in this order.
-        enough = max(min(best - MATTERS * limit.ideal, FALLS_SHORT * limit.ideal), reached)
+        enough = max(min(best - MATTERS * seen.ideal, FALLS_SHORT * seen.ideal), reached)
         reached, choice = next(each for each in tried if each[0] >= enough)
         settings, job = {**settings, **choice.settings}, choice.job
         found.append(Remedy(settings=settings, speed_up=reached))
     return found
 
 
-def _prospect(job: Job, network: Network, ranks: int) -> Prospect:
-    forecast = simulate(job, ranks, network)
-    limit = limit_of(job, network, forecast)
-    return Prospect(forecast=forecast, limit=limit, num_hosts=network.num_hosts(ranks))
-
-
 def _trial(job: Job, ranks: int, network: Network) -> Forecast:
     return simulate(job, ranks, network, num_steps=TRIAL_STEPS)
 
 
-def _measured(limit: Limit, free: Forecast, job: Job, network: Network) -> Limit:
-    """How much the job would send without the limit, and whether it is only the latency."""
-    attackers = range(1, limit.ranks)
-    remote = [attacker for attacker in attackers if network.is_remote(attacker)]
-    sent = len(remote) * job.version_bytes / job.rule.publish_every
-    received = job.batch_bytes * len(remote) / len(attackers)
-    wide = _trial(job, limit.ranks, replace(network, bytes_per_second=float("inf")))
-    gained = job.alone_seconds / wide.step_seconds - limit.speed_up
-    return replace(
-        limit,
-        needed_bytes_per_second=max(sent, received) / free.step_seconds,
-        is_of_latency=gained < MATTERS * limit.ideal,
-    )
+def _link_bytes(job: Job, network: Network, ranks: int) -> float:
+    """What a training step sends in the busier direction of the trainer's link."""
+    remote = sum(map(network.is_remote, range(1, ranks)))
+    sent = remote * job.version_bytes / job.rule.publish_every
+    return max(sent, job.batch_bytes * remote / max(1, ranks - 1))
 
 
 def _as_fresh(job: Job) -> Iterator[Choice]:

@@ -1,14 +1,14 @@
 """What a forecast says to people, line by line, and to programs, as plain values. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpiadv.forecast.job import Job, Network
-from mpiadv.forecast.limits import Cause, Limit, Prospect, worth_a_warning
-from mpiadv.process.words import aligned, counted
+from mpiadv.forecast.limits import Cause, Prospect, worth_a_warning
+from mpiadv.process.words import aligned, counted, duration
 
-FORMAT = 1
+FORMAT = 2
 """Of the values that `values_of` gives."""
 
 MEBIBYTE = 2.0**20
@@ -68,10 +68,7 @@ def lines_of(plan: Plan) -> list[str]:
 def warnings_of(plan: Plan) -> list[str]:
     """What keeps the job from its ideal speed, by how much, and what helps."""
     wanted = worth_a_warning(plan.prospects)
-    lines = [
-        f"{_shortfall(each.limit)}: {_CAUSES[each.limit.cause](each.limit, plan)}; {_helps(each)}"
-        for each in wanted
-    ]
+    lines = [f"{_shortfall(each)}: {_cause(each, plan)}; {_helps(each)}" for each in wanted]
     if any(_makes_older(each) for each in wanted):
         lines.append(
             "older parameters change what is trained, most where learning rates are large: see "
@@ -99,29 +96,9 @@ def values_of(plan: Plan) -> dict[str, Any]:
 
 
 def _values(plan: Plan, prospect: Prospect) -> dict[str, Any]:
-    forecast, limit = prospect.forecast, prospect.limit
-    return {
-        "ranks": prospect.ranks,
-        "hosts": prospect.num_hosts,
-        "speed_up": limit.speed_up,
-        "ideal_speed_up": limit.ideal,
-        "steps_per_second": 1 / forecast.step_seconds,
-        "training_seconds": forecast.training_seconds,
-        "seconds_to_finish": plan.seconds_to_finish(prospect),
-        "trainer_idle": forecast.trainer_idle,
-        "attackers_idle": forecast.attackers_idle,
-        "first_staleness": forecast.first_staleness,
-        "last_staleness": forecast.last_staleness,
-        "sent_bytes_per_second": prospect.sent_bytes_per_second,
-        "received_bytes_per_second": prospect.received_bytes_per_second,
-        "limit": limit.cause.value,
-        "speed_up_without_limit": limit.without,
-        "needed_bytes_per_second": limit.needed_bytes_per_second,
-        "remedies": [
-            {"settings": dict(remedy.settings), "speed_up": remedy.speed_up}
-            for remedy in prospect.remedies
-        ],
-    }
+    values = asdict(prospect)
+    finished = plan.seconds_to_finish(prospect)
+    return {**values.pop("forecast"), **values, "seconds_to_finish": finished}
 
 
 def _work(plan: Plan) -> list[str]:
@@ -138,25 +115,27 @@ def _work(plan: Plan) -> list[str]:
 def _hosts(network: Network) -> str:
     if network.ranks_per_host is None:
         return "all ranks on one host"
-    return (
-        f"{counted(network.ranks_per_host, 'rank')} per host; "
-        f"{network.bytes_per_second / GIGABIT:g} Gbit/s and "
-        f"{1000 * network.latency_seconds:g} ms one way between hosts"
-    )
+    per_host = counted(network.ranks_per_host, "rank")
+    return f"{per_host} per host; {_speed_of(network)} between hosts"
+
+
+def _speed_of(network: Network) -> str:
+    gigabits, milliseconds = network.bytes_per_second / GIGABIT, 1000 * network.latency_seconds
+    return f"{gigabits:g} Gbit/s and {milliseconds:g} ms one way"
 
 
 _COLUMNS: Mapping[str, Callable[[Plan, Prospect], str]] = {
     "ranks": lambda _, each: str(each.ranks),
     "hosts": lambda _, each: str(each.num_hosts),
-    "speed-up": lambda _, each: f"{each.limit.speed_up:.2f}",
-    "of ideal": lambda _, each: f"{100 * each.limit.speed_up / each.limit.ideal:.0f} %",
+    "speed-up": lambda _, each: f"{each.speed_up:.2f}",
+    "of ideal": lambda _, each: f"{100 * each.speed_up / each.ideal:.0f} %",
     "steps/s": lambda _, each: f"{1 / each.forecast.step_seconds:.3g}",
-    "training": lambda _, each: _duration(each.forecast.training_seconds),
-    "to finish": lambda plan, each: _duration(plan.seconds_to_finish(each)),
+    "training": lambda _, each: duration(each.forecast.training_seconds),
+    "to finish": lambda plan, each: duration(plan.seconds_to_finish(each)),
     "trainer waits": lambda _, each: f"{100 * each.forecast.trainer_idle:.0f} %",
     "MB/s out": lambda _, each: _megabytes(each.sent_bytes_per_second),
     "MB/s in": lambda _, each: _megabytes(each.received_bytes_per_second),
-    "limit": lambda _, each: each.limit.cause.value,
+    "limit": lambda _, each: each.cause.value,
 }
 """Heading to cell. `to finish` includes evaluations; the wire is that of the trainer's host."""
 
@@ -197,71 +176,37 @@ def _bytes_of(memory: Memory) -> str:
     return f"{host} (buffers {memory.buffers / MEBIBYTE:.1f} MiB){device}"
 
 
-def _shortfall(limit: Limit) -> str:
-    slower = ", slower than one rank" if limit.speed_up < 1 else ""
+def _shortfall(prospect: Prospect) -> str:
+    slower = ", slower than one rank" if prospect.speed_up < 1 else ""
     return (
-        f"{counted(limit.ranks, 'rank')}: speed-up {limit.speed_up:.2f}{slower}, "
-        f"{100 * limit.speed_up / limit.ideal:.0f} % of the ideal {limit.ideal:.2f}"
+        f"{counted(prospect.ranks, 'rank')}: speed-up {prospect.speed_up:.2f}{slower}, "
+        f"{100 * prospect.speed_up / prospect.ideal:.0f} % of the ideal {prospect.ideal:.2f}"
     )
 
 
-def _network_limit(limit: Limit, plan: Plan) -> str:
-    network, there = plan.network, plan.network.bytes_per_second
-    needed = limit.needed_bytes_per_second
-    if limit.is_of_latency:
-        steps = network.latency_seconds / plan.job.trainer_seconds
-        cause = (
-            f"the latency of the network is the limit, {1000 * network.latency_seconds:g} ms one "
-            f"way or {steps:.1f} training steps"
-        )
-    else:
-        cause = (
-            f"the network is the limit, it would have to carry {_figure(needed / GIGABIT)} "
-            f"Gbit/s, {_figure(needed / there)} times what it can"
-        )
-    return f"{cause}; without it {limit.without:.2f}"
-
-
-def _window_limit(limit: Limit, plan: Plan) -> str:
-    by_speed = "" if plan.job.outstanding else "=auto, equal ones"
-    return (
-        f"the window is the limit, {plan.job.rule.window} tickets in all (max_staleness + 1) and "
-        f"{plan.job.credit} per attacker (outstanding{by_speed}) for "
-        f"{counted(limit.ranks - 1, 'attacker')}; without it {limit.without:.2f}"
+def _cause(prospect: Prospect, plan: Plan) -> str:
+    rule, network, attackers = plan.job.rule, plan.network, prospect.ranks - 1
+    window = f"{counted(rule.window, 'ticket')} (max_staleness + 1)"
+    fresh = (
+        f"waiting for fresh parameters (final_staleness={rule.final_staleness}, "
+        f"publish_every={rule.publish_every})"
     )
-
-
-def _freshness_limit(limit: Limit, plan: Plan) -> str:
-    rule = plan.job.rule
-    return (
-        "waiting for fresh parameters is the limit, the last attack step takes those of at most "
-        f"{counted(rule.final_staleness, 'training step')} before (final_staleness), published "
-        f"every {counted(rule.publish_every, 'step')}; without it {limit.without:.2f}"
-    )
-
-
-def _staleness_limit(limit: Limit, plan: Plan) -> str:
-    rule = plan.job.rule
-    return (
-        f"the window of {counted(rule.window, 'ticket')} (max_staleness + 1) and waiting for fresh "
-        f"parameters (final_staleness={rule.final_staleness}, "
-        f"publish_every={rule.publish_every}) are the limit together; without both "
-        f"{limit.without:.2f}"
-    )
-
-
-_CAUSES: Mapping[Cause, Callable[[Limit, Plan], str]] = {
-    Cause.NETWORK: _network_limit,
-    Cause.WINDOW: _window_limit,
-    Cause.FRESHNESS: _freshness_limit,
-    Cause.STALENESS: _staleness_limit,
-    Cause.UNKNOWN: lambda limit, plan: "nothing alone is the limit",
-}
+    causes = {
+        Cause.NETWORK: f"the network is the limit ({_speed_of(network)}), it would have to carry "
+        f"{_figure(prospect.needed_bytes_per_second / GIGABIT)} Gbit/s",
+        Cause.WINDOW: f"the window is the limit, {window} in all and {plan.job.credit} per "
+        f"attacker (outstanding) for {counted(attackers, 'attacker')}",
+        Cause.FRESHNESS: f"{fresh} is the limit",
+        Cause.STALENESS: f"the window of {window} and {fresh} are the limit together",
+        Cause.UNKNOWN: "nothing alone is the limit",
+    }
+    without = f"; without it {prospect.without:.2f}"
+    return causes[prospect.cause] + without * (prospect.cause is not Cause.UNKNOWN)
 
 
 def _helps(prospect: Prospect) -> str:
     ways = [f"{_words(each.settings)} gives {each.speed_up:.2f}" for each in prospect.remedies]
-    if prospect.limit.cause is Cause.NETWORK:
+    if prospect.cause is Cause.NETWORK:
         ways.append("more ranks on the trainer's host, or a faster network, help too")
     return "; ".join(ways) or "no one setting helps"
 
@@ -286,9 +231,3 @@ def _megabytes(bytes_per_second: float) -> str:
 def _figure(value: float) -> str:
     """Two digits, or all before the point."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Collection
 
-from mpiadv.forecast.job import Network
+from mpiadv.forecast.job import COPIED_BYTES_PER_SECOND, Network
 
 EAGER_BYTES = 65536
 """A longer message is announced and asked for before it is sent, as MPI does over TCP."""
@@ -62,7 +62,7 @@ class Transfers:
     def batch(self, now: float, num_bytes: int, attacker: int) -> float:
         """When a batch that an attacker sends now arrives at the trainer."""
         if not self._network.is_remote(attacker):
-            return now + num_bytes / self._network.copied_bytes_per_second
+            return now + num_bytes / COPIED_BYTES_PER_SECOND
         self.received_bytes += num_bytes
         start = max(now + self._handshake_seconds(num_bytes), self._in_busy_until)
         self._in_busy_until = start + num_bytes / self._network.bytes_per_second

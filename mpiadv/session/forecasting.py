@@ -13,7 +13,7 @@ from mpiadv.forecast.text import GIGABIT, Plan
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
-from mpiadv.session.measurement import Measured, buffers, measure
+from mpiadv.session.measurement import MOST_BATCHES, Measured, buffers, measure
 from mpiadv.session.setup import Setup
 from mpiadv.settings import Config
 from mpiadv.work.rounding import WIRE_TENSORS
@@ -23,9 +23,6 @@ OVERHEAD_SECONDS = 0.0003
 
 USUAL_GIGABITS, USUAL_MILLISECONDS = 10.0, 0.1
 """Of a network between hosts of which nothing is said."""
-
-USUAL_COPIED_BYTES_PER_SECOND = 1e10
-"""Within a host, and from a GPU to its host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +49,10 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         UserError: what is said of the network cannot matter, as all ranks are on one host.
     """
     per_host = _ranks_per_host(setup, where)
-    measured = _measured(setup, where)
+    measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     ranks = sorted(set(where.ranks or usual_ranks(job)))
-    network = _network(measured, where, per_host)
+    network = _network(where, per_host)
     shape = setup.link_shape(job.version_bytes)
     trainer_buffers, attacker_buffers = buffers(
         shape,
@@ -79,19 +76,6 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     )
 
 
-def _measured(setup: Setup, where: Where) -> Measured:
-    """What this machine takes; elsewhere only sizes are of it, and copies as fast as is usual."""
-    if not where.is_elsewhere:
-        return measure(setup)
-    measured = measure(setup, most_batches=1)
-    copied = USUAL_COPIED_BYTES_PER_SECOND
-    return replace(
-        measured,
-        snapshot_seconds=measured.version_bytes / copied,
-        copied_bytes_per_second=copied,
-    )
-
-
 def _job(setup: Setup, measured: Measured, where: Where) -> Job:
     staleness = setup.config.staleness
     return Job(
@@ -105,7 +89,6 @@ def _job(setup: Setup, measured: Measured, where: Where) -> Job:
         trainer_crafts=staleness.trainer_crafts,
         version_bytes=measured.version_bytes,
         batch_bytes=setup.link_shape(measured.version_bytes).batch.num_bytes,
-        snapshot_seconds=measured.snapshot_seconds,
         leaves_host_free=setup.device.is_cuda or where.is_elsewhere,
         step_overhead_seconds=OVERHEAD_SECONDS,
     )
@@ -138,16 +121,14 @@ def _ranks_per_host(setup: Setup, where: Where) -> int | None:
     return per_host
 
 
-def _network(measured: Measured, where: Where, per_host: int | None) -> Network:
-    copied = measured.copied_bytes_per_second
+def _network(where: Where, per_host: int | None) -> Network:
     if per_host is None:
-        return Network(copied_bytes_per_second=copied)
+        return Network()
     gigabits, latency = where.gigabits_per_second, where.latency_milliseconds
     return Network(
         ranks_per_host=per_host,
         bytes_per_second=(gigabits or USUAL_GIGABITS) * GIGABIT,
         latency_seconds=(USUAL_MILLISECONDS if latency is None else latency) / 1000,
-        copied_bytes_per_second=copied,
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from resource import getpagesize
 from statistics import median
 
-import numpy as np
 import torch
 
 from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
@@ -44,14 +43,12 @@ class Measured:
     num_batches: int
     craft_seconds: float
     train_seconds: float
-    snapshot_seconds: float
-    copied_bytes_per_second: float
     version_bytes: int
     trainer: Memory
     attacker: Memory
 
 
-def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
+def measure(setup: Setup, *, most_batches: int) -> Measured:
     """Craft and train a few batches, an attacker's work first and the trainer's then."""
     num_batches = WARM_UP + most_batches
     setup = _endless(setup, num_batches)
@@ -64,13 +61,10 @@ def measure(setup: Setup, *, most_batches: int = MOST_BATCHES) -> Measured:
     attacker = _memory(setup)
     learner = new_learner(setup)
     training = timed(lambda ticket: _train(setup, learner, ticket, batch))
-    snapshots = timed(lambda ticket: _snapshot(learner, version))
     return Measured(
         num_batches=min(len(crafting), len(training)),
         craft_seconds=median(crafting),
         train_seconds=median(training),
-        snapshot_seconds=median(snapshots),
-        copied_bytes_per_second=_copied_bytes_per_second(version),
         version_bytes=learner.parameter_bytes,
         trainer=_memory(setup),
         attacker=attacker,
@@ -142,22 +136,6 @@ def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -
     learner.train(ticket, learner.upload(batch), settings, _nothing)
     settle(learner, _nothing)
     learner.outcome()
-
-
-def _snapshot(learner: TorchLearner, version: ParameterSlot) -> None:
-    is_complete = learner.snapshot(version.values)
-    while not is_complete():
-        pass
-
-
-def _copied_bytes_per_second(version: ParameterSlot) -> float:
-    """As the copy of a message within a host: the host's memory is what limits it."""
-    copy = np.empty_like(version.buffer)
-    copy.fill(0)
-    began, times = time.perf_counter(), 5
-    for _ in range(times):
-        np.copyto(copy, version.buffer)
-    return times * copy.size / max(1e-9, time.perf_counter() - began)
 
 
 def _memory(setup: Setup) -> Memory:
