@@ -15,7 +15,7 @@ from scenario import TRAINER, Checkpoint, Observed, Scenario, UsedStep, mixed
 
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, Versions
 from mpiadv.contract.dispatch import Dispatcher, Train
-from mpiadv.contract.ticket_states import TicketState as State
+from mpiadv.contract.dispatch import TicketState as State
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.contract.turns import Grant
 from mpiadv.forecast import simulation

@@ -4,12 +4,49 @@
 `mpiadv.contract.turns` tells it whose turn it is. Knows no MPI, no torch and no clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode, Versions
-from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.contract.turns import TRAINER, Grant, Pace, Turns
+
+
+class TicketState(Enum):
+    """What the trainer knows of a live ticket."""
+
+    GRANTED = auto()
+    RETURNED = auto()
+    """Its attacker is lost or late: to be granted again, or crafted by the trainer."""
+    OWN = auto()
+    RECRAFTED = auto()
+    READY = auto()
+
+
+class TicketEvent(Enum):
+    """What can happen to a live ticket."""
+
+    ARRIVED = auto()
+    CRAFTED_HERE = auto()
+    OVERDUE = auto()
+    LOST = auto()
+    GRANTED_AGAIN = auto()
+    TAKEN = auto()
+
+
+TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
+    (TicketState.GRANTED, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.GRANTED, TicketEvent.OVERDUE): TicketState.RECRAFTED,
+    (TicketState.GRANTED, TicketEvent.LOST): TicketState.RETURNED,
+    (TicketState.RETURNED, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.RETURNED, TicketEvent.GRANTED_AGAIN): TicketState.GRANTED,
+    (TicketState.RETURNED, TicketEvent.TAKEN): TicketState.OWN,
+    (TicketState.RECRAFTED, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.RECRAFTED, TicketEvent.CRAFTED_HERE): TicketState.READY,
+    (TicketState.OWN, TicketEvent.ARRIVED): TicketState.READY,
+    (TicketState.OWN, TicketEvent.CRAFTED_HERE): TicketState.READY,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,9 @@ from math import inf
 from random import Random
 from statistics import fmean
 
-from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
-from mpiadv.contract.dispatch import Dispatcher, Train
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, Rhythm
+from mpiadv.contract.dispatch import Dispatcher, TicketState, Train
 from mpiadv.contract.outbox import HEAD_START_SECONDS, Outbox, Sending
-from mpiadv.contract.rhythm import Rhythm
-from mpiadv.contract.ticket_states import TicketState
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.contract.turns import Grant
 from mpiadv.forecast.clock import Clock

@@ -10,8 +10,7 @@ from mpiadv.comm.messages import BatchHeader, Farewell, Fate
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Provenance, RankWork
 from mpiadv.contract.columns import blank
-from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, StalenessMode
-from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, Rhythm, StalenessMode
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import Bench, VersionRing
 from mpiadv.loops.idleness import Idleness

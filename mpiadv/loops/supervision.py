@@ -6,8 +6,7 @@ Knows no MPI and no torch.
 from collections.abc import Callable
 
 from mpiadv.comm.links import TrainerLink
-from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.contract.ticket_states import TicketState
+from mpiadv.contract.dispatch import Dispatcher, TicketState
 from mpiadv.process.errors import SilentRankError
 from mpiadv.process.words import counted
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from mpiadv.contract.craft_queue import AttackStep
-from mpiadv.contract.dispatch import Dispatcher, Train
-from mpiadv.contract.ticket_states import TRANSITIONS, TicketEvent, TicketState
+from mpiadv.contract.dispatch import TRANSITIONS, Dispatcher, TicketEvent, TicketState, Train
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.contract.turns import Grant, Pace
 

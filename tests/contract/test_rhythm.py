@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpiadv.contract.rhythm import Rhythm
+from mpiadv.contract.craft_queue import Rhythm
 
 
 def rhythm(*published: float, lag: float = 0.5) -> Rhythm:
