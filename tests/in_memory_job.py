@@ -16,14 +16,14 @@ from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import Delivery, ParameterSlot
-from mpiadv.comm.messages import Bytes, Farewell, Fate
+from mpiadv.comm.messages import Bytes, Farewell, Fate, Stop
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.publisher import Published, Stop
+from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen
 from mpiadv.process.errors import DismissedError

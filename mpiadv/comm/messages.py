@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from math import prod
 from typing import Any, Literal
 
@@ -64,6 +65,16 @@ class Word(IntEnum):
     """It has given the attacker up."""
 
 
+class Stop(IntEnum):
+    """Why a run ends, as its last version says it."""
+
+    NO = 0
+    FINISHED = 1
+    INTERRUPTED = 2
+    REFUSED = 3
+    """Samples, or code of the user's, are not what they should be."""
+
+
 class Sign(IntEnum):
     """What a frame is there for."""
 
@@ -79,14 +90,14 @@ class Sign(IntEnum):
 class VersionHeader:
     """What comes before the parameters of a version.
 
-    `stop`: whether, and why, it is the last one; 0: it is not. `published_at`: seconds since 1970.
-    `prober`: the rank that probes the ticket of this version. `place`: where it lies in memory that
-    ranks share, from 1 on; 0: here.
+    `stop`: whether, and why, it is the last one. `published_at`: seconds since 1970. `prober`: the
+    rank that probes the ticket of this version. `place`: where it lies in memory that ranks share,
+    from 1 on; 0: here.
     """
 
     version: int
     settings: AttackSettings
-    stop: int = 0
+    stop: Stop = Stop.NO
     published_at: float = 0.0
     prober: int = 0
     place: int = 0
@@ -143,6 +154,7 @@ def aligned(num_bytes: int) -> int:
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
+@cache
 def header_type(said: type) -> np.dtype[np.void]:
     """How a header of the dataclass `said` travels: whole blocks, with a seal at the end."""
     record = record_type(said)
@@ -228,7 +240,8 @@ def read(header: Header, said: type[SaidT]) -> SaidT:
 
 def sealed(said: object) -> Header:
     """A message that is nothing but a header."""
-    header = np.zeros(1, header_type(type(said)))
+    kind: type = type(said)
+    header = np.zeros(1, header_type(kind))
     write(header, said)
     seal(header)
     return header

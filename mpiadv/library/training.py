@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mpiadv.comm.messages import Stop
 from mpiadv.comm.world import World
 from mpiadv.library.logs import RunLog, read_log
-from mpiadv.loops.publisher import Stop
 from mpiadv.models.random_streams import streams_kept
 from mpiadv.process.errors import UnreadableError, UserError, shown
 from mpiadv.process.interruption import Interruption

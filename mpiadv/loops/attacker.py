@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Generic
 
 from mpiadv.comm.links import AttackerLink, BatchSlot, ParameterSlot
-from mpiadv.comm.messages import BatchHeader, Farewell, Fate
+from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Provenance, RankWork
 from mpiadv.contract.columns import blank
@@ -15,7 +15,6 @@ from mpiadv.contract.tickets import StalenessRule
 from mpiadv.loops.bench import Bench, VersionRing
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober
-from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Crafter
 
@@ -120,9 +119,8 @@ class Attacker(Generic[BatchT]):
         header = slot.header
         self._idleness.parameters_arrived(time.time() - header.published_at)
         self._rhythm.arrived(header.published_at, self._clock())
-        stop = Stop(header.stop)
-        if stop is not Stop.NO:
-            self._stop, self._final = stop, slot
+        if header.stop is not Stop.NO:
+            self._stop, self._final = header.stop, slot
             return
         self._newest = header.version
         self._ring.add(slot)

@@ -6,25 +6,15 @@ Knows no MPI and no torch, and nothing of training: it is told what to publish a
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from mpiadv.comm.links import ParameterSlot, TrainerLink
-from mpiadv.comm.messages import Bytes, VersionHeader
+from mpiadv.comm.messages import Bytes, Stop, VersionHeader
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import VersionRing
 
 Fill = Callable[[Bytes], Callable[[], bool]]
 """Begins to write the flat parameters; what it returns says whether they are complete."""
-
-
-class Stop(IntEnum):
-    """Why a run ends, as the last broadcast says it."""
-
-    NO = 0
-    FINISHED = 1
-    INTERRUPTED = 2
-    REFUSED = 3  # samples are not what they should be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +91,7 @@ class Publisher:
         while self._incomplete and self._incomplete[0][1]():
             slot, _ = self._incomplete.pop(0)
             self._link.broadcast(slot, first=self._first(slot.version))
-            if slot.header.stop == Stop.NO:
+            if slot.header.stop is Stop.NO:
                 self._ring.add(slot)
 
     def held(self) -> dict[int, Published]:

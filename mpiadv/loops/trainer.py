@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Generic
 
 from mpiadv.comm.links import Delivery, TrainerLink
-from mpiadv.comm.messages import BatchHeader, Farewell, Fate
+from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Outcome, Probed, Provenance, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
@@ -19,7 +19,7 @@ from mpiadv.loops.bench import Bench, VersionRing, settle
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober, is_probed, prober_of
 from mpiadv.loops.proof import flaw_of, verify_own
-from mpiadv.loops.publisher import Publisher, Stop
+from mpiadv.loops.publisher import Publisher
 from mpiadv.loops.supervision import Supervision
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
 from mpiadv.process.errors import NonFiniteLossError

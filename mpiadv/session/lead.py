@@ -4,9 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from mpiadv.comm.messages import Stop
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.loops.publisher import Published, Stop
+from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.averages import make_average
 from mpiadv.methods.objectives import Batch, make_objective

@@ -6,11 +6,11 @@ from functools import partial
 
 import torch
 
+from mpiadv.comm.messages import Stop
 from mpiadv.comm.world import World
 from mpiadv.command_lines.tables import TRAIN
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.publisher import Stop
 from mpiadv.models import FlatState
 from mpiadv.process.errors import printable
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME

@@ -7,13 +7,12 @@ from fake_work import FakeCrafter, FakeLearner, fake_shape, parameters_of, seque
 from link_ends import OUTSTANDING, RULE
 
 from mpiadv.comm.links import plain_memory
-from mpiadv.comm.messages import Farewell
+from mpiadv.comm.messages import Farewell, Stop
 from mpiadv.comm.world import World
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.publisher import Stop
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
 

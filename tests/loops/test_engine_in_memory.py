@@ -8,11 +8,10 @@ from fake_work import fresh_report, own_magnitude, parameters_of, sequential_val
 from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
 
-from mpiadv.comm.messages import Fate
+from mpiadv.comm.messages import Fate, Stop
 from mpiadv.contract.accounts import Probed
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.loops.probe import prober_of
-from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import NonFiniteLossError, SilentRankError
 
 

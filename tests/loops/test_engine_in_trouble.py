@@ -11,12 +11,11 @@ from made_records import version_header
 from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
 
 from mpiadv.comm.links import BatchSlot
-from mpiadv.comm.messages import Call, Fate, Word
+from mpiadv.comm.messages import Call, Fate, Stop, Word
 from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.turns import Grant
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.publisher import Stop
 from mpiadv.process.errors import DeadlineError, SilentRankError
 
 DEATHS = {

@@ -8,7 +8,7 @@ import pytest
 from in_memory_job import Job, JobShape
 from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
 
-from mpiadv.loops.publisher import Stop
+from mpiadv.comm.messages import Stop
 from mpiadv.process.errors import UnreadableError
 
 UNREAD: dict[str, dict[int, Container[int]]] = {
