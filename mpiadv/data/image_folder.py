@@ -5,11 +5,10 @@ from torch import Tensor
 
 from mpiadv.data.checks import require_arguments
 from mpiadv.data.download import root_of
-from mpiadv.data.lazy import LazySource, Sample
+from mpiadv.data.lazy import LazySource, Readers, Sample
 from mpiadv.data.patience import read_patiently
 from mpiadv.data.picture_files import Listing, list_pictures, oddities, require_same_classes
 from mpiadv.data.pictures import read_picture
-from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import shape_text

@@ -19,11 +19,9 @@ from torch import Tensor
 
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data.checks import require_labels
-from mpiadv.data.fingerprints import fingerprint_of, keys_of
-from mpiadv.data.lazy import LazySource, Sample
-from mpiadv.data.memory import MemorySource
+from mpiadv.data.lazy import LazySource, Readers, Sample
+from mpiadv.data.memory import MemorySource, fingerprint_of, keys_of
 from mpiadv.data.patience import read_patiently
-from mpiadv.data.readers import Readers
 from mpiadv.data.source import DataSet, Indices, Source, spread_over
 from mpiadv.data.user_samples import is_same, read_pair, read_sample, tensor_text
 from mpiadv.process.errors import UserError, user_code

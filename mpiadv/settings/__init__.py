@@ -1,11 +1,8 @@
-"""The configuration of a run: `config` and its `sections` have every setting, `reading` makes them.
+"""The configuration of a run: `config` and `sections` have every setting, `reading` makes them."""
 
-`code` sees to it that no file chooses code.
-"""
-
-from mpiadv.settings.code import code_words
 from mpiadv.settings.config import Config
 from mpiadv.settings.reading import (
+    code_words,
     dump_config,
     load_config,
     override_config,

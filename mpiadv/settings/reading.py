@@ -1,4 +1,7 @@
-"""From words and files to a configuration, and back; what is wrong with them in one line."""
+"""From words and files to a configuration, and back; what is wrong with them in one line.
+
+Files never choose code that is run: only command lines may.
+"""
 
 import copy
 import difflib
@@ -10,9 +13,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from mpiadv.command_lines.described import TRUST_OPTION
 from mpiadv.process.errors import UserError, abridged, shown
-from mpiadv.settings.code import require_chosen
 from mpiadv.settings.config import Config
+from mpiadv.settings.dotted_keys import flatten
+from mpiadv.settings.registry import is_dotted
 from mpiadv.settings.yaml_files import (
     MOST_LEVELS,
     dump_yaml,
@@ -72,7 +77,7 @@ def override_config(
         for each in (changed, said):
             _apply_override(each, key, value, override)
     config = parse_config(changed)
-    require_chosen(config, said, trusted)
+    _require_chosen(config, said, trusted)
     return config
 
 
@@ -83,6 +88,44 @@ def parse_config(tree: Mapping[str, Any]) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(_first_line(error)) from None
+
+
+def code_words(config: Config) -> list[str]:
+    """The user's functions that a configuration names, each as `section.name=module:function`."""
+    named = {
+        "model.name": config.model.name,
+        "data.name": config.data.name,
+        "attack.name": config.attack.name,
+    }
+    return [f"{key}={name}" for key, name in named.items() if is_dotted(name)]
+
+
+def _require_chosen(
+    config: Config, said: Mapping[str, Any], trusted: Collection[str] | None
+) -> None:
+    """Refuse code that a file has chosen.
+
+    Args:
+        config: what came of file and command line.
+        said: the settings of the command line alone, nested.
+        trusted: what the command line has said besides, as `code_words`; None: everything.
+
+    Raises:
+        UserError: naming the settings that only a file says.
+    """
+    if trusted is None:
+        return
+    of_command_line = {f"{key}={value}" for key, value in flatten(said).items()}
+    of_files = [
+        word for word in code_words(config) if word not in of_command_line and word not in trusted
+    ]
+    if of_files:
+        verb, it = ("come", "them") if len(of_files) > 1 else ("comes", "it")
+        raise UserError(
+            f"{' and '.join(of_files)} {verb} from a file, and no file may choose code that is "
+            f"run: if you trust {it}, add {' '.join(of_files)} or {TRUST_OPTION} to the command "
+            "line; in Python, to the overrides, or trust_code=True"
+        )
 
 
 def dump_config(config: Config) -> str:

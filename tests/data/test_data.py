@@ -15,10 +15,9 @@ from torch import Tensor
 
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, Source, load_data
-from mpiadv.data.lazy import LazySource
+from mpiadv.data.lazy import LazySource, Readers
 from mpiadv.data.patience import LONGEST_SECONDS, read_patiently
 from mpiadv.data.read_ahead import MOST_BATCHES, ReadAhead
-from mpiadv.data.readers import Readers
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.settings import DataConfig
 

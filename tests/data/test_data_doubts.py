@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.data import DataSet, doubts_about, load_data, split_line
-from mpiadv.data.fingerprints import keys_of
-from mpiadv.data.memory import MemorySource
+from mpiadv.data.memory import MemorySource, keys_of
 from mpiadv.settings import DataConfig
 
 Pair = tuple[Tensor, Tensor]
