@@ -24,9 +24,6 @@ NUM_LOOKED_AT_IN_MEMORY = 1000
 DARK = 0.1
 """Images that reach no brighter pixel were hardly meant so."""
 
-MOST_FLAT = 0.1
-"""Share of images of a single colour that passes for usual."""
-
 COLOURS = (3, 4)
 """Numbers of channels of a picture in colour."""
 
@@ -72,18 +69,15 @@ def _stored_images(source: Source) -> Tensor:
 
 
 def _about_pixels(images: Tensor) -> Iterator[str]:
-    low, high = images.flatten(1).aminmax(dim=1)
-    brightest = float(to_unit_range(high.max()[None]))
+    brightest = float(to_unit_range(images.max()[None]))
     if brightest < DARK:
-        stored = f"{int(high.max())} of 255" if images.dtype == torch.uint8 else f"{brightest:.3g}"
+        stored = (
+            f"{int(images.max())} of 255" if images.dtype == torch.uint8 else f"{brightest:.3g}"
+        )
         yield (
             f"the brightest pixel of all training images is {stored}: bytes are divided by 255 and "
             f"16 bits by 65,535 here, so give bytes up to 255, or floats in [0, 1]"
         )
-    num_flat = int((low == high).sum())
-    if num_flat > MOST_FLAT * len(images):
-        looked_at = f"{counted(len(images), 'image')} that were looked at"
-        yield f"{num_flat:,} of {looked_at} are of a single colour"
 
 
 def _about_shape(image_shape: tuple[int, int, int]) -> Iterator[str]:
