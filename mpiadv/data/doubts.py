@@ -11,15 +11,12 @@ from mpiadv.data.source import (
     DataSet,
     Source,
     spread_over,
-    to_unit_range,
 )
 from mpiadv.process.errors import abridged
 from mpiadv.process.words import counted
 
 NUM_LOOKED_AT = 32
-"""Images of a source that are looked at, where they have to be decoded first."""
-
-NUM_LOOKED_AT_IN_MEMORY = 1000
+"""Training images that are looked at."""
 
 DARK = 0.1
 """Images that reach no brighter pixel were hardly meant so."""
@@ -39,7 +36,7 @@ def doubts_about(data: DataSet) -> list[str]:
     """
     return [
         *data.oddities,
-        *_about_pixels(_stored_images(data.train)),
+        *_about_pixels(data.train),
         *_about_shape(data.image_shape),
         *_about_labels(data.train.labels, data),
         *_about_splits(data.train, data.test),
@@ -60,23 +57,14 @@ def split_line(name: str, source: Source, data: DataSet) -> str:
     return f"{text} ({', '.join(shown)})"
 
 
-def _stored_images(source: Source) -> Tensor:
-    """Some images from the first to the last, as they are stored where they are: [N, C, H, W]."""
-    if isinstance(source, MemorySource):
-        return source.images[spread_over(source.num_samples, NUM_LOOKED_AT_IN_MEMORY)]
+def _about_pixels(source: Source) -> Iterator[str]:
     images, _ = source.batch(spread_over(source.num_samples, NUM_LOOKED_AT))
-    return images
-
-
-def _about_pixels(images: Tensor) -> Iterator[str]:
-    brightest = float(to_unit_range(images.max()[None]))
+    brightest = float(images.max())
     if brightest < DARK:
-        stored = (
-            f"{int(images.max())} of 255" if images.dtype == torch.uint8 else f"{brightest:.3g}"
-        )
         yield (
-            f"the brightest pixel of all training images is {stored}: bytes are divided by 255 and "
-            f"16 bits by 65,535 here, so give bytes up to 255, or floats in [0, 1]"
+            f"the brightest pixel of {counted(len(images), 'training image')} is {brightest:.3g} "
+            "of white: bytes are divided by 255 and 16 bits by 65,535 here, so give bytes up to "
+            "255, or floats in [0, 1]"
         )
 
 

@@ -2,8 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
 
@@ -51,27 +50,16 @@ def download(config: DataConfig, folder: Path, fetch: Callable[[], object]) -> N
             f"{missing}: set data.root to {tree} (now {root_of(config)}), or allow the download "
             f"with data.download=true"
         )
-    missing_folders = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    before = socket.getdefaulttimeout()
+    # Without it a node whose firewall drops packets would wait for ever.
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
     try:
-        with _network_timeout():
-            fetch()
+        fetch()
     except Exception as error:
-        for place in missing_folders:
-            with suppress(OSError):  # never made, or something is in it
-                place.rmdir()
         reason = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON, placeholder=" ...")
         raise UserError(
             f"{missing}: copy its files there, or set data.root to {tree} (now "
             f"{root_of(config)}), as it cannot be downloaded ({reason})"
         ) from error
-
-
-@contextmanager
-def _network_timeout() -> Iterator[None]:
-    # Without it a node whose firewall drops packets would wait for ever.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)
-    try:
-        yield
     finally:
         socket.setdefaulttimeout(before)

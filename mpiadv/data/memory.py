@@ -81,10 +81,9 @@ def keys_of(images: Tensor) -> Keys:
     return keys
 
 
-def fingerprint_of(keys: Keys, labels: Tensor | None, *facts: object) -> str:
+def fingerprint_of(keys: Keys, labels: Tensor, *facts: object) -> str:
     """Of a split's images by their keys, its labels int64 [N], and whatever else tells it apart."""
     told = hashlib.sha256(repr(facts).encode())
     told.update(keys.tobytes())
-    if labels is not None:
-        told.update(labels.cpu().numpy().tobytes())
+    told.update(labels.cpu().numpy().tobytes())
     return told.hexdigest()

@@ -72,8 +72,11 @@ def channels_last() -> DataSet:
 test_in_train.__test__ = False  # type: ignore[attr-defined]
 
 DOUBTS: list[tuple[Callable[[], DataSet], str]] = [
-    (bytes_of_0_and_1, "the brightest pixel of all training images is 1 of 255: bytes are divided"),
-    (floats_divided_twice, "the brightest pixel of all training images is 0.00392: bytes are"),
+    (bytes_of_0_and_1, "the brightest pixel of 32 training images is 0.00392 of white"),
+    (
+        floats_divided_twice,
+        "the brightest pixel of 32 training images is 0.00392 of white",
+    ),
     (from_one, "no training image is of class 0 (of 5): labels are counted from 0"),
     (many_missing, "no training image is of class 4, 5, 6, 7, 8, ... (of 12)"),
     (one_class, "all training images are of one class"),
