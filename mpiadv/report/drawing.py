@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mpiadv.report.series import Blocks, in_blocks
+from mpiadv.report.series import COLOURS, Blocks, in_blocks
 
 MARK = "made by mpiadv report"
 """Stands in every file that this package writes, which it may therefore write over."""
@@ -22,17 +22,6 @@ DOTS_PER_INCH = 150
 NATURAL, ADVERSARIAL = "#1f77b4", "#c62828"
 FIRST, LAST = "#5e35b1", "#ef8e19"
 STALE, FRESH = "#c62828", "#2e7d32"
-ACTIVITY_COLOURS: Mapping[str, str] = {
-    "training": "#1f77b4",
-    "crafting": "#ef8e19",
-    "waiting": "#c62828",
-    "publishing": "#2e7d32",
-    "other": "#b0bec5",
-    "waiting for parameters on their way": "#8e6bbf",
-    "waiting for the trainer": "#c62828",
-    "waiting for tickets": "#f4a6a0",
-}
-"""Waiting is red wherever it can be helped."""
 
 _PALE = ("other", "waiting for tickets")
 
@@ -110,7 +99,7 @@ def stacked_bars(axis: Axes, rows: Mapping[str, Mapping[str, float]]) -> None:
     for activity in activities:
         widths = [100 * rows[name].get(activity, 0.0) for name in names]
         bars = axis.barh(
-            names, widths, left=left, color=ACTIVITY_COLOURS[activity], label=activity, height=0.7
+            names, widths, left=left, color=COLOURS[activity], label=activity, height=0.7
         )
         shown = [f"{width:.0f}" if width >= 6 and len(names) <= 24 else "" for width in widths]
         colour = "#222222" if activity in _PALE else "white"

@@ -1,7 +1,7 @@
 """A log in memory, and what its attributes mean. Knows no torch and no MPI, and computes nothing.
 
 Logs may be of running, finished, interrupted, resumed or killed runs, and lack the columns that
-were added since: `column` is NaN there.
+were added since: numbers are NaN there.
 """
 
 import os
@@ -28,7 +28,6 @@ Floats = npt.NDArray[np.float64]
 DIVERGED = "diverged"
 """Condition of a run that ended as its loss stopped being a number."""
 
-_NEEDED = ("train", "evaluation", "events")
 _NEEDED_COLUMNS = ("step", "rank", "wall_clock")
 _MOST_SNAPSHOTS = 10
 _MOST_IMAGES = 4
@@ -43,13 +42,13 @@ class Snapshots:
     Attributes:
         steps: int64 [T], training steps done before each.
         images: float32 [T, N, C, H, W] in [0, 1], the same test images attacked each time.
-        originals: float32 [N, C, H, W], the images before the attack; None in older logs.
+        originals: float32 [N, C, H, W], the images before the attack.
         num_taken: how many the log holds.
     """
 
     steps: npt.NDArray[np.int64]
     images: npt.NDArray[np.float32]
-    originals: npt.NDArray[np.float32] | None
+    originals: npt.NDArray[np.float32]
     num_taken: int
 
 
@@ -77,8 +76,8 @@ class Log:
     """Of the average of the weights: as `evaluation`, empty where there is none."""
     events: Rows
     snapshots: Snapshots | None
-    fresh: Rows | None = None
-    """Training batches attacked again with current parameters; None in logs from before that."""
+    fresh: Rows
+    """Training batches attacked again with current parameters."""
 
     @property
     def num_steps(self) -> int:
@@ -116,9 +115,7 @@ class Log:
         return found
 
     def column(self, name: str) -> Floats:
-        """A column of `/train`: float64 [rows]; NaN where the log has no such column."""
-        if name not in (self.train.dtype.names or ()):
-            return np.full(len(self.train), np.nan)
+        """A column of `/train`: float64 [rows]."""
         return np.asarray(self.train[name], np.float64)
 
     @property
@@ -219,8 +216,8 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     starts = starts_of(file)
     attributes = {key: value for start in starts for key, value in start.items()}
     config = flat_config(path, attributes.get("config", ""))
-    tables = {name: _table(path, file, name) for name in _NEEDED}
-    evaluation = tables.pop("evaluation")
+    tables = {name: _table(path, file, name) for name in ("train", "events", "fresh")}
+    evaluation = _table(path, file, "evaluation")
     is_average = evaluation["weights"] == EMA.encode()
     return Log(
         path=path,
@@ -230,7 +227,6 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         attributes=_shown(attributes),
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
-        fresh=_table(path, file, "fresh") if "fresh" in file else None,
         evaluation=evaluation[~is_average],
         averaged=evaluation[is_average],
         **tables,
@@ -244,14 +240,15 @@ def starts_of(file: h5py.File) -> list[dict[str, Any]]:
 
 
 def _table(path: Path, file: h5py.File, name: str) -> Rows:
+    if name == "fresh" and name not in file:  # in a log from before that
+        return np.empty(0, LAYOUTS[name].dtype)
     if name not in file or not file[name].dtype.names:
         raise UserError(f"{path} is not a log of mpiadv: it has no table {name}")
     rows: Rows = file[name][:]
     lacking = [key for key in _NEEDED_COLUMNS if key not in (rows.dtype.names or ())]
     if name == "train" and lacking:
         raise UserError(f"{path} is not a log of mpiadv: its table train has no {lacking[0]}")
-    # A column of numbers may be newer than a log; what a row says in words has always been there.
-    return rows if name == "train" else fitted(rows, LAYOUTS[name])
+    return fitted(rows, LAYOUTS[name])
 
 
 def flat_config(path: Path, written: Any) -> dict[str, Any]:
@@ -265,17 +262,14 @@ def flat_config(path: Path, written: Any) -> dict[str, Any]:
 
 def _snapshots(file: h5py.File, most: int, num_images: int) -> Snapshots | None:
     """At most `most` snapshots, of at most `num_images` images: all of them may be gigabytes."""
-    if "snapshots" not in file or len(file["snapshots"]) == 0:
+    table, originals = file.get("snapshots", ()), file.get("snapshot_originals", ())
+    if not len(table) or not len(originals):  # which older logs lack
         return None
-    table = file["snapshots"]
     count = min(len(table), most)
     chosen = [table[row] for row in np.linspace(0, len(table) - 1, count).round().astype(int)]
-    originals = file.get("snapshot_originals")
     return Snapshots(
         steps=np.array([row["step"] for row in chosen], np.int64),
         images=np.stack([row["images"][:num_images] for row in chosen]),
-        originals=originals[0]["images"][:num_images]
-        if originals is not None and len(originals)
-        else None,
+        originals=originals[0]["images"][:num_images],
         num_taken=len(table),
     )

@@ -1,6 +1,6 @@
 """A log as a screen for a terminal, or as a line for a file. Reads no file and no clock."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -16,6 +16,7 @@ from mpiadv.report.curves import ASCII_LEVELS, LEVELS, counts_up_to, segments, s
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import (
     ATTACKER_ACTIVITIES,
+    COLOURS,
     OTHER,
     TRAINER_ACTIVITIES,
     attacker_seconds,
@@ -26,6 +27,7 @@ from mpiadv.report.series import (
     row_seconds,
     seconds_left,
     shares,
+    together,
     trainer_seconds,
 )
 from mpiadv.storage.run_folder import RunState
@@ -35,25 +37,12 @@ _MOST_RANKS = 8
 _LABEL_COLUMNS = 24
 _VALUE_COLUMNS = 30
 
-_COLOURS = {
-    "training": "blue",
-    "crafting": "dark_orange",
-    "waiting": "red",
-    "publishing": "green",
-    "other": "grey62",
-    "waiting for parameters on their way": "medium_purple",
-    "waiting for the trainer": "red",
-    "waiting for tickets": "light_coral",
-}
-
-_TRAINER_LEGEND = {**{name: name for name in TRAINER_ACTIVITIES}, OTHER: "other"}
-_ATTACKER_LEGEND = {
-    "crafting": "crafting",
+_SHORT = {
     "waiting for parameters on their way": "waiting for parameters",
     "waiting for the trainer": "for the trainer",
     "waiting for tickets": "for tickets",
 }
-"""What an attacker does, shortly; whom it waits for."""
+"""What is said of activities in a list of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,24 +165,24 @@ def _shares(log: Log, sight: Sight) -> Group:
     """Who waits for whom: the trainer's time and the attackers', over the newest steps."""
     attackers = attacker_seconds(log, _recent_rows(log))
     parts: list[RenderableType] = [
-        _legend("trainer", _TRAINER_LEGEND),
+        _legend("trainer", [*TRAINER_ACTIVITIES, OTHER]),
         _share_rows({"  rank 0": _trainer_shares(log)}, sight),
     ]
     if attackers:
         rows = {label: shares(seconds) for label, seconds in _at_most(attackers).items()}
-        parts += [_legend("attackers", _ATTACKER_LEGEND), _share_rows(rows, sight)]
+        parts += [_legend("attackers", ATTACKER_ACTIVITIES), _share_rows(rows, sight)]
     return Group(*parts)
 
 
-def _legend(who: str, names: Mapping[str, str]) -> Text:
-    coloured = (Text(short, _COLOURS[name]) for name, short in names.items())
+def _legend(who: str, activities: Iterable[str]) -> Text:
+    coloured = (Text(_SHORT.get(name, name), COLOURS[name]) for name in activities)
     return Text(f"{who}: ").append(Text(", ").join(coloured))
 
 
 def _share_rows(rows: Mapping[str, dict[str, float]], sight: Sight) -> Table:
     grid = _grid(sight)
     for label, parts in rows.items():
-        numbers = (Text(f"{100 * part:.0f}", _COLOURS[name]) for name, part in parts.items())
+        numbers = (Text(f"{100 * part:.0f}", COLOURS[name]) for name, part in parts.items())
         grid.add_row(label, _bar(parts, sight), Text("  ").join(numbers).append(" %"))
     return grid
 
@@ -202,15 +191,13 @@ def _at_most(attackers: dict[int, dict[str, float]]) -> dict[str, dict[str, floa
     """Seconds by activity of each attacker; of all together where they are many."""
     if len(attackers) <= _MOST_RANKS:
         return {f"  rank {rank}": seconds for rank, seconds in attackers.items()}
-    every = attackers.values()
-    total = {name: sum(seconds[name] for seconds in every) for name in ATTACKER_ACTIVITIES}
-    return {f"  {len(attackers)} ranks": total}
+    return {f"  {len(attackers)} ranks": together(attackers)}
 
 
 def _bar(parts: dict[str, float], sight: Sight) -> Text:
     bar, cells = Text(), segments(parts, sight.curve_columns)
     for name, count in cells.items():
-        bar.append(("=" if sight.ascii_only else "█") * count, _COLOURS[name])
+        bar.append(("=" if sight.ascii_only else "█") * count, COLOURS[name])
     return bar
 
 

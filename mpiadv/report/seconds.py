@@ -6,21 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mpiadv.report.drawing import (
-    ACTIVITY_COLOURS,
-    Picture,
-    legend_below,
-    over_steps,
-    panels,
-    stacked_bars,
-)
+from mpiadv.report.drawing import Picture, legend_below, over_steps, panels, stacked_bars
 from mpiadv.report.reading import Log
 from mpiadv.report.series import (
-    ATTACKER_ACTIVITIES,
+    COLOURS,
     attacker_seconds,
     in_blocks,
     shares,
     tickets_by_rank,
+    together,
     trainer_seconds,
 )
 
@@ -36,13 +30,13 @@ def trainer_time(log: Log) -> Picture | None:
     over.stackplot(
         next(iter(blocks.values())).steps,
         [np.nan_to_num(block.mean) for block in blocks.values()],
-        colors=[ACTIVITY_COLOURS[name] for name in blocks],
+        colors=[COLOURS[name] for name in blocks],
         labels=list(blocks),
         linewidth=0,
     )
     over_steps(over, "milliseconds per step", num_steps=log.num_steps, resumes=log.resumes)
     parts = shares(seconds)
-    _add_shares(whole, parts)
+    stacked_bars(whole, {"trainer": parts})
     legend_below(figure, over, 6)
     return Picture(
         name="trainer-time",
@@ -52,19 +46,6 @@ def trainer_time(log: Log) -> Picture | None:
         "right: in all. Waiting (red) is what more attackers, or more staleness, can take away; "
         "crafting (orange) is what more attackers take over from it.",
     )
-
-
-def _add_shares(axis: Axes, parts: Mapping[str, float]) -> None:
-    widths = [100 * share for share in parts.values()]
-    bars = axis.barh(
-        list(parts), widths, color=[ACTIVITY_COLOURS[name] for name in parts], height=0.7
-    )
-    axis.bar_label(bars, labels=[f"{width:.1f} %" for width in widths], padding=3, fontsize=9)
-    axis.set_xlabel("share of the trainer's time (%)")
-    axis.set_xlim(0, 112)
-    axis.set_xticks(range(0, 101, 20))
-    axis.invert_yaxis()
-    axis.grid(False, axis="y")
 
 
 def crafting(log: Log) -> Picture | None:
@@ -88,7 +69,7 @@ def crafting(log: Log) -> Picture | None:
 
 
 def _add_tickets(axis: Axes, tickets: Mapping[int, int]) -> None:
-    colours = [ACTIVITY_COLOURS["training" if rank == 0 else "crafting"] for rank in tickets]
+    colours = [COLOURS["training" if rank == 0 else "crafting"] for rank in tickets]
     bars = axis.bar(list(tickets), list(tickets.values()), color=colours, width=0.7)
     if len(tickets) <= 12:
         axis.bar_label(bars, fontsize=9)
@@ -109,14 +90,13 @@ def _crafting_caption(
     )
     if not attackers:
         return f"{told.capitalize()} There were no attackers."
-    every = attackers.values()
-    total = {name: sum(seconds[name] for seconds in every) for name in ATTACKER_ACTIVITIES}
+    uses = _percents(shares(together(attackers)))
     return (
-        f"Left: {told} Right: each attacker's time, together "
-        f"{_percents(shares(total))}. Waiting for the trainer (red) means that parameters fresh "
-        "enough were not trained yet: a larger staleness would let them go on; waiting for tickets "
-        "(pale) that the window of max_staleness + 1 tickets, or staleness.outstanding, is too "
-        "small for so many attackers. Counted over the batches that were trained on."
+        f"Left: {told} Right: each attacker's time, together {uses}. Waiting for "
+        "the trainer (red) means that parameters fresh enough were not trained yet: a larger "
+        "staleness would let them go on; waiting for tickets (pale) that the window of "
+        "max_staleness + 1 tickets, or staleness.outstanding, is too small for so many attackers. "
+        "Counted over the batches that were trained on."
     )
 
 

@@ -31,6 +31,18 @@ ATTACKER_ACTIVITIES = {
 }
 """What an attacker does to its column in `/train`."""
 
+COLOURS: Mapping[str, str] = {
+    "training": "#1f77b4",
+    "crafting": "#ef8e19",
+    "waiting": "#c62828",
+    "publishing": "#2e7d32",
+    OTHER: "#b0bec5",
+    "waiting for parameters on their way": "#8e6bbf",
+    "waiting for the trainer": "#c62828",
+    "waiting for tickets": "#f4a6a0",
+}
+"""Of activities; waiting is red wherever it can be helped."""
+
 _RATE_ROWS = 200
 
 
@@ -118,6 +130,12 @@ def attacker_seconds(log: Log, last_rows: int | None = None) -> dict[int, dict[s
     }
 
 
+def together(attackers: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by activity of all attackers."""
+    each = attackers.values()
+    return {name: sum(seconds[name] for seconds in each) for name in ATTACKER_ACTIVITIES}
+
+
 def tickets_by_rank(log: Log) -> dict[int, int]:
     """How many of the batches that were trained on each rank crafted."""
     ranks, counts = np.unique(log.train["rank"], return_counts=True)
@@ -159,8 +177,6 @@ def final_evaluation(log: Log) -> Rows:
 
 def attacked_again(log: Log) -> tuple[Rows, Rows]:
     """The rows of `/train` and of `/fresh` for the same batches, in the order of their steps."""
-    if log.fresh is None:
-        return log.train[:0], log.train[:0]
     steps = (log.train["step"], log.fresh["step"])
     _, trained, fresh = np.intersect1d(*steps, return_indices=True)
     return log.train[trained], log.fresh[fresh]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mpiadv.report.drawing import PAGE_WIDTH_INCHES, Picture
-from mpiadv.report.reading import Log, Snapshots
+from mpiadv.report.reading import Log
 
 _FEWEST_COLUMNS = 6
 """Fewer snapshots leave room: larger tiles would fill the screen."""
@@ -23,48 +23,24 @@ def snapshots(log: Log) -> Picture | None:
     taken = log.snapshots
     if taken is None:
         return None
-    tiles, headings = _tiles(taken)
-    figure = _strip(tiles, headings)
-    if taken.originals is None:
-        shown = "The attacked test images themselves: this log does not hold the images before it"
-    else:
-        shown = (
-            "First column: test images. Then the perturbation that the evaluation's attack finds "
-            "against the model of that step: white is unchanged, red brighter, blue darker (colour "
-            "images: grey is unchanged), full colour the largest change, "
-            f"{_largest_change(taken):.3g} of the pixels' range"
-        )
+    changes = taken.images - taken.originals
+    largest = float(np.abs(changes).max())
+    rows = [
+        [as_image(original), *(as_change(shot[index] / max(largest, 1e-6)) for shot in changes)]
+        for index, original in enumerate(taken.originals)
+    ]
     return Picture(
         name="snapshots",
         title="The same images attacked over the run",
-        figure=figure,
-        caption=f"{shown}. {len(taken.steps)} of {taken.num_taken} snapshots, one column per "
-        "training step. In a sound run the perturbations settle; a pattern that moves through the "
-        "image and comes back is what too much staleness looks like (Bhat et al. 2019, figure 6).",
+        figure=_strip(rows, ["image", *(f"step {step}" for step in taken.steps)]),
+        caption="First column: test images. Then the perturbation that the evaluation's attack "
+        "finds against the model of that step: white is unchanged, red brighter, blue darker "
+        "(colour images: grey is unchanged), full colour the largest change, "
+        f"{largest:.3g} of the pixels' range. {len(taken.steps)} of {taken.num_taken} snapshots, "
+        "one column per training step. In a sound run the perturbations settle; a pattern that "
+        "moves through the image and comes back is what too much staleness looks like (Bhat et "
+        "al. 2019, figure 6).",
     )
-
-
-def _tiles(taken: Snapshots) -> tuple[list[list[npt.NDArray[np.float32]]], list[str]]:
-    """Pictures [H, W] in [-1, 1], [H, W, 3] or [H, W] in [0, 1], by image and column."""
-    headings = [f"step {step}" for step in taken.steps]
-    num_images = taken.images.shape[1]
-    if taken.originals is None:
-        rows = [[as_image(shot[index]) for shot in taken.images] for index in range(num_images)]
-        return rows, headings
-    scale = max(_largest_change(taken), 1e-6)
-    rows = [
-        [
-            as_image(taken.originals[index]),
-            *(as_change((shot[index] - taken.originals[index]) / scale) for shot in taken.images),
-        ]
-        for index in range(num_images)
-    ]
-    return rows, ["image", *headings]
-
-
-def _largest_change(taken: Snapshots) -> float:
-    assert taken.originals is not None
-    return float(np.abs(taken.images - taken.originals).max())
 
 
 def as_image(image: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -1,18 +1,15 @@
 """Figures of what was learnt: loss, accuracy in training and on test images, gradients."""
 
-from math import isfinite, sqrt
+from math import sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
 from mpiadv.report.reading import Floats, Log, text
 from mpiadv.report.series import block_width, mean
 from mpiadv.runlog.rows import Rows
-
-_LOG_SCALE_FROM = 50.0
-"""Largest over median, from where on a linear scale shows nothing but the peaks."""
 
 
 def training(log: Log) -> Picture | None:
@@ -69,8 +66,7 @@ def tested(log: Log) -> Picture | None:
         f"images: {100 * last['natural_accuracy']:.2f} % natural, "
         f"{100 * last['adversarial_accuracy']:.2f} % under {text(last['attack'])}, with a standard "
         f"error of {_standard_error(last['adversarial_accuracy'], last['num_samples']):.2f} points "
-        f"from the choice of images. Evaluations used {_range(log.evaluation['num_samples'])} "
-        "images." + _marks(log),
+        "from the choice of images." + _marks(log),
     )
 
 
@@ -83,13 +79,10 @@ def gradients(log: Log) -> Picture | None:
     steps = log.train["step"]
     label = f"mean over {block_width(len(values))} steps"
     raw_and_mean(axis, steps, values, colour=NATURAL, label=label)
-    if _spans_decades(values):
-        axis.set_yscale("log")
-        # Its own labels are written as formulas, which are drawn as they stand here.
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        axis.set_ylim(bottom=0)
+    axis.set_yscale("log")
+    # Its own labels are written as formulas, which are drawn as they stand here.
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     over_steps(axis, "L1 norm per image", num_steps=log.num_steps, resumes=log.resumes)
     axis.legend(loc="upper right")
     return Picture(
@@ -148,20 +141,10 @@ def _over_percent(axis: Axes, log: Log) -> None:
     axis.set_ylim(0, 101)
 
 
-def _spans_decades(values: Floats) -> bool:
-    known = values[np.isfinite(values) & (values > 0)]
-    return bool(len(known) and known.max() > _LOG_SCALE_FROM * np.median(known))
-
-
 def _standard_error(accuracy: float, num_samples: int) -> float:
     """Of an accuracy on so many images, in percentage points."""
     variance = max(0.0, accuracy * (1 - accuracy))
     return 100 * sqrt(variance / num_samples) if num_samples else float("nan")
-
-
-def _range(values: Floats) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high or not isfinite(high) else f"{low} to {high}"
 
 
 def _marks(log: Log) -> str:

@@ -43,8 +43,8 @@ class Perturbations:
 
 
 def perturbations_of(taken: Snapshots | None) -> Perturbations | None:
-    """What snapshots tell; None where there are none, or where they lack the images before."""
-    if taken is None or taken.originals is None:
+    """What snapshots tell; None where there are none."""
+    if taken is None:
         return None
     changes = taken.images - taken.originals
     found = autocorrelation(taken.steps, changes)

@@ -159,7 +159,7 @@ AWKWARD = {
     "one_rank": (one_rank, 8),
     "diverged": (diverged, 5),
     "sixty_attackers": (sixty_attackers, 8),
-    "older_log": (older, 7),
+    "older_log": (older, 6),
 }
 
 
