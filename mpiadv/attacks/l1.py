@@ -20,6 +20,8 @@ _PIXELS = (1, 2, 3)
 class L1:
     """The absolute values of each image's perturbation sum up to at most epsilon."""
 
+    order = 1.0
+
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
         # Of n + 1 exponential variables divided by their sum, the first n, with random signs, are
         # uniform in the ball in n dimensions.

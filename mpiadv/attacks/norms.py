@@ -12,7 +12,12 @@ from mpiadv.attacks.l1 import L1
 
 
 class Norm(Protocol):
-    """What an attack needs to know of a norm; tensors are float32 [N, C, H, W]."""
+    """What an attack needs to know of a norm; tensors are float32 [N, C, H, W].
+
+    `order` is the p of the p-norm that it is.
+    """
+
+    order: float
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
         """Perturbations uniform in the ball of radius `epsilon`, shaped like `images`."""
@@ -26,6 +31,8 @@ class Norm(Protocol):
 
 class Linf:
     """Every pixel by itself moves at most epsilon."""
+
+    order = float("inf")
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
         unit = torch.rand(images.shape, generator=generator, device=images.device)
@@ -41,6 +48,8 @@ class Linf:
 
 class L2:
     """The Euclidean length of each image's perturbation is at most epsilon."""
+
+    order = 2.0
 
     def random(self, images: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
         # The first n coordinates of a uniform point on the sphere in n + 2 dimensions are uniform

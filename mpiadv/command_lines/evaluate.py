@@ -9,7 +9,7 @@ from mpiadv.command_lines.numbers import whole
 from mpiadv.process.errors import UserError
 
 ATTACKS = (
-    "fgsm", "ufgsm", "pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack", "grid",
+    "pgd", "fgsm", "ufgsm", "cw", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack", "grid",
 )  # fmt: skip
 PROTOCOLS = ("madry", "fast", "trades", "deat", "autoattack")
 """Told by the help, which loads no attack; a test compares them with those that there are."""
@@ -31,15 +31,21 @@ EVALUATE = Described(
         )
     },
     options={
-        "--attack": repeated(
-            "NAME[:KEY=VALUE,...]",
-            "for example pgd:steps=100,restarts=20,epsilon=0.3,loss=margin",
-        ),
-        "--protocol": repeated("NAME", "the attacks of a paper"),
+        "--attack": {
+            "dest": "attacks",
+            **repeated(
+                "NAME[:KEY=VALUE,...]",
+                "for example pgd:steps=100,restarts=20,epsilon=0.3,loss=margin",
+            ),
+        },
+        "--protocol": {"dest": "protocols", **repeated("NAME", "the attacks of a paper")},
         "--each-alone": flag(
             "start each attack from all images, not from what others left standing"
         ),
-        "--samples": value("N", "only N test images, the same N always", whole(1, 10**9)),
+        "--samples": {
+            "dest": "num_samples",
+            **value("N", "only N test images, the same N always", whole(1, 10**9)),
+        },
         "--transfer-from": repeated(
             "CHECKPOINT", "run the gradient attacks also with images crafted on this network"
         ),
@@ -52,7 +58,11 @@ EVALUATE = Described(
             "help": "of the network, under attack and when judged",
         },
         **TRUSTED,
-        "--no-probe": flag("do not look for gradient masking"),
+        "--no-probe": {
+            "dest": "probe",
+            "action": "store_false",
+            "help": "do not look for gradient masking",
+        },
     },
 )
 

@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from yaml import YAMLError
 
 from mpiadv.attacks import ATTACKS, LOSSES, NORMS, Attack, make_attack
+from mpiadv.attacks.attack import at_natural
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
+from mpiadv.attacks.named import Named
 from mpiadv.process.errors import UserError, shown
 from mpiadv.settings import AttackConfig
 from mpiadv.settings.pixels import read_pixels, require_length
@@ -56,6 +58,11 @@ class AttackSpec:
         return self.kind in ATTACKS or is_dotted(self.kind)
 
     @property
+    def has_steps(self) -> bool:
+        """Whether their number is a setting."""
+        return "steps" in _kind(self.kind).takes
+
+    @property
     def attack(self) -> Attack:
         """The gradient attack itself.
 
@@ -92,10 +99,9 @@ class AttackSpec:
     @property
     def title(self) -> str:
         """A short name with the size of the attack."""
-        name = {
-            "pgd": f"{'cw' if self.loss == 'margin' else 'pgd'}-{self.steps}",
-            "grid": "rotation-translation",
-        }.get(self.kind, f"{self.kind}-{self.steps}" if is_dotted(self.kind) else self.kind)
+        on_margin = (self.kind, self.loss) == ("pgd", "margin")
+        kind = {"grid": "rotation-translation"}.get(self.kind, "cw" if on_margin else self.kind)
+        name = f"{kind}-{self.steps}" if self.has_steps else kind
         repeated = f" x{self.restarts}" if self.restarts > 1 else ""
         return f"{name}{repeated}{f' from {self.source}' if self.source else ''}"
 
@@ -110,8 +116,7 @@ class AttackSpec:
         ball = f"{self.norm} {self.epsilon:g}"
         if not self.is_gradient_attack:
             return ball
-        has_steps = self.kind == "pgd" or is_dotted(self.kind)
-        step = f", step {self.attack.step_size:.4g}" if has_steps else ""
+        step = f", step {self.attack.step_size:.4g}" if self.has_steps else ""
         own = "".join(f", {key}={value}" for key, value in self.arguments.items())
         return f"{ball}{step}{own}{f', {self.loss}' if self.loss else ''}"
 
@@ -122,7 +127,7 @@ class AttackSpec:
     @property
     def misfit(self) -> str:
         """How its steps do not fit its ball; empty where they do."""
-        return self.attack.misfit if self.kind == "pgd" else ""
+        return self.attack.misfit if self.kind in ATTACKS else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,21 +140,31 @@ class Kind:
 
 
 _BALL = ("norm", "epsilon")
-_CLIMB = (*_BALL, "steps", "step_size", "restarts")
 _STEPS = {"steps": 40}
 
+
+def _climbing(named: Named) -> Kind:
+    """A gradient attack takes the settings that it does not decide itself."""
+    attack = named.make(norm="linf", epsilon=1.0, num_steps=1, step_size=1.0)
+    steps = () if named.num_steps else ("steps", "step_size")
+    restarts = () if attack.start_at is at_natural else ("restarts",)
+    loss = () if attack.loss else ("loss",)
+    defaults = {**(_STEPS if steps else {}), **({"loss": None} if attack.loss else {})}
+    return Kind(takes=(*_BALL, *steps, *restarts, *loss), defaults=defaults)
+
+
 KINDS: Mapping[str, Kind] = {
-    "fgsm": Kind(takes=(*_BALL, "loss")),
-    "ufgsm": Kind(takes=(*_BALL, "restarts", "loss")),
-    "pgd": Kind(takes=(*_CLIMB, "loss"), defaults=_STEPS),
-    "cw": Kind(takes=_CLIMB, stands_for=("pgd",), defaults={**_STEPS, "loss": "margin"}),
+    **{name: _climbing(named) for name, named in ATTACKS.items()},
+    "cw": dataclasses.replace(
+        _climbing(ATTACKS["cw"]), stands_for=("pgd",), defaults={**_STEPS, "loss": "margin"}
+    ),
     **{component: Kind(takes=_BALL) for component in COMPONENTS},
     "autoattack": Kind(takes=_BALL, stands_for=COMPONENTS),
     "grid": Kind(takes=("degrees", "pixels", "angles", "shifts")),
 }
-"""Attacks by name. Those that climb are of `ATTACKS`; seeds know `cw` as PGD on the margin."""
+"""Attacks by name: those of training, and more. Seeds know `cw` as PGD on the margin."""
 
-_USERS = Kind(takes=(*_CLIMB, "loss"), defaults={**_STEPS, "loss": None, "arguments": {}})
+_USERS = dataclasses.replace(KINDS["pgd"], defaults={**_STEPS, "loss": None, "arguments": {}})
 
 
 def _kind(name: str) -> Kind:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Attack, Climb, Precision, forward
+from mpiadv.attacks import NORMS, Attack, Climb, Precision, forward
 from mpiadv.attacks.attack import do_nothing
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.spatial import place, placements
@@ -22,8 +22,6 @@ PIXEL_TOLERANCE = 2e-7
 
 JUDGING = 0, 1
 """Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
-
-_ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ def is_admissible(attack: AttackSpec, natural: Tensor, adversarial: Tensor) -> T
     inside = ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(dim=1)
     if attack.kind == "grid":
         return inside
-    order = _ORDERS[attack.norm]
+    order = NORMS[attack.norm].order
     length: Tensor = torch.linalg.vector_norm(delta, ord=order, dim=1)
     rounding: float = PIXEL_TOLERANCE * delta.shape[1] ** (1 / order)
     return inside & (length <= attack.epsilon * (1 + RELATIVE_TOLERANCE) + rounding)

@@ -51,7 +51,7 @@ def _attack(findings: Findings, number: int) -> dict[str, Any]:
         "title": attack.title,
         "details": attack.details,
         **attack.settings,
-        **({"step_size": attack.attack.step_size} if attack.kind == "pgd" else {}),
+        **({"step_size": attack.attack.step_size} if attack.has_steps else {}),
         "source": attack.source,
         "chain": attack.chain,
         "attacked": int(findings.attacked(number).sum()),

@@ -6,13 +6,13 @@ where gradients mislead, weak attacks do better than strong ones, and no radius 
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.attacks import NORMS
 from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.evaluation.results import Findings
 
@@ -61,8 +61,7 @@ def judge(
 
 def large_epsilon(norm: str, num_pixels: int) -> float:
     """A radius within which every image can turn grey, so that nothing can be told from it."""
-    scale = {"linf": 1.0, "l2": math.sqrt(num_pixels), "l1": float(num_pixels)}
-    return 0.5 * scale[norm]
+    return float(0.5 * num_pixels ** (1 / NORMS[norm].order))
 
 
 def probe_attacks(balls: Sequence[tuple[str, float]], num_pixels: int) -> tuple[AttackSpec, ...]:
