@@ -32,7 +32,6 @@ from mpiadv.evaluation.survivors import (
 from mpiadv.evaluation.verdict import Verdict, judge
 from mpiadv.examination.examined import (
     Examined,
-    assault_of,
     few_images,
     notes_on,
     probe_of,
@@ -81,7 +80,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
 
 def _opening(path: str, examined: Examined, wanted: Wanted) -> list[str]:
     """What is evaluated."""
-    chosen, num_images = examined.num_samples, examined.data.test.num_samples
+    chosen, num_images = examined.assault.num_samples, examined.data.test.num_samples
     count = f"{chosen}" if chosen == num_images else f"{chosen} of {num_images}"
     name = examined.subject.config.data.name
     return [f"{path}: {count} test images of {name}", *notes_on(examined, wanted)]
@@ -107,7 +106,7 @@ def _attack(
     world: World, examined: Examined, wanted: Wanted, console: Console
 ) -> tuple[Findings, Findings | None, Pixels | None, list[str]]:
     """What all ranks find, what the probe finds, the images that were kept, and doubts."""
-    assault = assault_of(examined, wanted)
+    assault = examined.assault
     with ExitStack() as stack:
         for network in examined.networks:
             stack.enter_context(frozen(network.model))
@@ -117,7 +116,7 @@ def _attack(
         if world.is_trainer:
             follow = stack.enter_context(Follower(console, num_ranks=world.size))
         findings, found = _share_out(world, assault, examined, follow)
-        probed, probe = probe_of(examined, assault) if wanted.probe else None, None
+        probed, probe = probe_of(examined) if wanted.probe else None, None
         if probed is not None:
             probe, _ = _share_out(world, probed, examined, follow)
     doubts += told_by_authors(_all_warnings(world, found))
@@ -174,7 +173,7 @@ def columns(examined: Examined, findings: Findings, images: Pixels) -> list[Colu
             adversarial=images[place],
             label=names[findings.labels[row]],
             found=names[found[row]] if found[row] >= 0 else "not a number",
-            attack=examined.attacks[findings.first_breaker[row]],
+            attack=examined.assault.attacks[findings.first_breaker[row]],
         )
         for place, row, image in zip(shown, rows, natural, strict=True)
     ]

@@ -42,8 +42,7 @@ class Examined:
     data: DataSet
     target: Network
     sources: Mapping[str, Network]
-    attacks: tuple[AttackSpec, ...]
-    num_samples: int
+    assault: Assault
     output: Path
     doubts: tuple[str, ...]
     """What of the model speaks against figures."""
@@ -72,8 +71,15 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
         data=data,
         target=target,
         sources=sources,
-        attacks=attacks,
-        num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
+        assault=Assault(
+            target=_classifier(target, wanted),
+            sources={name: _classifier(source, wanted) for name, source in sources.items()},
+            attacks=attacks,
+            seed=subject.config.seed,
+            num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
+            batch_size=subject.config.evaluation.batch_size,
+            keep_examples=wanted.save_examples,
+        ),
         output=Path(wanted.output, "evaluation") if wanted.output else subject.output,
         doubts=tuple(doubts),
     )
@@ -114,9 +120,11 @@ def _attacks(
     subject: Subject, data: DataSet, wanted: Wanted, sources: tuple[str, ...]
 ) -> tuple[AttackSpec, ...]:
     norm, epsilon = subject.ball
+    papers = [protocol_of(name) for name in wanted.protocols]
+    each_alone = wanted.each_alone or any(paper.is_each_alone for paper in papers)
     attacks = read_attacks(
         _words(subject, wanted),
-        norm=norm, epsilon=epsilon, each_alone=wanted.each_alone, sources=sources,
+        norm=norm, epsilon=epsilon, each_alone=each_alone, sources=sources,
     )  # fmt: skip
     for attack in attacks:
         require_within_box(attack, math.prod(data.image_shape))
@@ -162,7 +170,7 @@ def step_misfits(examined: Examined) -> list[str]:
     return [
         f"{attack.title}: {attack.misfit}, so that its figures flatter the model: without "
         "step_size, or with evaluation.step_size=null, they fit"
-        for attack in examined.attacks
+        for attack in examined.assault.attacks
         if attack.misfit and not attack.source
     ]
 
@@ -185,13 +193,13 @@ def settings_of(examined: Examined, wanted: Wanted) -> dict[str, Any]:
         "model_hash": examined.target.hash,
         "source_hashes": {name: source.hash for name, source in examined.sources.items()},
         "data": {"name": config.data.name, "arguments": config.data.arguments},
-        "num_samples": examined.num_samples,
-        "batch_size": config.evaluation.batch_size,
-        "seed": config.seed,
+        "num_samples": examined.assault.num_samples,
+        "batch_size": examined.assault.batch_size,
+        "seed": examined.assault.seed,
         "precision": wanted.precision,
         "attacks": [
             {**attack.settings, "source": attack.source, "chain": attack.chain}
-            for attack in examined.attacks
+            for attack in examined.assault.attacks
         ],
         "probe": wanted.probe,
         "examples": wanted.save_examples,
@@ -200,39 +208,25 @@ def settings_of(examined: Examined, wanted: Wanted) -> dict[str, Any]:
 
 def few_images(examined: Examined) -> Tensor:
     """Of those that are evaluated: float32 [N, C, H, W]."""
-    few = choose_samples(examined.data.test.num_samples, examined.num_samples)[:PROBE_BATCH]
+    few = choose_samples(examined.data.test.num_samples, examined.assault.num_samples)[:PROBE_BATCH]
     images, _ = load_batch(examined.data.test, few, examined.target.model)
     return images
-
-
-def assault_of(examined: Examined, wanted: Wanted) -> Assault:
-    """All attacks on all images."""
-    sources = examined.sources.items()
-    config = examined.subject.config
-    return Assault(
-        target=_classifier(examined.target, wanted),
-        sources={name: _classifier(source, wanted) for name, source in sources},
-        attacks=examined.attacks,
-        seed=config.seed,
-        num_samples=examined.num_samples,
-        batch_size=config.evaluation.batch_size,
-        keep_examples=wanted.save_examples,
-    )
 
 
 def _classifier(network: Network, wanted: Wanted) -> Classifier:
     return Classifier(model=network.model, precision=wanted.precision)
 
 
-def probe_of(examined: Examined, assault: Assault) -> Assault | None:
+def probe_of(examined: Examined) -> Assault | None:
     """A few images under attacks that tell on gradient masking; None where no ball is attacked."""
-    balls = attacked_balls(examined.attacks)
+    assault = examined.assault
+    balls = attacked_balls(assault.attacks)
     if not balls:
         return None
     return Assault(
         target=assault.target,
         attacks=probe_attacks(balls, math.prod(examined.data.image_shape)),
         seed=assault.seed,
-        num_samples=min(NUM_PROBED, examined.num_samples),
+        num_samples=min(NUM_PROBED, assault.num_samples),
         batch_size=PROBE_BATCH,
     )

@@ -16,7 +16,9 @@ from mpiadv.process.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user asks for, of every network; lists, as JSON has them, become tuples.
+    """What the user asks for, of every network, by the names that the command line gives it.
+
+    Lists become tuples.
 
     Attributes:
         overrides: settings as `key.subkey=value`.
@@ -57,21 +59,9 @@ def read_request(argv: Sequence[str]) -> str:
     asked = read(argv)
     if asked is None:
         return ""
-    protocols = [protocol_of(name) for name in asked.protocol]
-    wanted = Wanted(
-        overrides=asked.overrides,
-        protocols=asked.protocol,
-        attacks=asked.attack,
-        each_alone=asked.each_alone or any(each.is_each_alone for each in protocols),
-        num_samples=asked.samples,
-        transfer_from=asked.transfer_from,
-        output=asked.output,
-        overwrite=asked.overwrite,
-        save_examples=asked.save_examples,
-        precision=asked.precision,
-        probe=not asked.no_probe,
-        trust_code=asked.trust_code,
-    )
+    for name in asked.protocols:
+        protocol_of(name)  # an unknown one is refused before anything is read
+    wanted = Wanted(**vars(asked))
     each = [(path, _with_output(wanted, path, asked.paths)) for path in asked.paths]
     return json.dumps([(path, dataclasses.asdict(settings)) for path, settings in each])
 

@@ -40,23 +40,17 @@ class RowFile:
             TRIAL.require_readable(path)
             with h5py.File(path, "r", locking=False) as file:
                 version = int(file.attrs["format_version"])
+                if version != FORMAT_VERSION:
+                    raise ValueError(f"it has format {version}, expected {FORMAT_VERSION}")
                 rows: Rows = file[self.name][:]
+                if rows.dtype.names != self.layout.dtype.names:
+                    raise ValueError("its columns are others")
+                return rows
         except Exception as error:  # what damaged files raise, nobody knows
             why = " ".join(str(error).split())
             raise UserError(
                 f"{path} cannot be read as {self.name}: {why}: move it away, and {self.remedy}"
             ) from None
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"{path} has format {version}, this mpiadv reads format {FORMAT_VERSION}: "
-                "move it away"
-            )
-        if rows.dtype.names != self.layout.dtype.names:
-            raise UserError(
-                f"{path} cannot be read as {self.name}: its columns are others: move it away, and "
-                f"{self.remedy}"
-            )
-        return rows
 
     def add(self, path: Path, objects: Sequence[object]) -> None:
         self.write(path, np.concatenate([self.read(path), self.rows(objects)]))

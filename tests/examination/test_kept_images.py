@@ -123,7 +123,7 @@ def test_least_changed_images_are_shown_first() -> None:
     findings = Findings(attacks=ATTACKS, values=found.values)
     images = np.stack([found.images[index] for index in findings.indices[findings.broken_rows]])
     data = SimpleNamespace(names=("dark", "bright"), test=source)
-    shown = columns(cast(Any, SimpleNamespace(data=data, attacks=ATTACKS)), findings, images)
+    shown = columns(cast(Any, SimpleNamespace(data=data, assault=ASSAULT)), findings, images)
     changes = [np.linalg.norm(column.adversarial - column.natural) for column in shown]
     assert len(changes) == 8
     assert changes == pytest.approx(sorted(findings.changes[findings.broken_rows])[:8], rel=1e-6)
