@@ -181,7 +181,7 @@ def _read_run(
         path=path,
         config=config,
         notes=notes,
-        weights=_load_weights(model),
+        weights=_state_dict_in(model)[0],
         expected_hash=_hash_told(log, weights) if config.model == trained.model else None,
     )
 
@@ -235,12 +235,7 @@ def _read_weights(path: Path, overrides: Sequence[str]) -> Subject:
         wanted = " and ".join(f"{key}=..." for key in missing)
         raise UserError(f"{path} is a plain file of weights: add {wanted}")
     config = override_config({}, overrides)
-    weights, place = unwrapped(read_weights_file(path))
-    if weights is None:
-        raise UserError(
-            f"{path} holds no state dict: expected names and tensors, as torch.save of "
-            f"model.state_dict() keeps them, at its top or in one of {', '.join(PLACES)}"
-        )
+    weights, place = _state_dict_in(path)
     return Subject(
         path=path,
         config=config,
@@ -250,14 +245,15 @@ def _read_weights(path: Path, overrides: Sequence[str]) -> Subject:
     )
 
 
-def _load_weights(path: Path) -> dict[str, Any]:
-    """The state dict of a finished run."""
-    weights = read_weights_file(path)
-    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+def _state_dict_in(path: Path) -> tuple[dict[str, Any], str]:
+    """The weights in a file, and their place in it, as for `unwrapped`."""
+    weights, place = unwrapped(read_weights_file(path))
+    if weights is None:
         raise UserError(
-            f"{path} holds {type(weights).__name__}, expected a state dict of names and tensors"
+            f"{path} holds no state dict: expected names and tensors, as torch.save of "
+            f"model.state_dict() keeps them, at its top or in one of {', '.join(PLACES)}"
         )
-    return weights
+    return weights, place
 
 
 def _hash_told(log: Path, weights: str) -> str | None:

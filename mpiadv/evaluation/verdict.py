@@ -40,11 +40,6 @@ class Verdict:
     doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether gradient masking was looked for, and nothing speaks against the figures."""
-        return self.signs == () and not self.doubts
-
 
 def judge(
     findings: Findings,

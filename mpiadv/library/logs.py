@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.process.errors import UserError
-from mpiadv.report.reading import find_log, flat_config, opened, starts_of
+from mpiadv.report.reading import find_log, flat_config, starts_of
+from mpiadv.runlog import opened
 from mpiadv.runlog.rows import LAYOUTS, Rows, fitted, layouts_with_snapshots
 
 if TYPE_CHECKING:

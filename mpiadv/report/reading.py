@@ -5,8 +5,7 @@ were added since: numbers are NaN there.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import yaml
 
 from mpiadv.process.errors import UserError, printable
-from mpiadv.runlog import FORMAT_VERSION, open_to_read
+from mpiadv.runlog import opened
 from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, Rows, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
@@ -31,8 +30,6 @@ DIVERGED = "diverged"
 _NEEDED_COLUMNS = ("step", "rank", "wall_clock")
 _MOST_SNAPSHOTS = 10
 _MOST_IMAGES = 4
-_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
-"""What h5py raises on damaged files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,24 +152,6 @@ def read_log(given: str | Path, *, snapshots: bool = True) -> Log:
         return _read(path, state, file, snapshots)
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
-    """A log to read from, also while the run writes it.
-
-    Raises:
-        UserError: it cannot be read, within the block either, or has another format.
-    """
-    try:
-        with open_to_read(path) as file:
-            _require_format(path, dict(file.attrs))
-            yield file
-    except UserError:
-        raise
-    except _UNREADABLE as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a log: {why or type(error).__name__}") from None
-
-
 def read_snapshots(log: Log, *, num_images: int) -> Snapshots | None:
     """Every snapshot of a log, of its first `num_images` images; None where it holds none.
 
@@ -199,17 +178,6 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list):
         return [_shown(item) for item in value]
     return text(value) if isinstance(value, bytes | str) else value
-
-
-def _require_format(path: Path, attributes: Mapping[str, Any]) -> None:
-    if "format_version" not in attributes:
-        raise UserError(f"{path} is not a log of mpiadv: it has no format_version")
-    version = int(attributes["format_version"])
-    if version != FORMAT_VERSION:
-        raise UserError(
-            f"{path} has log format {version}, this mpiadv reads format {FORMAT_VERSION}: "
-            "use the mpiadv that wrote it, or a newer one"
-        )
 
 
 def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:

@@ -28,19 +28,17 @@ the unused room is a hole and takes no disk. `tests/runlog/test_runlog.py` goes 
 states again.
 """
 
-from mpiadv.runlog.file import FORMAT_VERSION
 from mpiadv.runlog.log import RunLog
-from mpiadv.runlog.reading import open_to_read, read_attributes, read_table
+from mpiadv.runlog.reading import opened, read_attributes, read_table
 from mpiadv.runlog.rows import AttackerRow, EvaluationRow
 from mpiadv.runlog.trial import TRIAL
 
 __all__ = [
-    "FORMAT_VERSION",
     "TRIAL",
     "AttackerRow",
     "EvaluationRow",
     "RunLog",
-    "open_to_read",
+    "opened",
     "read_attributes",
     "read_table",
 ]

@@ -1,30 +1,41 @@
 """Reads logs of unknown state, also of a run that goes on."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from mpiadv.process.errors import UserError
+from mpiadv.runlog.file import FORMAT_VERSION
 from mpiadv.runlog.rows import Rows
-from mpiadv.runlog.trial import TRIAL, DamagedLogError, Trial
+from mpiadv.runlog.trial import TRIAL, DamagedLogError
+
+_UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises on damaged files."""
 
 
-def open_to_read(path: Path, trial: Trial = TRIAL) -> h5py.File:
-    """Open a log of unknown state, also one that is being written, once `trial` has read it.
+@contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """A log of unknown state to read from, also while the run writes it, once it has been tried.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is none, it cannot be read, within the block either, or has another format.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no log at {path}")
     try:
-        trial.require_readable(path)
-        return h5py.File(path, "r", locking=False)
-    except (DamagedLogError, OSError) as error:
+        TRIAL.require_readable(path)
+        with h5py.File(path, "r", locking=False) as file:
+            _require_format(path, dict(file.attrs))
+            yield file
+    except UserError:
+        raise
+    except (DamagedLogError, *_UNREADABLE) as error:
         why = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as a log: {why}") from None
+        raise UserError(f"{path} cannot be read as a log: {why or type(error).__name__}") from None
 
 
 def read_table(path: str | Path, name: str) -> Rows:
@@ -33,7 +44,7 @@ def read_table(path: str | Path, name: str) -> Rows:
     Raises:
         UserError: there is no log at `path`, or no such table in it.
     """
-    with open_to_read(Path(path)) as file:
+    with opened(Path(path)) as file:
         if name not in file:
             raise UserError(f"{path} has no table {name!r}: it has {', '.join(file)}")
         rows: Rows = file[name][:]
@@ -46,5 +57,16 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is no log at `path`.
     """
-    with open_to_read(Path(path)) as file:
+    with opened(Path(path)) as file:
         return dict(file.attrs)
+
+
+def _require_format(path: Path, attributes: Mapping[str, Any]) -> None:
+    if "format_version" not in attributes:
+        raise UserError(f"{path} is not a log of mpiadv: it has no format_version")
+    version = int(attributes["format_version"])
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has log format {version}, this mpiadv reads format {FORMAT_VERSION}: "
+            "use the mpiadv that wrote it, or a newer one"
+        )

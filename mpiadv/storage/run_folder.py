@@ -120,16 +120,11 @@ def _is_alive(process: int) -> bool:
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(
-            f"output folder {folder} is {_what_is_at(folder)}: choose another folder with "
-            "output=FOLDER"
-        ) from None
     except OSError as error:
-        raise UserError(
-            f"cannot create output folder {folder}: {error.strerror}: "
-            "choose another folder with output=FOLDER"
-        ) from None
+        told = f"cannot create output folder {folder}: {error.strerror}"
+        if isinstance(error, FileExistsError):
+            told = f"output folder {folder} is {_what_is_at(folder)}"
+        raise UserError(f"{told}: choose another folder with output=FOLDER") from None
 
 
 def _require_files(folder: Path) -> None:

@@ -21,7 +21,6 @@ from mpiadv.evaluation.doubts import (
 )
 from mpiadv.evaluation.results import Findings
 from mpiadv.evaluation.survivors import Assault, Warned, attack_share
-from mpiadv.evaluation.verdict import judge
 
 _OWN_STREAM = torch.Generator()
 
@@ -155,10 +154,3 @@ def test_classes_that_figures_say_nothing_of_are_told(
         [True] * bool(doubt),
         [True] * bool(note),
     )
-
-
-def test_doubts_and_not_notes_keep_the_verdict_from_being_clear() -> None:
-    findings = _findings([0], [0])
-    assert judge(findings, findings, notes=["few"]).is_clear
-    assert not judge(findings, findings, doubts=["random"]).is_clear
-    assert not judge(findings, None).is_clear

@@ -123,6 +123,7 @@ def test_table_and_lines_show_the_same_figures(capsys: pytest.CaptureFixture[str
 
 VERDICTS = {
     "nothing": (Verdict(signs=()), True),
+    "note": (Verdict(signs=(), notes=("few",)), True),
     "sign": (Verdict(signs=("ouch",)), False),
     "doubt": (Verdict(signs=(), doubts=("ouch",)), False),
     "not_looked_for": (Verdict(signs=None), False),
