@@ -6,6 +6,8 @@ from math import isfinite
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.report.series import mean
+
 LEVELS = "▁▂▃▄▅▆▇█"
 ASCII_LEVELS = "_.:-=+*#"
 """For terminals without UTF-8."""
@@ -41,8 +43,7 @@ def sparkline(
 def shrunk(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
     """At most `width` means over equal shares of the values, NaN left out: float64 [<= width]."""
     parts = np.array_split(values, min(width, len(values))) if len(values) else []
-    known = [part[np.isfinite(part)] for part in parts]
-    return np.array([part.mean() if len(part) else np.nan for part in known], np.float64)
+    return np.array([mean(part) for part in parts], np.float64)
 
 
 def segments(shares: Mapping[str, float], width: int) -> dict[str, int]:

@@ -48,16 +48,11 @@ _RATE_ROWS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
-    """A column in blocks of `width` rows, float64 [blocks]; NaN where a block has no value.
-
-    `steps` are the middles of the blocks.
-    """
+    """A column in blocks of `width` rows: means, float64 [blocks], and the blocks' middles."""
 
     width: int
     steps: Floats
     mean: Floats
-    lowest: Floats
-    highest: Floats
 
 
 def block_width(num_rows: int) -> int:
@@ -66,25 +61,14 @@ def block_width(num_rows: int) -> int:
 
 
 def in_blocks(steps: npt.ArrayLike, values: npt.ArrayLike, width: int | None = None) -> Blocks:
-    """Means and ranges of `values` over blocks of rows; the last block may be shorter."""
+    """Means of `values` over blocks of rows; the last block may be shorter."""
     places, column = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     width = width or block_width(len(column))
-    first = np.arange(0, len(column), width)
-    if not len(first):
-        return Blocks(width=width, steps=places, mean=places, lowest=places, highest=places)
-    known = np.isfinite(column)
-    counts = np.add.reduceat(known.astype(np.float64), first)
-    sums = np.add.reduceat(np.where(known, column, 0.0), first)
-    empty = counts == 0
-    lowest = np.minimum.reduceat(np.where(known, column, np.inf), first)
-    highest = np.maximum.reduceat(np.where(known, column, -np.inf), first)
-    last = np.minimum(first + width, len(column)) - 1
+    blocks = [slice(first, first + width) for first in range(0, len(column), width)]
     return Blocks(
         width=width,
-        steps=(places[first] + places[last]) / 2,
-        mean=np.where(empty, np.nan, sums / np.maximum(counts, 1.0)),
-        lowest=np.where(empty, np.nan, lowest),
-        highest=np.where(empty, np.nan, highest),
+        steps=np.array([places[block][[0, -1]].mean() for block in blocks]),
+        mean=np.array([mean(column[block]) for block in blocks]),
     )
 
 

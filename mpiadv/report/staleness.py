@@ -45,8 +45,8 @@ def staleness(log: Log) -> Picture | None:
         figure=figure,
         caption="How many training steps older than the batch's turn the attacked parameters were, "
         f"at the first attack step (mean {mean(log.column('first_staleness')):.2f}) and at the "
-        f"last ({mean(log.column('last_staleness')):.2f}). Left: means over blocks of steps, with "
-        "their range shaded; right: over the whole run. Dotted lines are the bounds of the "
+        f"last ({mean(log.column('last_staleness')):.2f}). Left: means over blocks of steps; "
+        "right: over the whole run. Dotted lines are the bounds of the "
         f"configuration ({_bounds(log)}); nothing may lie beyond them, and what robustness "
         f"depends on is the last attack step.{_trainer_steps(log)}",
     )
@@ -90,9 +90,6 @@ def _natural_part(log: Log) -> str:
 
 def _add_over_steps(axis: Axes, log: Log, end: str, colour: str) -> None:
     blocks = in_blocks(log.train["step"], log.column(f"{end}_staleness"))
-    axis.fill_between(
-        blocks.steps, blocks.lowest, blocks.highest, color=colour, alpha=0.2, linewidth=0
-    )
     axis.plot(blocks.steps, blocks.mean, color=colour, linewidth=1.8, label=f"{end} attack step")
 
 
