@@ -1,25 +1,23 @@
-"""Tests marked `mpi` start themselves: plain `pytest` runs each under `mpirun`, with a deadline.
+"""Tests marked `mpi` start themselves: plain `pytest` runs them under `mpirun`, with deadlines.
 
 `@pytest.mark.mpi(min_size=3)` asks for three ranks, `@pytest.mark.mpi_deadline(seconds=30)` for a
-deadline other than two minutes. Inside, under `mpirun ... pytest --with-mpi`, every rank runs the
-test and writes down how it went, so that a rank that vanished cannot pass for one that succeeded.
+deadline other than four minutes. Inside, under `mpirun ... pytest --with-mpi`, every rank runs the
+tests that `mpi_jobs` has put together, each with a communicator of its own.
 """
 
-import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from _pytest.runner import CallInfo
-from mpi_runner import HungError, launcher_or_skip, mpirun
+from mpi_jobs import OUTCOMES, Jobs, Outcomes, ranks_of
+from mpi_runner import launcher_or_skip
 
-OUTCOMES = "MPIADV_TEST_OUTCOMES"
-DEFAULT_DEADLINE_SECONDS = 120.0
+JOBS = pytest.StashKey[Jobs]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,7 +42,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if item.get_closest_marker("mpi") is None or _is_under_mpirun(item.config):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    call = CallInfo.from_call(lambda: _run_under_mpirun(item), when="call")
+    jobs = item.session.stash.setdefault(JOBS, Jobs())
+    call = CallInfo.from_call(lambda: jobs.run(item), when="call")
     report = item.ihook.pytest_runtest_makereport(item=item, call=call)
     item.ihook.pytest_runtest_logreport(report=report)
     # Plain tests of the same module have set up its fixtures, and nobody else tears them down.
@@ -53,12 +52,21 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On a rank: no message that an earlier test has left behind reaches this one."""
+    if OUTCOMES in os.environ and _is_under_mpirun(item.config):
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD = MPI.COMM_WORLD.Dup()
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """On a rank: write down how the test went; a failure ends the job instead of hanging it."""
     report = yield
     if OUTCOMES in os.environ and _is_under_mpirun(item.config):
-        _write_outcome(report)
+        Outcomes(folder=Path(os.environ[OUTCOMES]), ranks=ranks_of(item)).write(report)
         if report.failed:
             _end_job()
     return report
@@ -66,55 +74,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def _is_under_mpirun(config: pytest.Config) -> bool:
     return bool(config.getoption("--with-mpi") or config.getoption("--only-mpi"))
-
-
-def _run_under_mpirun(item: pytest.Item) -> None:
-    __tracebackhide__ = True
-    ranks = item.get_closest_marker("mpi").kwargs.get("min_size", 2)
-    deadline = item.get_closest_marker("mpi_deadline")
-    seconds = deadline.kwargs["seconds"] if deadline else DEFAULT_DEADLINE_SECONDS
-    words = ["--with-mpi", "-q", "-p", "no:cacheprovider", "--no-header", "--no-summary"]
-    with tempfile.TemporaryDirectory(prefix="mpiadv-outcomes-") as folder:
-        try:
-            completed = mpirun(
-                ["python", "-m", "pytest", *words, item.nodeid],
-                ranks=ranks,
-                timeout=seconds,
-                env={OUTCOMES: folder},
-                cwd=item.config.rootpath,
-            )
-        except HungError as error:
-            pytest.fail(f"{item.nodeid} on {ranks} ranks {error}", pytrace=False)
-        output = f"{completed.stdout}{completed.stderr}"
-        _judge(item.nodeid, ranks, completed.returncode, _read_outcomes(Path(folder)), output)
-
-
-def _judge(nodeid: str, ranks: int, code: int, outcomes: list[dict[str, str]], output: str) -> None:
-    __tracebackhide__ = True
-    failed = [outcome["text"] for outcome in outcomes if outcome["outcome"] == "failed"]
-    if failed:
-        pytest.fail(
-            "\n".join([f"{nodeid} failed on {len(failed)} of {ranks} ranks", *failed]),
-            pytrace=False,
-        )
-    skipped = [outcome["text"] for outcome in outcomes if outcome["outcome"] == "skipped"]
-    if skipped:
-        pytest.skip(f"on {len(skipped)} of {ranks} ranks: {skipped[0]}")
-    passed = sum(outcome["when"] == "call" for outcome in outcomes)
-    if code != 0 or passed != ranks:
-        pytest.fail(
-            f"{nodeid}: {passed} of {ranks} ranks passed, exit code {code}\n{output}", pytrace=False
-        )
-
-
-def _write_outcome(report: pytest.TestReport) -> None:
-    outcome = {"when": report.when, "outcome": report.outcome, "text": report.longreprtext}
-    path = Path(os.environ[OUTCOMES], f"{os.getpid()}-{report.when}.json")
-    path.write_text(json.dumps(outcome), encoding="utf-8")
-
-
-def _read_outcomes(folder: Path) -> list[dict[str, str]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.iterdir())]
 
 
 def _end_job() -> None:

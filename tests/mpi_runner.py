@@ -112,13 +112,16 @@ def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.Co
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        _kill_session(process)
-        stdout, stderr = process.communicate()
-        words = " ".join(shlex.quote(str(word)) for word in _words(process))
-        raise HungError(
-            f"hung: not finished after {timeout:g} s: {words}\n{stdout}{stderr}"
-        ) from None
+        raise hung(process, timeout) from None
     return subprocess.CompletedProcess(_words(process), process.returncode, stdout, stderr)
+
+
+def hung(process: subprocess.Popen[str], seconds: float) -> HungError:
+    """The error that `process` was not finished after so many seconds; it is killed."""
+    _kill_session(process)
+    stdout, stderr = process.communicate()
+    words = " ".join(shlex.quote(str(word)) for word in _words(process))
+    return HungError(f"hung: not finished after {seconds:g} s: {words}\n{stdout}{stderr}")
 
 
 def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:

@@ -21,7 +21,7 @@ CASES = {
     "hangs": (
         "if rank == 0:\n        time.sleep(600)",
         {"failed": 1},
-        "*test_it on 3 ranks hung: not finished after 4 s*",
+        "*test_it: * of 3 ranks passed; the job hung: not finished after 4 s*",
     ),
     "vanishes_on_one_rank": (
         "if rank == 2:\n        os._exit(0)",
@@ -48,6 +48,57 @@ def test_it():
 """
 
 
+ONE_JOB = """
+import os
+import pytest
+from mpi4py import MPI
+
+pytestmark = pytest.mark.mpi(min_size=2)
+LEFT = []
+
+def test_leaves_a_message_that_nobody_takes():
+    if MPI.COMM_WORLD.rank == 1:
+        LEFT.append(MPI.COMM_WORLD.isend("left", 0))
+    else:
+        LEFT.append("a trace in this process")
+
+def test_next_one_in_the_same_processes_does_not_receive_it():
+    MPI.COMM_WORLD.Barrier()
+    assert len(LEFT) == 1 and not MPI.COMM_WORLD.iprobe()
+
+@pytest.mark.mpi(min_size=3)
+def test_more_ranks_are_other_processes():
+    assert MPI.COMM_WORLD.size == 3 and not LEFT
+
+def test_fails():
+    assert MPI.COMM_WORLD.rank != 1, "wrong on rank one"
+    MPI.COMM_WORLD.Barrier()
+
+def test_vanishes():
+    os._exit(0)
+
+def test_after_a_failure_gets_new_processes():
+    assert not LEFT
+"""
+
+
+def _run_plain_pytest(pytester: pytest.Pytester, text: str) -> pytest.RunResult:
+    pytester.makeconftest((HERE / "conftest.py").read_text())
+    pytester.makepyfile(test_inner=text)
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider")
+
+
+def test_tests_that_share_a_job_are_told_apart(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
+    result = _run_plain_pytest(pytester, ONE_JOB)
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.fnmatch_lines(
+        ["*test_fails failed on 1 of 2 ranks*", "*test_vanishes: 0 of 2 ranks passed; the job *"]
+    )
+
+
 @pytest.mark.parametrize(
     ("body", "counts", "line"), [pytest.param(*case, id=name) for name, case in CASES.items()]
 )
@@ -59,10 +110,8 @@ def test_plain_pytest_reports_an_mpi_test_that(
     line: str,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
-    pytester.makeconftest((HERE / "conftest.py").read_text())
     seconds = 4 if "sleep" in body else 60
-    pytester.makepyfile(test_inner=TEST_FILE.format(body=body, seconds=seconds))
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = _run_plain_pytest(pytester, TEST_FILE.format(body=body, seconds=seconds))
     result.assert_outcomes(**counts)
     if line:
         result.stdout.fnmatch_lines([line])
