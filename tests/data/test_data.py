@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from sklearn import datasets
 from torch import Tensor
 
 from mpiadv.contract.tickets import choose_samples
@@ -31,6 +30,8 @@ def digits(**fields: Any) -> DataSet:
 
 
 def test_digits_are_all_of_scikit_learns_once() -> None:
+    from sklearn import datasets
+
     data = digits()
     assert (data.train.num_samples, data.test.num_samples) == (1437, 360)
     images = torch.cat([everything(data.train)[0], everything(data.test)[0]])

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-import torchvision
 from mpi_runner import REPOSITORY
 from PIL import Image
 
@@ -56,7 +55,9 @@ def test_mnist_is_complete_and_in_its_files_order() -> None:
     data = load("mnist", SHARED_DATA)
     assert (data.train.num_samples, data.test.num_samples) == (60_000, 10_000)
     assert data.train.batch(np.arange(8))[1].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
-    theirs = torchvision.datasets.MNIST(str(SHARED_DATA), train=False)
+    from torchvision import datasets
+
+    theirs = datasets.MNIST(str(SHARED_DATA), train=False)
     images, labels = data.test.batch(np.arange(10_000))
     assert torch.equal((images[:, 0] * 255).to(torch.uint8), theirs.data)
     assert torch.equal(labels, theirs.targets)
@@ -151,11 +152,13 @@ def test_missing_files_are_not_downloaded_where_that_is_forbidden(
 def test_missing_files_without_a_network_are_refused(
     name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from torchvision import datasets
+
     nowhere = "http://127.0.0.1:9/"
     monkeypatch.setenv("no_proxy", "*")
-    for of_mnist in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+    for of_mnist in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(of_mnist, "mirrors", [nowhere])
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", f"{nowhere}cifar.tar.gz")
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{nowhere}cifar.tar.gz")
     root = tmp_path / "new" / "place"
     line = refusal(lambda: load(name, root, download=True))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -192,7 +195,8 @@ def test_only_what_may_be_downloaded_is_loaded_by_one_rank_first(tmp_path: Path)
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two tiny batch files in CIFAR-10's form, with their checksums; returns their folder."""
-    kind = torchvision.datasets.CIFAR10
+    from torchvision.datasets import CIFAR10 as kind
+
     folder = tmp_path / kind.base_folder
     folder.mkdir()
 
