@@ -4,7 +4,7 @@ from math import sqrt
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogFormatter
 
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
 from mpiadv.report.reading import Floats, Log, text
@@ -81,8 +81,8 @@ def gradients(log: Log) -> Picture | None:
     raw_and_mean(axis, steps, values, colour=NATURAL, label=label)
     axis.set_yscale("log")
     # Its own labels are written as formulas, which are drawn as they stand here.
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_major_formatter(LogFormatter())
+    axis.yaxis.set_minor_formatter(LogFormatter())
     over_steps(axis, "L1 norm per image", num_steps=log.num_steps, resumes=log.resumes)
     axis.legend(loc="upper right")
     return Picture(
