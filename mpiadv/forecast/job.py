@@ -122,8 +122,6 @@ class Forecast:
     """Mean staleness at the first attack step."""
     last_staleness: float
     """Mean staleness at the last attack step that the crafting rank ran."""
-    largest_first_staleness: int
-    largest_last_staleness: int
     sent_bytes: float
     """Parameters that left the trainer's host, per training step."""
     received_bytes: float

@@ -93,8 +93,6 @@ class Simulation:
             attackers_idle=1 - busy / seconds / len(self.attackers) if self.attackers else 0.0,
             first_staleness=fmean(first),
             last_staleness=fmean(last),
-            largest_first_staleness=max(first),
-            largest_last_staleness=max(last),
             sent_bytes=sent / steps,
             received_bytes=received / steps,
             recrafted=self.trainer.recrafted,

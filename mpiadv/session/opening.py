@@ -4,10 +4,9 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from mpiadv.attacks import attack_num_steps, make_attack
+from mpiadv.attacks import attack_num_steps
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
-from mpiadv.methods.objectives import make_objective
 from mpiadv.process.errors import printable
 from mpiadv.process.words import counted
 from mpiadv.session.same_run import differences
@@ -38,7 +37,6 @@ def opening_lines(
         *_own_number_of_steps(config),
         *_too_many(setup),
         *step_warnings(config),
-        *_other_climb(setup),
     )
     lines += [f"warning: {text}" for text in odd]
     lines += found
@@ -69,18 +67,6 @@ def _too_many(setup: Setup) -> list[str]:
         f"max_staleness={setup.recipe.rule.max_staleness} lets at most {window} "
         f"attackers work at once, {num_attackers} are here: use "
         f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
-    ]
-
-
-def _other_climb(setup: Setup) -> list[str]:
-    """Where attacks climb something else than the objective is made for."""
-    config = setup.config
-    own, loss = make_objective(config.objective).climb, make_attack(setup.recipe.attack).loss
-    if loss is None or loss.name == own:
-        return []
-    return [
-        f"attacks climb {loss.name}, objective {config.objective.name!r} is made for {own}: see "
-        "attack.loss"
     ]
 
 

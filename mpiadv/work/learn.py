@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mpiadv.attacks import mean_magnitude
+from mpiadv.attacks import make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
-from mpiadv.contract.tickets import AttackSettings
+from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models import FlatState
 from mpiadv.work.device import Device, IsComplete
-from mpiadv.work.last_steps import finish_attack
-from mpiadv.work.recipe import Recipe
+from mpiadv.work.recipe import Recipe, climb_of
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
 
 
@@ -82,7 +81,7 @@ class TorchLearner:
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        batch, magnitude = finish_attack(self._recipe, self.model, ticket, batch, settings, pump)
+        batch, magnitude = _finish_attack(self._recipe, self.model, ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         learned = self.step.gradient(ticket, batch, settings)
@@ -101,3 +100,37 @@ class TorchLearner:
             learning_rate=rate,
             gradient_magnitude=None if magnitude is None else float(magnitude),
         )
+
+
+def _finish_attack(
+    recipe: Recipe,
+    model: nn.Module,
+    ticket: int,
+    batch: Batch,
+    settings: AttackSettings,
+    pump: Callable[[], None],
+) -> tuple[Batch, Tensor | None]:
+    """The batch after the steps that the staleness rule leaves to the trainer, if any.
+
+    And the mean magnitude of the gradient at the last of them, float32 []. Buffers of `model` are
+    left as they were, its mode is that of the attack. No image is stopped when they begin, whatever
+    the steps before have seen. The clean images at the front of the batch are not attacked.
+    """
+    first = recipe.rule.crafting_steps(settings.num_steps)
+    if first == settings.num_steps:
+        return batch, None
+    assert batch.natural is not None
+    model.train(recipe.attack.batch_norm == "train")
+    attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
+    steps = range(first, settings.num_steps)
+    seeds = (seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, ticket, step) for step in steps)
+    climb = climb_of(recipe, attack, model, ticket, batch)
+    attacked = attack.run(
+        climb.looking(seeds),
+        batch.natural[clean:],
+        batch.images[clean:],
+        first=first,
+        after_step=pump,
+    )
+    images = torch.cat([batch.natural[:clean], attacked])
+    return replace(batch, images=images), climb.magnitude

@@ -75,13 +75,12 @@ def test_speed_up_is_that_of_the_design(final: int, ranks: int, simulated: float
 
 @pytest.mark.parametrize("mode", StalenessMode)
 @pytest.mark.parametrize("ranks", [1, 5])
-def test_staleness_stays_within_its_bounds(mode: StalenessMode, ranks: int) -> None:
+def test_staleness_is_that_of_the_rule_or_less(mode: StalenessMode, ranks: int) -> None:
     forecast = simulate(job_of(rule(12, 3, 2), mode=mode), ranks, WITHIN_A_HOST)
-    assert forecast.largest_first_staleness <= 12
-    assert forecast.largest_last_staleness <= 3
     if mode is StalenessMode.FIXED:
         assert (forecast.first_staleness, forecast.last_staleness) == (11.5, 2.5)
     else:
+        assert forecast.first_staleness <= 11.5
         assert forecast.last_staleness <= 2.5
 
 
