@@ -10,13 +10,11 @@ from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
 from mpiadv.forecast.text import GIGABIT, Plan
-from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
 from mpiadv.session.measurement import MOST_BATCHES, Measured, buffers, measure
 from mpiadv.session.setup import Setup
 from mpiadv.settings import Config
-from mpiadv.work.rounding import WIRE_TENSORS
 
 OVERHEAD_SECONDS = 0.0003
 """The trainer's own time per step, for messages, decisions and the log: see benchmarks."""
@@ -48,11 +46,10 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     Raises:
         UserError: what is said of the network cannot matter, as all ranks are on one host.
     """
-    per_host = _ranks_per_host(setup, where)
+    network = _network(setup, where)
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     ranks = sorted(set(where.ranks or usual_ranks(job)))
-    network = _network(where, per_host)
     shape = setup.link_shape(job.version_bytes)
     trainer_buffers, attacker_buffers = buffers(
         shape,
@@ -98,38 +95,27 @@ def _choices(setup: Setup, job: Job) -> list[Choice]:
     """Half the bytes on the wire, where they are not halved already."""
     if setup.recipe.wire_dtype != "float32":
         return []
-    halved = replace(setup, recipe=replace(setup.recipe, wire_dtype="bfloat16"))
-    version_bytes = FlatState(setup.new_model(), WIRE_TENSORS["bfloat16"]).num_bytes
-    shorter = replace(
-        job,
-        version_bytes=version_bytes,
-        batch_bytes=halved.link_shape(version_bytes).batch.num_bytes,
-    )
+    shorter = replace(job, version_bytes=job.version_bytes // 2, batch_bytes=job.batch_bytes // 2)
     return [Choice(settings={"training.wire_dtype": "bfloat16"}, job=shorter)]
 
 
-def _ranks_per_host(setup: Setup, where: Where) -> int | None:
-    """As said, or one for each GPU; None: all ranks on one host, whatever their number."""
+def _network(setup: Setup, where: Where) -> Network:
+    """Ranks per host as said, or one for each GPU; else all on one host, whatever their number."""
+    gigabits, latency = where.gigabits_per_second, where.latency_milliseconds
     per_host = where.ranks_per_host or (torch.cuda.device_count() if setup.device.is_cuda else None)
-    said = {"--bandwidth": where.gigabits_per_second, "--latency": where.latency_milliseconds}
-    for option, value in said.items():
-        if per_host is None and value is not None:
+    if per_host is not None:
+        return Network(
+            ranks_per_host=per_host,
+            bytes_per_second=(gigabits or USUAL_GIGABITS) * GIGABIT,
+            latency_seconds=(USUAL_MILLISECONDS if latency is None else latency) / 1000,
+        )
+    for option, value in {"--bandwidth": gigabits, "--latency": latency}.items():
+        if value is not None:
             raise UserError(
                 f"{option} {value:g} is of the network between hosts, and without a GPU here all "
                 "ranks are taken to be on one: give --ranks-per-host too"
             )
-    return per_host
-
-
-def _network(where: Where, per_host: int | None) -> Network:
-    if per_host is None:
-        return Network()
-    gigabits, latency = where.gigabits_per_second, where.latency_milliseconds
-    return Network(
-        ranks_per_host=per_host,
-        bytes_per_second=(gigabits or USUAL_GIGABITS) * GIGABIT,
-        latency_seconds=(USUAL_MILLISECONDS if latency is None else latency) / 1000,
-    )
+    return Network()
 
 
 def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:
