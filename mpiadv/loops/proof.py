@@ -2,7 +2,8 @@
 
 from mpiadv.comm.links import Delivery
 from mpiadv.comm.messages import Fate
-from mpiadv.contract.craft_queue import Crafting, Versions
+from mpiadv.contract.accounts import Provenance
+from mpiadv.contract.craft_queue import Versions
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import StalenessRule
 
@@ -22,21 +23,19 @@ def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, 
         return ""
     if origin.settings != settings:
         return f"attacked ticket {ticket} with {origin.settings}, not with {settings}"
-    first, last = origin.first_version, origin.last_version
     try:
-        rule.verify(ticket, first=first, last=last, num_steps=settings.num_steps, exact=exact)
+        verify(origin, rule, exact=exact)
     except AssertionError as error:
         return f"says that {error}"
     return ""
 
 
-def verify_own(crafting: Crafting, rule: StalenessRule, *, exact: bool) -> None:
-    """Check what the trainer crafted itself. Raises as `StalenessRule.verify` does."""
-    assert crafting.settings is not None
+def verify(origin: Provenance, rule: StalenessRule, *, exact: bool) -> None:
+    """Check the versions that a batch was crafted on. Raises as `StalenessRule.verify` does."""
     rule.verify(
-        crafting.ticket,
-        first=crafting.first_version,
-        last=crafting.last_version,
-        num_steps=crafting.settings.num_steps,
+        origin.ticket,
+        first=origin.first_version,
+        last=origin.last_version,
+        num_steps=origin.settings.num_steps,
         exact=exact,
     )

@@ -18,7 +18,7 @@ from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import Bench, VersionRing, settle
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober, is_probed, prober_of
-from mpiadv.loops.proof import flaw_of, verify_own
+from mpiadv.loops.proof import flaw_of, verify
 from mpiadv.loops.publisher import Publisher
 from mpiadv.loops.supervision import Supervision
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
@@ -196,9 +196,10 @@ class Trainer(Generic[BatchT]):
 
     def _keep(self, crafting: Crafting) -> None:
         crafted = self._bench.hand_over(crafting)
-        verify_own(crafting, self.dispatcher.rule, exact=self._exact)
+        header = crafted.header(0, Idleness())
+        verify(header.origin, self.dispatcher.rule, exact=self._exact)
         self.dispatcher.pace.crafted(crafted.seconds, 0)
-        self._own[crafting.ticket] = crafted.batch, crafted.header(0, Idleness())
+        self._own[crafting.ticket] = crafted.batch, header
 
     def _train(self, ticket: int) -> None:
         began = self._clock()

@@ -188,7 +188,7 @@ class Lead:
             deadline_seconds=setup.config.deadline_seconds,
             overdue_seconds=setup.config.overdue_seconds,
             fresh_every=setup.config.log.fresh_every,
-            on_probe=self._recorder.on_probe,
+            on_probe=self._log.fresh,
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from mpiadv.comm.messages import Farewell
-from mpiadv.contract.accounts import Probed, StepRecord
+from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import Source
 from mpiadv.evaluation import Counts, attack_images, evaluate
@@ -56,9 +56,6 @@ class Recorder:
             self.take_snapshot(done)
         if not is_last and _is_due(done, config.checkpoint.every_steps):
             self.save(done)
-
-    def on_probe(self, probed: Probed) -> None:
-        self.log.fresh(probed)
 
     def on_event(self, kind: str, text: str) -> None:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
