@@ -8,8 +8,7 @@ from rich.console import Console
 from mpiadv.evaluation.report import say
 from mpiadv.evaluation.survivors import Progress as Place
 from mpiadv.process.words import duration
-from mpiadv.session.display import PLAIN_SECONDS
-from mpiadv.session.progress_line import ProgressLine
+from mpiadv.session.display import PLAIN_SECONDS, ProgressLine
 
 
 class Follower:

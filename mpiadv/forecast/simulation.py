@@ -14,9 +14,8 @@ from mpiadv.contract.dispatch import Dispatcher, TicketState, Train
 from mpiadv.contract.outbox import HEAD_START_SECONDS, Outbox, Sending
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.contract.turns import Grant
-from mpiadv.forecast.clock import Clock
 from mpiadv.forecast.job import Forecast, Job, Network
-from mpiadv.forecast.transfers import Transfers
+from mpiadv.forecast.transfers import Clock, Transfers
 
 EVEN_STEPS = 400
 """Training steps that are looked at, once the job runs evenly."""

@@ -1,7 +1,9 @@
-"""When messages arrive: pure arithmetic over one shared link and memory within the host."""
+"""Virtual time, and when messages arrive in it: over one shared link, and within the host. Pure."""
 
+import heapq
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from itertools import count
 
 from mpiadv.forecast.job import COPIED_BYTES_PER_SECOND, Network
 
@@ -13,6 +15,30 @@ HANDSHAKE = 2
 
 REMEMBERED_SENDINGS = 8
 """How many of the last sendings of a version a word may have to wait behind."""
+
+
+class Clock:
+    """Events in the order of their times; those of one time in the order in which they were set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._number = count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to happen."""
+        return bool(self._events)
+
+    def at(self, time: float, event: Callable[[], None]) -> None:
+        """Have something happen; what is late already, now."""
+        heapq.heappush(self._events, (max(time, self.now), next(self._number), event))
+
+    def after(self, seconds: float, event: Callable[[], None]) -> None:
+        self.at(self.now + seconds, event)
+
+    def advance(self) -> None:
+        self.now, _, event = heapq.heappop(self._events)
+        event()
 
 
 class Transfers:

@@ -11,8 +11,7 @@ from torch import nn
 
 from mpiadv.evaluation import Counts
 from mpiadv.process.errors import UnreadableError, UserError
-from mpiadv.session import last_evaluation
-from mpiadv.session.last_evaluation import evaluate_together
+from mpiadv.session import run as session
 from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.settings import load_config
@@ -59,11 +58,11 @@ def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
             raise error
         return rows_of(rank)
 
-    monkeypatch.setattr(last_evaluation, "_evaluate_share", only_rank_0_can)
+    monkeypatch.setattr(session, "_evaluate_share", only_rank_0_can)
     attacker = Others(2, {})
-    evaluate_together(setup_of(attacker), nn.Identity(), RAW)
+    session.evaluate_together(setup_of(attacker), nn.Identity(), RAW)
     assert [values.size for values in attacker.given] == [0]
-    counts = evaluate_together(setup_of(Others(0, {2: None})), nn.Identity(), RAW)
+    counts = session.evaluate_together(setup_of(Others(0, {2: None})), nn.Identity(), RAW)
     assert counts.rows[:, 0].tolist() == [1, 2, 3, 1, 2, 3]
 
 
@@ -76,9 +75,9 @@ def test_images_that_rank_0_cannot_read_either_are_an_error(
             raise UnreadableError("not read")
         return rows_of(of)
 
-    monkeypatch.setattr(last_evaluation, "_evaluate_share", nobody_can)
+    monkeypatch.setattr(session, "_evaluate_share", nobody_can)
     with pytest.raises(UnreadableError):
-        evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity(), RAW)
+        session.evaluate_together(setup_of(Others(0, {rank: None})), nn.Identity(), RAW)
 
 
 NOW = {"train": "a", "test": "b"}
