@@ -19,11 +19,11 @@ from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
 from mpirun import mpirun
 
 from mpiadv.comm.messages import WIRE_ARRAYS
+from mpiadv.emulation.measurements import MEASUREMENTS, scenario_text
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
 from mpiadv.process.errors import UserError
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, scenario_text
-from mpiadv.studies.emulation.scenario import Scenario
 
 
 def main() -> int:
@@ -190,7 +190,7 @@ def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Any:
 def _run(scenario: Scenario, ranks: int, made: Sequence[Host], mca: Sequence[Sequence[str]]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.h5")
-        program = [sys.executable, "-m", "mpiadv.studies.emulation.rank", scenario_text(scenario)]
+        program = [sys.executable, "-m", "mpiadv.emulation.rank", scenario_text(scenario)]
         mpirun(
             [*program, str(output), "0"],
             ranks=ranks,

@@ -1,7 +1,7 @@
 """Speed-up over one rank, measured: `python benchmarks/scaling.py`. README.md shows results.
 
 Starts `mpirun` for every number of ranks and prints tables. Owns the options and the tables; the
-ranks themselves are `mpiadv.studies.emulation.rank`, or with `--real` the program as users run it.
+ranks themselves are `mpiadv.emulation.rank`, or with `--real` the program as users run it.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from real import PRECISIONS, ticket_seconds
 
 from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.comm.shared_memory import DISABLE_SHARING
+from mpiadv.emulation.measurements import MEASUREMENTS, scenario_text
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, scenario_text
-from mpiadv.studies.emulation.scenario import Scenario
 
 TCP = ("--mca", "pml", "ob1", "--mca", "btl", "self,tcp")
 STALENESS = {"constant 16": (16, 16, 4), "16 to 4": (16, 4, 4)}
@@ -130,7 +130,7 @@ def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
 def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.h5")
-        program = [sys.executable, "-m", "mpiadv.studies.emulation.rank", scenario_text(scenario)]
+        program = [sys.executable, "-m", "mpiadv.emulation.rank", scenario_text(scenario)]
         env = {DISABLE_SHARING: "1"} if tcp else {}
         options = TCP if tcp else ()
         mpirun([*program, str(output), "0"], ranks=ranks, options=options, env=env)

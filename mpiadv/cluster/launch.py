@@ -27,7 +27,7 @@ from mpiadv.process.programs import python_module
 from mpiadv.process.room import require_room
 from mpiadv.session.display import TERMINAL_WIDTH
 
-PROGRAMS = {"evaluate": "mpiadv.commands.evaluate", "emulate": "mpiadv.studies.emulation.rank"}
+PROGRAMS = {"evaluate": "mpiadv.commands.evaluate", "emulate": "mpiadv.emulation.rank"}
 """First words that start another program than training. A file of that name is `./evaluate`."""
 
 ROOM_BYTES = 2**20

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpiadv.emulation.measurements import MEASUREMENTS, key_of, keys
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 from mpiadv.report.reading import Floats, Log
 from mpiadv.report.series import in_blocks, row_seconds
 from mpiadv.studies.definition import Study
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, key_of, keys
-from mpiadv.studies.emulation.scenario import Scenario
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.headline_figures import Arm, Reached, shown
 from mpiadv.studies.processes import Program, available_cores

@@ -10,20 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from mpiadv.contract.tickets import StalenessRule
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, key_of, keys, scenario_text
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.process.errors import UserError
 from mpiadv.process.programs import python_module
 from mpiadv.report.reading import Log
 from mpiadv.report.series import row_seconds
 from mpiadv.runlog.rows import Rows
 from mpiadv.studies.definition import Study
-from mpiadv.studies.emulation.measurements import (
-    MEASUREMENTS,
-    Measured,
-    key_of,
-    keys,
-    scenario_text,
-)
-from mpiadv.studies.emulation.scenario import Scenario
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.processes import Program, available_cores
 from mpiadv.studies.results import Results

@@ -10,11 +10,11 @@ from made_up_study import open_study
 from sample_logs import BEGAN, STEP_SECONDS, begin, evaluation_row, resumed_run, train_row
 
 from mpiadv import cli
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.studies import headline
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.headline import (
     ASYNCHRONOUS,

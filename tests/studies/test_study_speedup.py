@@ -15,12 +15,12 @@ from mpi_runner import finished, pids_in_session, started
 from sample_logs import begin, resumed_run, write_steps
 
 from mpiadv import cli
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.forecast.job import ideal_speed_up
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.report.reading import read_log
 from mpiadv.studies import speedup
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, Measured, scenario_text
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.results import Table, write_results

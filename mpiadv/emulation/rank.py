@@ -1,7 +1,7 @@
 """One rank of an emulated job: real loops and messages, waits in place of the devices. No torch.
 
-`mpirun -n RANKS python -m mpiadv.studies.emulation.rank SCENARIO OUTPUT REPEAT`: a `Scenario` as
-JSON, the file that rank 0 adds what it `Measured` to, and the measurement's number among its like.
+`mpirun -n RANKS python -m mpiadv.emulation.rank SCENARIO OUTPUT REPEAT`: a `Scenario` as JSON, the
+file that rank 0 adds what it `Measured` to, and the measurement's number among its like.
 """
 
 import json
@@ -24,14 +24,14 @@ from mpiadv.contract.accounts import CraftReport, Outcome, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
+from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.streams import outlive_readers
 from mpiadv.runlog import RunLog
-from mpiadv.studies.emulation.measurements import MEASUREMENTS, Measured, scenario_text
-from mpiadv.studies.emulation.scenario import Scenario
 from mpiadv.work.protocols import ProbeReport
 
 DEADLINE_SECONDS = 60.0

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mpiadv.contract.columns import column
+from mpiadv.emulation.scenario import Scenario
 from mpiadv.runlog.row_files import RowFile
 from mpiadv.runlog.rows import Rows, layout_of
-from mpiadv.studies.emulation.scenario import Scenario
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
