@@ -160,11 +160,11 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "truncated_images": (
         _mnist("train-images-idx3-ubyte", 5000),
-        "*/train-images-idx3-ubyte is truncated or corrupt: 5000 bytes, expected 7856: delete *",
+        "*/train-images-idx3-ubyte is truncated or corrupt (5000 bytes): delete it, and *",
     ),
     "truncated_labels": (
         _mnist("t10k-labels-idx1-ubyte", 12),
-        "*/t10k-labels-idx1-ubyte is truncated or corrupt: 12 bytes, expected 18: delete *",
+        "*/t10k-labels-idx1-ubyte is truncated or corrupt (12 bytes): delete it, and *",
     ),
     "label_outside": (
         _with(data__name="bad_parts:labels_outside", data__arguments="{num_classes: 2}"),
@@ -192,8 +192,8 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "images_that_change": (
         _with(data__name="bad_parts:ImagesAnew"),
-        "data set 'bad_parts:ImagesAnew', split 'train', index 0: has another image each time it "
-        "is read, expected the same: leave augmentation to data.crop_padding and data.flip, and *",
+        "data set 'bad_parts:ImagesAnew', split 'train': has other samples when it is read again, "
+        "or *: leave augmentation to data.crop_padding and data.flip, and seed whatever else *",
     ),
     "images_that_differ_between_ranks": (
         _with(data__name="bad_parts:images_of_a_rank"),
