@@ -123,7 +123,7 @@ def test_interrupted_study_goes_on_with_the_same_command(tmp_path: Path) -> None
 
 
 def _wait_for_step(output: Path) -> None:
-    for _ in range(6000):
+    for _ in range(18000):
         if output.exists() and "step 30:" in output.read_text():
             return
         time.sleep(0.01)

@@ -68,7 +68,7 @@ def test_signal_asks_what_runs_to_stop_and_starts_nothing_more(
         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
         f"import os; os.kill(os.getppid(), {int(number)})\n"
-        "time.sleep(30)"
+        "time.sleep(300)"
     )
     codes: dict[str, int] = {}
     with Interruption().listening() as interruption:
@@ -83,7 +83,7 @@ def test_signal_asks_what_runs_to_stop_and_starts_nothing_more(
 def test_no_job_is_left_behind_by_an_error(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     waits = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
-    waits += "time.sleep(30)"
+    waits += "time.sleep(300)"
     fails = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.01)"
 
     def refuse(program: Program, code: int, seconds: float) -> None:
@@ -93,7 +93,7 @@ def test_no_job_is_left_behind_by_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="refused"):
         run_programs([program("waits", waits), program("fails", fails)], slots=2,
                  interruption=Interruption(), on_end=refuse)  # fmt: skip
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 150
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
 
