@@ -3,6 +3,10 @@
 `@pytest.mark.mpi(min_size=3)` asks for three ranks, `@pytest.mark.mpi_deadline(seconds=30)` for a
 deadline other than four minutes. Inside, under `mpirun ... pytest --with-mpi`, every rank runs the
 tests that `mpi_jobs` has put together, each with a communicator of its own.
+
+Files of tests run side by side, one after the other on each of pytest-xdist's workers. Those marked
+`long` begin first, so that none of them is left alone at the end, then what runs whole jobs. `-n0`
+runs all in one process.
 """
 
 import os
@@ -18,6 +22,9 @@ from mpi_jobs import OUTCOMES, Jobs, Outcomes, ranks_of
 from mpi_runner import launcher_or_skip
 
 JOBS = pytest.StashKey[Jobs]()
+WORKERS_PER_CORE = 2
+"""Half of the tests' time goes in waiting: for signals, deadlines, networks and other processes."""
+MOST_WORKERS = 12
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +35,26 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
+    config.addinivalue_line("markers", "long: half a minute or more for a file, which begins first")
+    if hasattr(config, "workerinput"):
+        os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; the workers share the cores
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """None for a single file, which one of them would run alone."""
+    if len(config.args) == 1 and ".py" in config.args[0]:
+        return 0
+    return min(MOST_WORKERS, WORKERS_PER_CORE * len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long first; the small files fill the workers' time at the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, not _is_whole(item)))
+
+
+def _is_whole(item: pytest.Item) -> bool:
+    return item.path.parent.name == "whole"
 
 
 @pytest.fixture(scope="session")

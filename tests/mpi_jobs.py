@@ -120,7 +120,7 @@ def _run_job(items: Sequence[pytest.Item]) -> dict[str, Verdict]:
 
 def _run_under_mpirun(items: Sequence[pytest.Item], outcomes: Outcomes) -> tuple[int, str]:
     """The exit code of the job, and how it ended in words."""
-    words = ["--with-mpi", "-q", "-p", "no:cacheprovider", "--no-header", "--no-summary"]
+    words = ["--with-mpi", "-n0", "-q", "-p", "no:cacheprovider", "--no-header", "--no-summary"]
     with started_mpirun(
         ["python", "-m", "pytest", *words, *(item.nodeid for item in items)],
         ranks=outcomes.ranks,

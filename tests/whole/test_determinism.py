@@ -52,12 +52,14 @@ from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.models import build_model, fingerprint
 from mpiadv.settings import load_config
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs over shared memory, on up to eight ranks."""
     folder = tmp_path_factory.mktemp("runs")
-    run_all(all_starts(), folder, ranks=max(MANY_RANKS), timeout=600)
+    run_all(all_starts(), folder, ranks=max(MANY_RANKS), timeout=900)
     return folder
 
 

@@ -18,16 +18,16 @@ from mpi_runner import finished, pids_of
 
 from mpiadv.runlog import read_table
 
-pytestmark = pytest.mark.usefixtures("needs_mpirun")
+pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
 
-END_SECONDS = 10.0
-"""From a fault to the end of the whole job."""
+DEADLINE_SECONDS, END_SECONDS = 90.0, 45.0
+"""After which a rank that is silent ends a run, and from a fault to the end of the whole job."""
 
 
 def _faulty(fault: str, *, rank: int, training: bool = False) -> dict[str, Any]:
     arguments = f"{{fault: {fault}, rank: {rank}, call: 30, training: {str(training).lower()}}}"
     # Long enough for a slow attacker to get its turns: the fault ends the run.
-    steps = {"training__num_steps": 3000}
+    steps = {"training__num_steps": 3000, "deadline_seconds": DEADLINE_SECONDS}
     return {"model__name": "bad_parts:faulty", "model__arguments": arguments, **steps}
 
 

@@ -15,7 +15,7 @@ from mpi_runner import HERE, finished, pids_of, started
 
 from mpiadv.runlog import read_table
 
-pytestmark = pytest.mark.usefixtures("needs_mpirun")
+pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
 
 SLOW = {
     "model__name": "bad_parts:slow",

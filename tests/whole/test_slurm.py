@@ -15,6 +15,8 @@ from launching import HERE, hash_of, launched, words_of
 from mpi_runner import REPOSITORY, finished
 from slurm_cluster import Cluster, slurm
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {
     "model__name": "held_model:held",
     "training__num_steps": 600,
