@@ -13,15 +13,18 @@ from random import Random
 from typing import Any
 
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
-from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
+from memory_network import MemoryNetwork
 
-from mpiadv.comm.links import Delivery, ParameterSlot
+from mpiadv.comm.attacker_link import AttackerLink
+from mpiadv.comm.channel import Tag
+from mpiadv.comm.links import BatchSlot, Delivery, ParameterSlot
 from mpiadv.comm.messages import Bytes, Farewell, Fate, Stop
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.contract.turns import Grant
+from mpiadv.contract.turns import TRAINER, Grant
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
@@ -93,18 +96,25 @@ BREAKAGES: Mapping[str, Callable[[Bytes, Bytes], Bytes]] = {
 """What is written, of a message, and of the one that its sender sent before it."""
 
 
-class CountingLink(MemoryTrainerLink):
-    """Counts grants, what became of them, and the receives posted at once for one attacker.
+class CountingLink(TrainerLink):
+    """Counts grants, what became of them, and the buffers for batches in use.
 
     `sent_first` tells for each version to whom it went ahead of the others.
     """
 
     def __init__(self, network: MemoryNetwork) -> None:
-        super().__init__(network)
+        super().__init__(**network.trainer_parts())
+        self._ends = network.channels[TRAINER]
         self.num_grants = 0
         self.answers: Counter[tuple[int, Fate]] = Counter()
-        self.largest_posted_of_one = 0
+        self.largest_posted = self.largest_posted_of_one = 0
         self.sent_first: dict[int, list[int]] = {}
+        self._held: dict[int, int] = {}
+
+    @property
+    def num_held(self) -> int:
+        """Batches that were delivered and are not released yet."""
+        return len(self._held)
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
         self.sent_first[slot.version] = list(first)
@@ -113,19 +123,27 @@ class CountingLink(MemoryTrainerLink):
     def grant(self, grant: Grant) -> None:
         super().grant(grant)
         self.num_grants += 1
-        self.largest_posted_of_one = max(self.largest_posted_of_one, self._posted[grant.attacker])
+        held = Counter(self._held.values())
+        posted = [self._ends.num_expected(a, Tag.BATCH) + held[a] for a in self.attackers]
+        self.largest_posted = max(self.largest_posted, sum(posted))
+        self.largest_posted_of_one = max(self.largest_posted_of_one, *posted)
 
     def poll(self) -> list[Delivery]:
         arrived = super().poll()
+        self._held |= {id(each.slot): each.attacker for each in arrived}
         self.answers.update((each.attacker, each.slot.header.fate) for each in arrived)
         return arrived
+
+    def release(self, slot: BatchSlot) -> None:
+        self._held.pop(id(slot), None)
+        super().release(slot)
 
 
 class _StoppedError(Exception):
     """An attacker stops here."""
 
 
-class StoppingLink(MemoryAttackerLink):
+class StoppingLink(AttackerLink):
     """Stops its attacker when it would say farewell."""
 
     def bid_farewell(self, farewell: Farewell) -> None:
@@ -275,7 +293,7 @@ class Job:
             del self.attackers[rank]
             return
         if attacker._stop is Stop.NO:
-            free = len(attacker._link._parameter_slots)  # type: ignore[attr-defined]
+            free = len(attacker._link._free_parameters) + attacker._link._awaiting_parameters
             self.fewest_free_slots = min(free, self.fewest_free_slots)
         size = len(attacker._ring.settings)
         self.largest_rings[rank] = max(size, self.largest_rings.get(rank, 0))
@@ -333,7 +351,7 @@ class Job:
         return Attacker(
             rule=self.shape.rule,
             mode=self.shape.mode,
-            link=(StoppingLink if stops else MemoryAttackerLink)(self.network, rank),
+            link=(StoppingLink if stops else AttackerLink)(**self.network.attacker_parts(rank)),
             crafter=self.crafters[rank],
             host=f"host-{rank}",
             deadline_seconds=self.shape.deadline_seconds,

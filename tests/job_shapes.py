@@ -50,6 +50,5 @@ def expected(shape: JobShape) -> int:
 
 def left_over(job: Job) -> int:
     """Messages in any queue of the network."""
-    network = job.network
-    queues = (network.parameters, network.words, network.batches)
-    return sum(len(queue) for each in queues for queue in each.values())
+    tagged = job.network.queues.values()
+    return sum(len(queue) for queues in tagged for queue in queues.values())

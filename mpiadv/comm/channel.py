@@ -1,14 +1,12 @@
-"""What both ends of the links over MPI have in common: tags, and how bytes are counted."""
+"""Messages between this rank and others, whatever carries them. Knows no MPI."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
 
 import numpy as np
 
-from mpiadv.comm.library import MPI
-from mpiadv.comm.messages import ALIGNMENT, Bytes, erased, is_sealed, read, sealed
-from mpiadv.comm.requests import Requests
-from mpiadv.comm.watchdog import Watchdog
+from mpiadv.comm.messages import Bytes, erased, is_sealed, read, sealed
 from mpiadv.contract.columns import SaidT
 
 
@@ -24,30 +22,58 @@ class Tag(IntEnum):
     TEXT = 12
 
 
-class Channel:
-    """Messages of whole 64-byte blocks, and the requests of those that are on their way.
+def do_nothing() -> None:
+    """What is to be done where nothing is."""
 
-    MPI counts elements in 31 bits: blocks carry messages of up to 128 GiB.
+
+class Channel(ABC):
+    """Nonblocking messages of one rank to and from others; those of one tag arrive in order.
+
+    Buffers are whole blocks of 64 bytes, and stay as they are until their message is complete.
     """
 
-    def __init__(self, comm: MPI.Comm, watchdog: Watchdog) -> None:
-        self.sends, self.receives = Requests(comm, watchdog), Requests(comm, watchdog)
-        self._comm = comm
-        self._block = MPI.BYTE.Create_contiguous(ALIGNMENT).Commit()
+    rank: int
 
+    @abstractmethod
     def send(
-        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
     ) -> None:
         """Send what is in a buffer; calls `taken` when the other rank has begun to receive it."""
-        message = buffer, buffer.size // ALIGNMENT, self._block
-        self.sends.start(rank, lambda: self._comm.Issend(message, rank, tag), taken, keeps=buffer)
 
+    @abstractmethod
     def receive(self, rank: int, buffer: Bytes, tag: Tag, arrived: Callable[[], None]) -> None:
-        message = buffer, buffer.size // ALIGNMENT, self._block
-        self.receives.start(rank, lambda: self._comm.Irecv(message, rank, tag), arrived)
+        """Receive into a buffer, or its beginning; calls `arrived` when the message is there."""
+
+    @abstractmethod
+    def poll(self) -> set[int]:
+        """Make progress, call what is to be called; the ranks that turned out to be lost."""
+
+    @abstractmethod
+    def num_sends(self, rank: int) -> int:
+        """How many messages to a rank are on their way."""
+
+    @abstractmethod
+    def num_receives(self, rank: int) -> int:
+        """How many messages of a rank are expected."""
+
+    @abstractmethod
+    def silent_seconds(self, rank: int) -> float:
+        """For how long a rank has not taken what it was sent; 0 where it has taken all."""
+
+    @abstractmethod
+    def since_sign_of_life(self, rank: int) -> float:
+        """Seconds since a message to or from a rank was complete."""
+
+    @abstractmethod
+    def free(self) -> None:
+        """Let go of what it holds, when nothing is on its way."""
+
+    def pending(self, rank: int) -> int:
+        """How many messages are on their way, to or from a rank."""
+        return self.num_sends(rank) + self.num_receives(rank)
 
     def say(
-        self, rank: int, said: object, tag: Tag, taken: Callable[[], None] = lambda: None
+        self, rank: int, said: object, tag: Tag, taken: Callable[[], None] = do_nothing
     ) -> None:
         """Send a message that is nothing but a header."""
         self.send(rank, sealed(said).view(np.uint8), tag, taken)
@@ -63,5 +89,32 @@ class Channel:
 
         self.receive(rank, header.view(np.uint8), tag, arrived)
 
+
+class NoChannel(Channel):
+    """That of a rank that is alone."""
+
+    rank = 0
+
+    def send(
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
+    ) -> None:
+        raise AssertionError(f"a message to rank {rank}, which there is not")
+
+    def receive(self, rank: int, buffer: Bytes, tag: Tag, arrived: Callable[[], None]) -> None:
+        raise AssertionError(f"a message of rank {rank}, which there is not")
+
+    def poll(self) -> set[int]:
+        return set()
+
+    def num_sends(self, rank: int) -> int:
+        return 0
+
+    num_receives = num_sends
+
+    def silent_seconds(self, rank: int) -> float:
+        return 0.0
+
+    since_sign_of_life = silent_seconds
+
     def free(self) -> None:
-        self._block.Free()
+        """It holds nothing."""

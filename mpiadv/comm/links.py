@@ -1,11 +1,10 @@
-"""What the engine asks of communication, whatever carries it. Knows no MPI and no torch.
+"""What links carry: versions, batches, words, and the slots for them. Knows no MPI and no torch.
 
 Slots own their buffer for good; a buffer is used again only after its message is complete.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +16,6 @@ from mpiadv.comm.messages import (
     BatchShape,
     Bytes,
     Call,
-    Farewell,
     Fate,
     VersionHeader,
     Word,
@@ -196,112 +194,6 @@ class Incoming:
             self.grants.append(call.grant)
         self.last_call |= call.word is Word.LAST_CALL
         self.alive |= call.word is Word.ALIVE
-
-
-class TrainerLink(Protocol):
-    """The trainer's end."""
-
-    @property
-    def attackers(self) -> list[int]:
-        """Those that are there: one that died is not, from the `poll` on that found it out."""
-
-    @property
-    def readers(self) -> list[int]:
-        """Those that began to read versions where they lie."""
-
-    @property
-    def survives_losses(self) -> bool:
-        """Whether the job goes on without an attacker that is lost."""
-
-    def free_parameter_slot(self) -> ParameterSlot | None:
-        """A slot that nothing uses any more, None while there is none."""
-
-    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        """Send a version to every attacker; the slot stays readable.
-
-        Those in `first` get it ahead of the others. Each gets the versions in order.
-        """
-
-    def recycle(self, slot: ParameterSlot) -> None:
-        """Say that the slot's version is not needed any more: who is still to get it need not."""
-
-    def grant(self, grant: Grant) -> None:
-        """Let an attacker craft a ticket, with a receive posted for its batch."""
-
-    def poll(self) -> list[Delivery]:
-        """Make progress on every message; returns what has arrived. Never blocks."""
-
-    def release(self, slot: BatchSlot) -> None:
-        """Say that a delivered batch has been consumed."""
-
-    def call_last(self) -> None:
-        """Tell every attacker that no grant follows."""
-
-    def keep_alive(self) -> None:
-        """Tell every attacker to go on waiting."""
-
-    def take_lost(self) -> list[int]:
-        """The attackers that have died since this was last asked."""
-
-    def doubt(self, attacker: int, why: str) -> None:
-        """Believe nothing more that comes from an attacker."""
-
-    def take_doubted(self) -> dict[int, str]:
-        """The attackers that are doubted and why, those told before left out."""
-
-    def silent_seconds(self, attacker: int) -> float:
-        """For how long an attacker has not taken what it was sent; 0 where it has taken all."""
-
-    def since_sign_of_life(self, attacker: int) -> float:
-        """Seconds since a message to or from an attacker was complete."""
-
-    def dismiss(self, attacker: int) -> None:
-        """Do without an attacker that is silent; should it come back, it is told to leave."""
-
-    def farewells(self) -> dict[int, Farewell]:
-        """The attackers that have said farewell so far."""
-
-    def name(self, attacker: int) -> str:
-        """The attacker and its host, as people are told of it."""
-
-    def pending(self) -> int:
-        """How many messages are on their way, to or from attackers that are there."""
-
-    def free(self) -> None:
-        """Release the link; only when nothing is pending."""
-
-
-class AttackerLink(Protocol):
-    """An attacker's end."""
-
-    @property
-    def rank(self) -> int: ...
-
-    def poll(self) -> Incoming:
-        """Make progress on every message; returns what has arrived. Never blocks.
-
-        Raises:
-            DismissedError: the trainer has given this rank up.
-            TrainerLostError: the trainer is gone.
-        """
-
-    def recycle(self, slot: ParameterSlot) -> None:
-        """Say that the slot's version is not needed any more."""
-
-    def free_batch_slot(self) -> BatchSlot | None:
-        """A slot whose last batch has been received, None while there is none."""
-
-    def send(self, slot: BatchSlot) -> None:
-        """Start sending a batch; the header alone travels where it says that there is none."""
-
-    def bid_farewell(self, farewell: Farewell) -> None:
-        """Start sending the last message."""
-
-    def pending(self) -> int:
-        """How many sent messages are on their way."""
-
-    def free(self) -> None:
-        """Release the link; only when nothing is pending."""
 
 
 def no_device(memory: Bytes) -> None:

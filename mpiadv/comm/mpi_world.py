@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import numpy.typing as npt
 
+from mpiadv.comm.attacker_link import AttackerLink
 from mpiadv.comm.exchange import Exchange
 from mpiadv.comm.library import FAULT_TOLERANT, MPI, library_name
 from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
 from mpiadv.comm.messages import Bytes
-from mpiadv.comm.mpi_attacker import MpiAttackerLink
-from mpiadv.comm.mpi_trainer import MpiTrainerLink
+from mpiadv.comm.mpi_channel import MpiChannel
 from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.world import LONGEST_MESSAGE, World
 from mpiadv.process.errors import DeadlineError
 from mpiadv.process.launched import require_known_to_mpi
@@ -84,7 +85,7 @@ class MpiWorld(World):
 
     def trainer_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
-    ) -> MpiTrainerLink:
+    ) -> TrainerLink:
         memory = self._memory_for(shape)
         with memory or nullcontext():
             self.share(memory.address if memory else "")
@@ -92,18 +93,27 @@ class MpiWorld(World):
         shared = None
         if memory and readers:
             shared = SharedSlots(memory.content, shape.parameter_bytes, pin)
-        return MpiTrainerLink(
-            self._comm, self.roster, self.watchdog, shape, allocate, shared, readers
+        return TrainerLink(
+            self._channel(),
+            self.roster,
+            shape,
+            allocate,
+            shared,
+            readers,
+            survives_losses=FAULT_TOLERANT,
         )
 
     def attacker_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
-    ) -> MpiAttackerLink:
+    ) -> AttackerLink:
         address = self.share("")
         memory = attach(address) if address else None
         self.gather("reads along" if memory is not None else "")
         shared = None if memory is None else SharedSlots(memory, shape.parameter_bytes, pin)
-        return MpiAttackerLink(self._comm, self.watchdog, shape, allocate, shared)
+        return AttackerLink(self._channel(), shape, allocate, shared)
+
+    def _channel(self) -> MpiChannel:
+        return MpiChannel(self._comm, self.watchdog)
 
     def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
         """Memory for versions that the ranks of this host can share; None where there is none."""

@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.comm.alone import LoneLink
-from mpiadv.comm.links import Allocate, AttackerLink, LinkShape, Pin, TrainerLink, no_device
+from mpiadv.comm.attacker_link import AttackerLink
+from mpiadv.comm.channel import NoChannel
+from mpiadv.comm.links import Allocate, LinkShape, Pin, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Roster
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
 
@@ -103,7 +105,7 @@ class World:
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> TrainerLink:
         """Rank 0's end; it meets the other ranks, which ask for theirs then."""
-        return LoneLink(shape.parameter_bytes, allocate)
+        return TrainerLink(NoChannel(), self.roster, shape, allocate)
 
     def attacker_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Generic
 
-from mpiadv.comm.links import AttackerLink, BatchSlot, ParameterSlot
+from mpiadv.comm.attacker_link import AttackerLink
+from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Provenance, RankWork

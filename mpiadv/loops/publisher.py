@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mpiadv.comm.links import ParameterSlot, TrainerLink
+from mpiadv.comm.links import ParameterSlot
 from mpiadv.comm.messages import Bytes, Stop, VersionHeader
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import VersionRing

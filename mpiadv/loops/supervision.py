@@ -5,7 +5,7 @@ Knows no MPI and no torch.
 
 from collections.abc import Callable
 
-from mpiadv.comm.links import TrainerLink
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.contract.dispatch import Dispatcher, TicketState
 from mpiadv.process.errors import SilentRankError
 from mpiadv.process.words import counted

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic
 
-from mpiadv.comm.links import Delivery, TrainerLink
+from mpiadv.comm.links import Delivery
 from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Outcome, Probed, Provenance, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode

@@ -8,10 +8,13 @@ from fake_work import FakeCrafter, fake_shape, sequential_values
 from in_memory_job import BREAKAGES, Job, JobShape
 from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
 from made_records import version_header
-from memory_network import MemoryAttackerLink, MemoryNetwork, MemoryTrainerLink
+from memory_network import MemoryNetwork
 
+from mpiadv.comm.attacker_link import AttackerLink
+from mpiadv.comm.channel import Tag
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Call, Fate, Stop, Word
+from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.turns import Grant
@@ -225,12 +228,12 @@ def test_waiting_attackers_hear_that_a_busy_trainer_is_alive(
 ) -> None:
     shape = JobShape(rule=rule(4, 2, 1), num_attackers=2, deadline_seconds=20.0)
     pump_for_long(Job(shape))
-    monkeypatch.setattr(MemoryTrainerLink, "keep_alive", lambda self: None)
+    monkeypatch.setattr(TrainerLink, "keep_alive", lambda self: None)
     with pytest.raises(DeadlineError, match="waited 20 s for a ticket from the trainer"):
         pump_for_long(Job(shape))
 
 
-def attacker_alone(link: MemoryAttackerLink, seconds: float = 5.0) -> Attacker[object]:
+def attacker_alone(link: AttackerLink, seconds: float = 5.0) -> Attacker[object]:
     times = iter(range(1_000_000))
     return Attacker(
         rule=rule(4, 2, 1),
@@ -261,38 +264,42 @@ def granted(ticket: int) -> Call:
 )
 def test_attacker_of_a_silent_trainer_says_what_it_waits_for(calls: list[Call], words: str) -> None:
     network = network_of_one()
-    network.words[1].extend(calls)
+    for call in calls:
+        network.channels[0].say(1, call, Tag.CALL)
     with pytest.raises(DeadlineError, match=words):
         attacker_alone(network.attacker_link(1)).run()
 
 
-class LateLink(MemoryAttackerLink):
+class LateLink(AttackerLink):
     """Has no buffer free when first asked, as while a last send is not complete yet."""
 
-    def __init__(self, network: MemoryNetwork) -> None:
-        super().__init__(network, 1)
-        self.is_first = True
+    def __init__(self, network: MemoryNetwork, come_late: list[Call]) -> None:
+        super().__init__(**network.attacker_parts(1))
+        self._trainer, self._come_late = network.channels[0], come_late
 
     def free_batch_slot(self) -> BatchSlot | None:
-        if self.is_first:
-            self.is_first = False
-            self._network.words[1].extend([granted(2), Call(word=Word.LAST_CALL)])
-            return None
-        return super().free_batch_slot()
+        if not self._come_late:
+            return super().free_batch_slot()
+        while self._come_late:
+            self._trainer.say(1, self._come_late.pop(0), Tag.CALL)
+        return None
 
 
 def test_grant_that_comes_in_while_another_is_dropped_is_answered_too() -> None:
     network = network_of_one()
-    link, trainer = LateLink(network), network.trainer_link()
+    late = Grant(attacker=1, ticket=2, patient=False)
+    calls = [Call(word=Word.GRANT, grant=late), Call(word=Word.LAST_CALL)]
+    link, trainer = LateLink(network, calls), network.trainer_link()
     slot = trainer.free_parameter_slot()
     assert slot is not None
     slot.header = version_header(1, stop=Stop.FINISHED)
     trainer.broadcast(slot)
-    trainer.grant(Grant(attacker=1, ticket=1, patient=False))
-    trainer.grant(Grant(attacker=1, ticket=2, patient=False))
-    network.words[1].pop()  # comes late: see LateLink
-    attacker = attacker_alone(link)
-    while 1 not in network.farewells:
+    for grant in (Grant(attacker=1, ticket=1, patient=False), late):
+        trainer.grant(grant)
+    network.queues[0, 1][Tag.CALL].pop()  # comes late: see LateLink
+    attacker, answers = attacker_alone(link), []
+    while 1 not in trainer.farewells():
         attacker.turn()
-    told = [(delivery.ticket, delivery.slot.header.fate) for delivery in trainer.poll()]
+        answers += trainer.poll()
+    told = [(answer.ticket, answer.slot.header.fate) for answer in answers]
     assert told == [(1, Fate.DROPPED), (2, Fate.DROPPED)]

@@ -1,14 +1,11 @@
-"""The trainer's end of the links over MPI: all is nonblocking, and moved on by `poll`."""
+"""The trainer's end of the links: all is nonblocking, and moved on by `poll`. Knows no MPI."""
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
 from mpiadv.comm.channel import Channel, Tag
-from mpiadv.comm.library import FAULT_TOLERANT, MPI
 from mpiadv.comm.links import (
-    SPARE_BROADCASTS,
     Allocate,
     BatchSlot,
     Delivery,
@@ -19,12 +16,11 @@ from mpiadv.comm.links import (
 from mpiadv.comm.messages import ALL_PLACES, Call, Farewell, Release, Word
 from mpiadv.comm.roster import Absence, Roster
 from mpiadv.comm.shared_memory import SharedSlots
-from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.outbox import Outbox, Sending
 from mpiadv.contract.turns import Grant
 
 
-class MpiTrainerLink:
+class TrainerLink:
     """The trainer's end, on rank 0; every other rank of `roster` is an attacker.
 
     A version is sent to each attacker by itself. `Ibcast` cannot say who needs it most, and one
@@ -33,35 +29,35 @@ class MpiTrainerLink:
     to all as a whole, as it outlives the link.
     """
 
-    survives_losses = FAULT_TOLERANT
-
     def __init__(
         self,
-        comm: MPI.Comm,
+        channel: Channel,
         roster: Roster,
-        watchdog: Watchdog,
         shape: LinkShape,
         allocate: Allocate,
         shared: SharedSlots | None = None,
         readers: Collection[int] = (),
+        *,
+        survives_losses: bool = False,
     ) -> None:
-        self._channel = Channel(comm, watchdog)
+        self._channel = channel
+        self.survives_losses = survives_losses
+        """Whether the job goes on without an attacker that is lost."""
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
         self._outbox = Outbox[ParameterSlot]()
         self._shared = shared
         self.readers = list(readers)
+        """Those that began to read versions where they lie."""
         self._num_slots = 0
         self._most_slots = most_parameter_slots(shape, len(roster.attackers), len(readers))
-        usual = shape.num_versions + SPARE_BROADCASTS
-        self._free_parameters = [self._new_parameter_slot() for _ in range(usual)]
+        self._free_parameters: list[ParameterSlot] = []
         self._recycled: list[ParameterSlot] = []
         self._free_batches: list[BatchSlot] = []
         self._arrived: list[Delivery] = []
         self._lost: list[int] = []
         self._farewells: dict[int, Farewell] = {}
-        self._began = time.perf_counter()
         for attacker in self.attackers:
             part = partial(self._part_from, attacker)
             self._channel.expect(attacker, Farewell, Tag.FAREWELL, part)
@@ -73,26 +69,34 @@ class MpiTrainerLink:
 
     @property
     def attackers(self) -> list[int]:
+        """Those that are there: one that died is not, from the `poll` on that found it out."""
         return self._roster.attackers
 
     def free_parameter_slot(self) -> ParameterSlot | None:
-        if not self._free_parameters and self._num_slots < self._most_slots:
-            # Attackers that do not take what they were sent, or go on reading it, keep slots.
-            return self._new_parameter_slot()
-        return self._free_parameters.pop() if self._free_parameters else None
+        """A slot that nothing uses any more, None while there is none."""
+        if self._free_parameters:
+            return self._free_parameters.pop()
+        # Attackers that do not take what they were sent, or go on reading it, keep slots.
+        return self._new_parameter_slot() if self._num_slots < self._most_slots else None
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
+        """Send a version to every attacker; the slot stays readable.
+
+        Those in `first` get it ahead of the others. Each gets the versions in order.
+        """
         slot.seal()
         is_last = bool(slot.header.stop)
         self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self.readers)
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
+        """Say that the slot's version is not needed any more: who is still to get it need not."""
         self._outbox.withdraw(slot)
         self._recycled.append(slot)
         self._free_recycled()
 
     def grant(self, grant: Grant) -> None:
+        """Let an attacker craft a ticket, with a receive posted for its batch."""
         attacker = grant.attacker
         if attacker not in self.attackers:
             return
@@ -104,60 +108,70 @@ class MpiTrainerLink:
         self._say(attacker, Call(word=Word.GRANT, grant=grant))
 
     def poll(self) -> list[Delivery]:
-        for attacker in self._channel.sends.poll() | self._channel.receives.poll():
+        """Make progress on every message; returns what has arrived. Never blocks."""
+        for attacker in self._channel.poll():
             self._lose(attacker)
         self._send_versions()
         arrived, self._arrived = self._arrived, []
         return arrived
 
     def release(self, slot: BatchSlot) -> None:
+        """Say that a delivered batch has been consumed."""
         self._free_batches.append(slot)
 
     def call_last(self) -> None:
+        """Tell every attacker that no grant follows."""
         for attacker in self.attackers:
             self._say(attacker, Call(word=Word.LAST_CALL))
 
     def keep_alive(self) -> None:
+        """Tell every attacker to go on waiting."""
         for attacker in self.attackers:
             self._say(attacker, Call(word=Word.ALIVE))
 
     def take_lost(self) -> list[int]:
+        """The attackers that have died since this was last asked."""
         lost, self._lost = self._lost, []
         return lost
 
     def doubt(self, attacker: int, why: str) -> None:
+        """Believe nothing more that comes from an attacker."""
         self._roster.doubted[attacker] = why
 
     def take_doubted(self) -> dict[int, str]:
+        """The attackers that are doubted and why, those told before left out."""
         return self._roster.take_doubted()
 
     def silent_seconds(self, attacker: int) -> float:
-        since = self._channel.sends.oldest(attacker)
-        return 0.0 if since is None else time.perf_counter() - since
+        """For how long an attacker has not taken what it was sent; 0 where it has taken all."""
+        return self._channel.silent_seconds(attacker)
 
     def since_sign_of_life(self, attacker: int) -> float:
-        both = (self._channel.sends, self._channel.receives)
-        last = max(requests.last_sign.get(attacker, self._began) for requests in both)
-        return time.perf_counter() - last
+        """Seconds since a message to or from an attacker was complete."""
+        return self._channel.since_sign_of_life(attacker)
 
     def dismiss(self, attacker: int) -> None:
+        """Do without an attacker that is silent; should it come back, it is told to leave."""
         if self._roster.lose(attacker, Absence.DISMISSED):
             self._outbox.cut_off(attacker, is_dead=False)
             self._free_recycled()
             self._say(attacker, Call(word=Word.LEAVE))
 
     def farewells(self) -> dict[int, Farewell]:
+        """The attackers that have said farewell so far."""
         return dict(self._farewells)
 
     def name(self, attacker: int) -> str:
+        """The attacker and its host, as people are told of it."""
         return self._roster.name(attacker)
 
     def pending(self) -> int:
-        there, channel = self.attackers, self._channel
-        underway = sum(channel.sends.of(a) + channel.receives.of(a) for a in there)
-        return underway + self._outbox.num_due(there)
+        """How many messages are on their way, to or from attackers that are there."""
+        underway = sum(map(self._channel.pending, self.attackers))
+        return underway + self._outbox.num_due(self.attackers)
 
     def free(self) -> None:
+        """Release the link; only when nothing is pending."""
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
         self._channel.free()

@@ -1,30 +1,27 @@
-"""An attacker's end of the links over MPI: all is nonblocking, and moved on by `poll`."""
+"""An attacker's end of the links: all is nonblocking, and moved on by `poll`. Knows no MPI."""
 
 from collections import deque
 
 from mpiadv.comm.channel import Channel, Tag
-from mpiadv.comm.library import MPI
 from mpiadv.comm.links import Allocate, BatchSlot, Incoming, LinkShape, ParameterSlot
 from mpiadv.comm.messages import ALL_PLACES, Call, Farewell, Release, Word
 from mpiadv.comm.shared_memory import SharedSlots
-from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
 from mpiadv.process.errors import TrainerLostError
 
 
-class MpiAttackerLink:
+class AttackerLink:
     """An attacker's end; with `shared` it reads all versions but the last one where they lie."""
 
     def __init__(
         self,
-        comm: MPI.Comm,
-        watchdog: Watchdog,
+        channel: Channel,
         shape: LinkShape,
         allocate: Allocate,
         shared: SharedSlots | None = None,
     ) -> None:
-        self.rank = int(comm.rank)
-        self._channel = Channel(comm, watchdog)
+        self.rank = channel.rank
+        self._channel = channel
         self._stopped = False
         self._incoming = Incoming()
         self._shared = shared
@@ -41,12 +38,19 @@ class MpiAttackerLink:
         self._await_call()
 
     def poll(self) -> Incoming:
-        if self._channel.receives.poll() | self._channel.sends.poll():
+        """Make progress on every message; returns what has arrived. Never blocks.
+
+        Raises:
+            DismissedError: the trainer has given this rank up.
+            TrainerLostError: the trainer is gone.
+        """
+        if TRAINER in self._channel.poll():
             raise _trainer_lost()
         incoming, self._incoming = self._incoming, Incoming()
         return incoming
 
     def recycle(self, slot: ParameterSlot) -> None:
+        """Say that the slot's version is not needed any more."""
         if slot.place:
             self._release(slot.place)
             return
@@ -54,6 +58,7 @@ class MpiAttackerLink:
         self._await_parameters()
 
     def free_batch_slot(self) -> BatchSlot | None:
+        """A slot whose last batch has been received, None while there is none."""
         if not self._free_batches and self._num_batches < self._shape.outstanding:
             # One or two are enough while the trainer takes them.
             self._num_batches += 1
@@ -61,20 +66,23 @@ class MpiAttackerLink:
         return self._free_batches.pop() if self._free_batches else None
 
     def send(self, slot: BatchSlot) -> None:
+        """Start sending a batch; the header alone travels where it says that there is none."""
         self._channel.send(TRAINER, slot.seal(), Tag.BATCH, lambda: self._free_batches.append(slot))
 
     def bid_farewell(self, farewell: Farewell) -> None:
+        """Start sending the last message."""
         if self._shared is not None:
             self._release(ALL_PLACES)
         self._channel.say(TRAINER, farewell, Tag.FAREWELL)
 
     def pending(self) -> int:
-        return len(self._channel.sends)
+        """How many sent messages are on their way."""
+        return self._channel.num_sends(TRAINER)
 
     def free(self) -> None:
-        sends, receives = self.pending(), len(self._channel.receives)
-        if sends or receives:
-            raise RuntimeError(f"{sends} sends and {receives} receives are on their way")
+        """Release the link; only when nothing is pending."""
+        if pending := self._channel.pending(TRAINER):
+            raise RuntimeError(f"{pending} messages are on their way")
         self._channel.free()
 
     def _await_parameters(self) -> None:
