@@ -156,11 +156,12 @@ class FakeCrafter:
 
     def run(self, step: AttackStep, parameters: ParameterSlot) -> None:
         assert self._running is None and step.ticket in self._values
+        version = parameters.version  # once others have done the ticket, another may come there
 
         def done() -> None:
             if step.ticket in self._values:
-                value = self._values[step.ticket]
-                self._values[step.ticket] = self._attacked(value, step.step, parameters)
+                value, values = self._values[step.ticket], parameters.values.tobytes()
+                self._values[step.ticket] = attacked(value, step.step, version, values)
 
         self._running = done
 
@@ -180,14 +181,10 @@ class FakeCrafter:
         for step in range(settings.num_steps):
             assert self._running is None and len(values) == step + 1
             self._running = lambda step=step: values.append(  # type: ignore[misc]
-                self._attacked(values[-1], step, parameters)
+                attacked(values[-1], step, parameters.version, parameters.values.tobytes())
             )
             yield None
         yield probed(values[-1], ticket)
-
-    @staticmethod
-    def _attacked(value: int, step: int, slot: ParameterSlot) -> int:
-        return attacked(value, step, slot.version, slot.values.tobytes())
 
     def finish(self, ticket: int) -> tuple[FakeBatch, CraftReport]:
         batch = FakeBatch(ticket=ticket, value=self._values.pop(ticket))
