@@ -149,7 +149,8 @@ def _forecast(scenario: Scenario, options: argparse.Namespace) -> Forecast:
 def _bits_per_step(scenario: Scenario, options: argparse.Namespace) -> tuple[float, float]:
     """What leaves the trainer's host and what comes to it, per training step."""
     remote = options.ranks - options.ranks // options.hosts
-    sent = remote * _version_bytes(scenario) / scenario.publish_every
+    sendings = Network.num_sendings(options.hosts)
+    sent = sendings * _version_bytes(scenario) / scenario.publish_every
     received = remote * _batch_bytes(scenario) / (options.ranks - 1)
     return 8 * sent, 8 * received
 

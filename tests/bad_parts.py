@@ -5,6 +5,7 @@
 """
 
 import os
+import platform
 import signal
 import sys
 import time
@@ -170,13 +171,30 @@ class Slow(nn.Module):
         return logits
 
 
-def slow(*, num_classes: int, image_shape: tuple[int, int, int], milliseconds: float) -> nn.Module:
+def as_if_on_hosts(ranks_per_host: int) -> None:
+    """From now on each rank takes itself to be on another host than those not beside it."""
+    if ranks_per_host:
+        host = f"host{MPI.COMM_WORLD.rank // ranks_per_host}"
+        platform.node = lambda: host
+
+
+def slow(
+    *,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    milliseconds: float,
+    ranks_per_host: int = 0,
+) -> nn.Module:
+    as_if_on_hosts(ranks_per_host)
     inner = small(num_classes=num_classes, image_shape=image_shape)
     return Slow(inner, milliseconds=milliseconds)
 
 
-def pooled_resnet(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def pooled_resnet(
+    *, num_classes: int, image_shape: tuple[int, int, int], ranks_per_host: int = 0
+) -> nn.Module:
     """PreActResNet-18, whose parameters and images are large messages, on means of 8 x 8 pixels."""
+    as_if_on_hosts(ranks_per_host)
     pooled = (image_shape[0], image_shape[1] // 8, image_shape[2] // 8)
     inner = PreActResNet(num_classes=num_classes, image_shape=pooled)
     return nn.Sequential(nn.AvgPool2d(8), inner)

@@ -6,25 +6,21 @@ for a while. All, some or none of them read versions where they lie. Time is vir
 sleep passes some of it.
 """
 
-from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from counting_link import CountingLink
 from fake_work import START, FakeBatch, FakeCrafter, FakeLearner, fake_shape
 from memory_network import MemoryNetwork
 
 from mpiadv.comm.attacker_link import AttackerLink
-from mpiadv.comm.channel import Tag
-from mpiadv.comm.links import BatchSlot, Delivery, ParameterSlot
-from mpiadv.comm.messages import Bytes, Farewell, Fate, Stop
-from mpiadv.comm.trainer_link import TrainerLink
+from mpiadv.comm.messages import Bytes, Farewell, Stop
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.contract.turns import TRAINER, Grant
 from mpiadv.loops.attacker import Attacker
 from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
@@ -96,49 +92,6 @@ BREAKAGES: Mapping[str, Callable[[Bytes, Bytes], Bytes]] = {
 """What is written, of a message, and of the one that its sender sent before it."""
 
 
-class CountingLink(TrainerLink):
-    """Counts grants, what became of them, and the buffers for batches in use.
-
-    `sent_first` tells for each version to whom it went ahead of the others.
-    """
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        super().__init__(**network.trainer_parts())
-        self._ends = network.channels[TRAINER]
-        self.num_grants = 0
-        self.answers: Counter[tuple[int, Fate]] = Counter()
-        self.largest_posted = self.largest_posted_of_one = 0
-        self.sent_first: dict[int, list[int]] = {}
-        self._held: dict[int, int] = {}
-
-    @property
-    def num_held(self) -> int:
-        """Batches that were delivered and are not released yet."""
-        return len(self._held)
-
-    def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        self.sent_first[slot.version] = list(first)
-        super().broadcast(slot, first=first)
-
-    def grant(self, grant: Grant) -> None:
-        super().grant(grant)
-        self.num_grants += 1
-        held = Counter(self._held.values())
-        posted = [self._ends.num_expected(a, Tag.BATCH) + held[a] for a in self.attackers]
-        self.largest_posted = max(self.largest_posted, sum(posted))
-        self.largest_posted_of_one = max(self.largest_posted_of_one, *posted)
-
-    def poll(self) -> list[Delivery]:
-        arrived = super().poll()
-        self._held |= {id(each.slot): each.attacker for each in arrived}
-        self.answers.update((each.attacker, each.slot.header.fate) for each in arrived)
-        return arrived
-
-    def release(self, slot: BatchSlot) -> None:
-        self._held.pop(id(slot), None)
-        super().release(slot)
-
-
 class _StoppedError(Exception):
     """An attacker stops here."""
 
@@ -190,7 +143,9 @@ class Job:
             delay=lambda: self.random.random() < 0.3,
             clock=self.clock,
             survives_losses=shape.survives_losses,
-            readers=self._readers(),
+            hosts=self._hosts(),
+            by_broadcast=shape.seed % 4 != 3,
+            deadline_seconds=shape.deadline_seconds,
             arrives=self._arrives,
         )
         self.link = CountingLink(self.network)
@@ -210,10 +165,14 @@ class Job:
         self.trainer = self._new_trainer()
         self.attackers = {rank: self._new_attacker(rank) for rank in self.link.attackers}
 
-    def _readers(self) -> list[int]:
-        """Who reads versions where they lie: all, every second one or none, by the seed."""
-        ranks, seed = range(1, self.shape.num_attackers + 1), self.shape.seed
-        return [list(ranks), list(ranks[::2]), []][(seed + seed // 3) % 3]
+    def _hosts(self) -> list[list[int]]:
+        """Who shares memory: all, every second one, none, or those of two or three hosts."""
+        ranks, seed = list(range(self.shape.num_attackers + 1)), self.shape.seed
+        near = len(ranks) // 3 + 1
+        shared = [ranks], [ranks[:1] + ranks[1::2]], [[0]], [ranks[:1], ranks[1:]], [
+            ranks[:near], ranks[near::2], ranks[near + 1 :: 2]
+        ]  # fmt: skip
+        return [host for host in shared[(seed + 3) % 5] if host]
 
     def run(self) -> "Job":
         trainer = self.trainer
@@ -293,8 +252,9 @@ class Job:
             del self.attackers[rank]
             return
         if attacker._stop is Stop.NO:
-            free = len(attacker._link._free_parameters) + attacker._link._awaiting_parameters
-            self.fewest_free_slots = min(free, self.fewest_free_slots)
+            link = attacker._link
+            has_room = link._shelf is None or link._is_receiving or link._has_last
+            self.fewest_free_slots = min(int(has_room), self.fewest_free_slots)
         size = len(attacker._ring.settings)
         self.largest_rings[rank] = max(size, self.largest_rings.get(rank, 0))
 

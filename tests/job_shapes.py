@@ -49,6 +49,7 @@ def expected(shape: JobShape) -> int:
 
 
 def left_over(job: Job) -> int:
-    """Messages in any queue of the network."""
+    """Messages in any queue of the network, but for words that came too late to matter."""
     tagged = job.network.queues.values()
-    return sum(len(queue) for queues in tagged for queue in queues.values())
+    late = sum(job.link._unanswered[attacker] for attacker in job.link.attackers)
+    return sum(len(queue) for queues in tagged for queue in queues.values()) - late

@@ -2,14 +2,16 @@
 
     python tests/kill_attackers.py --kills 100
     python tests/kill_attackers.py --kills 200 --model preact_resnet18 --ranks 6
+    python tests/kill_attackers.py --kills 100 --ranks 6 --hosts 3
 
 Every run loses one attacker, two at once, two shortly after each other so that the second dies
 while the first loss is dealt with, or all of them; while they start, train or evaluate. With
 `--model preact_resnet18` it loses all in training, each at a moment of its own: batches of 512
 images of 3 x 32 x 32, six megabytes each, are then often on their way, and versions of 45. In three
-runs of ten versions travel as messages, in the others they are read in shared memory. Every run
-has to end, with the bits of a run that nothing disturbed, and leave no process behind. A rank that
-dies while MPI itself starts takes the job with it; then the run begins anew, and that is counted.
+runs of ten no ranks share memory, in the others those of a host do. With `--hosts` the ranks are on
+one machine, and take themselves to be on so many: leaders die, too. Every run has to end, with the
+bits of a run that nothing disturbed, and leave no process behind. A rank that dies while MPI itself
+starts takes the job with it; then the run begins anew, and that is counted.
 """
 
 import argparse
@@ -24,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,7 @@ TARGETS = {
     "small": Target(
         settings={
             "model__name": "bad_parts:slow",
-            "model__arguments": "{milliseconds: 5}",
+            "model__arguments": "{milliseconds: 5, ranks_per_host: 0}",
             "training__num_steps": NUM_STEPS,
             "checkpoint__every_steps": 50,
             "evaluation__num_steps": 20,
@@ -68,6 +70,7 @@ TARGETS = {
     "preact_resnet18": Target(
         settings={
             "model__name": "bad_parts:pooled_resnet",
+            "model__arguments": "{ranks_per_host: 0}",
             "data__arguments": "{num_samples: 1024, shape: [3, 32, 32]}",
             "data__batch_size": 512,
             "attack__num_steps": 1,
@@ -106,10 +109,12 @@ class Losses:
 
 
 def kill_attackers(
-    *, num_kills: int, ranks: int, seed: int, folder: Path, model: str = "small"
+    *, num_kills: int, ranks: int, seed: int, folder: Path, model: str = "small", hosts: int = 1
 ) -> Losses:
     """Kill and compare; raises AssertionError where the promises are not kept."""
     target = TARGETS[model]
+    if hosts > 1:
+        target = _on_hosts(target, -(-ranks // hosts))
     undisturbed = folder / "undisturbed"
     began = time.monotonic()
     assert launch(words_of(undisturbed, **target.settings), ranks=1).returncode == 0
@@ -131,6 +136,13 @@ def kill_attackers(
         losses.num_runs += 1
         shutil.rmtree(run)
     return losses
+
+
+def _on_hosts(target: Target, ranks_per_host: int) -> Target:
+    """The same with ranks that take themselves to be on several hosts: all have the same model."""
+    told = f"ranks_per_host: {ranks_per_host}"
+    arguments = str(target.settings["model__arguments"]).replace("ranks_per_host: 0", told)
+    return replace(target, settings={**target.settings, "model__arguments": arguments})
 
 
 def _num_doubted(run: Path) -> int:
@@ -238,6 +250,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", choices=TARGETS, default="small")
+    parser.add_argument("--hosts", type=int, default=1, help="that the ranks take to be there")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mpiadv-kills-") as folder:
@@ -247,6 +260,7 @@ def main() -> None:
             seed=given.seed,
             folder=Path(folder),
             model=given.model,
+            hosts=given.hosts,
         )
     print(f"attackers killed: {losses.num_kills} in {losses.num_runs} runs of {given.ranks} ranks")
     print(f"  by way: {', '.join(f'{n} {way}' for way, n in losses.ways.items())}")

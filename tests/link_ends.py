@@ -13,7 +13,7 @@ from mpiadv.comm.waiting import Wait
 from mpiadv.comm.world import World
 from mpiadv.contract.accounts import Probed, RankWork
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.contract.turns import Grant
+from mpiadv.contract.turns import TRAINER, Grant
 
 RULE = StalenessRule(max_staleness=6, final_staleness=2, publish_every=2, trainer_steps=1)
 OUTSTANDING = 3
@@ -74,8 +74,9 @@ class TrainerEnd:
     def part(self) -> None:
         link = self.link
         link.call_last()
-        until(lambda: not link.poll() and not link.pending(), "farewells")
-        assert sorted(link.farewells()) == [1, 2]
+        until(lambda: not link.poll() and sorted(link.farewells()) == [1, 2], "farewells")
+        link.dissolve()
+        until(lambda: not link.poll() and not link.pending(), "the last words to be taken")
         link.free()
 
 
@@ -108,6 +109,11 @@ class AttackerEnd:
         self._last_call |= incoming.last_call
         return self.versions[-1:] == [NUM_VERSIONS - 1]
 
+    @property
+    def num_unsent(self) -> int:
+        """How many messages the trainer has yet to take."""
+        return self.link._channel.num_sends(TRAINER)
+
     def _turn(self) -> bool:
         is_stopped = self.has_all()
         self._answer()
@@ -116,7 +122,7 @@ class AttackerEnd:
     def _answer(self) -> None:
         while self._grants:
             slot = self.link.free_batch_slot()
-            assert (slot is None) == (self.link.pending() == OUTSTANDING), "reused while in flight"
+            assert (slot is None) == (self.num_unsent == OUTSTANDING), "reused while in flight"
             if slot is None:
                 return
             self._send(self._grants.pop(0), slot)

@@ -5,14 +5,17 @@ leave batches unwritten through `arrives`.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from mpiadv.comm.attacker_link import AttackerLink
 from mpiadv.comm.channel import Channel, Tag, do_nothing
-from mpiadv.comm.links import LinkShape, most_parameter_slots, no_device, plain_memory
+from mpiadv.comm.homes import Home
+from mpiadv.comm.links import LinkShape, most_parameter_slots, plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Roster
 from mpiadv.comm.shared_memory import SharedSlots
@@ -112,10 +115,80 @@ class MemoryChannel(Channel):
         expected.arrived()
 
 
+@dataclass(kw_only=True, eq=False)
+class _Broadcast:
+    """One of the trainer's: what it sends, and to how many of the leaders it has come so far."""
+
+    message: Bytes
+    complete: Callable[[], None]
+    at: float
+    num_reached: int = 0
+
+
+class MemoryBroadcasts:
+    """One rank's end of the broadcasts of a network: each leader has them of the one before it.
+
+    One that is dead, or asleep, holds up all behind it. Those before it may have what these lack,
+    and whoever is told late that they were revoked goes on with them until then.
+    """
+
+    def __init__(self, network: "MemoryNetwork", rank: int) -> None:
+        self._network = network
+        self._place = network.leaders.index(rank) if rank != TRAINER else -1
+        self._underway: deque[tuple[Bytes, Callable[[], None]]] = deque()
+        self._num_done = 0
+        self._has_failed = False
+
+    @property
+    def num_underway(self) -> int:
+        return len(self._underway)
+
+    @property
+    def waited_seconds(self) -> float:
+        sent = self._network.broadcasts[self._num_done :]
+        return self._network.clock() - sent[0].at if sent and self._place < 0 else 0.0
+
+    def start(self, buffer: Bytes, complete: Callable[[], None]) -> None:
+        if self._place < 0:
+            sent = _Broadcast(message=buffer.copy(), complete=complete, at=self._network.clock())
+            self._network.broadcasts.append(sent)
+        self._underway.append((buffer, complete))
+
+    def poll(self) -> bool:
+        sent = self._network.broadcasts
+        while self._underway and len(sent) > self._num_done and not self._is_held_up():
+            self._take(sent[self._num_done])
+        is_told = self._network.are_revoked and not self._network.delay()
+        self._has_failed |= is_told
+        return not self._has_failed
+
+    def revoke(self) -> None:
+        self._has_failed = self._network.are_revoked = True
+
+    def free(self) -> None:
+        """It holds nothing."""
+
+    def _is_held_up(self) -> bool:
+        if self._has_failed or self._network.delay():
+            return True
+        reached = self._network.broadcasts[self._num_done].num_reached
+        # The trainer has done its part once the first leader has it, and may be told so later.
+        return reached < (1 if self._place < 0 else self._place)
+
+    def _take(self, sent: _Broadcast) -> None:
+        buffer, complete = self._underway.popleft()
+        self._num_done += 1
+        if self._place >= 0:
+            buffer[:] = sent.message
+            sent.num_reached = self._place + 1
+        complete()
+
+
 class MemoryNetwork:
     """The queues between one trainer (rank 0) and `num_attackers` attackers.
 
-    `readers` of them read versions, but for the last one, where they lie.
+    `hosts` says which ranks share a memory, the trainer's first; each of the others is one by
+    itself. With `by_broadcast` versions go to the leaders of the others that way.
     """
 
     def __init__(
@@ -126,25 +199,36 @@ class MemoryNetwork:
         delay: Delay = lambda: False,
         clock: Callable[[], float] = lambda: 0.0,
         survives_losses: bool = True,
-        readers: Collection[int] = (),
+        hosts: Sequence[Sequence[int]] = ((0,),),
+        by_broadcast: bool = False,
+        deadline_seconds: float = 1e9,
         arrives: Arrives = lambda attacker, message: message,
     ) -> None:
         self.shape = shape
         self.arrives = arrives
-        self.readers = readers
         self.delay = delay
         self.clock = clock
         self.survives_losses = survives_losses
+        self.deadline_seconds = deadline_seconds
         ranks = range(num_attackers + 1)
+        known = {rank for host in hosts for rank in host}
+        self.groups = [*map(list, hosts), *([rank] for rank in ranks if rank not in known)]
+        self.leaders = [group[0] for group in self.groups[1:]]
+        self.by_broadcast = by_broadcast and bool(self.leaders)
+        self.broadcasts: list[_Broadcast] = []
+        self.are_revoked = False
         self.queues: dict[tuple[int, int], dict[Tag, deque[_Sent]]] = defaultdict(
             partial(defaultdict, deque)
         )
         self.dead: set[int] = set()
         self.channels = [MemoryChannel(self, rank) for rank in ranks]
         self.roster = Roster(size=len(ranks), hosts=[f"memory-{rank}" for rank in ranks])
-        num_slots = most_parameter_slots(shape, num_attackers, len(readers))
-        room = SharedSlots.room_for(num_slots, shape.parameter_bytes)
-        self._memory = plain_memory(room) if readers else None
+        self._area_slots = most_parameter_slots(shape, num_attackers, num_attackers)
+        room = SharedSlots.room_for(self._area_slots, shape.parameter_bytes)
+        self._memories = [
+            np.zeros(room * len(group), np.uint8) if len(group) > 1 else None
+            for group in self.groups
+        ]
 
     def kill(self, attacker: int) -> None:
         """The attacker dies, with all that is on its way to and from it."""
@@ -159,13 +243,10 @@ class MemoryNetwork:
     def trainer_parts(self) -> dict[str, Any]:
         """What the trainer's link is made of, by name."""
         return {
-            "channel": self.channels[TRAINER],
+            **self.attacker_parts(TRAINER),
             "roster": self.roster,
-            "shape": self.shape,
-            "allocate": plain_memory,
-            "shared": self._slots_of(TRAINER),
-            "readers": self.readers,
             "survives_losses": self.survives_losses,
+            "deadline_seconds": lambda: self.deadline_seconds,
         }
 
     def attacker_link(self, rank: int) -> AttackerLink:
@@ -177,10 +258,17 @@ class MemoryNetwork:
             "channel": self.channels[rank],
             "shape": self.shape,
             "allocate": plain_memory,
-            "shared": self._slots_of(rank),
+            "home": self._home_of(rank),
         }
 
-    def _slots_of(self, rank: int) -> SharedSlots | None:
-        if self._memory is None or rank not in (TRAINER, *self.readers):
-            return None
-        return SharedSlots(self._memory, self.shape.parameter_bytes, no_device)
+    def _home_of(self, rank: int) -> Home:
+        memory = next(
+            m for m, group in zip(self._memories, self.groups, strict=True) if rank in group
+        )
+        is_end = self.by_broadcast and rank in (TRAINER, *self.leaders)
+        return Home(
+            groups=self.groups,
+            memory=memory,
+            area_slots=self._area_slots,
+            broadcasts=MemoryBroadcasts(self, rank) if is_end else None,
+        )

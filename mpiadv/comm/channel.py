@@ -66,7 +66,7 @@ class Channel(ABC):
 
     @abstractmethod
     def free(self) -> None:
-        """Let go of what it holds, when nothing is on its way."""
+        """Let go of what it holds, when nothing is on its way that anybody waits for."""
 
     def pending(self, rank: int) -> int:
         """How many messages are on their way, to or from a rank."""

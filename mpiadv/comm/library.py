@@ -29,6 +29,8 @@ def library_name() -> str:
     return " ".join(lines[0].split())
 
 
+# Else Open MPI sends a broadcast to many in hundreds of pieces, and each wants to be polled for.
+os.environ.setdefault("OMPI_MCA_coll_libnbc_ibcast_algorithm", "2")  # a binomial tree
 if FAULT_TOLERANT:
     hear_of_the_parents_death(signal.SIGKILL)  # mpirun cannot end a rank that is stopped
     signal.alarm(INIT_SECONDS)

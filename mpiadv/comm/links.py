@@ -82,9 +82,10 @@ class ParameterSlot:
     def version(self) -> int:
         return self.header.version
 
-    def take_header(self, slot: "ParameterSlot") -> None:
-        """Go by what another slot's header says now, whatever becomes of this one's buffer."""
-        self._header = slot._header.copy()
+    def goes_by(self, header: VersionHeader) -> None:
+        """Go by this header from now on, whatever becomes of the buffer's own."""
+        self._header = np.zeros(1, PARAMETER_HEADER)
+        write(self._header, header)
 
     def erase(self) -> None:
         """Before a version is received into it."""
@@ -93,11 +94,6 @@ class ParameterSlot:
     def seal(self) -> None:
         """Before the version that it holds is sent."""
         seal_whole(self.buffer, self._header)
-
-    @property
-    def is_announced(self) -> bool:
-        """Whether what it received announces a version that lies where ranks share memory."""
-        return is_sealed(self._header) and self.header.place > 0
 
     @property
     def is_whole(self) -> bool:
@@ -111,9 +107,9 @@ def parameter_slot_bytes(parameter_bytes: int) -> int:
 
 
 def most_parameter_slots(shape: LinkShape, num_attackers: int, num_readers: int) -> int:
-    """How many versions the trainer may have to keep, with attackers that stand still.
+    """How many versions a rank may have to keep for attackers that stand still.
 
-    `num_readers` of them hold what they read in the trainer's own slots.
+    `num_readers` of them hold what they read in its own slots.
     """
     usual = shape.num_versions + SPARE_BROADCASTS
     return usual + LONGEST_QUEUE * num_attackers + (shape.num_versions + 1) * num_readers

@@ -63,6 +63,12 @@ class Word(IntEnum):
     """It is busy elsewhere and wants to be waited for."""
     LEAVE = 3
     """It has given the attacker up."""
+    GONE = 4
+    """Another rank, `Call.gone`, takes no part any more."""
+    SENDS = 5
+    """To a leader: no broadcast comes any more, versions are sent to it from now on."""
+    END = 6
+    """All have said farewell: it may go."""
 
 
 class Stop(IntEnum):
@@ -116,10 +122,11 @@ class BatchHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A word, and the grant, if it is one."""
+    """A word, and what it is about: the grant, or the rank that is gone."""
 
     word: Word
     grant: Grant = NO_GRANT
+    gone: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)

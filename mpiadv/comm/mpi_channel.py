@@ -53,4 +53,5 @@ class MpiChannel(Channel):
         return time.perf_counter() - last
 
     def free(self) -> None:
+        self._receives.cancel()
         self._block.Free()

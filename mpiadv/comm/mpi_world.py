@@ -4,21 +4,24 @@ Everything goes through the trainer: no rank but that one is needed by the other
 lost is done without where Open MPI's fault tolerance tells of it.
 """
 
+import dataclasses
 import json
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.attacker_link import AttackerLink
 from mpiadv.comm.exchange import Exchange
+from mpiadv.comm.homes import Home
 from mpiadv.comm.library import FAULT_TOLERANT, MPI, library_name
-from mpiadv.comm.links import Allocate, LinkShape, Pin, most_parameter_slots, no_device
+from mpiadv.comm.links import Allocate, LinkShape, Pin, no_device
 from mpiadv.comm.messages import Bytes
+from mpiadv.comm.mpi_broadcasts import MpiBroadcasts
 from mpiadv.comm.mpi_channel import MpiChannel
-from mpiadv.comm.shared_memory import DISABLE_SHARING, SharedMemory, SharedSlots, attach
+from mpiadv.comm.settling import find_home
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.world import LONGEST_MESSAGE, World
 from mpiadv.process.errors import DeadlineError
@@ -32,8 +35,8 @@ class MpiWorld(World):
         UserError: a launcher of another MPI started several of us, each of them alone.
     """
 
-    def __init__(self, comm: MPI.Comm | None = None) -> None:
-        self._comm = MPI.COMM_WORLD if comm is None else comm
+    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
+        self._comm: MPI.Intracomm = MPI.COMM_WORLD if comm is None else comm
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         if comm is None:
             require_known_to_mpi(os.environ, self.library(), self.size)
@@ -86,46 +89,38 @@ class MpiWorld(World):
     def trainer_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> TrainerLink:
-        memory = self._memory_for(shape)
-        with memory or nullcontext():
-            self.share(memory.address if memory else "")
-            readers = [rank for rank, answer in enumerate(self.gather("")) if answer]
-        shared = None
-        if memory and readers:
-            shared = SharedSlots(memory.content, shape.parameter_bytes, pin)
         return TrainerLink(
-            self._channel(),
+            MpiChannel(self._comm, self.watchdog),
             self.roster,
             shape,
             allocate,
-            shared,
-            readers,
+            self._home(shape),
+            pin,
             survives_losses=FAULT_TOLERANT,
+            deadline_seconds=lambda: self.watchdog.deadline_seconds,
         )
 
     def attacker_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> AttackerLink:
-        address = self.share("")
-        memory = attach(address) if address else None
-        self.gather("reads along" if memory is not None else "")
-        shared = None if memory is None else SharedSlots(memory, shape.parameter_bytes, pin)
-        return AttackerLink(self._channel(), shape, allocate, shared)
+        channel = MpiChannel(self._comm, self.watchdog)
+        return AttackerLink(channel, shape, allocate, self._home(shape), pin)
 
-    def _channel(self) -> MpiChannel:
-        return MpiChannel(self._comm, self.watchdog)
-
-    def _memory_for(self, shape: LinkShape) -> SharedMemory | None:
-        """Memory for versions that the ranks of this host can share; None where there is none."""
-        hosts = self.roster.hosts or [self.host] * self.size  # not told: all may be here
-        num_readers = hosts[1:].count(self.host)
-        if num_readers == 0 or os.environ.get(DISABLE_SHARING) == "1":
-            return None
-        num_slots = most_parameter_slots(shape, self.size - 1, num_readers)
-        try:
-            return SharedMemory(SharedSlots.room_for(num_slots, shape.parameter_bytes))
-        except OSError:
-            return None
+    def _home(self, shape: LinkShape) -> Home:
+        """Where this rank reads versions, and how they come to its host."""
+        home = find_home(self, shape)
+        leaders = [group[0] for group in home.groups]
+        are_all_there = sum(map(len, home.groups)) == self.size
+        # With a member that is dead no communicator comes about, and others wait for it.
+        if self.rank not in leaders or len(leaders) == 1 or not are_all_there:
+            return home
+        everybody = self._comm.Get_group()
+        group = everybody.Incl(leaders)
+        with self.watchdog.watching():
+            comm = self._comm.Create_group(group)
+        for each in (group, everybody):
+            each.Free()
+        return dataclasses.replace(home, broadcasts=MpiBroadcasts(comm, self.watchdog))
 
     def abort(self, exit_code: int) -> None:
         if self.size > 1:

@@ -49,7 +49,7 @@ class Requests:
         try:
             request = begin()
         except MPI.Exception as error:
-            _require_loss(error.Get_error_code())
+            require_loss(error.Get_error_code())
             self._lost.add(peer)
             return
         self._requests.append(request)
@@ -65,6 +65,13 @@ class Requests:
             self._complete_some() or self._complete_some()
         lost, self._lost = self._lost, set()
         return lost
+
+    def cancel(self) -> None:
+        """Take back receives; what was sent cannot be."""
+        for request in self._requests:
+            request.Cancel()
+            request.Wait()
+        self._keep([])
 
     def oldest(self, peer: int) -> float | None:
         """When the oldest request of a rank began, None where there is none."""
@@ -108,7 +115,7 @@ class Requests:
         completed = [i for i, r in enumerate(self._requests) if r == MPI.REQUEST_NULL]
         for status in self._statuses:
             if status.Get_error() != MPI.SUCCESS:
-                _require_loss(status.Get_error())
+                require_loss(status.Get_error())
         lost = self._lost_ranks()
         return completed, {i for i in completed if self._underway[i].peer in lost}
 
@@ -125,7 +132,7 @@ class Requests:
         self._statuses = self._statuses[: len(remaining)]
 
 
-def _require_loss(code: int) -> None:
+def require_loss(code: int) -> None:
     """Raise any error that does not come of a lost rank."""
     if MPI.Get_error_class(code) not in _LOSSES:
         raise MPI.Exception(code)

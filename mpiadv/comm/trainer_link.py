@@ -1,32 +1,41 @@
 """The trainer's end of the links: all is nonblocking, and moved on by `poll`. Knows no MPI."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from mpiadv.comm.broadcasts import Broadcasts
 from mpiadv.comm.channel import Channel, Tag
+from mpiadv.comm.homes import Home, Places
 from mpiadv.comm.links import (
     Allocate,
     BatchSlot,
     Delivery,
     LinkShape,
     ParameterSlot,
+    Pin,
     most_parameter_slots,
+    no_device,
 )
-from mpiadv.comm.messages import ALL_PLACES, Call, Farewell, Release, Word
+from mpiadv.comm.messages import Call, Farewell, Word
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.comm.shared_memory import SharedSlots
-from mpiadv.contract.outbox import Outbox, Sending
-from mpiadv.contract.turns import Grant
+from mpiadv.comm.shelf import Shelf
+from mpiadv.contract.turns import TRAINER, Grant
+
+ALL_LEADERS = -1
+"""Whoever a broadcast goes to, in the place of a rank."""
+
+PATIENCE_SHARE = 0.05
+"""Share of the deadline for which a leader that does not take a broadcast may hold up the others;
+after that the trainer sends to each by itself, where Open MPI's fault tolerance lets it."""
 
 
 class TrainerLink:
     """The trainer's end, on rank 0; every other rank of `roster` is an attacker.
 
-    A version is sent to each attacker by itself. `Ibcast` cannot say who needs it most, and one
-    that is lost would be everybody's loss. Its `readers` have it in memory that they share with the
-    trainer: they are sent its place there, and say when they read it no more. The last version goes
-    to all as a whole, as it outlives the link.
+    Versions lie in memory that the ranks of its host share: these are told where. To the other
+    hosts they go by a broadcast, to one leader each. Once that has failed, as when a leader is
+    lost, each leader is sent them by itself for the rest of the job.
     """
 
     def __init__(
@@ -35,34 +44,37 @@ class TrainerLink:
         roster: Roster,
         shape: LinkShape,
         allocate: Allocate,
-        shared: SharedSlots | None = None,
-        readers: Collection[int] = (),
+        home: Home,
+        pin: Pin = no_device,
         *,
         survives_losses: bool = False,
+        deadline_seconds: Callable[[], float] = lambda: float("inf"),
     ) -> None:
         self._channel = channel
         self.survives_losses = survives_losses
         """Whether the job goes on without an attacker that is lost."""
+        self._deadline_seconds = deadline_seconds
         self._roster = roster
         self._shape = shape
         self._allocate = allocate
-        self._outbox = Outbox[ParameterSlot]()
-        self._shared = shared
-        self.readers = list(readers)
-        """Those that began to read versions where they lie."""
-        self._num_slots = 0
-        self._most_slots = most_parameter_slots(shape, len(roster.attackers), len(readers))
-        self._free_parameters: list[ParameterSlot] = []
-        self._recycled: list[ParameterSlot] = []
+        self.groups = [list(group) for group in home.groups]
+        """Of the ranks that are there; the first of each leads it, the trainer that of its host."""
+        self._broadcasts: Broadcasts | None = home.broadcasts
+        places, readers = Places(home, TRAINER, shape, allocate, pin), home.group_of(TRAINER)[1:]
+        most = most_parameter_slots(shape, len(roster.attackers), len(readers))
+        self._shelf = Shelf(channel, places.new_slot, most, readers, self.doubt)
+        self._needed: list[ParameterSlot] = []
+        """Versions in their order that a ticket may still need."""
         self._free_batches: list[BatchSlot] = []
         self._arrived: list[Delivery] = []
         self._lost: list[int] = []
         self._farewells: dict[int, Farewell] = {}
+        self._is_dissolved = False
+        self._unanswered: Counter[int] = Counter()
+        """Words to those that were told to go, and may be gone before they hear them."""
         for attacker in self.attackers:
             part = partial(self._part_from, attacker)
             self._channel.expect(attacker, Farewell, Tag.FAREWELL, part)
-        for reader in readers:
-            self._expect_release(reader)
         for rank in roster.dismissed:
             # It may have built its link before it could hear.
             self._say(rank, Call(word=Word.LEAVE))
@@ -74,26 +86,24 @@ class TrainerLink:
 
     def free_parameter_slot(self) -> ParameterSlot | None:
         """A slot that nothing uses any more, None while there is none."""
-        if self._free_parameters:
-            return self._free_parameters.pop()
-        # Attackers that do not take what they were sent, or go on reading it, keep slots.
-        return self._new_parameter_slot() if self._num_slots < self._most_slots else None
+        return self._shelf.free_slot()
 
     def broadcast(self, slot: ParameterSlot, *, first: Sequence[int] = ()) -> None:
-        """Send a version to every attacker; the slot stays readable.
+        """Let a version go to every attacker; the slot stays readable.
 
         Those in `first` get it ahead of the others. Each gets the versions in order.
         """
         slot.seal()
-        is_last = bool(slot.header.stop)
-        self._outbox.add(slot, self.attackers, first, in_place=() if is_last else self.readers)
+        self._needed.append(slot)
+        to = [ALL_LEADERS] if self._broadcasts and self._leaders() else self._leaders()
+        self._shelf.put(slot, to, [self._receiver_for(rank) for rank in first])
         self._send_versions()
 
     def recycle(self, slot: ParameterSlot) -> None:
         """Say that the slot's version is not needed any more: who is still to get it need not."""
-        self._outbox.withdraw(slot)
-        self._recycled.append(slot)
-        self._free_recycled()
+        self._needed = [needed for needed in self._needed if needed is not slot]
+        self._shelf.withdraw(slot)
+        self._shelf.give_back(slot)
 
     def grant(self, grant: Grant) -> None:
         """Let an attacker craft a ticket, with a receive posted for its batch."""
@@ -111,6 +121,8 @@ class TrainerLink:
         """Make progress on every message; returns what has arrived. Never blocks."""
         for attacker in self._channel.poll():
             self._lose(attacker)
+        if self._broadcasts and not (self._broadcasts.poll() and self._is_patient()):
+            self._fall_back()
         self._send_versions()
         arrived, self._arrived = self._arrived, []
         return arrived
@@ -121,13 +133,16 @@ class TrainerLink:
 
     def call_last(self) -> None:
         """Tell every attacker that no grant follows."""
-        for attacker in self.attackers:
-            self._say(attacker, Call(word=Word.LAST_CALL))
+        self._say_to_all(Word.LAST_CALL)
 
     def keep_alive(self) -> None:
         """Tell every attacker to go on waiting."""
-        for attacker in self.attackers:
-            self._say(attacker, Call(word=Word.ALIVE))
+        self._say_to_all(Word.ALIVE)
+
+    def dissolve(self) -> None:
+        """Tell every attacker, once all have said farewell, that it may go."""
+        self._say_to_all(Word.END)
+        self._is_dissolved = True
 
     def take_lost(self) -> list[int]:
         """The attackers that have died since this was last asked."""
@@ -153,8 +168,7 @@ class TrainerLink:
     def dismiss(self, attacker: int) -> None:
         """Do without an attacker that is silent; should it come back, it is told to leave."""
         if self._roster.lose(attacker, Absence.DISMISSED):
-            self._outbox.cut_off(attacker, is_dead=False)
-            self._free_recycled()
+            self._do_without(attacker, is_dead=False)
             self._say(attacker, Call(word=Word.LEAVE))
 
     def farewells(self) -> dict[int, Farewell]:
@@ -167,33 +181,61 @@ class TrainerLink:
 
     def pending(self) -> int:
         """How many messages are on their way, to or from attackers that are there."""
-        underway = sum(map(self._channel.pending, self.attackers))
-        return underway + self._outbox.num_due(self.attackers)
+        there = self.attackers
+        underway = sum(map(self._channel.pending, there))
+        underway -= sum(self._unanswered[attacker] for attacker in there)
+        underway += self._broadcasts.num_underway if self._broadcasts else 0
+        return underway + self._shelf.num_due([*there, ALL_LEADERS])
 
     def free(self) -> None:
         """Release the link; only when nothing is pending."""
         if self.pending():
             raise RuntimeError(f"{self.pending()} messages are still on their way")
         self._channel.free()
+        if self._broadcasts:
+            self._broadcasts.free()
+
+    def _leaders(self) -> list[int]:
+        """Those of the other groups that have anybody left."""
+        return [group[0] for group in self.groups[1:] if group]
+
+    def _receiver_for(self, rank: int) -> int:
+        """To whom a version goes that is to reach this rank."""
+        if rank in self._shelf.readers:
+            return rank
+        leaders = (group[0] for group in self.groups if rank in group)
+        return ALL_LEADERS if self._broadcasts else next(leaders, rank)
 
     def _send_versions(self) -> None:
-        for sending, attacker in self._outbox.due():
-            slot, taken = sending.slot, partial(self._taken, sending, attacker)
-            if attacker in sending.in_place:
-                announced = replace(slot.header, place=slot.place)
-                self._channel.say(attacker, announced, Tag.VERSION, taken)
-            else:
-                self._channel.send(attacker, slot.buffer, Tag.VERSION, taken)
+        self._shelf.send(self._send_whole)
 
-    def _taken(self, sending: Sending[ParameterSlot], attacker: int) -> None:
-        self._outbox.taken(sending, attacker)
-        self._free_recycled()
+    def _send_whole(self, rank: int, slot: ParameterSlot, taken: Callable[[], None]) -> None:
+        if rank != ALL_LEADERS:
+            self._channel.send(rank, slot.buffer, Tag.VERSION, taken)
+        elif self._broadcasts:
+            self._broadcasts.start(slot.buffer, taken)
 
-    def _free_recycled(self) -> None:
-        """Slots that nobody has yet to get, or may still read, may be filled again."""
-        held = [slot for slot in self._recycled if self._outbox.holds(slot)]
-        self._free_parameters += [slot for slot in self._recycled if slot not in held]
-        self._recycled = held
+    def _is_patient(self) -> bool:
+        """Whether no leader holds up the others for too long, or nothing can be done about it."""
+        assert self._broadcasts is not None
+        patience = PATIENCE_SHARE * self._deadline_seconds()
+        return not self.survives_losses or self._broadcasts.waited_seconds < patience
+
+    def _fall_back(self) -> None:
+        """Send to each leader by itself from now on, first what it may lack."""
+        assert self._broadcasts is not None
+        self._broadcasts.revoke()
+        self._broadcasts = None
+        self._shelf.lose(ALL_LEADERS, is_dead=True)
+        for leader in self._leaders():
+            self._send_needed(leader)
+
+    def _send_needed(self, leader: int) -> None:
+        if self._is_dissolved:
+            return  # everybody has the last version
+        self._say(leader, Call(word=Word.SENDS))
+        for slot in self._needed:
+            self._shelf.put_again(slot, leader)
 
     def _take_in(self, delivery: Delivery) -> None:
         attacker = delivery.attacker
@@ -208,36 +250,39 @@ class TrainerLink:
     def _lose(self, attacker: int) -> None:
         """An attacker died; one that has said farewell before owes nothing."""
         was_there = self._roster.lose(attacker, Absence.DIED)
-        self._outbox.cut_off(attacker, is_dead=True)
-        self._free_recycled()
+        self._do_without(attacker, is_dead=True)
         if was_there and attacker not in self._farewells:
             self._lost.append(attacker)
 
-    def _new_parameter_slot(self) -> ParameterSlot:
-        self._num_slots += 1
-        if self._shared is None:
-            return ParameterSlot(self._shape.parameter_bytes, self._allocate)
-        slot = self._shared[self._num_slots]
-        slot.buffer.fill(0)  # touches every page now, as in memory of its own
-        return slot
+    def _do_without(self, attacker: int, *, is_dead: bool) -> None:
+        self._shelf.lose(attacker, is_dead=is_dead)
+        for group in self.groups[1:]:
+            if attacker in group:
+                self._leave_group(attacker, group)
+
+    def _leave_group(self, attacker: int, group: list[int]) -> None:
+        """Tell the others of its host; if it led them, the next one does."""
+        was_leader = group[0] == attacker
+        group.remove(attacker)
+        for rank in group:
+            self._say(rank, Call(word=Word.GONE, gone=attacker))
+        if was_leader and self._broadcasts:
+            self._fall_back()
+        elif was_leader and group:
+            self._send_needed(group[0])
+
+    def _say_to_all(self, word: Word) -> None:
+        for attacker in self.attackers:
+            self._say(attacker, Call(word=word))
 
     def _say(self, attacker: int, call: Call) -> None:
         """That it was taken is a sign of life."""
-        self._channel.say(attacker, call, Tag.CALL)
-
-    def _expect_release(self, reader: int) -> None:
-        self._channel.expect(reader, Release, Tag.RELEASE, partial(self._released, reader))
-
-    def _released(self, reader: int, said: Release | None) -> None:
-        if said is None:
-            self.doubt(reader, "said of a version what did not arrive whole")
-        elif said.place == ALL_PLACES:
-            self._outbox.released(reader)
-        else:
-            assert self._shared is not None
-            self._outbox.released(reader, self._shared[said.place])
-            self._expect_release(reader)
-        self._free_recycled()
+        if not self._is_dissolved:
+            self._channel.say(attacker, call, Tag.CALL)
+            return
+        self._unanswered[attacker] += 1
+        heard = partial(self._unanswered.subtract, [attacker])
+        self._channel.say(attacker, call, Tag.CALL, heard)
 
     def _part_from(self, attacker: int, farewell: Farewell | None) -> None:
         if farewell is None:

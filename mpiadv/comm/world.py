@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from mpiadv.comm.attacker_link import AttackerLink
 from mpiadv.comm.channel import NoChannel
+from mpiadv.comm.homes import Home
 from mpiadv.comm.links import Allocate, LinkShape, Pin, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Roster
@@ -105,7 +106,8 @@ class World:
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device
     ) -> TrainerLink:
         """Rank 0's end; it meets the other ranks, which ask for theirs then."""
-        return TrainerLink(NoChannel(), self.roster, shape, allocate)
+        home = Home(groups=[[TRAINER]], area_slots=0)
+        return TrainerLink(NoChannel(), self.roster, shape, allocate, home)
 
     def attacker_link(
         self, shape: LinkShape, allocate: Allocate, pin: Pin = no_device

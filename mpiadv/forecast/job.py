@@ -99,7 +99,16 @@ class Network:
 
     def is_remote(self, rank: int) -> bool:
         """Whether messages between the trainer and this rank take the link."""
-        return self.ranks_per_host is not None and rank >= self.ranks_per_host
+        return self.host_of(rank) > 0
+
+    def host_of(self, rank: int) -> int:
+        """Its number, 0 being the trainer's."""
+        return 0 if self.ranks_per_host is None else rank // self.ranks_per_host
+
+    @staticmethod
+    def num_sendings(num_hosts: int) -> int:
+        """How often a broadcast to the leaders of so many hosts in all leaves the trainer's."""
+        return (num_hosts - 1).bit_length()
 
     def num_hosts(self, ranks: int) -> int:
         return 1 if self.ranks_per_host is None else ceil(ranks / self.ranks_per_host)

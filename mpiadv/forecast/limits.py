@@ -175,7 +175,8 @@ def _trial(job: Job, ranks: int, network: Network) -> Forecast:
 def _link_bytes(job: Job, network: Network, ranks: int) -> float:
     """What a training step sends in the busier direction of the trainer's link."""
     remote = sum(map(network.is_remote, range(1, ranks)))
-    sent = remote * job.version_bytes / job.rule.publish_every
+    sendings = network.num_sendings(network.num_hosts(ranks))
+    sent = sendings * job.version_bytes / job.rule.publish_every
     return max(sent, job.batch_bytes * remote / max(1, ranks - 1))
 
 

@@ -23,6 +23,9 @@ EVEN_STEPS = 400
 LONGEST_START = 2000
 """Training steps that the job may take until then, at most."""
 
+OTHER_HOSTS = -1
+"""Whoever a broadcast reaches, in the place of an attacker."""
+
 
 def simulate(
     job: Job, ranks: int, network: Network | None = None, *, num_steps: int = EVEN_STEPS
@@ -291,7 +294,8 @@ class SimulatedTrainer:
         self._published_at[version] = published
         in_time = self._simulation.job.leaves_host_free
         first = self.book.in_a_hurry(version, self.versions) if in_time else []
-        self._outbox.add(version, self._simulation.attackers, first)
+        receivers = {self._receiver_for(attacker) for attacker in self._simulation.attackers}
+        self._outbox.add(version, receivers, map(self._receiver_for, first))
         self.versions[version] = self._simulation.settings_at(version)
         self._send_versions()
         if self._outbox.holds(version):
@@ -299,27 +303,29 @@ class SimulatedTrainer:
             self._clock.after(1.01 * HEAD_START_SECONDS, self._send_versions)
         self.act()
 
+    def _receiver_for(self, attacker: int) -> int:
+        """Who gets a version that is to reach an attacker: itself, or whoever a broadcast does."""
+        return OTHER_HOSTS if self._simulation.transfers.network.is_remote(attacker) else attacker
+
     def _send_versions(self) -> None:
-        """Send what may be sent now; what goes at the same moment shares the link."""
+        """Send what may be sent now."""
         simulation, now = self._simulation, self._clock.now
-        together: dict[Sending[int], list[int]] = {}
-        for sending, attacker in self._outbox.due():
-            together.setdefault(sending, []).append(attacker)
-        for sending, attackers in together.items():
-            arrivals = simulation.transfers.version(now, simulation.job.version_bytes, attackers)
+        for sending, receiver in self._outbox.due():
+            to = [each for each in simulation.attackers if self._receiver_for(each) == receiver]
+            arrivals = simulation.transfers.version(now, simulation.job.version_bytes, to)
             for arrival, those in arrivals.items():
                 self._clock.at(arrival, partial(self._arrive, sending.slot, those))
-                is_known = simulation.transfers.answer(arrival, those[0])
-                self._clock.at(is_known, partial(self._taken, sending, those))
+            first = min(arrivals)
+            is_known = simulation.transfers.answer(first, arrivals[first][0])
+            self._clock.at(is_known, partial(self._taken, sending, receiver))
 
     def _arrive(self, version: int, attackers: Sequence[int]) -> None:
         for attacker in attackers:
             published = self._published_at[version]
             self._simulation.attackers[attacker].received(version, published)
 
-    def _taken(self, sending: Sending[int], attackers: Sequence[int]) -> None:
-        for attacker in attackers:
-            self._outbox.taken(sending, attacker)
+    def _taken(self, sending: Sending[int], receiver: int) -> None:
+        self._outbox.taken(sending, receiver)
         self._send_versions()
 
     def _craft_again_if_overdue(self) -> None:

@@ -45,7 +45,7 @@ class Transfers:
     """The trainer's link to the other hosts, each direction busy with one thing after another."""
 
     def __init__(self, network: Network) -> None:
-        self._network = network
+        self.network = network
         self._out_busy_until = 0.0
         self._in_busy_until = 0.0
         self._sendings: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_SENDINGS)
@@ -54,45 +54,55 @@ class Transfers:
 
     def word(self, now: float, attacker: int) -> float:
         """When a few bytes sent to an attacker now arrive: after the version that is on its way."""
-        if not self._network.is_remote(attacker):
+        if not self.network.is_remote(attacker):
             return now
         for start, end in self._sendings:
             now = end if start <= now < end else now
-        return now + self._network.latency_seconds
+        return now + self.network.latency_seconds
 
     def answer(self, now: float, attacker: int) -> float:
         """When a few bytes that an attacker sends now arrive at the trainer."""
-        return now + self._network.latency_seconds if self._network.is_remote(attacker) else now
+        return now + self.network.latency_seconds if self.network.is_remote(attacker) else now
 
     def version(
         self, now: float, num_bytes: int, attackers: Collection[int]
     ) -> dict[float, list[int]]:
         """When a version sent to all these attackers now arrives, and at whom.
 
-        Within the host it is read where it lies. Copies to other hosts share the link, so all
-        arrive together.
+        Within the trainer's host it is read where it lies. To the leaders of the others it goes by
+        a broadcast along a binomial tree: what leaves the trainer shares its link and arrives
+        together, and each leader passes it on.
         """
-        remote = [attacker for attacker in attackers if self._network.is_remote(attacker)]
-        here = [attacker for attacker in attackers if not self._network.is_remote(attacker)]
-        arrivals = {now: here} if here else {}
+        network, arrivals = self.network, dict[float, list[int]]()
+        remote = {network.host_of(each) for each in attackers} - {0}
         if remote:
-            total = len(remote) * num_bytes
+            total = network.num_sendings(max(remote) + 1) * num_bytes
             self.sent_bytes += total
             start = max(now + self._handshake_seconds(num_bytes), self._out_busy_until)
-            self._out_busy_until = start + total / self._network.bytes_per_second
+            self._out_busy_until = start + total / network.bytes_per_second
             self._sendings.append((start, self._out_busy_until))
-            arrival = self._out_busy_until + self._network.latency_seconds
-            arrivals.setdefault(arrival, []).extend(remote)
+        for attacker in attackers:
+            arrival = self._arrival(network.host_of(attacker), now, num_bytes)
+            arrivals.setdefault(arrival, []).append(attacker)
         return arrivals
+
+    def _arrival(self, host: int, now: float, num_bytes: int) -> float:
+        """When what the trainer has just begun to send is at a host."""
+        if host == 0:
+            return now
+        further = host.bit_count() - 1  # leaders that pass it on before
+        hop = num_bytes / self.network.bytes_per_second + self._handshake_seconds(num_bytes)
+        latency = self.network.latency_seconds
+        return self._out_busy_until + latency + further * (hop + latency)
 
     def batch(self, now: float, num_bytes: int, attacker: int) -> float:
         """When a batch that an attacker sends now arrives at the trainer."""
-        if not self._network.is_remote(attacker):
+        if not self.network.is_remote(attacker):
             return now + num_bytes / COPIED_BYTES_PER_SECOND
         self.received_bytes += num_bytes
         start = max(now + self._handshake_seconds(num_bytes), self._in_busy_until)
-        self._in_busy_until = start + num_bytes / self._network.bytes_per_second
-        return self._in_busy_until + self._network.latency_seconds
+        self._in_busy_until = start + num_bytes / self.network.bytes_per_second
+        return self._in_busy_until + self.network.latency_seconds
 
     def _handshake_seconds(self, num_bytes: int) -> float:
-        return HANDSHAKE * self._network.latency_seconds if num_bytes > EAGER_BYTES else 0.0
+        return HANDSHAKE * self.network.latency_seconds if num_bytes > EAGER_BYTES else 0.0

@@ -145,6 +145,11 @@ class Trainer(Generic[BatchT]):
             self.pump()
             self.supervision.look_after()
             self._wait.pause(self.supervision.missing)
+        self.supervision.dissolve()
+        while self._link.pending():
+            self.pump()
+            self.supervision.look_after()
+            self._wait.pause(self.supervision.missing)
         self._link.free()
         farewells = self._link.farewells()
         for farewell in farewells.values():
@@ -330,4 +335,4 @@ class Trainer(Generic[BatchT]):
 
     def _everything_is_in(self) -> bool:
         have_parted = all(map(self.supervision.has_parted, self._link.attackers))
-        return have_parted and self.publisher.is_through and not self._link.pending()
+        return have_parted and self.publisher.is_through

@@ -1,7 +1,7 @@
 """The trainer's rank from its folder to the end of training: checkpoint, log, training."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from mpiadv.comm.messages import Stop
@@ -164,8 +164,7 @@ class Lead:
         shape = setup.link_shape(self._learner.parameter_bytes)
         link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)
         if link.attackers:
-            sharing = f"{len(link.readers)} of {len(link.attackers)} attackers share memory"
-            self._log.event("sharing", f"{sharing} with rank 0", self._desk.first_step)
+            self._log.event("sharing", _sharing(link.groups), self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
             setup.recipe.rule,
@@ -214,3 +213,11 @@ def new_learner(setup: Setup) -> TorchLearner:
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
     )
+
+
+def _sharing(groups: Sequence[Sequence[int]]) -> str:
+    """How versions reach the attackers."""
+    readers = sum(map(len, groups)) - 1
+    told = f"{len(groups[0]) - 1} of {readers} attackers share memory with rank 0"
+    leaders = [str(group[0]) for group in groups[1:]]
+    return told + (f"; leaders of the others: {', '.join(leaders)}" if leaders else "")

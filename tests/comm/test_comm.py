@@ -139,6 +139,7 @@ def test_link_in_memory_uses_a_parameter_slot_again_only_when_every_attacker_has
     assert not any(slot is other for slot in sent for other in fresh)
     assert far.poll().parameters
     near.poll()
+    trainer.poll()
     again = trainer.free_parameter_slot()
     assert any(again is slot for slot in sent)
 

@@ -62,7 +62,6 @@ def craft_over_mpi(world: World) -> tuple[Stop, bytes]:
         deadline_seconds=60.0,
     )
     reason, final = attacker.run()
-    assert link.pending() == 0
     return reason, final.values.tobytes()
 
 

@@ -10,7 +10,7 @@ import pytest
 from link_ends import OUTSTANDING, RULE, large_shape, until
 from made_records import batch_header, version_header
 
-from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
+from mpiadv.comm.links import BatchSlot, plain_memory
 from mpiadv.comm.messages import BATCH_HEADER, Call, Word, sealed
 from mpiadv.contract.turns import Grant
 from mpiadv.process.errors import DismissedError, TrainerLostError
@@ -87,7 +87,7 @@ def test_attacker_whose_last_words_were_not_written_is_done_without() -> None:
         assert rank == 1 and why.startswith(said) and why.endswith("did not arrive whole")
         assert link.farewells() == {} and link.take_doubted() == {}
         link.dismiss(1)
-        until(lambda: not link.poll() and not link._channel.sends.of(1), "the word to be taken")  # noqa: B023
+        until(lambda: not link.poll() and not link._channel.num_sends(1), "the word to be taken")  # noqa: B023
 
 
 class Losing:
@@ -129,11 +129,9 @@ def test_request_that_failed_without_a_status_has_failed(monkeypatch: pytest.Mon
     assert (done, len(requests)) == ([], 0)
 
 
-def version() -> Message:
-    slot = ParameterSlot(large_shape().parameter_bytes, plain_memory)
-    slot.header = version_header(RULE.publish_every)
-    slot.seal()
-    return slot.buffer
+def place() -> Message:
+    """Where a version lies, as a reader is told."""
+    return sealed(version_header(RULE.publish_every)).view(np.uint8)
 
 
 def word() -> Message:
@@ -142,10 +140,8 @@ def word() -> Message:
 
 
 FROM_THE_TRAINER: dict[str, Message] = {
-    "no_version": version()[:0],
-    "header_of_a_version": version()[:64],
-    "half_a_version": version()[: version().size // 2],
-    "all_but_the_end_of_a_version": version()[:-8],
+    "no_place": place()[:0],
+    "half_a_place": place()[:32],
     "no_word": word()[:0],
     "half_a_word": word()[:16],
 }

@@ -122,12 +122,20 @@ def test_rest_of_a_long_job_goes_on_as_its_beginning() -> None:
     assert rest == pytest.approx(4000 * long.step_seconds)
 
 
-def test_versions_to_other_hosts_share_the_link() -> None:
+def test_version_goes_once_to_each_host_and_is_read_there_by_all() -> None:
     transfers = Transfers(replace(BETWEEN_TWO_HOSTS, ranks_per_host=2, latency_seconds=0.0))
     arrivals = transfers.version(0.0, int(GIGABIT), [1, 2, 3])
     assert list(arrivals.values()) == [[1], [2, 3]]
-    assert list(arrivals) == pytest.approx([0.0, 2.0])
-    assert list(transfers.version(1.0, int(GIGABIT), [2])) == pytest.approx([3.0])
+    assert list(arrivals) == pytest.approx([0.0, 1.0])
+    assert list(transfers.version(0.5, int(GIGABIT), [2])) == pytest.approx([2.0])
+    assert transfers.sent_bytes == 2 * GIGABIT
+
+
+def test_leaders_pass_a_broadcast_on_along_a_tree() -> None:
+    transfers = Transfers(replace(BETWEEN_TWO_HOSTS, ranks_per_host=1, latency_seconds=0.0))
+    arrivals = transfers.version(0.0, int(GIGABIT), range(1, 8))
+    assert list(arrivals.values()) == [[1, 2, 4], [3, 5, 6], [7]]
+    assert list(arrivals) == pytest.approx([3.0, 4.0, 5.0])
     assert transfers.sent_bytes == 3 * GIGABIT
 
 
@@ -160,10 +168,10 @@ def test_long_message_is_announced_and_asked_for_first(num_bytes: int, latencies
     assert arrival == pytest.approx(latencies * 0.010)
 
 
-def test_what_is_sent_is_each_version_to_each_remote_attacker() -> None:
+def test_what_is_sent_is_each_version_to_each_other_host() -> None:
     network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=1e12, latency_seconds=0.0)
     forecast = simulate(job_of(rule(16, 16, 4)), 8, network)
-    assert forecast.sent_bytes == pytest.approx(4 * MNIST_VERSION / 4, rel=0.02)
+    assert forecast.sent_bytes == pytest.approx(MNIST_VERSION / 4, rel=0.02)
     assert forecast.received_bytes == pytest.approx(4 / 7 * MNIST_BATCH, rel=0.1)
 
 
@@ -230,12 +238,14 @@ def test_slow_network_keeps_its_speed_or_is_named_the_limit(
 def test_network_limit_says_how_much_it_would_have_to_carry() -> None:
     limit = limited(quick_job(rule(16, 16, 4)), 8, BETWEEN_TWO_HOSTS)
     step_seconds = 0.0343 / limit.without
-    assert limit.needed_bytes_per_second == pytest.approx(MNIST_VERSION / step_seconds, rel=0.02)
+    assert limit.needed_bytes_per_second == pytest.approx(
+        MNIST_VERSION / 4 / step_seconds, rel=0.02
+    )
 
 
 def test_shorter_wire_format_is_proposed_where_it_helps() -> None:
     job = quick_job(rule(16, 16, 4))
-    network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=16 * GIGABIT, latency_seconds=0.0001)
+    network = replace(BETWEEN_TWO_HOSTS, bytes_per_second=4 * GIGABIT, latency_seconds=0.0001)
     half = replace(job, version_bytes=MNIST_VERSION // 2, batch_bytes=MNIST_BATCH // 2)
     limit = limited(job, 8, network)
     choice = Choice(settings={"training.wire_dtype": "bfloat16"}, job=half)

@@ -114,8 +114,9 @@ def test_batch_that_does_not_arrive_as_it_was_sent_ends_the_job_that_cannot_do_w
 
 
 def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:
-    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, deadline_seconds=4.0)
+    shape = JobShape(rule=rule(8, 8, 4), num_attackers=2, deadline_seconds=4.0, seed=19)
     job = Job(shape)
+    assert job.network.groups == [[0], [1], [2]] and not job.network.by_broadcast
     job.trainer.publish_due()
     job.trainer.pump()
     job.now += 1000.0

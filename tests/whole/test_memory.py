@@ -77,12 +77,10 @@ def test_buffers_stay_within_the_window_and_the_ring_of_versions(
     most = most_parameter_slots(shape, world.size - 1, world.size - 1)
     if world.is_trainer:
         assert world.size < num_batches <= RULE.max_staleness + 1
-        # What readers have not released yet cannot be used again.
-        usual = RULE.num_versions + SPARE_BROADCASTS
-        assert num_versions <= (most if is_shared else usual)
     else:
         assert num_batches <= OUTSTANDING
-        assert num_versions <= (1 + most if is_shared else RULE.num_versions + 1)
+    # What readers have not released yet cannot be used again.
+    assert num_versions <= (most if is_shared else RULE.num_versions + SPARE_BROADCASTS)
 
 
 class Followed:
