@@ -54,6 +54,7 @@ class MemoryChannel(Channel):
         self._network = network
         self._expected: dict[tuple[int, Tag], deque[_Expected]] = defaultdict(deque)
         self._told_lost: set[int] = set()
+        self._sent_in_vain: set[int] = set()
         self._taken: deque[tuple[int, Callable[[], None]]] = deque()
         """Who has taken something, and what is to be called for that at the next poll."""
         self.last_sign = defaultdict[int, float](network.clock)
@@ -61,7 +62,9 @@ class MemoryChannel(Channel):
     def send(
         self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
     ) -> None:
-        if rank not in self._network.dead:
+        if rank in self._network.dead:
+            self._sent_in_vain.add(rank)
+        else:
             sent = _Sent(message=buffer, at=self._network.clock(), taken=taken)
             self._network.queues[self.rank, rank][tag].append(sent)
 
@@ -75,7 +78,8 @@ class MemoryChannel(Channel):
             queue = self._network.queues[rank, self.rank][tag]
             while queue and expected and not self._network.delay():
                 self._deliver(rank, tag, queue.popleft(), expected.popleft())
-        lost = self._network.dead - self._told_lost - {self.rank}
+        asked = {rank for (rank, _), each in self._expected.items() if each} | self._sent_in_vain
+        lost = self._network.dead & asked - self._told_lost
         self._told_lost |= lost
         for rank, tag in list(self._expected):
             if rank in lost:
@@ -150,7 +154,7 @@ class MemoryBroadcasts:
 
     def start(self, buffer: Bytes, complete: Callable[[], None]) -> None:
         if self._place < 0:
-            sent = _Broadcast(message=buffer.copy(), complete=complete, at=self._network.clock())
+            sent = _Broadcast(message=buffer, complete=complete, at=self._network.clock())
             self._network.broadcasts.append(sent)
         self._underway.append((buffer, complete))
 
@@ -179,7 +183,9 @@ class MemoryBroadcasts:
         buffer, complete = self._underway.popleft()
         self._num_done += 1
         if self._place >= 0:
+            # The first is sent what lies there now, the others what that one has got.
             buffer[:] = sent.message
+            sent.message = buffer.copy()
             sent.num_reached = self._place + 1
         complete()
 
@@ -233,9 +239,9 @@ class MemoryNetwork:
     def kill(self, attacker: int) -> None:
         """The attacker dies, with all that is on its way to and from it."""
         self.dead.add(attacker)
-        for pair in list(self.queues):
-            if attacker in pair:
-                del self.queues[pair]
+        for sender, receiver in [pair for pair in self.queues if attacker in pair]:
+            if any(self.queues.pop((sender, receiver)).values()):
+                self.channels[sender]._sent_in_vain.add(receiver)
 
     def trainer_link(self) -> TrainerLink:
         return TrainerLink(**self.trainer_parts())

@@ -70,7 +70,8 @@ class AttackerLink:
             DismissedError: the trainer has given this rank up.
             TrainerLostError: the trainer is gone.
         """
-        if TRAINER in self._channel.poll():  # of others the trainer tells
+        # Of others the trainer tells; it may be gone itself once it has said its last word.
+        if TRAINER in self._channel.poll() and not self._has_ended:
             raise _trainer_lost()
         if self._broadcasts:
             self._broadcasts.poll()  # that they have failed, the trainer tells
@@ -84,7 +85,7 @@ class AttackerLink:
         """Say that the slot's version is not needed any more."""
         if self._shelf and self._shelf.owns(slot):
             self._shelf.give_back(slot)
-        elif self._places.owner(slot.place) == self.leader:
+        elif not self._has_parted and self._places.owner(slot.place) == self.leader:
             self._release(slot.place)
 
     def free_batch_slot(self) -> BatchSlot | None:
@@ -222,7 +223,7 @@ class AttackerLink:
         self._group.remove(rank)
         if self._shelf:
             self._lose(rank)
-        elif was_leader:
+        elif was_leader and not self._has_ended:
             self._find_place()
             if self._has_parted:
                 self._release_all()

@@ -18,7 +18,7 @@ class Broadcasts(Protocol):
 
     @property
     def waited_seconds(self) -> float:
-        """How long the oldest of those on their way has been so; 0 where there is none."""
+        """For how long none has got done though there is one; looked at often, else it is less."""
 
     def start(self, buffer: Bytes, complete: Callable[[], None]) -> None:
         """Begin one; calls `complete` when this rank's part of it is done."""

@@ -29,8 +29,9 @@ def library_name() -> str:
     return " ".join(lines[0].split())
 
 
-# Else Open MPI sends a broadcast to many in hundreds of pieces, and each wants to be polled for.
-os.environ.setdefault("OMPI_MCA_coll_libnbc_ibcast_algorithm", "2")  # a binomial tree
+# Open MPI's own choice for many is hundreds of pieces, each of which wants to be polled for. A
+# binomial tree is quicker than a sending to each, but a rank that sleeps holds up all behind it.
+os.environ.setdefault("OMPI_MCA_coll_libnbc_ibcast_algorithm", "1" if FAULT_TOLERANT else "2")
 if FAULT_TOLERANT:
     hear_of_the_parents_death(signal.SIGKILL)  # mpirun cannot end a rank that is stopped
     signal.alarm(INIT_SECONDS)

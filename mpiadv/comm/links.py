@@ -112,7 +112,8 @@ def most_parameter_slots(shape: LinkShape, num_attackers: int, num_readers: int)
     `num_readers` of them hold what they read in its own slots.
     """
     usual = shape.num_versions + SPARE_BROADCASTS
-    return usual + LONGEST_QUEUE * num_attackers + (shape.num_versions + 1) * num_readers
+    queued = LONGEST_QUEUE * (num_attackers + 1)  # and those of broadcasts that were revoked
+    return usual + queued + (shape.num_versions + 1) * num_readers
 
 
 class BatchSlot:

@@ -11,12 +11,13 @@ from mpiadv.comm.requests import require_loss
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
 
+LONGEST_LOOK_SECONDS = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Underway:
     request: MPI.Request
     buffer: Bytes
-    began: float
     complete: Callable[[], None]
 
 
@@ -31,14 +32,12 @@ class MpiBroadcasts:
         self._abandoned: list[_Underway] = []
         """MPI may still read or write their buffers."""
         self._has_failed = False
+        self._looked = 0.0
+        self.waited_seconds = 0.0
 
     @property
     def num_underway(self) -> int:
         return len(self._underway)
-
-    @property
-    def waited_seconds(self) -> float:
-        return time.perf_counter() - self._underway[0].began if self._underway else 0.0
 
     def start(self, buffer: Bytes, complete: Callable[[], None]) -> None:
         message = [buffer, buffer.size // ALIGNMENT, self._block]
@@ -48,14 +47,18 @@ class MpiBroadcasts:
             require_loss(error.Get_error_code())
             self.revoke()
             return
-        began = time.perf_counter()
-        self._underway.append(
-            _Underway(request=request, buffer=buffer, began=began, complete=complete)
-        )
+        self._underway.append(_Underway(request=request, buffer=buffer, complete=complete))
 
     def poll(self) -> bool:
+        now = time.perf_counter()
+        # Time in which nobody looked may be time in which the whole job was stopped.
+        self.waited_seconds += min(now - self._looked, LONGEST_LOOK_SECONDS)
+        self._looked = now
         while self._underway and self._is_complete(self._underway[0].request):
             self._underway.popleft().complete()
+            self.waited_seconds = 0.0
+        if not self._underway:
+            self.waited_seconds = 0.0
         return not self._has_failed
 
     def _is_complete(self, request: MPI.Request) -> bool:

@@ -21,6 +21,7 @@ from mpiadv.comm.links import Allocate, LinkShape, Pin, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.mpi_broadcasts import MpiBroadcasts
 from mpiadv.comm.mpi_channel import MpiChannel
+from mpiadv.comm.requests import require_loss
 from mpiadv.comm.settling import find_home
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.world import LONGEST_MESSAGE, World
@@ -110,17 +111,30 @@ class MpiWorld(World):
         """Where this rank reads versions, and how they come to its host."""
         home = find_home(self, shape)
         leaders = [group[0] for group in home.groups]
-        are_all_there = sum(map(len, home.groups)) == self.size
-        # With a member that is dead no communicator comes about, and others wait for it.
-        if self.rank not in leaders or len(leaders) == 1 or not are_all_there:
+        if len(leaders) == 1:
             return home
-        everybody = self._comm.Get_group()
-        group = everybody.Incl(leaders)
-        with self.watchdog.watching():
-            comm = self._comm.Create_group(group)
-        for each in (group, everybody):
-            each.Free()
+        comm = None
+        # With a member that is dead no communicator comes about, and others wait for it.
+        if self.rank in leaders and sum(map(len, home.groups)) == self.size:
+            comm = self._comm_of(leaders)
+        have_it = self.gather("1" if comm or self.rank not in leaders else "0")
+        if comm is None or have_it.count("1") < self.size:
+            return home
         return dataclasses.replace(home, broadcasts=MpiBroadcasts(comm, self.watchdog))
+
+    def _comm_of(self, ranks: list[int]) -> MPI.Intracomm | None:
+        """A communicator of these ranks, which all ask for it; None where one of them is lost."""
+        everybody = self._comm.Get_group()
+        group = everybody.Incl(ranks)
+        try:
+            with self.watchdog.watching():
+                return self._comm.Create_group(group)
+        except MPI.Exception as error:
+            require_loss(error.Get_error_code())
+            return None
+        finally:
+            group.Free()
+            everybody.Free()
 
     def abort(self, exit_code: int) -> None:
         if self.size > 1:

@@ -69,8 +69,11 @@ class Requests:
     def cancel(self) -> None:
         """Take back receives; what was sent cannot be."""
         for request in self._requests:
-            request.Cancel()
-            request.Wait()
+            try:
+                request.Cancel()
+                request.Wait()
+            except MPI.Exception as error:
+                require_loss(error.Get_error_code())
         self._keep([])
 
     def oldest(self, peer: int) -> float | None:

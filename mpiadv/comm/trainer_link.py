@@ -73,8 +73,9 @@ class TrainerLink:
         self._unanswered: Counter[int] = Counter()
         """Words to those that were told to go, and may be gone before they hear them."""
         for attacker in self.attackers:
-            part = partial(self._part_from, attacker)
-            self._channel.expect(attacker, Farewell, Tag.FAREWELL, part)
+            self._expect_farewell(attacker)
+        for rank, why in roster.absent.items():
+            self._do_without(rank, is_dead=why is Absence.DIED)
         for rank in roster.dismissed:
             # It may have built its link before it could hear.
             self._say(rank, Call(word=Word.LEAVE))
@@ -181,9 +182,10 @@ class TrainerLink:
 
     def pending(self) -> int:
         """How many messages are on their way, to or from attackers that are there."""
-        there = self.attackers
+        there = set(self.attackers)
         underway = sum(map(self._channel.pending, there))
         underway -= sum(self._unanswered[attacker] for attacker in there)
+        underway -= len(self._farewells.keys() & there)
         underway += self._broadcasts.num_underway if self._broadcasts else 0
         return underway + self._shelf.num_due([*there, ALL_LEADERS])
 
@@ -226,7 +228,8 @@ class TrainerLink:
         assert self._broadcasts is not None
         self._broadcasts.revoke()
         self._broadcasts = None
-        self._shelf.lose(ALL_LEADERS, is_dead=True)
+        # Leaders that have not heard of it yet may still be receiving what is under way.
+        self._shelf.lose(ALL_LEADERS, is_dead=False)
         for leader in self._leaders():
             self._send_needed(leader)
 
@@ -284,8 +287,14 @@ class TrainerLink:
         heard = partial(self._unanswered.subtract, [attacker])
         self._channel.say(attacker, call, Tag.CALL, heard)
 
+    def _expect_farewell(self, attacker: int) -> None:
+        """Also one that does not come, after the first: so MPI tells of its death until the end."""
+        part = partial(self._part_from, attacker)
+        self._channel.expect(attacker, Farewell, Tag.FAREWELL, part)
+
     def _part_from(self, attacker: int, farewell: Farewell | None) -> None:
         if farewell is None:
             self.doubt(attacker, "said a farewell that did not arrive whole")
         else:
             self._farewells[attacker] = farewell
+            self._expect_farewell(attacker)

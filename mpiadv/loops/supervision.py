@@ -43,7 +43,6 @@ class Supervision:
         self._silent_seconds: dict[int, float] = {}
         self._last_look = self._last_word = clock()
         self._parting_since: float | None = None
-        self._is_dissolved = False
 
     def granted(self, ticket: int) -> None:
         """A ticket has been granted; a mere copy of one does not count."""
@@ -99,18 +98,13 @@ class Supervision:
         """Attackers wait with a deadline too: say now and then that the trainer is alive."""
         now = self._clock()
         is_due = now - self._last_word > self._deadline_seconds / WORDS_PER_DEADLINE
-        if is_due and not self._is_dissolved:
+        if is_due:
             self._last_word = now
             self._link.keep_alive()
 
     def part(self) -> None:
         """Everybody has been told to part: all have to say farewell."""
         self._parting_since = self._clock()
-
-    def dissolve(self) -> None:
-        """Tell everybody to go: nobody listens any more."""
-        self._is_dissolved = True
-        self._link.dissolve()
 
     def has_parted(self, attacker: int) -> bool:
         """Whether an attacker has said farewell and owes nothing."""

@@ -141,20 +141,25 @@ class Trainer(Generic[BatchT]):
         self._publish(reason)
         self._link.call_last()
         self.supervision.part()
-        while not self._everything_is_in():
-            self.pump()
-            self.supervision.look_after()
-            self._wait.pause(self.supervision.missing)
-        self.supervision.dissolve()
-        while self._link.pending():
-            self.pump()
-            self.supervision.look_after()
-            self._wait.pause(self.supervision.missing)
+        self._until(self._everything_is_in)
+        self._link.dissolve()
+        self._until(lambda: not self._link.pending())
         self._link.free()
         farewells = self._link.farewells()
         for farewell in farewells.values():
             self._take_probe(farewell.probe)
         return farewells
+
+    def _until(self, is_done: Callable[[], bool]) -> None:
+        """Move messages on until then; whoever is lost meanwhile is not waited for."""
+        self._wait.over()
+        while not is_done():
+            num_attackers = len(self._link.attackers)
+            self.pump()
+            self.supervision.look_after()
+            if len(self._link.attackers) < num_attackers:
+                self._wait.over()
+            self._wait.pause(self.supervision.missing)
 
     def pump(self) -> None:
         self.publisher.send_complete()
