@@ -111,7 +111,12 @@ class Network:
         return (num_hosts - 1).bit_length()
 
     def num_hosts(self, ranks: int) -> int:
-        return 1 if self.ranks_per_host is None else ceil(ranks / self.ranks_per_host)
+        return len(self.host_sizes(ranks))
+
+    def host_sizes(self, ranks: int) -> list[int]:
+        """How many of so many ranks each host has, the trainer's first."""
+        full = self.ranks_per_host or ranks
+        return [min(full, ranks - first) for first in range(0, ranks, full)]
 
 
 @dataclass(frozen=True, kw_only=True)

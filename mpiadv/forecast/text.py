@@ -6,6 +6,7 @@ from typing import Any
 
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Prospect, worth_a_warning
+from mpiadv.forecast.memory import JobMemory, Memory
 from mpiadv.process.words import aligned, counted, duration
 
 FORMAT = 2
@@ -13,15 +14,6 @@ FORMAT = 2
 
 MEBIBYTE = 2.0**20
 GIGABIT = 1e9 / 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Bytes of a rank: the process, the message buffers in it, and the GPU's (0 without one)."""
-
-    process: int
-    buffers: int
-    device: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +31,8 @@ class Plan:
     prospects: Sequence[Prospect]
     evaluation_seconds: float
     final_seconds: float
-    trainer: Memory
-    attacker: Memory
+    memory: JobMemory
+    """On the largest number of ranks."""
     notes: Sequence[str]
     """Further warnings."""
 
@@ -60,7 +52,7 @@ def lines_of(plan: Plan) -> list[str]:
         *_table(plan),
         "",
         *_staleness(plan),
-        *_memory(plan),
+        *_memory(plan.memory),
         *(f"warning: {line}" for line in (*plan.notes, *warnings_of(plan))),
     ]
 
@@ -89,7 +81,7 @@ def values_of(plan: Plan) -> dict[str, Any]:
         "feeding_attackers": job.feeding_attackers,
         "version_bytes": job.version_bytes,
         "batch_bytes": job.batch_bytes,
-        "memory": {"trainer": vars(plan.trainer), "attacker": vars(plan.attacker)},
+        "memory": plan.memory.values(),
         "ranks": [_values(plan, prospect) for prospect in plan.prospects],
         "warnings": [*plan.notes, *warnings_of(plan)],
     }
@@ -162,18 +154,40 @@ def _staleness(plan: Plan) -> list[str]:
     return [f"staleness: {told}" + f"; {counted(own, f'{more}step')} by the trainer" * (own > 0)]
 
 
-def _memory(plan: Plan) -> list[str]:
-    ranks = plan.prospects[-1].ranks
-    words = [f"trainer {_bytes_of(plan.trainer)}"]
-    if ranks > 1:
-        words.append(f"each attacker {_bytes_of(plan.attacker)}")
-    return [f"memory on {counted(ranks, 'rank')}: {'; '.join(words)}"]
+_PARTS = {
+    "trainer": "trainer",
+    "leader": "each leader of another host",
+    "attacker": "every other rank",
+}
+
+
+def _memory(memory: JobMemory) -> list[str]:
+    parts = [f"{_PARTS[part]} {_bytes_of(each)}" for part, each in memory.by_part.items()]
+    lines = [f"memory on {counted(memory.num_ranks, 'rank')}: {'; '.join(parts)}"]
+    if memory.num_ranks > 1:
+        lines.append(f"memory of a host, with each version once: {_of_hosts(memory)}")
+    return lines
 
 
 def _bytes_of(memory: Memory) -> str:
-    host = f"{(memory.process + memory.buffers) / MEBIBYTE:.0f} MiB"
-    device = f", {memory.device / MEBIBYTE:.0f} MiB on the GPU" if memory.device else ""
-    return f"{host} (buffers {memory.buffers / MEBIBYTE:.1f} MiB){device}"
+    messages = {"versions": memory.versions, "batches": memory.batches}
+    told = ", ".join(f"{what} {_mebibytes(each, 1)}" for what, each in messages.items() if each)
+    device = f", {_mebibytes(memory.device)} on the GPU" if memory.device else ""
+    return f"{_mebibytes(memory.in_host)} ({told}){device}"
+
+
+def _of_hosts(memory: JobMemory) -> str:
+    """The trainer's, and the fullest of the others."""
+    whose = ["the trainer's", "another"]
+    each = zip(whose, memory.host_sizes, memory.of_hosts, strict=False)
+    return "; ".join(
+        f"{name} {_mebibytes(num_bytes)} ({counted(size, 'rank')})"
+        for name, size, num_bytes in each
+    )
+
+
+def _mebibytes(num_bytes: int, digits: int = 0) -> str:
+    return f"{num_bytes / MEBIBYTE:.{digits}f} MiB"
 
 
 def _shortfall(prospect: Prospect) -> str:

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mpiadv.comm.links import SPARE_BROADCASTS
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
+from mpiadv.forecast.memory import JobMemory
 from mpiadv.forecast.text import GIGABIT, Plan
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
-from mpiadv.session.measurement import MOST_BATCHES, Measured, buffers, measure
+from mpiadv.session.measurement import MOST_BATCHES, Measured, measure
 from mpiadv.session.setup import Setup
 from mpiadv.settings import Config
 
@@ -50,14 +52,6 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     ranks = sorted(set(where.ranks or usual_ranks(job)))
-    shape = setup.link_shape(job.version_bytes)
-    trainer_buffers, attacker_buffers = buffers(
-        shape,
-        window=job.rule.window,
-        credit=job.credit,
-        attackers=ranks[-1] - 1,
-        hosts=network.num_hosts(ranks[-1]),
-    )
     during, final = _evaluation_seconds(setup, job)
     return Plan(
         what=_described(setup.config),
@@ -67,8 +61,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         prospects=look_ahead(job, network, ranks, _choices(setup, job)),
         evaluation_seconds=during,
         final_seconds=final,
-        trainer=replace(measured.trainer, buffers=trainer_buffers),
-        attacker=replace(measured.attacker, buffers=attacker_buffers),
+        memory=_memory(setup, measured, job, network.host_sizes(ranks[-1])),
         notes=[*setup.doubts, *_notes(setup, where, network, ranks[-1])],
     )
 
@@ -116,6 +109,22 @@ def _network(setup: Setup, where: Where) -> Network:
                 "ranks are taken to be on one: give --ranks-per-host too"
             )
     return Network()
+
+
+def _memory(setup: Setup, measured: Measured, job: Job, host_sizes: Sequence[int]) -> JobMemory:
+    """Where all ranks keep up and are equally fast."""
+    shape = setup.link_shape(job.version_bytes)
+    versions = (shape.num_versions + SPARE_BROADCASTS) * shape.parameter_bytes
+    granted = min(job.rule.window, job.credit * (sum(host_sizes) - 1))
+    attacker = replace(measured.attacker, batches=job.credit * shape.batch.num_bytes)
+    return JobMemory(
+        host_sizes=host_sizes,
+        trainer=replace(
+            measured.trainer, versions=versions, batches=granted * shape.batch.num_bytes
+        ),
+        leader=replace(attacker, versions=versions),
+        attacker=attacker,
+    )
 
 
 def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:

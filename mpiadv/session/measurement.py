@@ -14,9 +14,9 @@ from statistics import median
 
 import torch
 
-from mpiadv.comm.links import SPARE_BROADCASTS, BatchSlot, LinkShape, ParameterSlot
+from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.craft_queue import AttackStep
-from mpiadv.forecast.text import Memory
+from mpiadv.forecast.memory import Memory
 from mpiadv.loops.bench import settle
 from mpiadv.models import FlatState
 from mpiadv.session.lead import new_learner
@@ -35,7 +35,7 @@ LONGEST_SECONDS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Medians in seconds, and memory without message buffers.
+    """Medians in seconds, and memory without messages.
 
     The trainer's includes the second model, with which it crafts.
     """
@@ -58,7 +58,8 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
     crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
-    attacker = _memory(setup)
+    messages = version.buffer.nbytes + batch.buffer.nbytes
+    attacker = _memory(setup, messages)
     learner = new_learner(setup)
     training = timed(lambda ticket: _train(setup, learner, ticket, batch))
     return Measured(
@@ -66,24 +67,8 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
         craft_seconds=median(crafting),
         train_seconds=median(training),
         version_bytes=learner.parameter_bytes,
-        trainer=_memory(setup),
+        trainer=_memory(setup, messages),
         attacker=attacker,
-    )
-
-
-def buffers(
-    shape: LinkShape, *, window: int, credit: int, attackers: int, hosts: int
-) -> tuple[int, int]:
-    """Bytes of the trainer's links and of an attacker's, where all keep up and are equally fast.
-
-    On the trainer's host attackers have one version each.
-    """
-    num_batches = min(window, credit * attackers)
-    versions = shape.num_versions + SPARE_BROADCASTS
-    own_versions = shape.num_versions + 1 if hosts > 1 else 1
-    return (
-        versions * shape.parameter_bytes + num_batches * shape.batch.num_bytes,
-        own_versions * shape.parameter_bytes + credit * shape.batch.num_bytes,
     )
 
 
@@ -138,11 +123,11 @@ def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -
     learner.outcome()
 
 
-def _memory(setup: Setup) -> Memory:
-    """What this process holds without message buffers, and the most that it reserved on a GPU."""
-    resident = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+def _memory(setup: Setup, messages: int) -> Memory:
+    """What this process holds without these bytes, and the most that it reserved on a GPU."""
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
     device = torch.cuda.max_memory_reserved() if setup.device.is_cuda else 0
-    return Memory(process=int(resident) * getpagesize(), buffers=0, device=device)
+    return Memory(process=resident - messages, versions=0, batches=0, device=device)
 
 
 def _nothing() -> None:

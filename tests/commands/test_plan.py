@@ -17,7 +17,8 @@ from quick_jobs import BETWEEN_TWO_HOSTS, WITHIN_A_HOST, quick_job
 from mpiadv.commands import plan as command
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead
-from mpiadv.forecast.text import Memory, Plan, lines_of, values_of
+from mpiadv.forecast.memory import JobMemory, Memory
+from mpiadv.forecast.text import Plan, lines_of, values_of
 
 TINY = (
     "data.name=bad_parts:images",
@@ -35,8 +36,15 @@ def planned(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return finished(process, timeout=120)
 
 
+def memory_of(host_sizes: Sequence[int]) -> JobMemory:
+    """100 MiB per process, versions of 30 MiB, batches of 2 MiB, on the trainer of 5."""
+    attacker = Memory(process=100 * 2**20, versions=0, batches=2 * 2**20, device=2**30)
+    leader = replace(attacker, versions=30 * 2**20)
+    trainer = replace(leader, batches=5 * 2**20, device=0)
+    return JobMemory(host_sizes=host_sizes, trainer=trainer, leader=leader, attacker=attacker)
+
+
 def plan_of(job: Job, network: Network, ranks: Sequence[int], *choices: Choice) -> Plan:
-    memory = Memory(process=300 * 2**20, buffers=2**20, device=0)
     return Plan(
         what="mnist on mnist",
         measured_on="measured on a test",
@@ -45,8 +53,7 @@ def plan_of(job: Job, network: Network, ranks: Sequence[int], *choices: Choice) 
         prospects=look_ahead(job, network, ranks, choices),
         evaluation_seconds=60.0,
         final_seconds=80.0,
-        trainer=memory,
-        attacker=replace(memory, device=2**30),
+        memory=memory_of(network.host_sizes(ranks[-1])),
         notes=["a note"],
     )
 
@@ -77,7 +84,25 @@ def test_sizes_are_those_of_the_messages(told: dict[str, Any]) -> None:
     assert told["version_bytes"] == 512 + 64 + 128 + 64
     # A header of 192 bytes, 4 labels and 4 images of 16 float32, and an end.
     assert told["batch_bytes"] == 256 + 256 + 64
-    assert told["memory"]["trainer"]["process"] >= told["memory"]["attacker"]["process"] > 2**24
+    memory = told["memory"]
+    assert memory["trainer"]["process"] >= memory["attacker"]["process"] > 2**24
+
+
+def test_versions_are_with_the_trainer_and_the_leader_of_each_other_host(
+    told: dict[str, Any],
+) -> None:
+    memory = told["memory"]
+    # max_staleness 16 and publish_every 2, as is usual: 9 versions, and 4 on their way.
+    assert memory["trainer"]["versions"] == memory["leader"]["versions"] == 13 * 768
+    assert memory["attacker"]["versions"] == 0
+    # Two tickets for each attacker.
+    batches = [memory[part]["batches"] for part in ("trainer", "leader", "attacker")]
+    assert batches == [4 * 576, 2 * 576, 2 * 576]
+    sizes = {part: sum(memory[part].values()) for part in ("trainer", "leader", "attacker")}
+    assert memory["hosts"] == [
+        {"ranks": 2, "bytes": sizes["trainer"] + sizes["attacker"]},
+        {"ranks": 1, "bytes": sizes["leader"]},
+    ]
 
 
 def test_plan_of_a_configuration_is_a_table() -> None:
@@ -193,6 +218,48 @@ def test_warning_says_what_the_limit_is_and_that_older_parameters_have_a_price(
     lines = lines_of(plan_of(job, network, [8]))
     assert any(said in line for line in lines)
     assert lines[-1].startswith("warning: older parameters change what is trained")
+
+
+MEMORY = {
+    "alone": ([1], ["memory on 1 rank: trainer 135 MiB (versions 30.0 MiB, batches 5.0 MiB)"]),
+    "one_host": (
+        [3],
+        [
+            "memory on 3 ranks: trainer 135 MiB (versions 30.0 MiB, batches 5.0 MiB); every other "
+            "rank 102 MiB (batches 2.0 MiB), 1024 MiB on the GPU",
+            "memory of a host, with each version once: the trainer's 339 MiB (3 ranks)",
+        ],
+    ),
+    "one_rank_on_each": (
+        [1, 1],
+        [
+            "memory on 2 ranks: trainer 135 MiB (versions 30.0 MiB, batches 5.0 MiB); each leader "
+            "of another host 132 MiB (versions 30.0 MiB, batches 2.0 MiB), 1024 MiB on the GPU",
+            "memory of a host, with each version once: the trainer's 135 MiB (1 rank); another 132 "
+            "MiB (1 rank)",
+        ],
+    ),
+    "several": (
+        [4, 4, 1],
+        [
+            "memory on 9 ranks: trainer 135 MiB (versions 30.0 MiB, batches 5.0 MiB); each leader "
+            "of another host 132 MiB (versions 30.0 MiB, batches 2.0 MiB), 1024 MiB on the GPU; "
+            "every other rank 102 MiB (batches 2.0 MiB), 1024 MiB on the GPU",
+            "memory of a host, with each version once: the trainer's 441 MiB (4 ranks); another "
+            "438 MiB (4 ranks)",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("host_sizes", "said"), MEMORY.values(), ids=MEMORY)
+def test_memory_is_told_of_ranks_by_what_they_do_and_of_hosts(
+    host_sizes: list[int], said: list[str]
+) -> None:
+    plan = replace(
+        plan_of(quick_job(rule(16, 16, 4)), WITHIN_A_HOST, [1]), memory=memory_of(host_sizes)
+    )
+    assert [line for line in lines_of(plan) if line.startswith("memory")] == said
 
 
 def test_evaluations_are_part_of_the_time_to_finish() -> None:

@@ -253,6 +253,19 @@ def test_shorter_wire_format_is_proposed_where_it_helps() -> None:
     assert remedies_of(job, network, limit, [choice])[0].settings == choice.settings
 
 
+@pytest.mark.parametrize(
+    ("per_host", "ranks", "sizes"),
+    [(None, 9, [9]), (4, 3, [3]), (4, 8, [4, 4]), (4, 9, [4, 4, 1]), (1, 2, [1, 1])],
+)
+def test_ranks_fill_one_host_after_the_other(
+    per_host: int | None, ranks: int, sizes: list[int]
+) -> None:
+    network = Network(ranks_per_host=per_host)
+    assert network.host_sizes(ranks) == sizes
+    where = [network.host_of(rank) for rank in range(ranks)]
+    assert [where.count(host) for host in range(network.num_hosts(ranks))] == sizes
+
+
 def test_usual_ranks_end_where_more_are_no_faster() -> None:
     assert usual_ranks(job_of(rule(16, 4, 4))) == [1, 2, 4, 8, 9]
     assert usual_ranks(job_of(rule(16, 4, 4), craft_seconds=0.001)) == [1, 2]
