@@ -12,6 +12,10 @@ from mpiadv.comm.broadcasts import Broadcasts
 from mpiadv.comm.links import Allocate, LinkShape, ParameterSlot, Pin
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.shared_memory import SharedSlots
+from mpiadv.process.words import counted
+
+MOST_SHOWN = 8
+"""Leaders that are told of by their number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,25 @@ class Home:
 
     def group_of(self, rank: int) -> list[int]:
         return next(list(group) for group in self.groups if rank in group)
+
+
+def copies_told(groups: Sequence[Sequence[int]], hosts: Sequence[str]) -> str:
+    """How many copies of a version there are, and who makes them; `hosts` by rank."""
+    num_hosts = len({hosts[rank] for group in groups for rank in group})
+    leaders = [group[0] for group in groups[1:]]
+    copies = f"one copy on {'each of ' * (num_hosts > 1)}{counted(num_hosts, 'host')}"
+    if len(groups) > num_hosts:
+        copies = f"{len(groups)} copies on {counted(num_hosts, 'host')}, where not all share memory"
+    return f"{copies}, laid out by rank 0{_and_leaders(leaders)}"
+
+
+def _and_leaders(leaders: Sequence[int]) -> str:
+    if not leaders:
+        return ""
+    shown = ", ".join(map(str, leaders[:MOST_SHOWN]))
+    more = f" and {len(leaders) - MOST_SHOWN} more" if len(leaders) > MOST_SHOWN else ""
+    ranks = "rank" if len(leaders) == 1 else "ranks"
+    return f" and {counted(len(leaders), 'leader')} ({ranks} {shown}{more})"
 
 
 class Places:

@@ -58,6 +58,12 @@ def _machine(log: Log) -> str:
     return f"{shown}; {device}, {threads} thread(s) per rank"
 
 
+def _versions(log: Log) -> str:
+    """How they reached the attackers, in the last start that had any."""
+    told = log.events_of("sharing")
+    return text(told[-1]["text"]) if len(told) else UNKNOWN
+
+
 def _attack(log: Log) -> str:
     most = "" if log.config.get("attack_schedule.name", "constant") == "constant" else "up to "
     return _said(
@@ -71,13 +77,16 @@ def _said(log: Log, template: str) -> str:
     return re.sub("<(.+?)>", lambda found: str(log.config.get(found[1], UNKNOWN)), template)
 
 
-_OPTIONAL = {
+_OF_AVERAGE = {
     **{
         f"{kind} accuracy, averaged weights": _accuracy(kind, of_average=True)
         for kind in ("natural", "adversarial")
     },
     "hash of averaged weights": lambda log: log.average_hash or UNKNOWN,
 }
+
+_OPTIONAL = {*_OF_AVERAGE, "versions"}
+"""Rows that are left out where no log has any."""
 
 _ROWS: Mapping[str, Callable[[Log], str]] = {
     "state": lambda log: log.condition,
@@ -90,9 +99,10 @@ _ROWS: Mapping[str, Callable[[Log], str]] = {
     "steps": _steps,
     "natural accuracy": _accuracy("natural"),
     "adversarial accuracy": _accuracy("adversarial"),
-    **_OPTIONAL,
+    **_OF_AVERAGE,
     "running time": _time,
     "ranks": _ranks,
     "machine": _machine,
+    "versions": _versions,
     "hash of the model": lambda log: log.hash or UNKNOWN,
 }

@@ -1,9 +1,10 @@
 """The trainer's rank from its folder to the end of training: checkpoint, log, training."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from mpiadv.comm.homes import copies_told
 from mpiadv.comm.messages import Stop
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
@@ -164,7 +165,8 @@ class Lead:
         shape = setup.link_shape(self._learner.parameter_bytes)
         link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)
         if link.attackers:
-            self._log.event("sharing", _sharing(link.groups), self._desk.first_step)
+            copies = copies_told(link.groups, setup.world.roster.hosts)
+            self._log.event("sharing", copies, self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
         dispatcher = Dispatcher(
             setup.recipe.rule,
@@ -213,11 +215,3 @@ def new_learner(setup: Setup) -> TorchLearner:
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
     )
-
-
-def _sharing(groups: Sequence[Sequence[int]]) -> str:
-    """How versions reach the attackers."""
-    readers = sum(map(len, groups)) - 1
-    told = f"{len(groups[0]) - 1} of {readers} attackers share memory with rank 0"
-    leaders = [str(group[0]) for group in groups[1:]]
-    return told + (f"; leaders of the others: {', '.join(leaders)}" if leaders else "")

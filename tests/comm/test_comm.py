@@ -10,6 +10,7 @@ from fake_work import fake_shape
 from made_records import version_header
 from memory_network import MemoryNetwork
 
+from mpiadv.comm.homes import copies_told
 from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import (
     ALIGNMENT,
@@ -275,3 +276,33 @@ def test_rank_that_mpi_does_not_let_go_of_ends_and_asks_to_be_resumed() -> None:
 
 def test_many_calls_into_mpi_are_no_long_one() -> None:
     assert _watched(0.01, 0.2).returncode == 0
+
+
+COPIES = {
+    "one_host": ([[0, 1, 2]], "aaa", "one copy on 1 host, laid out by rank 0"),
+    "two_hosts": (
+        [[0, 1], [2, 3]], "aabb",
+        "one copy on each of 2 hosts, laid out by rank 0 and 1 leader (rank 2)",
+    ),
+    "rank_that_is_lost": (
+        [[0, 1], [3]], "aabb",
+        "one copy on each of 2 hosts, laid out by rank 0 and 1 leader (rank 3)",
+    ),
+    "nothing_shared": (
+        [[0], [1], [2], [3]], "aabb",
+        "4 copies on 2 hosts, where not all share memory, laid out by rank 0 and 3 leaders "
+        "(ranks 1, 2, 3)",
+    ),
+    "many_hosts": (
+        [[rank] for rank in range(11)], "abcdefghijk",
+        "one copy on each of 11 hosts, laid out by rank 0 and 10 leaders "
+        "(ranks 1, 2, 3, 4, 5, 6, 7, 8 and 2 more)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "hosts", "said"), COPIES.values(), ids=COPIES)
+def test_copies_of_a_version_are_told_with_who_makes_them(
+    groups: list[list[int]], hosts: str, said: str
+) -> None:
+    assert copies_told(groups, list(hosts)) == said

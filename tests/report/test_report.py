@@ -108,6 +108,7 @@ def test_summary_tells_how_runs_ended(runs: Path) -> None:
     assert rows["state"] == ("finished", "running")
     assert rows["steps"] == ("60 of 60", "40 of 60")
     assert rows["ranks"] == ("3", "3, then 2")
+    assert rows["versions"] == ("one copy on each of 2 hosts", "-")
     assert rows["hash of the model"] == ("0123abcd", "-")
     assert rows["running time"] == ("0:30, 2.00 steps/s", "0:20, 2.00 steps/s")
     assert rows["adversarial accuracy"] == (
