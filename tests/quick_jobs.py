@@ -4,14 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.forecast.job import Job, Network
+from mpiadv.forecast.job import CARRIED_SHARE, Job, Network
 
 GIGABIT = 1e9 / 8
 MNIST_VERSION, MNIST_BATCH = 13_200_000, 402_000
 """Bytes of the paper's network and of a batch of 128."""
 
 WITHIN_A_HOST = Network()
-BETWEEN_TWO_HOSTS = Network(ranks_per_host=4, bytes_per_second=GIGABIT, latency_seconds=0.010)
+BETWEEN_TWO_HOSTS = Network(
+    ranks_per_host=4, bytes_per_second=GIGABIT / CARRIED_SHARE, latency_seconds=0.010
+)
+"""Messages get a gigabit per second of it."""
 
 
 def job_of(staleness: StalenessRule, **changes: Any) -> Job:

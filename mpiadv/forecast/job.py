@@ -12,6 +12,11 @@ COPIED_BYTES_PER_SECOND = 1e10
 """What is usual within a host, and from a GPU to its host."""
 
 
+CARRIED_SHARE = 0.88
+"""Of a link's bits per second, what messages get of them: headers, and pauses between two looks at
+messages, take the rest. As measured between emulated hosts, see `benchmarks/README.md`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A job on ranks that each have a device of their own; all times in seconds."""

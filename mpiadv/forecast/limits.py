@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.forecast.job import Forecast, Job, Network
+from mpiadv.forecast.job import CARRIED_SHARE, Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
 
 MOST_RANKS = 64
@@ -139,7 +139,7 @@ def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
     cause = next(each for each in gains if gains[each] - now >= min(most, MOST * most))
     if gains[cause] - now < MATTERS * ideal:
         return prospect
-    needed = _link_bytes(job, network, ranks) / freed[cause].step_seconds
+    needed = _link_bytes(job, network, ranks) / CARRIED_SHARE / freed[cause].step_seconds
     return replace(prospect, cause=cause, without=gains[cause], needed_bytes_per_second=needed)
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import count
 
-from mpiadv.forecast.job import COPIED_BYTES_PER_SECOND, Network
+from mpiadv.forecast.job import CARRIED_SHARE, COPIED_BYTES_PER_SECOND, Network
 
 EAGER_BYTES = 65536
 """A longer message is announced and asked for before it is sent, as MPI does over TCP."""
@@ -46,6 +46,7 @@ class Transfers:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        self._bytes_per_second = CARRIED_SHARE * network.bytes_per_second
         self._out_busy_until = 0.0
         self._in_busy_until = 0.0
         self._sendings: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_SENDINGS)
@@ -79,7 +80,7 @@ class Transfers:
             total = network.num_sendings(max(remote) + 1) * num_bytes
             self.sent_bytes += total
             start = max(now + self._handshake_seconds(num_bytes), self._out_busy_until)
-            self._out_busy_until = start + total / network.bytes_per_second
+            self._out_busy_until = start + total / self._bytes_per_second
             self._sendings.append((start, self._out_busy_until))
         for attacker in attackers:
             arrival = self._arrival(network.host_of(attacker), now, num_bytes)
@@ -91,7 +92,7 @@ class Transfers:
         if host == 0:
             return now
         further = host.bit_count() - 1  # leaders that pass it on before
-        hop = num_bytes / self.network.bytes_per_second + self._handshake_seconds(num_bytes)
+        hop = num_bytes / self._bytes_per_second + self._handshake_seconds(num_bytes)
         latency = self.network.latency_seconds
         return self._out_busy_until + latency + further * (hop + latency)
 
@@ -101,7 +102,7 @@ class Transfers:
             return now + num_bytes / COPIED_BYTES_PER_SECOND
         self.received_bytes += num_bytes
         start = max(now + self._handshake_seconds(num_bytes), self._in_busy_until)
-        self._in_busy_until = start + num_bytes / self.network.bytes_per_second
+        self._in_busy_until = start + num_bytes / self._bytes_per_second
         return self._in_busy_until + self.network.latency_seconds
 
     def _handshake_seconds(self, num_bytes: int) -> float:

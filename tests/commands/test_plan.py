@@ -159,7 +159,7 @@ def test_network_is_named_the_limit_with_by_how_much_and_what_helps() -> None:
     )
     (line,) = [line for line in lines_of(plan) if "network is the limit" in line]
     assert line.startswith("warning: 8 ranks: speed-up ")
-    told = r"\(4 Gbit/s and 0\.1 ms one way\), it would have to carry 6\.\d Gbit/s; without it"
+    told = r"\(4 Gbit/s and 0\.1 ms one way\), it would have to carry 7 Gbit/s; without it"
     assert re.search(told, line)
     assert "training.wire_dtype=bfloat16 gives " in line
 
@@ -167,7 +167,7 @@ def test_network_is_named_the_limit_with_by_how_much_and_what_helps() -> None:
 WORDS = {
     "latency": (
         quick_job(rule(16, 2, 2), version_bytes=40_000), BETWEEN_TWO_HOSTS,
-        "the network is the limit (1 Gbit/s and 10 ms one way), it would have to carry 0.",
+        "the network is the limit (1.13636 Gbit/s and 10 ms one way), it would have to carry 0.",
     ),
     "window": (
         quick_job(rule(4, 4, 2)), WITHIN_A_HOST,

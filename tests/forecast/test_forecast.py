@@ -16,7 +16,7 @@ from quick_jobs import (
 )
 
 from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.forecast.job import COPIED_BYTES_PER_SECOND, Job, Network
+from mpiadv.forecast.job import CARRIED_SHARE, COPIED_BYTES_PER_SECOND, Job, Network
 from mpiadv.forecast.limits import (
     Cause,
     Choice,
@@ -237,10 +237,8 @@ def test_slow_network_keeps_its_speed_or_is_named_the_limit(
 
 def test_network_limit_says_how_much_it_would_have_to_carry() -> None:
     limit = limited(quick_job(rule(16, 16, 4)), 8, BETWEEN_TWO_HOSTS)
-    step_seconds = 0.0343 / limit.without
-    assert limit.needed_bytes_per_second == pytest.approx(
-        MNIST_VERSION / 4 / step_seconds, rel=0.02
-    )
+    needed = MNIST_VERSION / 4 / CARRIED_SHARE / (0.0343 / limit.without)
+    assert limit.needed_bytes_per_second == pytest.approx(needed, rel=0.02)
 
 
 def test_shorter_wire_format_is_proposed_where_it_helps() -> None:
