@@ -43,13 +43,18 @@ def staleness(largest: int, final: int, every: int, trainer_steps: int = 0) -> t
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """One start of a run: `stop_after` interrupts it once so many training steps are done."""
+    """One start of a run: `stop_after` interrupts it once so many training steps are done.
+
+    With `hosts` its ranks, all on this machine, take themselves to be on several hosts: a character
+    for each of them says which.
+    """
 
     folder: str
     ranks: int
     argv: tuple[str, ...]
     pauses: str = "random"
     stop_after: int | None = None
+    hosts: str = ""
 
 
 def run_all(
@@ -109,9 +114,18 @@ class Finished:
         """The hash of the model with the averaged weights."""
         return self._hash_told(b"ema end")
 
+    @property
+    def sharing(self) -> str:
+        """Who shared memory with whom."""
+        return self._told(b"sharing")
+
     def _hash_told(self, kind: bytes) -> str:
-        (last,) = [event["text"] for event in self.table("events") if event["kind"] == kind]
-        return str(last.decode().removeprefix("hash "))
+        return self._told(kind).removeprefix("hash ")
+
+    def _told(self, kind: bytes) -> str:
+        """The text of the only event of this kind."""
+        (text,) = [event["text"] for event in self.table("events") if event["kind"] == kind]
+        return str(text.decode())
 
     @property
     def codes(self) -> list[list[int]]:

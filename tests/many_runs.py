@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Iterator
@@ -36,9 +37,10 @@ def _make_round(everyone: MpiWorld, starts: list[Start]) -> list[tuple[str, list
     comm = MPI.COMM_WORLD.Split(number, everyone.rank)
     code = ""
     if comm != MPI.COMM_NULL:
-        world = MpiWorld(comm)
-        world.meet()
-        code = str(_run(world, starts[number], os.path.dirname(sys.argv[1])))
+        with _on_its_host(starts[number], comm.rank):
+            world = MpiWorld(comm)
+            world.meet()
+            code = str(_run(world, starts[number], os.path.dirname(sys.argv[1])))
         comm.Free()
     told = everyone.gather(code)  # also waits, asleep, for the round's other runs
     return [
@@ -52,6 +54,14 @@ def _run(world: MpiWorld, start: Start, parent: str) -> int:
     os.environ[PAUSES] = start.pauses if is_slow else ""
     with _interruption(start.stop_after) as interruption:
         return run(world, [*settled(start.argv), f"output={parent}/{start.folder}"], interruption)
+
+
+@contextmanager
+def _on_its_host(start: Start, rank: int) -> Iterator[None]:
+    """Meanwhile this rank takes itself to be on the host that its run says."""
+    name = f"host{start.hosts[rank]}" if start.hosts else platform.node()
+    with mock.patch.object(platform, "node", lambda: name):
+        yield
 
 
 @contextmanager

@@ -1,0 +1,209 @@
+"""Several hosts, each of which a leader brings the versions: the same bits as on one rank.
+
+All ranks are on this machine, and take themselves to be on hosts of their own. `test_network.py`
+has hosts with a network between them.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from end_to_end import TINY, Finished, Start, first_difference, run_all, staleness
+from launching import hash_of, launch, launched, train_rows, words_of
+from mpi_runner import finished, pids_of
+
+from mpiadv.comm.shared_memory import DISABLE_SHARING
+from mpiadv.runlog import read_table
+
+pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
+
+RULES = {"constant": staleness(16, 16, 4), "refreshed": staleness(16, 4, 4, 1)}
+CASES = {
+    f"{rule}-{wire}": (*words, f"training.wire_dtype={wire}")
+    for rule, words in RULES.items()
+    for wire in ("float32", "float16", "bfloat16")
+}
+
+LAYOUTS = ("001", "00011", "00123", "00001111", "00112233", "01230123")
+"""The host of each rank, a character each."""
+FEW_LAYOUTS = ("00011", "00112233")
+ALONE = "0"
+EACH_BY_ITSELF = "01234567"
+MOST_RANKS = 8
+
+
+def starts_on(layouts: Sequence[str]) -> list[Start]:
+    return [
+        Start(folder=f"{case}-on-{hosts}", ranks=len(hosts), argv=(*TINY, *words), hosts=hosts)
+        for case, words in CASES.items()
+        for hosts in layouts
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each case on one rank and on all layouts, whose hosts share memory."""
+    folder = tmp_path_factory.mktemp("runs")
+    run_all(starts_on([*LAYOUTS, ALONE]), folder, ranks=MOST_RANKS, timeout=900)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs_without_sharing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the layouts, each rank leading itself."""
+    folder = tmp_path_factory.mktemp("without-sharing")
+    starts = starts_on(FEW_LAYOUTS)
+    run_all(starts, folder, ranks=MOST_RANKS, timeout=600, env={DISABLE_SHARING: "1"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the layouts, with messages over TCP alone."""
+    folder = tmp_path_factory.mktemp("tcp")
+    run_all(starts_on(FEW_LAYOUTS), folder, ranks=MOST_RANKS, timeout=600, btl="self,tcp")
+    return folder
+
+
+def sharing_on(hosts: str) -> str:
+    """What the log says of who shares memory, and who leads the others."""
+    leaders = [str(hosts.index(host)) for host in sorted(set(hosts) - {"0"})]
+    return (
+        f"{hosts.count('0') - 1} of {len(hosts) - 1} attackers share memory with rank 0; "
+        f"leaders of the others: {', '.join(leaders)}"
+    )
+
+
+def run_on(folder: Path, case: str, hosts: str) -> Finished:
+    return Finished(path=folder / f"{case}-on-{hosts}")
+
+
+def assert_same_bits(run: Finished, alone: Finished) -> None:
+    assert {code for codes in run.codes for code in codes} == {0}
+    assert first_difference(run, alone) == ""
+    assert run.hash == alone.hash
+
+
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+@each_case
+@pytest.mark.parametrize("hosts", LAYOUTS)
+def test_hash_on_several_hosts_is_that_of_one_rank(runs: Path, case: str, hosts: str) -> None:
+    run = run_on(runs, case, hosts)
+    assert run.sharing == sharing_on(hosts)
+    assert_same_bits(run, run_on(runs, case, ALONE))
+
+
+@each_case
+@pytest.mark.parametrize("hosts", FEW_LAYOUTS)
+def test_hash_where_each_rank_leads_itself_is_that_of_one_rank(
+    runs: Path, runs_without_sharing: Path, case: str, hosts: str
+) -> None:
+    run = run_on(runs_without_sharing, case, hosts)
+    assert run.sharing == sharing_on(EACH_BY_ITSELF[: len(hosts)])
+    assert_same_bits(run, run_on(runs, case, ALONE))
+
+
+@each_case
+@pytest.mark.parametrize("hosts", FEW_LAYOUTS)
+def test_hash_on_several_hosts_over_tcp_is_that_of_one_rank(
+    runs: Path, runs_over_tcp: Path, case: str, hosts: str
+) -> None:
+    run = run_on(runs_over_tcp, case, hosts)
+    assert run.sharing == sharing_on(hosts)
+    assert_same_bits(run, run_on(runs, case, ALONE))
+
+
+@pytest.mark.parametrize("hosts", LAYOUTS)
+def test_ranks_of_every_host_craft(runs: Path, hosts: str) -> None:
+    tables = [run_on(runs, case, hosts).table("train") for case in CASES]
+    assert {hosts[rank] for rows in tables for rank in rows["rank"]} == set(hosts)
+
+
+RANKS = 6
+
+
+def slow_on(ranks_per_host: int, num_steps: int) -> dict[str, object]:
+    """The settings of a run of 10 ms or more for each step."""
+    return {
+        "model__name": "bad_parts:slow",
+        "model__arguments": f"{{milliseconds: 10, ranks_per_host: {ranks_per_host}}}",
+        "training__num_steps": num_steps,
+        "checkpoint__every_steps": 0,
+    }
+
+
+def hash_alone(folder: Path, settings: Mapping[str, object]) -> str:
+    """Of the run on one rank that never waits, which changes no bits."""
+    quick = {**settings, "model__arguments": "{milliseconds: 0}"}
+    assert launch(words_of(folder, **quick), ranks=1).returncode == 0
+    return hash_of(folder)
+
+
+def await_training(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step"):
+        assert process.poll() is None
+
+
+def losses_of(run: Path) -> dict[int, tuple[int, str]]:
+    """Of each rank that was lost the training step then, and how people are told."""
+    events = [event for event in read_table(run / "log.h5", "events") if event["kind"] == b"lost"]
+    told = [(int(event["step"]), event["text"].decode()) for event in events]
+    return {int(text.split()[1]): (step, text) for step, text in told}
+
+
+def crafters_after(run: Path, step: int) -> set[int]:
+    rows = train_rows(run)
+    return set(rows["rank"][rows["step"] > step].tolist())
+
+
+def test_leader_that_is_stopped_for_ten_deadlines_is_done_without(tmp_path: Path) -> None:
+    run, settings, deadline_seconds = tmp_path / "run", slow_on(RANKS // 2, 4000), 3
+    words = words_of(run, **settings, deadline_seconds=deadline_seconds, overdue_seconds=0.5)
+    with launched([*words, "--fault-tolerant"], ranks=RANKS) as process:
+        await_training(process)
+        leader = pids_of(process)[3]
+        os.kill(leader, signal.SIGSTOP)
+        time.sleep(10.5 * deadline_seconds)
+        os.kill(leader, signal.SIGCONT)
+        completed = finished(process, timeout=240)
+        assert pids_of(process) == {}
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert re.search(r"mpiadv: rank 3 on \S+ leaves: the trainer", completed.stderr)
+    step, text = losses_of(run)[3]
+    assert re.match(r"rank 3 on \S+ has not answered for 3 s and is given up: ", text)
+    assert crafters_after(run, step) & {4, 5}
+    assert hash_of(run) == hash_alone(tmp_path / "alone", settings)
+
+
+KILLED = {"of_the_second_host": (3, [3]), "of_both_other_hosts": (2, [2, 4])}
+"""How many ranks are on each host, and which of them die at once."""
+
+
+@pytest.mark.parametrize(("ranks_per_host", "leaders"), KILLED.values(), ids=KILLED)
+def test_leaders_that_are_killed_in_training_cost_no_bits(
+    tmp_path: Path, ranks_per_host: int, leaders: list[int]
+) -> None:
+    run, settings = tmp_path / "run", slow_on(ranks_per_host, 600)
+    words = [*words_of(run, **settings, deadline_seconds=60), "--fault-tolerant"]
+    with launched(words, ranks=RANKS) as process:
+        await_training(process)
+        pids = pids_of(process)
+        for leader in leaders:
+            os.kill(pids[leader], signal.SIGKILL)
+        completed = finished(process, timeout=240)
+        assert pids_of(process) == {}
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    losses = losses_of(run)
+    assert set(losses) == set(leaders)
+    for leader, (step, text) in losses.items():
+        assert re.match(rf"rank {leader} on \S+ died: ", text)
+        assert leader + 1 in crafters_after(run, step)
+    assert hash_of(run) == hash_alone(tmp_path / "alone", settings)
