@@ -139,6 +139,15 @@ class Finished:
             return np.asarray(log[name][:])
 
 
+def sharing_on(hosts: str) -> str:
+    """What the log says of who shares memory and who leads others, on the hosts of a `Start`."""
+    leaders = [str(hosts.index(host)) for host in sorted(set(hosts) - {"0"})]
+    return (
+        f"{hosts.count('0') - 1} of {len(hosts) - 1} attackers share memory with rank 0; "
+        f"leaders of the others: {', '.join(leaders)}"
+    )
+
+
 SAME_FOR_ANY_RANKS = (
     "step", "ticket", "first_version", "last_version", "first_staleness", "last_staleness",
     "attack_steps", "epsilon", "learning_rate", "loss", "accuracy", "natural_accuracy",

@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from end_to_end import TINY, Finished, Start, first_difference, run_all, staleness
+from end_to_end import (
+    TINY,
+    Finished,
+    Start,
+    first_difference,
+    run_all,
+    sharing_on,
+    staleness,
+)
 from launching import hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_of
 
@@ -68,15 +76,6 @@ def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tcp")
     run_all(starts_on(FEW_LAYOUTS), folder, ranks=MOST_RANKS, timeout=600, btl="self,tcp")
     return folder
-
-
-def sharing_on(hosts: str) -> str:
-    """What the log says of who shares memory, and who leads the others."""
-    leaders = [str(hosts.index(host)) for host in sorted(set(hosts) - {"0"})]
-    return (
-        f"{hosts.count('0') - 1} of {len(hosts) - 1} attackers share memory with rank 0; "
-        f"leaders of the others: {', '.join(leaders)}"
-    )
 
 
 def run_on(folder: Path, case: str, hosts: str) -> Finished:
@@ -165,7 +164,7 @@ def crafters_after(run: Path, step: int) -> set[int]:
 
 
 def test_leader_that_is_stopped_for_ten_deadlines_is_done_without(tmp_path: Path) -> None:
-    run, settings, deadline_seconds = tmp_path / "run", slow_on(RANKS // 2, 4000), 3
+    run, settings, deadline_seconds = tmp_path / "run", slow_on(RANKS // 2, 3300), 3
     words = words_of(run, **settings, deadline_seconds=deadline_seconds, overdue_seconds=0.5)
     with launched([*words, "--fault-tolerant"], ranks=RANKS) as process:
         await_training(process)
