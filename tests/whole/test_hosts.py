@@ -128,11 +128,11 @@ def test_ranks_of_every_host_craft(runs: Path, hosts: str) -> None:
 RANKS = 6
 
 
-def slow_on(ranks_per_host: int, num_steps: int) -> dict[str, object]:
-    """The settings of a run of 10 ms or more for each step."""
+def slow_on(ranks_per_host: int, num_steps: int, *, milliseconds: float = 10) -> dict[str, object]:
+    """The settings of a run whose steps take so long or longer."""
     return {
         "model__name": "bad_parts:slow",
-        "model__arguments": f"{{milliseconds: 10, ranks_per_host: {ranks_per_host}}}",
+        "model__arguments": f"{{milliseconds: {milliseconds}, ranks_per_host: {ranks_per_host}}}",
         "training__num_steps": num_steps,
         "checkpoint__every_steps": 0,
     }
@@ -145,10 +145,11 @@ def hash_alone(folder: Path, settings: Mapping[str, object]) -> str:
     return hash_of(folder)
 
 
-def await_training(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("step"):
+def await_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    """Wait until this training step is in the log."""
+    while not (run / "log.h5").exists() or len(train_rows(run)) <= step:
         assert process.poll() is None
+        time.sleep(0.05)
 
 
 def losses_of(run: Path) -> dict[int, tuple[int, str]]:
@@ -164,10 +165,11 @@ def crafters_after(run: Path, step: int) -> set[int]:
 
 
 def test_leader_that_is_stopped_for_ten_deadlines_is_done_without(tmp_path: Path) -> None:
-    run, settings, deadline_seconds = tmp_path / "run", slow_on(RANKS // 2, 3300), 3
+    run, deadline_seconds = tmp_path / "run", 3
+    settings = slow_on(RANKS // 2, num_steps=1200, milliseconds=30)  # longer than it is stopped
     words = words_of(run, **settings, deadline_seconds=deadline_seconds, overdue_seconds=0.5)
     with launched([*words, "--fault-tolerant"], ranks=RANKS) as process:
-        await_training(process)
+        await_step(process, run, 20)
         leader = pids_of(process)[3]
         os.kill(leader, signal.SIGSTOP)
         time.sleep(10.5 * deadline_seconds)
@@ -182,27 +184,42 @@ def test_leader_that_is_stopped_for_ten_deadlines_is_done_without(tmp_path: Path
     assert hash_of(run) == hash_alone(tmp_path / "alone", settings)
 
 
-KILLED = {"of_the_second_host": (3, [3]), "of_both_other_hosts": (2, [2, 4])}
-"""How many ranks are on each host, and which of them die at once."""
+KILLED_STEPS = 500
 
 
-@pytest.mark.parametrize(("ranks_per_host", "leaders"), KILLED.values(), ids=KILLED)
-def test_leaders_that_are_killed_in_training_cost_no_bits(
-    tmp_path: Path, ranks_per_host: int, leaders: list[int]
+@pytest.fixture(scope="module")
+def hash_of_killed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash that runs end with whose leaders are killed."""
+    return hash_alone(tmp_path_factory.mktemp("alone") / "run", slow_on(0, KILLED_STEPS))
+
+
+KILLED = {
+    "at_the_start": (0, 3, [3]),
+    "later": (100, 3, [3]),
+    "with_its_successor": (100, 3, [3, 4]),
+    "of_all_other_hosts": (100, 2, [2, 4]),
+}
+"""The training step, how many ranks are on each host, and which of them die at once."""
+
+
+@pytest.mark.parametrize(("step", "ranks_per_host", "killed"), KILLED.values(), ids=KILLED)
+def test_leader_that_is_killed_in_training_costs_no_bits(
+    tmp_path: Path, hash_of_killed: str, step: int, ranks_per_host: int, killed: list[int]
 ) -> None:
-    run, settings = tmp_path / "run", slow_on(ranks_per_host, 600)
+    run, settings = tmp_path / "run", slow_on(ranks_per_host, KILLED_STEPS)
     words = [*words_of(run, **settings, deadline_seconds=60), "--fault-tolerant"]
     with launched(words, ranks=RANKS) as process:
-        await_training(process)
+        await_step(process, run, step)
         pids = pids_of(process)
-        for leader in leaders:
-            os.kill(pids[leader], signal.SIGKILL)
+        for rank in killed:
+            os.kill(pids[rank], signal.SIGKILL)
         completed = finished(process, timeout=240)
         assert pids_of(process) == {}
     assert completed.returncode == 0, completed.stdout + completed.stderr
     losses = losses_of(run)
-    assert set(losses) == set(leaders)
-    for leader, (step, text) in losses.items():
-        assert re.match(rf"rank {leader} on \S+ died: ", text)
-        assert leader + 1 in crafters_after(run, step)
-    assert hash_of(run) == hash_alone(tmp_path / "alone", settings)
+    assert set(losses) == set(killed)
+    for rank, (_, text) in losses.items():
+        assert re.match(rf"rank {rank} on \S+ died: ", text)
+    last_loss = max(lost_at for lost_at, _ in losses.values())
+    assert set(range(1, RANKS)) - set(killed) <= crafters_after(run, last_loss)
+    assert hash_of(run) == hash_of_killed
