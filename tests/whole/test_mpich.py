@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from end_to_end import HERE, TINY, Finished, first_difference, staleness
+from end_to_end import HERE, TINY, Finished, first_difference, settled, staleness
 from mpi_runner import finished, started
 
 VARIABLE = "MPIADV_MPICH_PYTHON"
@@ -27,16 +27,28 @@ def mpich() -> str:
     return python
 
 
-def run(folder: Path, *line: str) -> Finished:
-    argv = (*TINY, *staleness(12, 3, 3, 1), "training.wire_dtype=float16", f"output={folder}")
+ON_HOSTS = (
+    "data.name=bad_parts:images", "data.batch_size=4", "model.name=bad_parts:slow",
+    "model.arguments={milliseconds: 0, ranks_per_host: 2}",
+)  # fmt: skip
+"""Ranks that take themselves to be on several hosts, of two ranks each."""
+
+
+def run(folder: Path, *line: str, model: tuple[str, ...] = ()) -> Finished:
+    rule = staleness(12, 3, 3, 1)
+    argv = settled([*TINY, *model, *rule, "training.wire_dtype=float16", f"output={folder}"])
     with started([*line, *argv], cwd=HERE) as process:
-        completed = finished(process, timeout=120)
+        completed = finished(process, timeout=240)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return Finished(path=folder)
 
 
-def test_run_under_mpich_has_the_hash_of_one_rank(mpich: str, tmp_path: Path) -> None:
-    alone = run(tmp_path / "alone", sys.executable, "-m", "mpiadv.cli")
-    under_mpich = run(tmp_path / "mpich", mpich, "-m", "mpiadv.cli", "launch", "-n", "3")
+@pytest.mark.parametrize(("ranks", "model"), [("3", ()), ("5", ON_HOSTS)], ids=["host", "hosts"])
+def test_run_under_mpich_has_the_hash_of_one_rank(
+    mpich: str, tmp_path: Path, ranks: str, model: tuple[str, ...]
+) -> None:
+    alone = run(tmp_path / "alone", sys.executable, "-m", "mpiadv.cli", model=model)
+    words = (mpich, "-m", "mpiadv.cli", "launch", "-n", ranks)
+    under_mpich = run(tmp_path / "mpich", *words, model=model)
     assert first_difference(under_mpich, alone) == ""
     assert under_mpich.hash == alone.hash
