@@ -46,6 +46,24 @@ def test_attackers_that_die_cost_their_tickets_and_no_bits(
         assert left_over(job) == 0
 
 
+TWO_HOSTS_BY_BROADCAST, THREE_HOSTS_BY_BROADCAST = 0, 1
+"""Seeds of jobs of five ranks: 0 and 1 to 4, and 0 and 1, 2 and 4, 3."""
+
+
+@pytest.mark.parametrize("and_its_successor", [False, True], ids=["alone", "and_its_successor"])
+@pytest.mark.parametrize("seed", [TWO_HOSTS_BY_BROADCAST, THREE_HOSTS_BY_BROADCAST])
+def test_leader_may_die_at_any_step(seed: int, and_its_successor: bool) -> None:
+    shape = JobShape(rule=rule(8, 2, 2), num_attackers=4, seed=seed)
+    for step in range(41):
+        first, second, *_ = Job(shape).network.groups[1]
+        deaths = {first: step} | ({second: step + 1} if and_its_successor else {})
+        job = Job(replace(shape, deaths=deaths))
+        assert job.network.by_broadcast
+        assert job.run().learner.value == expected(shape)
+        assert set(job.farewells) >= {1, 2, 3, 4} - deaths.keys()
+        assert left_over(job) == 0
+
+
 STOPS = {
     "training": ({2: 7}, frozenset[int]()),
     "at_the_start": ({2: 0}, frozenset[int]()),
