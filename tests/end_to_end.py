@@ -139,13 +139,11 @@ class Finished:
             return np.asarray(log[name][:])
 
 
-def sharing_on(hosts: str) -> str:
-    """What the log says of who shares memory and who leads others, on the hosts of a `Start`."""
+def laid_out_on(hosts: str) -> str:
+    """What the log says last of who lays out versions, on the hosts of a `Start`."""
     leaders = [str(hosts.index(host)) for host in sorted(set(hosts) - {"0"})]
-    return (
-        f"{hosts.count('0') - 1} of {len(hosts) - 1} attackers share memory with rank 0; "
-        f"leaders of the others: {', '.join(leaders)}"
-    )
+    number = "1 leader (rank" if len(leaders) == 1 else f"{len(leaders)} leaders (ranks"
+    return f", laid out by rank 0 and {number} {', '.join(leaders)})"
 
 
 SAME_FOR_ANY_RANKS = (
