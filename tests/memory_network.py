@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mpiadv.comm.attacker_link import AttackerLink
-from mpiadv.comm.channel import Channel, Tag, do_nothing
+from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.homes import Home
 from mpiadv.comm.links import LinkShape, most_parameter_slots, plain_memory
 from mpiadv.comm.messages import Bytes
@@ -60,7 +60,7 @@ class MemoryChannel(Channel):
         self.last_sign = defaultdict[int, float](network.clock)
 
     def send(
-        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
     ) -> None:
         if rank in self._network.dead:
             self._sent_in_vain.add(rank)

@@ -22,10 +22,6 @@ class Tag(IntEnum):
     TEXT = 12
 
 
-def do_nothing() -> None:
-    """What is to be done where nothing is."""
-
-
 class Channel(ABC):
     """Nonblocking messages of one rank to and from others; those of one tag arrive in order.
 
@@ -36,7 +32,7 @@ class Channel(ABC):
 
     @abstractmethod
     def send(
-        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
     ) -> None:
         """Send what is in a buffer; calls `taken` when the other rank has begun to receive it."""
 
@@ -73,7 +69,7 @@ class Channel(ABC):
         return self.num_sends(rank) + self.num_receives(rank)
 
     def say(
-        self, rank: int, said: object, tag: Tag, taken: Callable[[], None] = do_nothing
+        self, rank: int, said: object, tag: Tag, taken: Callable[[], None] = lambda: None
     ) -> None:
         """Send a message that is nothing but a header."""
         self.send(rank, sealed(said).view(np.uint8), tag, taken)
@@ -96,7 +92,7 @@ class NoChannel(Channel):
     rank = 0
 
     def send(
-        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
     ) -> None:
         raise AssertionError(f"a message to rank {rank}, which there is not")
 

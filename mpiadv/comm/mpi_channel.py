@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from mpiadv.comm.channel import Channel, Tag, do_nothing
+from mpiadv.comm.channel import Channel, Tag
 from mpiadv.comm.library import MPI
 from mpiadv.comm.messages import ALIGNMENT, Bytes
 from mpiadv.comm.requests import Requests
@@ -24,7 +24,7 @@ class MpiChannel(Channel):
         self._began = time.perf_counter()
 
     def send(
-        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = do_nothing
+        self, rank: int, buffer: Bytes, tag: Tag, taken: Callable[[], None] = lambda: None
     ) -> None:
         message = buffer, buffer.size // ALIGNMENT, self._block
         # What was merely sent says nothing of the rank that is to take it.

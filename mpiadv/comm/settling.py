@@ -31,10 +31,8 @@ def find_home(world: World, shape: LinkShape) -> Home:
             memory = attach(address)
         found = world.gather("alone" if memory is None else "shares")
     groups = _groups(hosts, found)
-    home = Home(groups=groups, memory=memory, area_slots=area_slots)
-    return (
-        home if len(home.group_of(world.rank)) > 1 else Home(groups=groups, area_slots=area_slots)
-    )
+    is_shared = any(world.rank in group and len(group) > 1 for group in groups)
+    return Home(groups=groups, memory=memory if is_shared else None, area_slots=area_slots)
 
 
 def _new_memory(
