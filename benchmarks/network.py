@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
+from memory import watched
 from mpirun import mpirun
 
 from mpiadv.comm.messages import WIRE_ARRAYS
@@ -24,6 +25,12 @@ from mpiadv.emulation.scenario import Scenario
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import simulate
 from mpiadv.process.errors import UserError
+
+LONG_JOB = 2000
+"""Training steps of which the forecast looks at some: begun and ended versions do not count."""
+
+Run = tuple[Any, Sequence[int]]
+"""What was measured in a run, and the bytes that each host's ranks held."""
 
 
 def main() -> int:
@@ -96,13 +103,15 @@ COLUMNS = (
     "values of a version", "in", "speed-up (min-max)", "ideal", "of ideal, %", "forecast",
     "link allows", "sent, Mbit/s", "received, Mbit/s", "trainer idle, %", "late, %",
     "attackers wait for parameters, %", "for tickets, %", "cores busy with the ranks, %",
-    "others, %", "staleness, first and last",
+    "others, %", "staleness, first and last", "MB held by the trainer's host, by each other",
 )  # fmt: skip
 SHARES = ("idle", "late", "parameter_wait", "grant_wait", "cores", "others")
 
 
-def _row(scenario: Scenario, runs: Sequence[Any], options: argparse.Namespace) -> list[str]:
+def _row(scenario: Scenario, measured: Sequence[Run], options: argparse.Namespace) -> list[str]:
     """Speed-up is over one rank whose device never waits; `forecast` is that of `mpiadv plan`."""
+    memory = [held for _, held in measured]
+    runs = [run for run, _ in measured]
     alone = scenario.craft_seconds + scenario.train_seconds
     seconds = median(run["ticket_seconds"] for run in runs)
     speed_ups = [alone / run["ticket_seconds"] for run in runs]
@@ -121,6 +130,7 @@ def _row(scenario: Scenario, runs: Sequence[Any], options: argparse.Namespace) -
         f"{received / seconds:.0f}",
         *shares,
         " and ".join(f"{median(run[name] for run in runs):.1f}" for name in STALENESS),
+        ", ".join(f"{median(held) / 1e6:.0f}" for held in zip(*memory, strict=True)),
     ]
 
 
@@ -133,7 +143,7 @@ def _forecast(scenario: Scenario, options: argparse.Namespace) -> Forecast:
         num_attack_steps=scenario.num_attack_steps,
         craft_seconds=scenario.craft_seconds,
         train_seconds=scenario.train_seconds,
-        num_steps=scenario.measured_steps,
+        num_steps=LONG_JOB,
         outstanding=scenario.outstanding,
         version_bytes=_version_bytes(scenario),
         batch_bytes=_batch_bytes(scenario),
@@ -182,10 +192,12 @@ def _scenario(options: argparse.Namespace) -> Scenario:
     )
 
 
-def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Any:
+def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Run:
     delay, rate = options.delay_ms / 1000, options.mbits * 1e6
     with hosts(options.hosts, delay_seconds=delay, bits_per_second=rate) as made:
-        return _run(scenario, options.ranks, made, options.mca)
+        with watched(made) as held:
+            run = _run(scenario, options.ranks, made, options.mca)
+        return run, held
 
 
 def _run(scenario: Scenario, ranks: int, made: Sequence[Host], mca: Sequence[Sequence[str]]) -> Any:

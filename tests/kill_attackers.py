@@ -3,15 +3,17 @@
     python tests/kill_attackers.py --kills 100
     python tests/kill_attackers.py --kills 200 --model preact_resnet18 --ranks 6
     python tests/kill_attackers.py --kills 100 --ranks 6 --hosts 3
+    python tests/kill_attackers.py --kills 100 --ranks 8 --hosts 4 --mbits 10000
 
 Every run loses one attacker, two at once, two shortly after each other so that the second dies
 while the first loss is dealt with, or all of them; while they start, train or evaluate. With
 `--model preact_resnet18` it loses all in training, each at a moment of its own: batches of 512
 images of 3 x 32 x 32, six megabytes each, are then often on their way, and versions of 45. In three
 runs of ten no ranks share memory, in the others those of a host do. With `--hosts` the ranks are on
-one machine, and take themselves to be on so many: leaders die, too. Every run has to end, with the
-bits of a run that nothing disturbed, and leave no process behind. A rank that dies while MPI itself
-starts takes the job with it; then the run begins anew, and that is counted.
+one machine, and take themselves to be on so many: leaders die, too. With `--mbits`, too, they are
+on network namespaces with so fast a network between them, which takes root. Every run has to end,
+with the bits of a run that nothing disturbed, and leave no process behind. A rank that dies while
+MPI itself starts takes the job with it; then the run begins anew, and that is counted.
 """
 
 import argparse
@@ -20,18 +22,19 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from launching import hash_of, launch, launched, train_rows, words_of
-from mpi_runner import finished, pids_in_session, pids_of
+from mpi_runner import HERE, REPOSITORY, finished, pids_in_session, rank_of, started_mpirun
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.runlog import read_table
@@ -40,10 +43,16 @@ NUM_STEPS = 300
 DEADLINE_SECONDS = 240.0
 """For one start of a run; one that takes longer hangs."""
 
+DELAY_SECONDS = 0.0001
+"""One way, between hosts with a network of their own."""
+
 WAYS = {"one": 0.4, "two at once": 0.2, "two in a row": 0.3, "all": 0.1}
 """How often a run loses its attackers in which way."""
 
 PHASES = {"start": 0.15, "training": 0.7, "evaluation": 0.15}
+
+
+Start = subprocess.Popen[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +117,55 @@ class Losses:
         return sum(self.ways.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """What the ranks are on: this machine, or hosts with a network of their own.
+
+    To start ranks on those, mpirun has words before it, options and an environment.
+    """
+
+    ranks: int
+    prefix: Sequence[str] = ()
+    options: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def start(self, words: Sequence[str], env: Mapping[str, str]) -> Iterator[Start]:
+        """A fault-tolerant run."""
+        if not self.prefix:
+            with launched([*words, "--fault-tolerant"], ranks=self.ranks, env=env) as process:
+                yield process
+            return
+        exported = (word for name in env for word in ("-x", name))
+        with started_mpirun(
+            ["python", "-m", "mpiadv.run", *words],
+            ranks=self.ranks,
+            options=["--with-ft", "ulfm", *self.options, *exported],
+            prefix=self.prefix,
+            env={**env, **self.env},
+            cwd=HERE,
+        ) as process:
+            yield process
+
+
+@contextmanager
+def _in_namespaces(ranks: int, number: int, mbits: float) -> Iterator[Machines]:
+    sys.path.append(str(REPOSITORY))
+    from benchmarks.hosts import agent_environment, hosts, mpirun_options
+
+    with hosts(number, delay_seconds=DELAY_SECONDS, bits_per_second=1e6 * mbits) as made:
+        yield Machines(
+            ranks=ranks,
+            prefix=made[0].inside([]),
+            options=mpirun_options(made, ranks // number),
+            env=agent_environment(made),
+        )
+
+
 def kill_attackers(
-    *, num_kills: int, ranks: int, seed: int, folder: Path, model: str = "small", hosts: int = 1
+    *, num_kills: int, machines: Machines, seed: int, folder: Path, target: Target
 ) -> Losses:
     """Kill and compare; raises AssertionError where the promises are not kept."""
-    target = TARGETS[model]
-    if hosts > 1:
-        target = _on_hosts(target, -(-ranks // hosts))
     undisturbed = folder / "undisturbed"
     began = time.monotonic()
     assert launch(words_of(undisturbed, **target.settings), ranks=1).returncode == 0
@@ -122,11 +173,12 @@ def kill_attackers(
     usual = time.monotonic() - began
     while losses.num_kills < num_kills:
         run = folder / f"run-{losses.num_runs}"
-        code = _run_and_kill(run, ranks, target, chance, usual, losses)
+        code = _run_and_kill(run, machines, target, chance, usual, losses)
         if code == 75:
             losses.num_begun_anew += 1
             words = [*words_of(run, **target.settings), "--resume"]
-            assert launch(words, ranks=ranks, timeout=DEADLINE_SECONDS).returncode == 0
+            again = launch(words, ranks=machines.ranks, timeout=DEADLINE_SECONDS)
+            assert again.returncode == 0
         else:
             assert code == 0, f"{run} ended with code {code}"
             pauses = np.diff(train_rows(run)["wall_clock"])
@@ -153,23 +205,40 @@ def _num_doubted(run: Path) -> int:
 
 
 def _run_and_kill(
-    run: Path, ranks: int, target: Target, chance: random.Random, usual: float, losses: Losses
+    run: Path,
+    machines: Machines,
+    target: Target,
+    chance: random.Random,
+    usual: float,
+    losses: Losses,
 ) -> int:
     """One run with its kills; returns the exit code."""
-    words = [*words_of(run, **target.settings), "--fault-tolerant"]
     by_messages = chance.random() < 0.3
     losses.num_by_messages += by_messages
     env = {"TMPDIR": str(run.parent), DISABLE_SHARING: str(int(by_messages))}
-    with launched(words, ranks=ranks, env=env) as process:
-        killer = _Killer(process, ranks, target, chance, usual, losses)
+    with machines.start(words_of(run, **target.settings), env) as process:
+        killer = _Killer(process, run, machines.ranks, target, chance, usual, losses)
         killer.start()
         completed = finished(process, timeout=DEADLINE_SECONDS)
         killer.join()
         time.sleep(0.5)
         assert pids_in_session(process.pid) == [], "a process was left behind"
+        assert _ranks_of(run) == {}, "a rank was left behind"
     if completed.returncode not in (0, 75):
         print(completed.stdout, completed.stderr)
     return completed.returncode
+
+
+def _ranks_of(run: Path) -> Mapping[int, int]:
+    """Rank to process id, of a run's ranks on all hosts."""
+    pids = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            rank = rank_of(int(folder.name))
+            if rank is not None and f"output={run}".encode() in words:
+                pids[rank] = int(folder.name)
+    return pids
 
 
 class _Killer(threading.Thread):
@@ -177,7 +246,8 @@ class _Killer(threading.Thread):
 
     def __init__(
         self,
-        process: subprocess.Popen[str],
+        process: Start,
+        run: Path,
         ranks: int,
         target: Target,
         chance: random.Random,
@@ -186,6 +256,7 @@ class _Killer(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self._process = process
+        self._run = run
         self._chance = chance
         self._losses = losses
         self._target = target
@@ -204,7 +275,7 @@ class _Killer(threading.Thread):
         self._wait_for_phase()
         for victim in self._victims:
             time.sleep(self._chance.uniform(0.0, self._gaps.get(self._way, 0.0)))
-            pid = self._ranks().get(victim)
+            pid = _ranks_of(self._run).get(victim)
             with suppress(ProcessLookupError):
                 if pid is None:
                     raise ProcessLookupError
@@ -216,12 +287,12 @@ class _Killer(threading.Thread):
 
     def _wait_for_phase(self) -> None:
         """Sleep until the phase, and a random time of it."""
-        while not self._ranks() and self._process.poll() is None:
+        while not _ranks_of(self._run) and self._process.poll() is None:
             time.sleep(0.02)
         if self._phase == "start":
             time.sleep(self._chance.uniform(0.0, 0.8 * self._usual))
             return
-        log = Path(_output_of(self._process)) / "log.h5"
+        log = self._run / "log.h5"
         while not log.exists() and self._process.poll() is None:
             time.sleep(0.02)
         model = log.with_name("model.pt")
@@ -233,15 +304,6 @@ class _Killer(threading.Thread):
             time.sleep(0.005)
         time.sleep(self._chance.uniform(0.0, 0.3))
 
-    def _ranks(self) -> Mapping[int, int]:
-        return pids_of(self._process)
-
-
-def _output_of(process: subprocess.Popen[str]) -> str:
-    assert isinstance(process.args, list)
-    (word,) = [word for word in process.args if word.startswith("output=")]
-    return str(word.removeprefix("output="))
-
 
 def main() -> None:
     """The command line: prints what happened."""
@@ -251,16 +313,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", choices=TARGETS, default="small")
     parser.add_argument("--hosts", type=int, default=1, help="that the ranks take to be there")
+    parser.add_argument("--mbits", type=float, help="Mbit/s of a network of their own between them")
     given = parser.parse_args()
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mpiadv-kills-") as folder:
+    target, machines = TARGETS[given.model], Machines(ranks=given.ranks)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mpiadv-kills-")))
+        if given.mbits is not None:
+            network = _in_namespaces(given.ranks, given.hosts, given.mbits)
+            machines = stack.enter_context(network)
+        elif given.hosts > 1:
+            target = _on_hosts(target, -(-given.ranks // given.hosts))
         losses = kill_attackers(
             num_kills=given.kills,
-            ranks=given.ranks,
+            machines=machines,
             seed=given.seed,
-            folder=Path(folder),
-            model=given.model,
-            hosts=given.hosts,
+            folder=folder,
+            target=target,
         )
     print(f"attackers killed: {losses.num_kills} in {losses.num_runs} runs of {given.ranks} ranks")
     print(f"  by way: {', '.join(f'{n} {way}' for way, n in losses.ways.items())}")

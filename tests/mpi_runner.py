@@ -128,7 +128,7 @@ def pids_of(process: subprocess.Popen[str]) -> dict[int, int]:
     """Rank to process id, for the ranks that `process`, a `started_mpirun`, runs now."""
     pids = {}
     for pid in pids_in_session(process.pid):
-        rank = _rank_of(pid)
+        rank = rank_of(pid)
         if rank is not None:
             pids[rank] = pid
     return pids
@@ -199,7 +199,8 @@ def pids_in_session(session: int) -> list[int]:
     return pids
 
 
-def _rank_of(pid: int) -> int | None:
+def rank_of(pid: int) -> int | None:
+    """The rank that a process is under an `mpirun`, None where it is none or has ended."""
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

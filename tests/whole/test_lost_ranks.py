@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kill_attackers import kill_attackers
+from kill_attackers import TARGETS, Machines, kill_attackers
 from launching import hash_of, launch, launched, words_of
 from mpi_runner import HERE, finished, pids_of, started
 
@@ -111,7 +111,13 @@ def test_job_that_lost_its_trainer_says_so_once_and_asks_to_be_resumed(tmp_path:
 
 
 def test_killed_attackers_cost_no_bits(tmp_path: Path) -> None:
-    losses = kill_attackers(num_kills=3, ranks=3, seed=5, folder=tmp_path)
+    losses = kill_attackers(
+        num_kills=3,
+        machines=Machines(ranks=3),
+        seed=5,
+        folder=tmp_path,
+        target=TARGETS["small"],
+    )
     assert losses.num_kills >= 3
 
 
