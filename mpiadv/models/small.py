@@ -54,12 +54,13 @@ def mnist(
     require_image_shape("mnist", image_shape, (1, 28, 28))
     first, second, units = (_sized(count, width) for count in (32, 64, 1024))
     model = nn.Sequential(
+        # The same after pooling as before it, on a quarter of the features.
         nn.Conv2d(1, first, 5, padding=2),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(first, second, 5, padding=2),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(7 * 7 * second, units),
         nn.ReLU(),
