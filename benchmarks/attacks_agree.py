@@ -43,7 +43,7 @@ class Network:
         subject = read_subject(folder, overrides)
         self.config = subject.config
         data = load_data(self.config.data)
-        self.model = load_network(subject, data, torch.device("cpu")).model
+        self.model = load_network(subject, data, torch.device("cpu"), "float32").model
         self.test = data.test
         self.images, self.labels = self.chosen(num_images)
         self.image_batches = self.images.split(BATCH_SIZE)

@@ -16,6 +16,7 @@ def recipe_of(*, num_samples: int, batch_size: int, **changes: Any) -> Recipe:
         "data": DataConfig(),
         "attack": AttackConfig(),
         "precision": "float32",
+        "memory_format": "contiguous",
         "num_clean": 0,
         "natural_every": 0,
         "keep_natural": False,

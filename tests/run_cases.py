@@ -1,5 +1,6 @@
 """What is trained on several numbers of ranks, and must end with the same bits."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -72,16 +73,35 @@ WIRES = {
 }  # fmt: skip
 WIRE_RANKS = (3, 2, 1)
 
+NUMERICS = {
+    f"{precision}-{memory_format}-{wire}": (
+        *RULES["one_trainer_step"], "attack.norm=l2", "attack.epsilon=1.0",
+        "data.name=bad_parts:images", "data.arguments.num_samples=800",
+        "data.arguments.shape=[3, 8, 8]", "model.name=small_models:batch_norm",
+        f"training.precision={precision}", f"training.memory_format={memory_format}",
+        f"training.wire_dtype={wire}",
+    )
+    for precision, memory_format, wire in itertools.product(
+        ("float32", "bfloat16"),
+        ("contiguous", "channels_last"),
+        ("float32", "float16", "bfloat16"),
+    )
+}  # fmt: skip
+"""On images whose channels do not lie together, in a norm whose sums know it."""
+NUMERICS_RANKS = (5, 3, 2, 1)
+
 CASES = {
     **{f"{name}-float32": rule for name, rule in RULES.items()},
     **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
     **FEATURES,
     **WIRES,
+    **NUMERICS,
 }
 """Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
 
 RANKS = {name: MANY_RANKS for name in CASES}
 RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
+RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
 
 WATCHED = "evaluations_and_snapshots"
 IDLE_TRAINER = "trainer_crafts_nothing"

@@ -67,7 +67,6 @@ class Climb:
         labels: int64 [N].
         natural: float32 [N, C, H, W] in [0, 1], read by losses that need the natural prediction.
         natural_seed: of what the model draws at random for that prediction.
-        magnitude: mean magnitude of the gradient at the last look, float32 [].
     """
 
     model: nn.Module
@@ -76,8 +75,13 @@ class Climb:
     labels: Tensor
     natural: Tensor
     natural_seed: int
-    magnitude: Tensor | None = None
     _predicted: dict[int, Tensor] = field(default_factory=dict)
+    _gradient: Tensor | None = None
+
+    @property
+    def magnitude(self) -> Tensor | None:
+        """Mean magnitude of the gradient at the last look, float32 []; None before the first."""
+        return None if self._gradient is None else mean_magnitude(self._gradient)
 
     def slope(self, images: Tensor, *, seed: int, version: int = 0) -> Slope:
         """The slope at `images`: float32 [N, C, H, W] in [0, 1].
@@ -97,8 +101,9 @@ class Climb:
         ):
             logits = forward(self.model, images, precision=self.precision, seed=seed)
             (gradient,) = torch.autograd.grad(loss.function(logits, target), images)
-        self.magnitude = mean_magnitude(gradient)
-        return Slope(gradient, logits.detach(), self.labels)
+        # Sums over images that lie otherwise are taken in another order.
+        self._gradient = gradient.contiguous()
+        return Slope(self._gradient, logits.detach(), self.labels)
 
     def looking(self, seeds: Iterator[int]) -> Look:
         """The slope with a seed of its own for each look, on parameters that stay the same."""

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from mpiadv.attacks import Precision
 from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
-from mpiadv.models import build_model, fingerprint
+from mpiadv.models import build_model, choose_format, fingerprint, lay_out
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
@@ -105,20 +107,34 @@ def read_subject(
     return _read_weights(path, overrides)
 
 
-def load_network(subject: Subject, data: DataSet, device: torch.device) -> Network:
+def load_network(
+    subject: Subject, data: DataSet, device: torch.device, precision: Precision | None = None
+) -> Network:
     """Build a subject's model on a device, with its weights.
+
+    With a precision it is laid out in memory as training in it lays it out, else as it is built.
 
     Raises:
         UserError: they do not fit, are no numbers, or are not those that the run has told of.
     """
-    model = build_model(
-        subject.config.model,
+    config = subject.config
+    build = partial(
+        build_model,
+        config.model,
         num_classes=data.num_classes,
         image_shape=data.image_shape,
-        seed=subject.config.seed,
+        seed=config.seed,
     )
+    model = build()
     found, renaming = load_into(model, subject)
-    return Network(model=model.to(device), hash=found, taken=(*subject.taken, *renaming))
+    model.to(device)
+    if precision is not None:
+        wanted, is_float32 = config.training.memory_format, precision == "float32"
+        chosen = choose_format(
+            wanted, build, data.image_shape, device=device, is_float32=is_float32
+        )
+        lay_out(model, chosen)
+    return Network(model=model, hash=found, taken=(*subject.taken, *renaming))
 
 
 def load_into(model: nn.Module, subject: Subject) -> tuple[str, list[str]]:

@@ -58,7 +58,7 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     Raises:
         UserError: networks, data and attacks do not go together.
     """
-    target = load_network(subject, data, device)
+    target = load_network(subject, data, device, wanted.precision)
     sources = _load_sources(data, wanted, device)
     attacks = _attacks(subject, data, wanted, tuple(sources))
     climbs = _climbs(attacks, probe=wanted.probe)
@@ -92,7 +92,7 @@ def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[s
         words = _overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
         name = source.name if source.name not in sources else path
-        sources[name] = load_network(source, data, device)
+        sources[name] = load_network(source, data, device, wanted.precision)
     return sources
 
 

@@ -41,7 +41,7 @@ def opening_lines(
     lines += [f"warning: {text}" for text in odd]
     lines += found
     if checkpoint is not None:
-        here = differences(checkpoint, threads=setup.threads, device=setup.device.torch.type)
+        here = differences(checkpoint, setup.numerics)
         lines += [f"warning: {change}" for change in (*here, *changes)]
     splits = {"train": setup.data.train, "test": setup.data.test}
     lines += [split_line(name, source, setup.data) for name, source in splits.items()]
@@ -81,6 +81,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "device": str(setup.device.torch),
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
+        "memory_format": setup.recipe.memory_format,
         "batches_per_epoch": setup.recipe.order.batches_per_epoch,
         "version_python": platform.python_version(),
         "version_mpi": setup.world.library(),

@@ -79,7 +79,7 @@ class Recorder:
             seed=self.config.seed,
             num_samples=config.num_samples,
             batch_size=config.batch_size,
-            precision=self.config.training.precision,
+            precision=self.config.evaluation.precision,
             between_steps=self.trainer.pump,
         )
         self.log_evaluation(step, weights, counts, time.perf_counter() - began)
@@ -112,7 +112,7 @@ class Recorder:
             evaluation_attack(self.config),
             indices,
             seed=self.config.seed,
-            precision=self.config.training.precision,
+            precision=self.config.evaluation.precision,
             between_steps=self.trainer.pump,
         )
         originals, _ = test.batch(indices)
@@ -138,7 +138,7 @@ class Recorder:
             self.learner,
             self.trainer.attack_schedule,
             self.trainer.publisher.held(),
-            self.setup.threads,
+            self.setup.numerics,
             self.setup.fingerprints,
             self._copies.copy,
         )

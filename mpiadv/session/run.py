@@ -175,7 +175,7 @@ def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
         seed=setup.config.seed,
         num_samples=config.final_samples or setup.data.test.num_samples,
         batch_size=config.batch_size,
-        precision=setup.config.training.precision,
+        precision=setup.config.evaluation.precision,
         share=(rank, setup.world.size),
     )
     return counts

@@ -114,12 +114,15 @@ def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) ->
             )
 
 
-def differences(checkpoint: Checkpoint, *, threads: int, device: str) -> list[str]:
-    """What of the machine differs, so that the bits may not be those of an undisturbed run."""
-    here = {"threads": threads, "device": device}
+def differences(checkpoint: Checkpoint, here: Mapping[str, str | int]) -> list[str]:
+    """What differs beside the configuration, so that bits may not be those of an undisturbed run.
+
+    `here` is what holds now: threads, device and memory_format.
+    """
+    before = {"memory_format": "contiguous", **checkpoint.payload}  # earlier versions tell of none
     return [
-        f"resumed with {key}={value}, begun with {key}={checkpoint.payload[key]}: the final bits "
+        f"resumed with {key}={value}, begun with {key}={before[key]}: the final bits "
         "may differ from those of an undisturbed run"
         for key, value in here.items()
-        if checkpoint.payload[key] != value
+        if before[key] != value
     ]

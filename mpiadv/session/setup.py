@@ -21,7 +21,7 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_f
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
-from mpiadv.models import build_model, check_model
+from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
@@ -50,16 +50,19 @@ class Setup:
     def fingerprints(self) -> dict[str, str]:
         return {"train": self.data.train.fingerprint, "test": self.data.test.fingerprint}
 
+    @property
+    def numerics(self) -> dict[str, str | int]:
+        """What bits depend on beside the configuration."""
+        return {
+            "threads": self.threads,
+            "device": self.device.torch.type,
+            "memory_format": self.recipe.memory_format,
+        }
+
     def new_model(self) -> nn.Module:
         """The freshly initialised model on this rank's device; the same bits on every rank."""
-        model = build_model(
-            self.config.model,
-            num_classes=self.data.num_classes,
-            image_shape=self.data.image_shape,
-            seed=seed_for(self.config.seed, Purpose.MODEL),
-        )
-        model.to(self.device.torch)
-        return model
+        model = _initial_model(self.config, self.data).to(self.device.torch)
+        return lay_out(model, self.recipe.memory_format)
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         return LinkShape(
@@ -185,6 +188,13 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         data=config.data,
         attack=suited(config.attack, loss=objective.climb, start=objective.start),
         precision=config.training.precision,
+        memory_format=choose_format(
+            config.training.memory_format,
+            partial(_initial_model, config, data),
+            data.image_shape,
+            device=device.torch,
+            is_float32=config.training.precision == "float32",
+        ),
         num_clean=num_clean(config.objective, config.data.batch_size),
         natural_every=config.log.natural_every,
         keep_natural=objective.needs_natural or rule.trainer_steps > 0,
@@ -204,6 +214,15 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
+
+
+def _initial_model(config: Config, data: DataSet) -> nn.Module:
+    return build_model(
+        config.model,
+        num_classes=data.num_classes,
+        image_shape=data.image_shape,
+        seed=seed_for(config.seed, Purpose.MODEL),
+    )
 
 
 def _check_model(setup: Setup) -> list[str]:

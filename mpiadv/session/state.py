@@ -28,7 +28,7 @@ def training_state(
     learner: TorchLearner,
     attack_schedule: AttackSchedule,
     published: dict[int, Published],
-    threads: int,
+    numerics: Mapping[str, str | int],
     fingerprints: Mapping[str, str],
     copy: Callable[[Tensor], Tensor],
 ) -> dict[str, Any]:
@@ -40,9 +40,8 @@ def training_state(
     state = {
         "format": FORMAT,
         "identity": json.dumps(config.identity()),
-        "threads": threads,
+        **numerics,
         "data": dict(fingerprints),
-        "device": learner.device_type,
         "model": saved,
         "unsaved_buffers": {
             name: buffer for name, buffer in learner.model.named_buffers() if name not in saved

@@ -257,6 +257,9 @@ class TrainingConfig(Section):
     """What the trainer does with a batch: a registered training step (ordinary)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """How weights and features lie in memory, on which bits depend; auto: channels last where that
+    is faster, as it is for convolutions, and where the model takes its features so."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """What crafted batches and published parameters are rounded to, so that they take half as many
     bytes on the network; also what the trainer crafts, so that the bits are the same for any number
@@ -284,6 +287,8 @@ class EvaluationConfig(Section):
     any, that of attacks with the default `relative_step_size`."""
     batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
     """Test images per batch; each batch has its own random start."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """In which networks judge and are attacked; bfloat16: by autocast."""
 
 
 class LogConfig(Section):

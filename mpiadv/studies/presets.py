@@ -30,6 +30,7 @@ _SHORT_MNIST: Mapping[str, Any] = {  # steps of 0.01 are for linf 0.3, as in the
     "training": {"num_steps": 1500, "precision": "bfloat16", "threads": 1},
     "evaluation": {
         "every_steps": 300, "num_samples": 200, "final_samples": 1000, "step_size": 0.01,
+        "precision": "bfloat16",
     },
     "checkpoint": {"every_steps": 300, "keep": 1},
 }  # fmt: skip

@@ -75,7 +75,7 @@ class Networks:
                 num_classes=data.num_classes,
                 image_shape=data.image_shape,
             )
-        loaded = load_network(subject, self._data, device.torch)
+        loaded = load_network(subject, self._data, device.torch, config.evaluation.precision)
         return Network(name=name, config=config, model=loaded.model, hash=loaded.hash)
 
 
@@ -112,7 +112,7 @@ def score(scoring: Scoring, networks: Networks) -> list[ScoreRow]:
         seed=config.seed,
         num_samples=scoring.num_images,
         batch_size=config.evaluation.batch_size,
-        precision=config.training.precision,
+        precision=config.evaluation.precision,
         crafted_on=source.model,
     )
     seconds = (time.perf_counter() - began) / len(targets)
@@ -156,7 +156,7 @@ def _row(
         adversarial_accuracy=counts.adversarial_accuracy / 100,
         natural_loss=counts.natural_loss,
         adversarial_loss=counts.adversarial_loss,
-        precision=config.training.precision,
+        precision=config.evaluation.precision,
         seed=config.seed,
         batch_size=config.evaluation.batch_size,
         target_hash=target.hash,

@@ -92,9 +92,9 @@ class TorchCrafter:
     def finish(self, ticket: int) -> tuple[Batch, CraftReport]:
         piece = self._pieces.pop(ticket)
         batch = Batch(
-            images=self._rounded(piece.adversarial),
+            # As they would have travelled: memory that is laid out otherwise has other bits.
+            images=self._rounded(piece.adversarial).contiguous(),
             labels=piece.labels,
-            # As it would have travelled: memory that is laid out otherwise has other bits.
             natural=self._rounded(piece.natural).contiguous()
             if self._recipe.keep_natural
             else None,

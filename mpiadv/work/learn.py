@@ -31,8 +31,7 @@ class TorchLearner:
         self, recipe: Recipe, step: TrainingStep, device: Device, *, tells_gradient: bool = False
     ) -> None:
         self.step, self.model = step, step.model
-        self.device_type = device.torch.type
-        self.leaves_host_free = self.device_type != "cpu"
+        self.leaves_host_free = device.torch.type != "cpu"
         self._recipe = recipe
         self._device = device
         self.busy = device.busy

@@ -8,6 +8,7 @@ from mpiadv.attacks import Attack, Climb, Precision
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.methods.objectives import Batch
+from mpiadv.models import MemoryFormat
 from mpiadv.settings import AttackConfig, DataConfig
 
 
@@ -21,6 +22,7 @@ class Recipe:
     data: DataConfig
     attack: AttackConfig
     precision: Precision
+    memory_format: MemoryFormat
     num_clean: int
     natural_every: int
     keep_natural: bool

@@ -21,6 +21,8 @@ from mpiadv.settings import Config, ScheduleConfig
 from mpiadv.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mpiadv.work.host_copies import HostCopies
 
+NUMERICS: dict[str, str | int] = {"threads": 1, "device": "cpu", "memory_format": "contiguous"}
+
 
 def a_learner() -> Any:
     """What a checkpoint holds of a learner: layers with buffers, and moments of Adam."""
@@ -29,7 +31,7 @@ def a_learner() -> Any:
     optimizer = torch.optim.Adam(model.parameters())
     schedule = make_schedule(ScheduleConfig(), optimizer, num_steps=10)
     step = ordinary_step(model, optimizer, schedule=schedule)
-    learner = SimpleNamespace(model=model, step=step, device_type="cpu", parameter_bytes=8)
+    learner = SimpleNamespace(model=model, step=step, parameter_bytes=8)
     train_once(learner)
     return learner
 
@@ -50,7 +52,7 @@ def test_checkpoint_with_optimiser_and_schedule_by_themselves_is_gone_on_with() 
     old, new = a_learner(), a_learner()
     train_once(old)
     schedule = a_schedule()
-    state = training_state(Config(), old, schedule, {}, 1, {"train": "a"}, torch.clone)
+    state = training_state(Config(), old, schedule, {}, NUMERICS, {"train": "a"}, torch.clone)
     payload = state.pop("training_step") | state
     restore(
         new, schedule, Checkpoint(step=2, path=Path("checkpoint-000000002.pt"), payload=payload)
@@ -93,7 +95,9 @@ def test_checkpoint_written_later_holds_the_state_of_its_moment(tmp_path: Path) 
     schedule = a_schedule()
     for _ in range(2):
         copies.begin()
-        state = training_state(config, learner, schedule, published, 1, {"train": "a"}, copies.copy)
+        state = training_state(
+            config, learner, schedule, published, NUMERICS, {"train": "a"}, copies.copy
+        )
         train_once(learner)
         said = schedule.state_dict()
         heard_once(schedule)
@@ -117,7 +121,7 @@ def test_checkpoint_from_before_attack_schedules_goes_on_where_the_schedule_is_c
 ) -> None:
     learner, copies, constant = a_learner(), HostCopies(), Foreseen(a_schedule().settings)
     copies.begin()
-    state = training_state(Config(), learner, constant, {}, 1, {"train": "a"}, copies.copy)
+    state = training_state(Config(), learner, constant, {}, NUMERICS, {"train": "a"}, copies.copy)
     del state["attack_schedule"]
     step = learner.step.steps_done
     checkpoint = load_checkpoint(save_checkpoint(tmp_path, step, state, keep=1))

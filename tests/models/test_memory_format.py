@@ -1,0 +1,138 @@
+"""How models lie in memory: chosen by rule, the same function, whatever way images lie."""
+
+import copy
+
+import pytest
+import torch
+from small_models import RandomAlways
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mpiadv.models import FlatState, choose_format, fingerprint, lay_out
+from mpiadv.models.preact_resnet import PreActResNet
+from mpiadv.models.small import digits, mnist
+
+CPU = torch.device("cpu")
+LARGE = (3, 16, 16)
+
+
+class Flattening(nn.Module):
+    """Takes its features to be contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.dense = nn.Linear(4 * 14 * 14, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images)
+        logits: Tensor = self.dense(features.view(len(features), -1))
+        return logits
+
+
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return PreActResNet(num_classes=5, image_shape=LARGE)
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+
+
+def small() -> nn.Module:
+    return digits(num_classes=5, image_shape=(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "expected"),
+    [
+        (resnet, LARGE, "channels_last"),
+        (Flattening, LARGE, "contiguous"),
+        (dense, LARGE, "contiguous"),
+        (small, (1, 8, 8), "contiguous"),
+    ],
+)
+def test_channels_come_last_where_that_is_faster_and_the_model_can(
+    build: type[nn.Module], shape: tuple[int, int, int], expected: str
+) -> None:
+    assert choose_format("auto", build, shape, device=CPU, is_float32=True) == expected
+
+
+@pytest.mark.parametrize(("is_float32", "on_gpu"), [(True, "contiguous"), (False, "channels_last")])
+def test_on_a_gpu_channels_come_last_in_bfloat16_alone(is_float32: bool, on_gpu: str) -> None:
+    gpu = torch.device("cuda")
+    assert choose_format("auto", resnet, LARGE, device=gpu, is_float32=is_float32) == on_gpu
+
+
+@pytest.mark.parametrize("wanted", ["contiguous", "channels_last"])
+def test_what_is_asked_for_is_chosen(wanted: str) -> None:
+    for build in (small, Flattening):
+        assert choose_format(wanted, build, LARGE, device=CPU, is_float32=True) == wanted  # type: ignore[arg-type]
+
+
+def test_choosing_leaves_the_random_streams_as_they_were() -> None:
+    model = nn.Sequential(RandomAlways(), nn.Conv2d(3, 2, 3), nn.Flatten())
+    before = torch.get_rng_state()
+    chosen = choose_format("auto", lambda: model, (3, 32, 8), device=CPU, is_float32=True)
+    assert chosen == "channels_last"
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def looked(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    images = images.detach().requires_grad_()
+    logits = model(images)
+    (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, logits.argmax(1)), images)
+    return logits.detach(), gradient
+
+
+def one_channel() -> nn.Module:
+    torch.manual_seed(0)
+    return mnist(num_classes=10, image_shape=(1, 28, 28), width=0.25, initialization="torch")
+
+
+@pytest.mark.parametrize(("build", "shape"), [(resnet, LARGE), (one_channel, (1, 28, 28))])
+def test_bits_do_not_depend_on_how_images_lie(
+    build: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = lay_out(build().eval(), "channels_last")
+    images = torch.rand(4, *shape)
+    expected = looked(model, images)
+    for lying in (
+        images.to(memory_format=torch.channels_last),
+        images.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        assert all(map(torch.equal, expected, looked(model, lying)))
+    assert all(map(torch.equal, expected, looked(copy.deepcopy(model), images)))
+
+
+def test_layout_changes_sums_alone() -> None:
+    images = torch.rand(4, *LARGE)
+    plain, laid_out = (looked(lay_out(resnet().eval(), each), images)
+                       for each in ("contiguous", "channels_last"))  # fmt: skip
+    torch.testing.assert_close(plain, laid_out, rtol=1e-3, atol=1e-5)
+
+
+def test_messages_and_hashes_do_not_know_of_it() -> None:
+    plain, laid_out = resnet(), lay_out(resnet(), "channels_last")
+    assert laid_out.blocks[0].conv1.weight.stride() != plain.blocks[0].conv1.weight.stride()  # type: ignore[index, union-attr]
+    assert fingerprint(laid_out) == fingerprint(plain)
+    sent, received = FlatState(laid_out), FlatState(plain)
+    assert sent.num_bytes == received.num_bytes
+    with torch.no_grad():
+        for parameter in laid_out.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    flat = torch.zeros(sent.num_bytes, dtype=torch.uint8)
+    sent.pack(flat)
+    received.unpack(flat)
+    assert fingerprint(laid_out) == fingerprint(plain)
+
+
+def test_mnist_pools_before_it_rectifies_and_is_the_same_function() -> None:
+    model = one_channel().eval()
+    layers = list(model.children())
+    for first in (1, 4):
+        layers[first], layers[first + 1] = layers[first + 1], layers[first]
+    as_published = nn.Sequential(*layers)
+    assert [type(layer) for layer in as_published[:3]] == [nn.Conv2d, nn.ReLU, nn.MaxPool2d]
+    images = torch.rand(8, 1, 28, 28).round(decimals=1)
+    assert all(map(torch.equal, looked(model, images), looked(as_published, images)))
