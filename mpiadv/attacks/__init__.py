@@ -1,6 +1,7 @@
 """What is done to images. Knows no communicator and no configuration but the attack's."""
 
 from mpiadv.attacks.attack import STARTS, Attack
+from mpiadv.attacks.casting import hold_cast
 from mpiadv.attacks.climb import (
     Climb,
     Look,
@@ -28,6 +29,7 @@ __all__ = [
     "Slope",
     "attack_num_steps",
     "forward",
+    "hold_cast",
     "make_attack",
     "mean_magnitude",
     "mixed_precision",

@@ -160,7 +160,7 @@ class Lead:
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
         with setup.world.at_work():
-            model = setup.new_model()
+            model = setup.new_target()
         crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
         shape = setup.link_shape(self._learner.parameter_bytes)
         link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)

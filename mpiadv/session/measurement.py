@@ -53,7 +53,7 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     num_batches = WARM_UP + most_batches
     setup = _endless(setup, num_batches)
     timed = partial(_timed, num_batches, setup.recipe.rule.max_staleness)
-    model = setup.new_model()
+    model = setup.new_target()
     version = _published(setup, FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype]))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)

@@ -71,10 +71,9 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
 def _attack(setup: Setup) -> Stop:
     """An attacker's run: until the trainer stops it; returns why."""
     with setup.world.at_work():
-        model = setup.new_model()
+        model = setup.new_target()
     crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
-    state = FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype])
-    device, shape = setup.device, setup.link_shape(state.num_bytes)
+    device, shape = setup.device, setup.link_shape(_on_the_wire(setup, model).num_bytes)
     attacker = Attacker(
         rule=setup.recipe.rule,
         mode=StalenessMode(setup.config.staleness.mode),
@@ -86,10 +85,15 @@ def _attack(setup: Setup) -> Stop:
     reason, final = attacker.run()
     if reason is Stop.FINISHED:
         # Rounded as they travelled: `evaluate_together` makes the model the trainer's own.
-        state.unpack(torch.from_numpy(final.values).to(device.torch))
+        model = setup.new_model()
+        _on_the_wire(setup, model).unpack(torch.from_numpy(final.values).to(device.torch))
         for weights in setup.config.average.weights:
             evaluate_together(setup, model, weights)
     return reason
+
+
+def _on_the_wire(setup: Setup, model: nn.Module) -> FlatState:
+    return FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype])
 
 
 def _tell_if_done(desk: Desk | None) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import torch
 from torch import nn
 
-from mpiadv.attacks import attack_num_steps, make_attack, rehearse, suited
+from mpiadv.attacks import attack_num_steps, hold_cast, make_attack, rehearse, suited
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
@@ -24,7 +25,7 @@ from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
-from mpiadv.session.rehearsal import Rehearsal, Sample
+from mpiadv.session.rehearsal import FEW, Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
@@ -63,6 +64,15 @@ class Setup:
         """The freshly initialised model on this rank's device; the same bits on every rank."""
         model = _initial_model(self.config, self.data).to(self.device.torch)
         return lay_out(model, self.recipe.memory_format)
+
+    def new_target(self) -> nn.Module:
+        """A model that is only attacked: as `new_model`, but its weights may be held cast."""
+        model = self.new_model()
+        if self.recipe.precision == "bfloat16":
+            shape, device = (FEW, *self.data.image_shape), self.device.torch
+            images = torch.rand(shape, generator=self.device.generator(0), device=device)
+            hold_cast(model, images)
+        return model
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         return LinkShape(

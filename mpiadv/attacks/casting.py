@@ -1,0 +1,60 @@
+"""Weights in the type that autocast would give them pass after pass. Knows no attack."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mpiadv.attacks.climb import Climb
+from mpiadv.models.modes import evaluation_mode, parameters_frozen
+from mpiadv.models.random_streams import streams_kept
+
+_CAST = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+"""Layers whose weights autocast to bfloat16 casts before anything else is done with them."""
+
+
+def hold_cast(model: nn.Module, images: Tensor) -> bool:
+    """Hold the weights of convolutions and dense layers in bfloat16; whether that was done.
+
+    It is undone where the logits of `images`, float32 [N, C, H, W], or their gradient are not bit
+    by bit those of autocast: as where the model does something else with a weight, too.
+    """
+    layers = list(_cast_alone(model))
+    weights = [parameter for layer in layers for parameter in layer.parameters()]
+    kept = [parameter.detach().clone() for parameter in weights]
+    with streams_kept(images.device), evaluation_mode(model), parameters_frozen(model):
+        try:
+            before = _seen(model, images)
+            for layer in layers:
+                layer.to(torch.bfloat16)
+            is_same = all(map(torch.equal, before, _seen(model, images)))
+        except Exception:  # whatever a user's model raises of weights of another type
+            is_same = False
+    if not is_same:
+        for parameter, value in zip(weights, kept, strict=True):
+            parameter.data = value
+    return is_same
+
+
+def _cast_alone(model: nn.Module) -> Iterator[nn.Module]:
+    """Torch's own layers whose weights are no other layer's."""
+    owners = Counter(
+        id(parameter) for layer in model.modules() for parameter in layer.parameters(recurse=False)
+    )
+    for layer in model.modules():
+        own = list(layer.parameters(recurse=False))
+        if type(layer) in _CAST and all(owners[id(parameter)] == 1 for parameter in own):
+            yield layer
+
+
+def _seen(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    climb = Climb(
+        model=model, precision="bfloat16", loss=None, labels=labels, natural=images, natural_seed=0
+    )
+    slope = climb.slope(images, seed=0)
+    return slope.logits, slope.gradient
