@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.attacks.climb import Climb
-from mpiadv.models.modes import evaluation_mode, parameters_frozen
+from mpiadv.models.modes import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
 
 _CAST = (
@@ -17,12 +17,17 @@ _CAST = (
 """Layers whose weights autocast to bfloat16 casts before anything else is done with them."""
 
 
-def hold_cast(model: nn.Module, images: Tensor) -> bool:
+_FEW = 2
+
+
+def hold_cast(model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
     """Hold the weights of convolutions and dense layers in bfloat16; whether that was done.
 
-    It is undone where the logits of `images`, float32 [N, C, H, W], or their gradient are not bit
-    by bit those of autocast: as where the model does something else with a weight, too.
+    It is undone where logits of images [C, H, W], or their gradient, are not bit by bit those of
+    autocast: as where the model does something else with a weight, too.
     """
+    images = torch.rand(_FEW, *image_shape, generator=torch.Generator().manual_seed(0))
+    images = images.to(device_of(model))
     layers = list(_cast_alone(model))
     weights = [parameter for layer in layers for parameter in layer.parameters()]
     kept = [parameter.detach().clone() for parameter in weights]

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision
+from mpiadv.attacks import Precision, hold_cast
 from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import build_model, choose_format, fingerprint, lay_out
@@ -112,7 +112,8 @@ def load_network(
 ) -> Network:
     """Build a subject's model on a device, with its weights.
 
-    With a precision it is laid out in memory as training in it lays it out, else as it is built.
+    With a precision it is laid out in memory as for training in it, and its weights may be held
+    cast; else it is as it was built.
 
     Raises:
         UserError: they do not fit, are no numbers, or are not those that the run has told of.
@@ -134,6 +135,8 @@ def load_network(
             wanted, build, data.image_shape, device=device, is_float32=is_float32
         )
         lay_out(model, chosen)
+        if precision == "bfloat16":
+            hold_cast(model, data.image_shape)
     return Network(model=model, hash=found, taken=(*subject.taken, *renaming))
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import torch
 from torch import nn
 
 from mpiadv.attacks import attack_num_steps, hold_cast, make_attack, rehearse, suited
@@ -25,7 +24,7 @@ from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
-from mpiadv.session.rehearsal import FEW, Rehearsal, Sample
+from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
@@ -69,9 +68,7 @@ class Setup:
         """A model that is only attacked: as `new_model`, but its weights may be held cast."""
         model = self.new_model()
         if self.recipe.precision == "bfloat16":
-            shape, device = (FEW, *self.data.image_shape), self.device.torch
-            images = torch.rand(shape, generator=self.device.generator(0), device=device)
-            hold_cast(model, images)
+            hold_cast(model, self.data.image_shape)
         return model
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
