@@ -1,0 +1,198 @@
+"""Who crafts in crafting.py: an attacker of mpiadv, and the same attack by other libraries."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mpiadv.attacks import Precision, hold_cast
+from mpiadv.comm.links import ParameterSlot, plain_memory
+from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.contract.tickets import AttackSettings, SampleOrder, StalenessRule
+from mpiadv.data import Indices
+from mpiadv.data.memory import MemorySource
+from mpiadv.models import FlatState, build_model, choose_format, freeze, lay_out
+from mpiadv.settings import AttackConfig, DataConfig, ModelConfig
+from mpiadv.work.craft import TorchCrafter
+from mpiadv.work.device import Device
+from mpiadv.work.recipe import Recipe
+
+NUM_STEPS = 8
+
+Craft = Callable[[int, Tensor, Tensor], Tensor]
+"""From the number of a batch, its images float32 [N, C, H, W] and labels to adversarial images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A network, and what it is attacked with: `epsilon` in pixels, of images of `shape`."""
+
+    name: str
+    shape: tuple[int, int, int]
+    batch_size: int
+    num_images: int
+    epsilon: float
+    lessons: int
+    """Natural training steps."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def step_size(self) -> float:
+        return 2.5 * self.epsilon / NUM_STEPS
+
+    def build(self) -> nn.Module:
+        config = ModelConfig(name=self.name, arguments=dict(self.arguments))
+        return build_model(config, num_classes=10, image_shape=self.shape, seed=0)
+
+
+TASKS = {
+    "mnist": Task(
+        name="mnist", shape=(1, 28, 28), batch_size=128, num_images=1024, epsilon=0.1,
+        lessons=100, arguments={"initialization": "torch"},
+    ),
+    "preact_resnet18": Task(
+        name="preact_resnet18", shape=(3, 32, 32), batch_size=128, num_images=256, epsilon=0.05,
+        lessons=30,
+    ),
+}  # fmt: skip
+
+
+def network(task: Task, weights: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """A task's network with these weights, frozen and in evaluation mode."""
+    model = task.build().to(device).eval()
+    model.load_state_dict(weights)
+    freeze(model)
+    return model
+
+
+def others(task: Task, weights: Mapping[str, Any], device: torch.device) -> dict[str, Craft]:
+    """The crafts of other libraries by name, those that are installed."""
+    found: dict[str, Craft] = {}
+    for name, make in OTHERS.items():
+        with suppress(ImportError):
+            found[name] = make(task, network(task, weights, device))
+    return found
+
+
+def _plain_torch(task: Task, model: nn.Module) -> Craft:
+    def craft(number: int, images: Tensor, labels: Tensor) -> Tensor:
+        adversarial = images + (2 * torch.rand_like(images) - 1) * task.epsilon
+        adversarial = adversarial.clamp(0, 1)
+        for _ in range(NUM_STEPS):
+            adversarial = adversarial.detach().requires_grad_()
+            loss = functional.cross_entropy(model(adversarial), labels)
+            (gradient,) = torch.autograd.grad(loss, adversarial)
+            moved = adversarial.detach() + task.step_size * gradient.sign()
+            near = (moved - images).clamp(-task.epsilon, task.epsilon)
+            adversarial = (images + near).clamp(0, 1)
+        return adversarial
+
+    return craft
+
+
+def _torchattacks(task: Task, model: nn.Module) -> Craft:
+    import torchattacks
+
+    attack = torchattacks.PGD(model, task.epsilon, task.step_size, NUM_STEPS)
+    return lambda number, images, labels: attack(images, labels)
+
+
+def _foolbox(task: Task, model: nn.Module) -> Craft:
+    from foolbox import PyTorchModel
+    from foolbox.attacks import LinfPGD
+
+    device = next(model.parameters()).device
+    classifier = PyTorchModel(model, bounds=(0, 1), device=device)
+    attack = LinfPGD(abs_stepsize=task.step_size, steps=NUM_STEPS)
+    return lambda number, images, labels: attack.run(
+        classifier, images, labels, epsilon=task.epsilon
+    )
+
+
+def _art(task: Task, model: nn.Module) -> Craft:
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    device = next(model.parameters()).device
+    classifier = PyTorchClassifier(
+        model, nn.CrossEntropyLoss(), task.shape, 10, clip_values=(0, 1),
+        device_type="cpu" if device.type == "cpu" else "gpu",
+    )  # fmt: skip
+    attack = ProjectedGradientDescentPyTorch(
+        classifier, eps=task.epsilon, eps_step=task.step_size, max_iter=NUM_STEPS,
+        num_random_init=1, batch_size=task.batch_size, verbose=False,
+    )  # fmt: skip
+    return lambda number, images, labels: torch.from_numpy(
+        attack.generate(images.cpu().numpy(), labels.cpu().numpy())
+    ).to(device)
+
+
+OTHERS: Mapping[str, Callable[[Task, nn.Module], Craft]] = {
+    "plain torch": _plain_torch,
+    "torchattacks": _torchattacks,
+    "foolbox": _foolbox,
+    "ART": _art,
+}
+
+
+def ours(
+    task: Task, weights: Mapping[str, Any], images: Tensor, labels: Tensor, device: torch.device
+) -> dict[str, Craft]:
+    """An attacker of mpiadv in each precision."""
+    source = MemorySource(images, labels)
+    precisions: Sequence[Precision] = ("float32", "bfloat16")
+    return {
+        f"mpiadv {precision}": _Ours(task, network(task, weights, device), source, precision)
+        for precision in precisions
+    }
+
+
+class _Ours:
+    """The crafter of an attacker."""
+
+    def __init__(
+        self, task: Task, model: nn.Module, source: MemorySource, precision: Precision
+    ) -> None:
+        device = Device(source.images.device)
+        state = FlatState(model)
+        self._parameters = ParameterSlot(state.num_bytes, plain_memory)
+        state.pack(torch.from_numpy(self._parameters.values))
+        wanted = choose_format(
+            "auto", task.build, task.shape, device=device.torch, is_float32=precision == "float32"
+        )
+        lay_out(model, wanted)
+        if precision == "bfloat16":
+            hold_cast(model, task.shape)
+        recipe = Recipe(
+            seed=0,
+            rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
+            order=_InOrder(seed=0, num_samples=source.num_samples, batch_size=task.batch_size),
+            data=DataConfig(),
+            attack=AttackConfig(epsilon=task.epsilon, num_steps=NUM_STEPS),
+            precision=precision,
+            memory_format=wanted,
+            num_clean=0,
+            natural_every=0,
+            keep_natural=False,
+            wire_dtype="float32",
+        )
+        self._settings = AttackSettings(num_steps=NUM_STEPS, epsilon=task.epsilon)
+        self._crafter = TorchCrafter(recipe, model, source, device)
+
+    def __call__(self, number: int, images: Tensor, labels: Tensor) -> Tensor:
+        self._crafter.start(number, self._settings)
+        for step in range(NUM_STEPS):
+            self._crafter.run(AttackStep(ticket=number, step=step, version=0), self._parameters)
+        return self._crafter.finish(number)[0].images
+
+
+class _InOrder(SampleOrder):
+    """Ticket n has batch n of the samples as they lie."""
+
+    def indices(self, ticket: int) -> Indices:
+        return np.arange(ticket * self.batch_size, (ticket + 1) * self.batch_size)
