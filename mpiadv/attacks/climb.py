@@ -1,7 +1,7 @@
 """The slope that an attack climbs. Knows no attack; leaves the model as it finds it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -15,10 +15,16 @@ from mpiadv.models.random_streams import seed_streams
 Precision = Literal["float32", "bfloat16"]
 
 
-def mixed_precision(device: torch.device, precision: Precision) -> torch.autocast:
+@contextmanager
+def mixed_precision(device: torch.device, precision: Precision) -> Iterator[None]:
     """Autocast to bfloat16 on `device`; for "float32" autocast is off, also inside another one."""
     enabled = precision == "bfloat16"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
+            yield
+    finally:
+        # Inside another autocast torch keeps weights as they were cast first, trained or not.
+        torch.clear_autocast_cache()
 
 
 def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpiadv.attacks import LOSSES, AttackLoss, Climb, Slope
+from mpiadv.attacks import LOSSES, AttackLoss, Climb, Slope, forward
 from mpiadv.attacks.losses import summed_kl
 
 LABELS = torch.tensor([0, 1, 2, 1, 0])
@@ -133,3 +133,15 @@ def test_slope_leaves_statistics_of_batch_norm_as_they_were(training: bool, name
     _slope(model, loss=LOSSES[name])
     assert len(before) == 3
     assert all(torch.equal(*pair) for pair in zip(model.buffers(), before, strict=True))
+
+
+def test_weights_that_changed_are_cast_anew_inside_another_autocast() -> None:
+    model, images = _model(), _images()
+    with torch.autocast("cpu", enabled=False):  # as training from Python has around it
+        before = forward(model, images, precision="bfloat16", seed=0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+        inside = forward(model, images, precision="bfloat16", seed=0)
+    alone = forward(model, images, precision="bfloat16", seed=0)
+    assert torch.equal(inside, alone) and not torch.equal(inside, before)

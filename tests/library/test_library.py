@@ -91,6 +91,15 @@ def test_trained_bits_are_those_of_the_command(run: mpiadv.TrainedRun, tmp_path:
     assert final[b"ema"]["natural_accuracy"] != run.natural_accuracy
 
 
+def test_trained_bits_are_those_of_the_command_in_mixed_precision(tmp_path: Path) -> None:
+    words = (*WORDS, "training.num_steps=5", "training.precision=bfloat16")
+    here, there = (f"output={tmp_path / name}" for name in ("here", "there"))
+    line = [sys.executable, "-m", "mpiadv.cli", *words, there]
+    subprocess.run(line, check=True, capture_output=True, timeout=300)
+    run = mpiadv.train(mpiadv.load_config(overrides=[*words, here]))
+    assert run.hash == mpiadv.read_log(tmp_path / "there").hash
+
+
 def state() -> list[Any]:
     """The settings and streams that belong to the whole process."""
     streams = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]
