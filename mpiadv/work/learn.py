@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpiadv.attacks import make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
@@ -80,7 +80,7 @@ class TorchLearner:
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        batch, magnitude = _finish_attack(self._recipe, self.model, ticket, batch, settings, pump)
+        batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         learned = self.step.gradient(ticket, batch, settings)
@@ -89,6 +89,36 @@ class TorchLearner:
             magnitude = mean_magnitude(slope[self._recipe.num_clean :])
         self._told = learned, self.step.apply(), magnitude
         self._device.mark()
+
+    def _finish_attack(
+        self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
+    ) -> tuple[Batch, Tensor | None]:
+        """The batch after the steps that the staleness rule leaves to the trainer, if any.
+
+        And the mean magnitude of the gradient at the last of them, float32 []. Buffers of the model
+        are left as they were, its mode is that of the attack. No image is stopped when they begin,
+        whatever the steps before have seen. The clean images at the front of the batch are not
+        attacked.
+        """
+        recipe, model, num_steps = self._recipe, self.model, settings.num_steps
+        first = recipe.rule.crafting_steps(num_steps)
+        if first == num_steps:
+            return batch, None
+        assert batch.natural is not None
+        model.train(recipe.attack.batch_norm == "train")
+        attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
+        purpose, steps = Purpose.ATTACK_DROPOUT, range(first, num_steps)
+        seeds = (seed_for(recipe.seed, purpose, ticket, step) for step in steps)
+        climb = climb_of(recipe, attack, model, ticket, batch)
+        attacked = attack.run(
+            climb.looking(seeds),
+            batch.natural[clean:],
+            batch.images[clean:],
+            first=first,
+            after_step=pump,
+        )
+        images = torch.cat([batch.natural[:clean], attacked])
+        return replace(batch, images=images), climb.magnitude
 
     def outcome(self) -> Outcome:
         assert self._told is not None, "no training step has run"
@@ -99,37 +129,3 @@ class TorchLearner:
             learning_rate=rate,
             gradient_magnitude=None if magnitude is None else float(magnitude),
         )
-
-
-def _finish_attack(
-    recipe: Recipe,
-    model: nn.Module,
-    ticket: int,
-    batch: Batch,
-    settings: AttackSettings,
-    pump: Callable[[], None],
-) -> tuple[Batch, Tensor | None]:
-    """The batch after the steps that the staleness rule leaves to the trainer, if any.
-
-    And the mean magnitude of the gradient at the last of them, float32 []. Buffers of `model` are
-    left as they were, its mode is that of the attack. No image is stopped when they begin, whatever
-    the steps before have seen. The clean images at the front of the batch are not attacked.
-    """
-    first = recipe.rule.crafting_steps(settings.num_steps)
-    if first == settings.num_steps:
-        return batch, None
-    assert batch.natural is not None
-    model.train(recipe.attack.batch_norm == "train")
-    attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
-    steps = range(first, settings.num_steps)
-    seeds = (seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, ticket, step) for step in steps)
-    climb = climb_of(recipe, attack, model, ticket, batch)
-    attacked = attack.run(
-        climb.looking(seeds),
-        batch.natural[clean:],
-        batch.images[clean:],
-        first=first,
-        after_step=pump,
-    )
-    images = torch.cat([batch.natural[:clean], attacked])
-    return replace(batch, images=images), climb.magnitude
