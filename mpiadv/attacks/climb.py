@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
+from mpiadv.models.running import Run, eagerly
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -33,6 +35,10 @@ def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int
     `seed` is of whatever the model draws at random, in evaluation mode too: some models do.
     """
     seed_streams(seed, images.device)
+    return _logits(model, images, precision)
+
+
+def _logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     with mixed_precision(images.device, precision):
         logits: Tensor = model(images)
     return logits.float()
@@ -73,6 +79,7 @@ class Climb:
         labels: int64 [N].
         natural: float32 [N, C, H, W] in [0, 1], read by losses that need the natural prediction.
         natural_seed: of what the model draws at random for that prediction.
+        run: how looks at the model are run.
     """
 
     model: nn.Module
@@ -81,6 +88,7 @@ class Climb:
     labels: Tensor
     natural: Tensor
     natural_seed: int
+    run: Run = eagerly
     _predicted: dict[int, Tensor] = field(default_factory=dict)
     _gradient: Tensor | None = None
 
@@ -99,17 +107,14 @@ class Climb:
         """
         loss = self.loss or LOSSES["ce"]
         target = self._natural_logits(version) if loss.needs_natural else self.labels
-        images = images.detach().requires_grad_(True)
-        with (
-            self._unmoved(),
-            torch.enable_grad(),
-            mixed_precision(images.device, "float32"),
-        ):
-            logits = forward(self.model, images, precision=self.precision, seed=seed)
-            (gradient,) = torch.autograd.grad(loss.function(logits, target), images)
+        name = ("the slope of an attack", loss.function, self.precision, self.model.training)
+        look = partial(_look, self.model, self.precision, loss.function)
+        seed_streams(seed, images.device)
+        gradient, logits = self.run(name, look, images.detach(), target)
+        assert gradient is not None and logits is not None
         # Sums over images that lie otherwise are taken in another order.
         self._gradient = gradient.contiguous()
-        return Slope(self._gradient, logits.detach(), self.labels)
+        return Slope(self._gradient, logits, self.labels)
 
     def looking(self, seeds: Iterator[int]) -> Look:
         """The slope with a seed of its own for each look, on parameters that stay the same."""
@@ -117,12 +122,28 @@ class Climb:
 
     def _natural_logits(self, version: int) -> Tensor:
         if version not in self._predicted:
-            with self._unmoved(), torch.no_grad():
+            with _unmoved(self.model), torch.no_grad():
                 logits = forward(
                     self.model, self.natural, precision=self.precision, seed=self.natural_seed
                 )
             self._predicted = {version: logits}
         return self._predicted[version]
 
-    def _unmoved(self) -> AbstractContextManager[None]:
-        return buffers_kept(self.model) if self.model.training else nullcontext()
+
+def _look(
+    model: nn.Module,
+    precision: Precision,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    target: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the loss at `images`, and the logits, as in `Slope`."""
+    images = images.detach().requires_grad_(True)
+    with _unmoved(model), torch.enable_grad(), mixed_precision(images.device, "float32"):
+        logits = _logits(model, images, precision)
+        (gradient,) = torch.autograd.grad(loss(logits, target), images)
+    return gradient, logits.detach()
+
+
+def _unmoved(model: nn.Module) -> AbstractContextManager[None]:
+    return buffers_kept(model) if model.training else nullcontext()

@@ -18,6 +18,7 @@ from mpiadv.methods.averages import WeightAverage
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import device_of
 from mpiadv.models.random_streams import seed_streams
+from mpiadv.models.running import Run, eagerly
 from mpiadv.storage.run_folder import EMA, RAW
 
 
@@ -87,7 +88,7 @@ class TrainingStep(Protocol):
 class Parts:
     """What training steps are made of.
 
-    `num_clean`: how many images at the front of a batch are natural.
+    `num_clean`: how many images at the front of a batch are natural. `run`: how gradients are run.
     """
 
     model: nn.Module
@@ -98,6 +99,7 @@ class Parts:
     precision: Precision
     num_clean: int
     average: WeightAverage | None = None
+    run: Run = eagerly
 
 
 class OrdinaryStep:
@@ -120,16 +122,15 @@ class OrdinaryStep:
         return self._parts.schedule.last_epoch
 
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
-        parts, device = self._parts, device_of(self.model)
         self.model.train()
-        seed_streams(seed_for(parts.seed, Purpose.DROPOUT, ticket), device)
-        with mixed_precision(device, parts.precision):
-            loss = parts.objective(self.model, batch)
-        parts.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        is_right = loss.logits.argmax(dim=1) == batch.labels
-        accuracy = is_right[parts.num_clean :].float().mean()
-        return Learned(loss=loss.total.detach(), accuracy=accuracy)
+        seed_streams(seed_for(self._parts.seed, Purpose.DROPOUT, ticket), device_of(self.model))
+        natural = () if batch.natural is None else (batch.natural,)
+        given = (batch.images, batch.labels, *natural)
+        loss, accuracy, *gradients = self._parts.run(("the training gradient",), self._pass, *given)
+        assert loss is not None and accuracy is not None
+        for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        return Learned(loss=loss, accuracy=accuracy)
 
     def apply(self) -> float:
         rate = float(self._parts.optimizer.param_groups[0]["lr"])
@@ -138,6 +139,21 @@ class OrdinaryStep:
         if self._parts.average:
             self._parts.average.update()
         return rate
+
+    def _pass(
+        self, images: Tensor, labels: Tensor, natural: Tensor | None = None
+    ) -> list[Tensor | None]:
+        """Forward and backward: loss and accuracy, as in `Learned`, and parameters' gradients."""
+        parts = self._parts
+        with mixed_precision(images.device, parts.precision):
+            batch = Batch(images=images, labels=labels, natural=natural)
+            loss = parts.objective(self.model, batch)
+        parts.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        is_right = loss.logits.argmax(dim=1) == labels
+        accuracy = is_right[parts.num_clean :].float().mean()
+        gradients = (parameter.grad for parameter in self.model.parameters())
+        return [loss.total.detach(), accuracy, *gradients]
 
     def state_dict(self) -> dict[str, Any]:
         average = self._parts.average

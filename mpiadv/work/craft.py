@@ -17,6 +17,7 @@ from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState, freeze
 from mpiadv.models.modes import buffers_kept
+from mpiadv.models.running import Run, eagerly
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
@@ -57,11 +58,22 @@ class _Piece:
 
 
 class TorchCrafter:
-    """Attacks a copy of the model that it owns; several tickets may be in work at once."""
+    """Attacks a copy of the model that it owns; several tickets may be in work at once.
 
-    def __init__(self, recipe: Recipe, model: nn.Module, source: Source, device: Device) -> None:
+    `run` is how looks at the model are run.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        source: Source,
+        device: Device,
+        run: Run = eagerly,
+    ) -> None:
         self._recipe = recipe
         self._model = model
+        self._run = run
         freeze(model)
         model.train(recipe.attack.batch_norm == "train")
         self._state = FlatState(model, WIRE_TENSORS[recipe.wire_dtype])
@@ -135,7 +147,8 @@ class TorchCrafter:
         clean = self._recipe.num_clean
         adversarial = self._start(ticket, attack, natural)
         batch = Batch(images=adversarial, labels=labels, natural=natural)
-        looking = _Looking(climb=climb_of(self._recipe, attack, self._model, ticket, batch))
+        climb = climb_of(self._recipe, attack, self._model, self._run, ticket, batch)
+        looking = _Looking(climb=climb)
         return _Piece(
             ticket=ticket,
             natural=natural,

@@ -16,6 +16,7 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models import FlatState
+from mpiadv.models.running import Run, eagerly
 from mpiadv.work.device import Device, IsComplete
 from mpiadv.work.recipe import Recipe, climb_of
 from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
@@ -25,10 +26,17 @@ class TorchLearner:
     """Brings batches to the training step and the parameters of its model to messages.
 
     With `tells_gradient` it tells the gradient magnitude of training steps without attack, too.
+    `run` is how looks at the model are run, in its own attack steps.
     """
 
     def __init__(
-        self, recipe: Recipe, step: TrainingStep, device: Device, *, tells_gradient: bool = False
+        self,
+        recipe: Recipe,
+        step: TrainingStep,
+        device: Device,
+        *,
+        tells_gradient: bool = False,
+        run: Run = eagerly,
     ) -> None:
         self.step, self.model = step, step.model
         self.leaves_host_free = device.torch.type != "cpu"
@@ -41,6 +49,7 @@ class TorchLearner:
         self._copy: IsComplete = lambda: True
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
+        self._run = run
         self._told: tuple[Learned, float, Tensor | None] | None = None
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
@@ -109,7 +118,7 @@ class TorchLearner:
         attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
         purpose, steps = Purpose.ATTACK_DROPOUT, range(first, num_steps)
         seeds = (seed_for(recipe.seed, purpose, ticket, step) for step in steps)
-        climb = climb_of(recipe, attack, model, ticket, batch)
+        climb = climb_of(recipe, attack, model, self._run, ticket, batch)
         attacked = attack.run(
             climb.looking(seeds),
             batch.natural[clean:],

@@ -9,6 +9,7 @@ from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import MemoryFormat
+from mpiadv.models.running import Run
 from mpiadv.settings import AttackConfig, DataConfig
 
 
@@ -29,7 +30,9 @@ class Recipe:
     wire_dtype: WireDtype
 
 
-def climb_of(recipe: Recipe, attack: Attack, model: nn.Module, ticket: int, batch: Batch) -> Climb:
+def climb_of(
+    recipe: Recipe, attack: Attack, model: nn.Module, run: Run, ticket: int, batch: Batch
+) -> Climb:
     """What the attack on a ticket climbs; not on the clean images at the front of its batch."""
     assert batch.natural is not None
     return Climb(
@@ -39,4 +42,5 @@ def climb_of(recipe: Recipe, attack: Attack, model: nn.Module, ticket: int, batc
         labels=batch.labels[recipe.num_clean :],
         natural=batch.natural[recipe.num_clean :],
         natural_seed=seed_for(recipe.seed, Purpose.LAYERS, ticket),
+        run=run,
     )
