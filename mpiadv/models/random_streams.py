@@ -22,6 +22,15 @@ def seed_streams(seed: int, device: torch.device) -> None:
     random.seed(seed)
 
 
+def stream_states(device: torch.device) -> tuple[object, ...]:
+    """Where all those streams are, to be compared: whoever draws from one moves it on."""
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0)
+    of_torch = [bytes(torch.default_generator.get_state().tolist()), bytes(on_device.tolist())]
+    of_numpy = np.random.get_state(legacy=False)
+    numbers = of_numpy["state"]["key"].tobytes(), of_numpy["state"]["pos"], of_numpy["has_gauss"]
+    return *of_torch, *numbers, random.getstate()
+
+
 @contextmanager
 def streams_kept(device: torch.device) -> Iterator[None]:
     """All those streams go on afterwards as if nothing had been drawn or seeded meanwhile."""

@@ -95,6 +95,11 @@ def tell_error(line: str) -> None:
     print(f"mpiadv: error: {printable(line)}", file=sys.stderr, flush=True)
 
 
+def tell_warning(line: str) -> None:
+    """Say what is out of the ordinary."""
+    print(f"mpiadv: warning: {printable(line)}", file=sys.stderr, flush=True)
+
+
 def origin_of(error: BaseException) -> str:
     """An exception in one line: its type, its first line, and where in the user's code it arose."""
     first = (str(error).strip().splitlines() or ["no message"])[0]

@@ -32,7 +32,6 @@ from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import restore
 from mpiadv.settings.registry import find_registered
-from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
 
 
@@ -48,7 +47,7 @@ class Lead:
         self._stack = ExitStack()
         self._stack.callback(desk.folder.close)
         self._fault: UnreadableError | UserError | None = None
-        self._learner = new_learner(setup)
+        self._learner = new_learner(setup, self._tell_eager)
         self._attack_schedule = setup.new_attack_schedule()
         self._changes: list[str] = []
         self._restored: dict[int, Published] = {}
@@ -157,11 +156,14 @@ class Lead:
             self._safekeeping.require_saved(step, trainer.pump)
             self._recorder.on_event("interrupted", f"checkpoint of step {step}")
 
+    def _tell_eager(self, text: str) -> None:
+        self._recorder.on_event("eager", text)
+
     def _new_trainer(self) -> Trainer[Batch]:
         setup = self._setup
         with setup.world.at_work():
             model = setup.new_target()
-        crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
+        crafter = setup.new_crafter(model, self._tell_eager)
         shape = setup.link_shape(self._learner.parameter_bytes)
         link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)
         if link.attackers:
@@ -193,11 +195,12 @@ class Lead:
         )
 
 
-def new_learner(setup: Setup) -> TorchLearner:
-    """The learner of a run that begins."""
+def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
+    """The learner of a run that begins; `tell` as in `Setup.new_run`."""
     config, recipe = setup.config, setup.recipe
     num_steps = config.training.num_steps
     model = setup.new_model()
+    run = setup.new_run(model, tell)
     optimizer = make_optimizer(config.optimizer, model.parameters())
     parts = Parts(
         model=model,
@@ -208,10 +211,12 @@ def new_learner(setup: Setup) -> TorchLearner:
         seed=recipe.seed,
         precision=recipe.precision,
         num_clean=recipe.num_clean,
+        run=run,
     )
     return TorchLearner(
         recipe,
         find_registered("training step", config.training.step, TRAINING_STEPS)(parts),
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
+        run=run,
     )

@@ -19,6 +19,7 @@ from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.forecast.memory import Memory
 from mpiadv.loops.bench import settle
 from mpiadv.models import FlatState
+from mpiadv.process.errors import tell_warning
 from mpiadv.session.lead import new_learner
 from mpiadv.session.setup import Setup
 from mpiadv.work.craft import TorchCrafter
@@ -56,11 +57,11 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     model = setup.new_target()
     version = _published(setup, FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype]))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
-    crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
+    crafter = setup.new_crafter(model, tell_warning)
     crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
     messages = version.buffer.nbytes + batch.buffer.nbytes
     attacker = _memory(setup, messages)
-    learner = new_learner(setup)
+    learner = new_learner(setup, tell_warning)
     training = timed(lambda ticket: _train(setup, learner, ticket, batch))
     return Measured(
         num_batches=min(len(crafting), len(training)),

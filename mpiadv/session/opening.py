@@ -36,6 +36,7 @@ def opening_lines(
         *unread_settings(config),
         *_own_number_of_steps(config),
         *_too_many(setup),
+        *_no_gpu_to_capture(setup),
         *step_warnings(config),
     )
     lines += [f"warning: {text}" for text in odd]
@@ -68,6 +69,12 @@ def _too_many(setup: Setup) -> list[str]:
         f"attackers work at once, {num_attackers} are here: use "
         f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
     ]
+
+
+def _no_gpu_to_capture(setup: Setup) -> list[str]:
+    if setup.device.is_cuda or not setup.config.training.cuda_graphs:
+        return []
+    return [f"training.cuda_graphs has no effect on {setup.device.torch.type}"]
 
 
 def attributes_of(setup: Setup) -> dict[str, str | int | float]:

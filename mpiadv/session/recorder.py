@@ -61,7 +61,7 @@ class Recorder:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
         step = self.trainer.dispatcher.step
         self.log.event(kind, text, step)
-        if kind in ("late", "lost", "unread", "slow images"):
+        if kind in ("late", "lost", "unread", "slow images", "eager"):
             self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:

@@ -16,7 +16,7 @@ from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
 from mpiadv.models import FlatState
-from mpiadv.process.errors import UnreadableError, UserError, printable
+from mpiadv.process.errors import UnreadableError, UserError, printable, tell_warning
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.process.interruption import Interruption
 from mpiadv.session.desk import Desk, give_up, open_desk
@@ -24,7 +24,6 @@ from mpiadv.session.lead import Lead
 from mpiadv.session.setup import AgreedError, Setup, agree, prepare
 from mpiadv.settings import Config, dump_config, parse_config, read_words
 from mpiadv.storage.run_folder import RAW
-from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.rounding import WIRE_TENSORS
 
 _CODES = {
@@ -72,7 +71,8 @@ def _attack(setup: Setup) -> Stop:
     """An attacker's run: until the trainer stops it; returns why."""
     with setup.world.at_work():
         model = setup.new_target()
-    crafter = TorchCrafter(setup.recipe, model, setup.data.train, setup.device)
+    name = setup.world.roster.name(setup.world.rank)
+    crafter = setup.new_crafter(model, lambda told: tell_warning(f"{name}: {told}"))
     device, shape = setup.device, setup.link_shape(_on_the_wire(setup, model).num_bytes)
     attacker = Attacker(
         rule=setup.recipe.rule,

@@ -22,12 +22,15 @@ from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
+from mpiadv.models.running import Run
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
+from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
+from mpiadv.work.graphs import choose_run
 from mpiadv.work.recipe import Recipe
 
 T = TypeVar("T")
@@ -70,6 +73,15 @@ class Setup:
         if self.recipe.precision == "bfloat16":
             hold_cast(model, self.data.image_shape)
         return model
+
+    def new_run(self, model: nn.Module, tell: Callable[[str], None]) -> Run:
+        """How functions on a model of this rank are run; `tell` hears which are not as wanted."""
+        return choose_run(self.config.training.cuda_graphs, model, self.device, tell)
+
+    def new_crafter(self, model: nn.Module, tell: Callable[[str], None]) -> TorchCrafter:
+        """A crafter of this rank, with a model of its own; `tell` as in `new_run`."""
+        run = self.new_run(model, tell)
+        return TorchCrafter(self.recipe, model, self.data.train, self.device, run)
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         return LinkShape(

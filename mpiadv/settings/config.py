@@ -113,7 +113,8 @@ class Config(Section):
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
-    "training.device", "training.threads", "evaluation", "log", "checkpoint",
+    "training.cuda_graphs", "training.device", "training.threads", "evaluation", "log",
+    "checkpoint",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
 

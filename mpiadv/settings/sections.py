@@ -266,6 +266,10 @@ class TrainingConfig(Section):
     of ranks. The trained model itself is never rounded."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the GPU of the rank's local number where there is one, else the CPU."""
+    cuda_graphs: bool = False
+    """Whether, on a GPU, looks of attacks and training gradients are captured as CUDA graphs, which
+    start as one piece and give the same bits; takes the memory of a forward and backward pass more.
+    What cannot be captured runs as without, which is told. Not tried on a GPU yet."""
     threads: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = 1
     """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
     need the same number."""
