@@ -20,6 +20,9 @@ PIXEL_TOLERANCE = 2e-7
 """How far rounding may carry an image out of the ball: in units of epsilon, and each pixel."""
 
 
+MOST_AT_ONCE = 128
+"""Images that pass through a network together on a CPU: of more its caches hold too little."""
+
 JUDGING = 0, 1
 """Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
 
@@ -36,7 +39,11 @@ class Classifier:
 
         `seed` is of what the model draws at random.
         """
-        return forward(self.model, images, precision=self.precision, seed=seed)
+        logits = [
+            forward(self.model, piece, precision=self.precision, seed=seed)
+            for piece in images.split(_most_at_once(images))
+        ]
+        return torch.cat(logits)
 
     @torch.no_grad()
     def predictions(self, images: Tensor, *, seed: int) -> Tensor:
@@ -103,16 +110,25 @@ def climbed(
     start = attack.start(images, torch.Generator(images.device).manual_seed(seed))
     if chosen is not None:
         images, labels, start = images[chosen], labels[chosen], start[chosen]
-    climb = Climb(
-        model=classifier.model,
-        precision=classifier.precision,
-        loss=attack.loss,
-        labels=labels,
-        natural=images,
-        natural_seed=pass_seed(seed, JUDGING[0]),
-    )
-    look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(JUDGING)))
-    return attack.run(look, images, start, after_step=between_steps)
+    found = []
+    for natural, right, begin in zip(
+        *(given.split(_most_at_once(images)) for given in (images, labels, start)), strict=True
+    ):
+        climb = Climb(
+            model=classifier.model,
+            precision=classifier.precision,
+            loss=attack.loss,
+            labels=right,
+            natural=natural,
+            natural_seed=pass_seed(seed, JUDGING[0]),
+        )
+        look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(JUDGING)))
+        found.append(attack.run(look, natural, begin, after_step=between_steps))
+    return torch.cat(found)
+
+
+def _most_at_once(images: Tensor) -> int:
+    return MOST_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
 
 
 def _climb(classifier: Classifier, given: Try) -> Tensor:

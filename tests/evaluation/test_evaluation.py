@@ -256,3 +256,17 @@ def test_start_of_a_batch_is_drawn_from_its_published_seed() -> None:
         logits = _model().eval()(start)
     expected = F.cross_entropy(logits, labels, reduction="none").double().sum()
     assert _evaluate(attack=attack).rows[1, 4] == expected.item()
+
+
+def test_network_gets_few_images_at_once_and_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, model = list[int](), _model()
+    model.register_forward_pre_hook(lambda layer, images: given.append(len(images[0])))
+    whole = _evaluate(model, batch_size=45)
+    assert max(given) == 45
+    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", 20)
+    given.clear()
+    pieces = _evaluate(model, batch_size=45)
+    assert set(given) == {20, 5}
+    np.testing.assert_allclose(pieces.rows, whole.rows, rtol=1e-4)
