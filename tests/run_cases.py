@@ -30,6 +30,11 @@ FEATURES = {
     "random_in_evaluation": (
         *RULES["two_trainer_steps"], "model.name=small_models:random_always",
     ),
+    "piecewise": (
+        *RULES["one_trainer_step"], "attack_schedule.name=piecewise",
+        "attack_schedule.first_steps=1", "attack_schedule.milestones=[8, 15]",
+        "attack_schedule.later_steps=[0, 5]",
+    ),
     "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
     "sgd_cosine": (
         *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",

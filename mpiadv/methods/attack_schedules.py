@@ -4,7 +4,8 @@ A schedule hears every training step before the next version is published. What 
 for any number of ranks, and so is what it says.
 """
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
@@ -167,21 +168,47 @@ def _constant(ground: Ground) -> AttackSchedule:
     )
 
 
+def _require_taken(ground: Ground, wanted: Iterable[int]) -> None:
+    """Refuse an attack that takes other numbers of steps than those that are wanted of it."""
+    for num_steps in wanted:
+        if (taken := ground.with_steps(num_steps).num_steps) != num_steps:
+            raise UserError(
+                f"attack_schedule.name={ground.config.name} has attacks of other numbers of steps, "
+                f"and attack.name={ground.attack.name} takes {taken} where {num_steps} are wanted: "
+                "use attack.name=pgd, or attack_schedule.name=constant"
+            )
+
+
+def _require_at_most(ground: Ground, setting: str, num_steps: int) -> None:
+    if num_steps > (most := ground.attack.num_steps):
+        raise UserError(
+            f"attack_schedule.{setting} is more than attack.num_steps={most}, the most that "
+            f"{ground.config.name} may take: use {most} or less, or a larger attack.num_steps"
+        )
+
+
+def _piecewise(ground: Ground) -> AttackSchedule:
+    config = ground.config
+    milestones, numbers = config.milestones, [config.first_steps, *config.later_steps]
+    if milestones != sorted(set(milestones)) or len(milestones) != len(config.later_steps):
+        raise UserError(
+            f"attack_schedule.milestones={milestones}: expected training steps, each later than "
+            f"the one before, as many as attack_schedule.later_steps={config.later_steps}"
+        )
+    _require_at_most(ground, f"first_steps={config.first_steps}", config.first_steps)
+    _require_at_most(ground, f"later_steps={config.later_steps}", max(numbers))
+    _require_taken(ground, numbers)
+    return Foreseen(
+        lambda step: AttackSettings(
+            num_steps=numbers[bisect_right(milestones, step)], epsilon=ground.epsilon_at(step)
+        )
+    )
+
+
 def _m_plus(ground: Ground) -> AttackSchedule:
     config, attack = ground.config, ground.attack
-    for wanted in range(config.first_steps, attack.num_steps + 1):
-        if (taken := ground.with_steps(wanted).num_steps) != wanted:
-            raise UserError(
-                "attack_schedule.name=m_plus has attacks of more and more steps, and attack.name="
-                f"{attack.name} takes {taken} where {wanted} are wanted: use attack.name=pgd, or "
-                "attack_schedule.name=constant"
-            )
-    if config.first_steps > attack.num_steps:
-        raise UserError(
-            f"attack_schedule.first_steps={config.first_steps} is more than attack.num_steps="
-            f"{attack.num_steps}, up to which m_plus grows: use attack_schedule.first_steps <= "
-            f"{attack.num_steps}"
-        )
+    _require_at_most(ground, f"first_steps={config.first_steps}", config.first_steps)
+    _require_taken(ground, range(config.first_steps, attack.num_steps + 1))
     return MPlus(
         num_steps=config.first_steps,
         most_steps=attack.num_steps,
@@ -195,5 +222,6 @@ def _m_plus(ground: Ground) -> AttackSchedule:
 
 ATTACK_SCHEDULES: Mapping[str, Callable[[Ground], AttackSchedule]] = {
     "constant": _constant,
+    "piecewise": _piecewise,
     "m_plus": _m_plus,
 }

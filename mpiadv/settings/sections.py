@@ -27,6 +27,7 @@ from mpiadv.storage.run_folder import EMA, RAW
 
 Steps = Annotated[AtLeastOne, Field(le=MOST_STEPS)]
 StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
+AttackSteps = Annotated[Count, Field(le=10**5)]
 Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
@@ -38,6 +39,7 @@ def _plain(text: str) -> str:
 
 
 _M_PLUS = read_with_name("m_plus")
+_PIECEWISE = read_with_name("piecewise")
 _SGD = read_with_name("sgd")
 _MULTISTEP = read_with_name("multistep")
 _STEP_SIZE_IS_NULL = ReadWith("step_size=null", lambda attack: attack.step_size is None)
@@ -139,10 +141,15 @@ class AttackScheduleConfig(Section):
     """How the settings of the attack change during the run. See the README, "Attack schedules"."""
 
     name: Text = "constant"
-    """constant: as in `attack`; m_plus: `attack.num_steps` is the largest number of attack steps,
-    from `first_steps` one more after an epoch in which gradients grew (Wang et al. 2021)."""
-    first_steps: Annotated[Count, Field(le=10**5), _M_PLUS] = 0
-    """Attack steps in the first epoch (m_plus)."""
+    """constant: as in `attack`; piecewise: `first_steps`, then `later_steps` from `milestones` on;
+    m_plus: from `first_steps` one more after an epoch in which gradients grew (Wang et al. 2021).
+    No attack takes more than `attack.num_steps`."""
+    first_steps: Annotated[AttackSteps, read_with_name("piecewise", "m_plus")] = 0
+    """Attack steps at first, with m_plus in the first epoch."""
+    milestones: Annotated[list[Steps], _PIECEWISE] = Field(default_factory=list)
+    """Training steps from which on attacks take the next number of `later_steps` (piecewise)."""
+    later_steps: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
+    """Attack steps from each of the `milestones` on (piecewise)."""
     gamma: Annotated[Positive, _M_PLUS] = 1.01
     """How much the gradient magnitude of an epoch has to grow for one more step (m_plus)."""
 

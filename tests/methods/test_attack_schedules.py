@@ -119,12 +119,20 @@ def test_m_plus_never_has_more_steps_than_the_attack() -> None:
     assert hear(schedule, list(accumulate([1.0] * 6))) == [0, 1, 2, 2, 2, 2, 2]
 
 
-@pytest.mark.parametrize("name", ["constant", "m_plus"])
+@pytest.mark.parametrize("name", ["constant", "piecewise", "m_plus"])
 def test_epsilon_grows_over_the_warm_up(name: str) -> None:
     attack = AttackConfig(epsilon=0.3, num_steps=4, epsilon_warmup_steps=4)
     schedule = schedule_of(name=name, attack=attack)
     epsilons = [schedule.settings(step).epsilon for step in range(6)]
     assert epsilons == [0.25 * 0.3, 0.5 * 0.3, 0.75 * 0.3, 0.3, 0.3, 0.3]
+
+
+def test_pieces_begin_at_their_training_steps() -> None:
+    schedule = schedule_of(
+        name="piecewise", first_steps=2, milestones=[2, 5, 6], later_steps=[3, 8, 0]
+    )
+    assert hear(schedule, [1.0] * 7) == [2, 2, 3, 3, 3, 8, 0, 0]
+    assert schedule.state_dict() == {} and not schedule.hears_gradient
 
 
 def test_constant_schedule_publishes_the_steps_that_the_attack_takes() -> None:
@@ -136,14 +144,30 @@ REFUSED = {
     "unknown": ({"name": "m_pluss"}, None, "unknown attack schedule 'm_pluss': did you mean 'm_p"),
     "single_step_attack": (
         {"name": "m_plus"}, 1,
-        "has attacks of more and more steps, and attack.name=pgd takes 1 where 0 are wanted: use",
+        "m_plus has attacks of other numbers of steps, and attack.name=pgd takes 1 where 0",
     ),
     "attack_of_at_most_three_steps": (
         {"name": "m_plus", "first_steps": 3}, 3, "takes 3 where 4 are wanted: use",
     ),
     "first_beyond_most": (
         {"name": "m_plus", "first_steps": 9}, None,
-        "first_steps=9 is more than attack.num_steps=8, up to which m_plus grows: use .* <= 8",
+        "first_steps=9 is more than attack.num_steps=8, the most that m_plus may take: use 8",
+    ),
+    "piece_beyond_most": (
+        {"name": "piecewise", "milestones": [5], "later_steps": [9]}, None,
+        r"later_steps=\[9\] is more than attack.num_steps=8, the most that piecewise may take",
+    ),
+    "pieces_out_of_order": (
+        {"name": "piecewise", "milestones": [5, 5], "later_steps": [3, 4]}, None,
+        r"milestones=\[5, 5\]: expected training steps, each later than the one before",
+    ),
+    "piece_of_no_length": (
+        {"name": "piecewise", "milestones": [5], "later_steps": [3, 4]}, None,
+        r"milestones=\[5\]: .* as many as attack_schedule.later_steps=\[3, 4\]",
+    ),
+    "pieces_of_a_single_step_attack": (
+        {"name": "piecewise", "first_steps": 1, "milestones": [5], "later_steps": [2]}, 1,
+        "piecewise has attacks of other numbers of steps, and .* takes 1 where 2 are wanted: use",
     ),
 }  # fmt: skip
 

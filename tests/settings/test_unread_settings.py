@@ -9,6 +9,8 @@ UNREAD = {
     "attack.relative_step_size=2": ("attack.step_size=0.1", "attack.step_size=null"),
     "attack.random_start=false": ("attack.start=gaussian", "attack.start=null"),
     "attack_schedule.first_steps=3": ("", "attack_schedule.name=m_plus"),
+    "attack_schedule.milestones=[3]": ("", "attack_schedule.name=piecewise"),
+    "attack_schedule.later_steps=[3]": ("", "attack_schedule.name=piecewise"),
     "attack_schedule.gamma=2": ("", "attack_schedule.name=m_plus"),
     "objective.beta=1": ("", "objective.name=trades"),
     "optimizer.momentum=0.5": ("", "optimizer.name=sgd"),
