@@ -11,6 +11,7 @@ from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
 from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED
 from mpiadv.process.launched import is_one_of_several
+from mpiadv.process.loading import loading
 from mpiadv.process.streams import is_unread, lost, outlive_readers
 
 
@@ -61,7 +62,8 @@ def _command(name: str, words: Sequence[str]) -> int:
     asked = () if is_of_ranks and is_one_of_several(os.environ) else READERS[name](words)
     if asked is None:
         return EXIT_DONE
-    module = import_module(f"mpiadv.commands.{name if is_of_ranks else 'alone'}")
+    with loading():
+        module = import_module(f"mpiadv.commands.{name if is_of_ranks else 'alone'}")
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code: int = module.main(words) if is_of_ranks else getattr(module, name)(asked)

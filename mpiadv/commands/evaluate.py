@@ -11,6 +11,7 @@ from mpiadv.examination.wanted import Wanted, read_request
 from mpiadv.process.exit_codes import EXIT_DONE
 from mpiadv.process.launched import is_one_of_several
 from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.loading import keep_loaded
 from mpiadv.process.streams import outlive_readers
 from mpiadv.session.all_ranks import on_all_ranks
 from mpiadv.session.display import console_for
@@ -36,5 +37,6 @@ def run(world: World, argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    keep_loaded()
     outlive_readers()
     sys.exit(main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.subject import load_network, read_subject
 from mpiadv.process.errors import UnreadableError, UserError, tell_error
 from mpiadv.process.lifeline import end_with_the_starter
+from mpiadv.process.loading import keep_loaded
 from mpiadv.process.streams import outlive_readers
 from mpiadv.settings import AttackConfig, Config
 from mpiadv.studies.scores import ScoreRow, Scoring, add_scores
@@ -180,5 +181,6 @@ def _told(rows: Sequence[ScoreRow]) -> str:
 
 
 if __name__ == "__main__":
+    keep_loaded()
     outlive_readers()
     sys.exit(main())
