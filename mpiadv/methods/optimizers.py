@@ -1,7 +1,9 @@
 """Optimisers and learning rates, by torch's own implementations. Knows only its two sections."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import unwrap
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
@@ -29,7 +31,7 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) 
     kind, names = find_registered("optimizer", config.name, OPTIMIZERS)
     settings = {name: getattr(config, name) for name in (*names, "weight_decay")}
     try:
-        return kind(parameters, lr=config.learning_rate, fused=fused, **settings)
+        return _light(kind)(parameters, lr=config.learning_rate, fused=fused, **settings)
     except ValueError as error:
         raise UserError(f"optimizer {config.name}: {error}") from None
 
@@ -45,7 +47,19 @@ def make_schedule(config: ScheduleConfig, optimizer: Optimizer, *, num_steps: in
     return find_registered("schedule", config.name, SCHEDULES)(config, optimizer, num_steps)
 
 
-OPTIMIZERS: Mapping[str, tuple[Callable[..., Optimizer], Sequence[str]]] = {
+def _light(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """`kind` without torch's compiler.
+
+    Methods that cannot be compiled import it when they are first called, to tell it so: that takes
+    longer than to import all else of torch.
+    """
+    bare = {name: unwrap(getattr(kind, name)) for name in _NOT_COMPILED}
+    return type(kind.__name__, (kind,), {**bare, "step": torch.no_grad()(unwrap(kind.step))})
+
+
+_NOT_COMPILED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+
+OPTIMIZERS: Mapping[str, tuple[type[Optimizer], Sequence[str]]] = {
     "sgd": (SGD, ("momentum", "nesterov")),
     "adam": (Adam, ("betas",)),
     "adamw": (AdamW, ("betas",)),

@@ -1,6 +1,7 @@
 """Optimisers against their update rules, learning rates against their curves."""
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,6 +54,19 @@ def _rates(schedule: dict[str, Any], num_steps: int, rate: float = 0.1) -> list[
         _step(parameters, optimizer, number)
         scheduler.step()
     return rates
+
+
+@pytest.mark.parametrize("config", OPTIMIZERS)
+def test_optimiser_does_without_torchs_compiler(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # whoever imports it fails
+    parameters = _parameters()
+    optimizer = make_optimizer(OptimizerConfig(**config), parameters)
+    _step(parameters, optimizer, 0)
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.zero_grad()
+    assert parameters[0].grad is None
 
 
 @pytest.mark.parametrize(
