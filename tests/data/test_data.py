@@ -40,6 +40,15 @@ def test_digits_are_all_of_scikit_learns_once() -> None:
     assert ours == sorted(theirs.tolist())
 
 
+def test_digits_are_those_of_scikit_learn_also_where_its_file_lies_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = everything(digits().train)
+    monkeypatch.setattr("mpiadv.data.digits.FILE", "elsewhere.csv")
+    for ours, theirs in zip(everything(digits().train), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_digits_of_both_splits_hold_all_classes_alike() -> None:
     data = digits()
     for source in (data.train, data.test):
