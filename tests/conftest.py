@@ -21,6 +21,8 @@ from _pytest.runner import CallInfo
 from mpi_jobs import OUTCOMES, Jobs, Outcomes, ranks_of
 from mpi_runner import launcher_or_skip
 
+from mpiadv.process.loading import loading
+
 JOBS = pytest.StashKey[Jobs]()
 WORKERS_PER_CORE = 2
 """Half of the tests' time goes in waiting: for signals, deadlines, networks and other processes."""
@@ -46,6 +48,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if len(config.args) == 1 and ".py" in config.args[0]:
         return 0
     return min(MOST_WORKERS, WORKERS_PER_CORE * len(os.sched_getaffinity(0)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Files of tests are loaded, and what they test."""
+    with loading():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

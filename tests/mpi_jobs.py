@@ -21,6 +21,12 @@ from mpi_runner import HungError, finished, hung, started_mpirun
 OUTCOMES = "MPIADV_TEST_OUTCOMES"
 DEFAULT_DEADLINE_SECONDS = 240.0
 
+LEFT_OUT = (
+    "-o", "addopts=", "-o", "required_plugins=", "-p", "no:cacheprovider", "-p", "no:xdist",
+    "-p", "no:hypothesispytest",
+)  # fmt: skip
+"""What ranks have no use for, and would spend half of their start on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -120,7 +126,7 @@ def _run_job(items: Sequence[pytest.Item]) -> dict[str, Verdict]:
 
 def _run_under_mpirun(items: Sequence[pytest.Item], outcomes: Outcomes) -> tuple[int, str]:
     """The exit code of the job, and how it ended in words."""
-    words = ["--with-mpi", "-n0", "-q", "-p", "no:cacheprovider", "--no-header", "--no-summary"]
+    words = ["--with-mpi", "-q", "--no-header", "--no-summary", "--strict-markers", *LEFT_OUT]
     with started_mpirun(
         ["python", "-m", "pytest", *words, *(item.nodeid for item in items)],
         ranks=outcomes.ranks,
