@@ -7,49 +7,8 @@ from pathlib import Path
 import pytest
 from mpi_runner import HERE, HungError, mpirun, pids_of, started_mpirun
 
-CASES = {
-    "passes": (
-        "assert MPI.COMM_WORLD.size == 3",
-        {"passed": 1},
-        "",
-    ),
-    "fails_on_one_rank_while_the_others_wait": (
-        "assert rank != 1, 'wrong on rank one'\n    MPI.COMM_WORLD.Barrier()",
-        {"failed": 1},
-        "*wrong on rank one*",
-    ),
-    "hangs": (
-        "if rank == 0:\n        time.sleep(600)",
-        {"failed": 1},
-        "*test_it: * of 3 ranks passed; the job hung: not finished after 4 s*",
-    ),
-    "vanishes_on_one_rank": (
-        "if rank == 2:\n        os._exit(0)",
-        {"failed": 1},
-        "*of 3 ranks passed*",
-    ),
-    "skips_on_one_rank": (
-        "if rank == 1:\n        pytest.skip('no such device')",
-        {"skipped": 1},
-        "",
-    ),
-}
-
-TEST_FILE = """
+FILE = """
 import os, time
-import pytest
-
-@pytest.mark.mpi(min_size=3)
-@pytest.mark.mpi_deadline(seconds={seconds})
-def test_it():
-    from mpi4py import MPI
-    rank = MPI.COMM_WORLD.rank
-    {body}
-"""
-
-
-ONE_JOB = """
-import os
 import pytest
 from mpi4py import MPI
 
@@ -77,44 +36,43 @@ def test_fails():
 def test_vanishes():
     os._exit(0)
 
+def test_vanishes_on_one_rank():
+    if MPI.COMM_WORLD.rank == 1:
+        os._exit(0)
+
+@pytest.mark.mpi_deadline(seconds=4)
+def test_hangs():
+    if MPI.COMM_WORLD.rank == 0:
+        time.sleep(600)
+
+def test_skips_on_one_rank():
+    if MPI.COMM_WORLD.rank == 1:
+        pytest.skip("no such device")
+
 def test_after_a_failure_gets_new_processes():
     assert not LEFT
 """
 
 
-def _run_plain_pytest(pytester: pytest.Pytester, text: str) -> pytest.RunResult:
-    pytester.makeconftest((HERE / "conftest.py").read_text())
-    pytester.makepyfile(test_inner=text)
-    return pytester.runpytest_subprocess("-p", "no:cacheprovider")
+TOLD = [
+    "*test_fails failed on 1 of 2 ranks*",
+    "*wrong on rank one*",
+    "*test_vanishes: 0 of 2 ranks passed; the job *",
+    "*test_vanishes_on_one_rank: 1 of 2 ranks passed; the job *",
+    "*test_hangs: * of 2 ranks passed; the job hung: not finished after 4 s*",
+    "SKIPPED * on 1 of 2 ranks: *no such device*",
+]
 
 
-def test_tests_that_share_a_job_are_told_apart(
+def test_plain_pytest_tells_of_each_test_how_it_went_on_all_ranks(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
-    result = _run_plain_pytest(pytester, ONE_JOB)
-    result.assert_outcomes(passed=4, failed=2)
-    result.stdout.fnmatch_lines(
-        ["*test_fails failed on 1 of 2 ranks*", "*test_vanishes: 0 of 2 ranks passed; the job *"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("body", "counts", "line"), [pytest.param(*case, id=name) for name, case in CASES.items()]
-)
-def test_plain_pytest_reports_an_mpi_test_that(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    body: str,
-    counts: dict[str, int],
-    line: str,
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
-    seconds = 4 if "sleep" in body else 60
-    result = _run_plain_pytest(pytester, TEST_FILE.format(body=body, seconds=seconds))
-    result.assert_outcomes(**counts)
-    if line:
-        result.stdout.fnmatch_lines([line])
+    pytester.makeconftest((HERE / "conftest.py").read_text())
+    pytester.makepyfile(test_inner=FILE)
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rs")
+    result.assert_outcomes(passed=4, failed=4, skipped=1)
+    result.stdout.fnmatch_lines(TOLD)
 
 
 def test_hung_command_is_named_and_every_rank_of_it_killed() -> None:
