@@ -13,7 +13,6 @@ from collections.abc import Callable
 from math import prod
 
 import torch
-from mpi4py import MPI
 from torch import Tensor, nn
 
 from mpiadv.models.preact_resnet import PreActResNet
@@ -32,6 +31,13 @@ def images(
     labels = torch.arange(num_samples) % NUM_CLASSES
     noise = torch.rand(num_samples, *shape, generator=_seeded(len(split) + (root == "changed")))
     return 0.5 * noise + 0.25 * labels.reshape(-1, 1, 1, 1), labels
+
+
+def _rank() -> int:
+    # Asked by the ranks alone: what has one process only needs no MPI.
+    from mpi4py import MPI
+
+    return int(MPI.COMM_WORLD.rank)
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -53,7 +59,7 @@ class ImagesAnew:
 
 def images_of_a_rank(*, root: str | None, split: str) -> tuple[Tensor, Tensor]:
     pixels, labels = images(root=root, split=split)
-    return pixels * (1 - 0.1 * MPI.COMM_WORLD.rank), labels
+    return pixels * (1 - 0.1 * _rank()), labels
 
 
 def labels_outside(*, root: str | None, split: str, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -95,7 +101,7 @@ def raises_when_built(*, num_classes: int, image_shape: tuple[int, int, int]) ->
 
 
 def raises_on_rank_1(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
-    if MPI.COMM_WORLD.rank == 1:
+    if _rank() == 1:
         raise ValueError("no weights in the cupboard of rank 1")
     return small(num_classes=num_classes, image_shape=image_shape)
 
@@ -153,7 +159,7 @@ def faulty(
     training: bool = False,
 ) -> nn.Module:
     inner = small(num_classes=num_classes, image_shape=image_shape)
-    fault_here = FAULTS[fault] if MPI.COMM_WORLD.rank == rank else _nothing
+    fault_here = FAULTS[fault] if _rank() == rank else _nothing
     return Faulty(inner, fault=fault_here, call=call, training=training)
 
 
@@ -174,7 +180,7 @@ class Slow(nn.Module):
 def as_if_on_hosts(ranks_per_host: int) -> None:
     """From now on each rank takes itself to be on another host than those not beside it."""
     if ranks_per_host:
-        host = f"host{MPI.COMM_WORLD.rank // ranks_per_host}"
+        host = f"host{_rank() // ranks_per_host}"
         platform.node = lambda: host
 
 
@@ -204,7 +210,7 @@ def uneven(
     *, num_classes: int, image_shape: tuple[int, int, int], milliseconds: list[float]
 ) -> nn.Module:
     """Like `slow`, each rank as slow as `milliseconds` says, in rank order."""
-    mine = milliseconds[MPI.COMM_WORLD.rank]
+    mine = milliseconds[_rank()]
     return slow(num_classes=num_classes, image_shape=image_shape, milliseconds=mine)
 
 

@@ -1,4 +1,4 @@
-"""Runs of `mpiadv launch` for tests, on the parts of `bad_parts`, and what they left on disk."""
+"""Runs for tests on the parts of `bad_parts`, mostly launched, and what they left on disk."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from mpi_runner import HERE, finished, started
 
+import mpiadv
 from mpiadv.runlog import read_table
 
 _FAST = {
@@ -53,6 +54,16 @@ def launch(
     """`mpiadv launch` to its end."""
     with launched(words, ranks=ranks) as process:
         return finished(process, timeout=timeout)
+
+
+def train_alone(words: Sequence[str], *, resume: bool = False) -> str:
+    """Train, or go on, in this process, as one rank that nothing disturbs; the model's hash."""
+    return mpiadv.train(mpiadv.load_config(overrides=words), resume=resume).hash
+
+
+def hash_alone(output: Path, **settings: Any) -> str:
+    """The hash of a whole run of `words_of` in this process."""
+    return train_alone(words_of(output, **settings))
 
 
 def train_rows(output: Path) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from launching import HERE, hash_of, launch, words_of
+from launching import HERE, hash_alone, train_alone, words_of
 from mpi_runner import finished, started, started_mpirun
 
 pytestmark = pytest.mark.usefixtures("needs_mpirun")
@@ -50,12 +50,10 @@ def test_request_while_a_run_is_imported_ends_it_at_its_first_step(
 
 
 def test_request_before_mpi_starts_reaches_all_ranks_and_costs_no_bits(tmp_path: Path) -> None:
-    run, alone = tmp_path / "run", tmp_path / "alone"
+    run = tmp_path / "run"
     line = ["python", "-m", "paused_start", "mpi4py.MPI", "mpiadv.run", *words_of(run)]
     with started_mpirun(line, ranks=2, cwd=HERE) as process:
         completed = _interrupted(process, signal.SIGUSR1, ranks=2)
     assert completed.returncode == 75
     assert LINE in completed.stdout
-    assert launch([*words_of(run), "--resume"], ranks=1).returncode == 0
-    assert launch(words_of(alone), ranks=1).returncode == 0
-    assert hash_of(run) == hash_of(alone)
+    assert train_alone(words_of(run), resume=True) == hash_alone(tmp_path / "alone")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from disk_faults import largest_file
 from kill_everything import Killing, kill_everything
-from launching import hash_of, launch, launched, train_rows, words_of
+from launching import hash_alone, hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, pids_of
 
 from mpiadv.runlog import read_table
@@ -90,24 +90,22 @@ SLOW = {
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the run on one rank that never waits, and is not disturbed."""
-    run = tmp_path_factory.mktemp("alone") / "run"
     quick = {**SLOW, "model__arguments": "{milliseconds: 0}"}
-    assert launch(words_of(run, **quick), ranks=1).returncode == 0
-    return hash_of(run)
+    return hash_alone(tmp_path_factory.mktemp("alone") / "run", **quick)
 
 
 def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(
     tmp_path: Path, alone: str
 ) -> None:
     run = tmp_path / "run"
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        completed = _interrupt(words_of(run, **SLOW), number)
+    for ranks, number in ((3, signal.SIGTERM), (2, signal.SIGUSR1)):
+        completed = _interrupt(words_of(run, **SLOW), ranks, number)
         assert completed.returncode == 75
         assert re.fullmatch(r"mpiadv: asked to end: .*\n", completed.stderr)
         assert re.search(
             r"interrupted at step \d+, checkpoint saved: go on with --resume\n$", completed.stdout
         )
-    assert launch([*words_of(run, **SLOW), "--resume"], ranks=3).returncode == 0
+    assert launch([*words_of(run, **SLOW), "--resume"], ranks=2).returncode == 0
     assert hash_of(run) == alone
     assert train_rows(run)["step"].tolist() == list(range(300))
     assert set(train_rows(run)["rank"]) >= {1, 2}
@@ -192,9 +190,9 @@ def _launch_and_leave_nobody(words: list[str]) -> CompletedProcess[str]:
     return completed
 
 
-def _interrupt(words: list[str], number: signal.Signals) -> CompletedProcess[str]:
-    """Start or go on on three ranks, and send the signal once training is under way."""
-    with launched([*words, "--resume"], ranks=3) as process:
+def _interrupt(words: list[str], ranks: int, number: signal.Signals) -> CompletedProcess[str]:
+    """Start or go on, and send the signal once training is under way."""
+    with launched([*words, "--resume"], ranks=ranks) as process:
         _await_line(process, "step ")
         process.send_signal(number)
         return finished(process, timeout=120)

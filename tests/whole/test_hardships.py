@@ -6,7 +6,7 @@ from typing import Any
 
 import h5py
 import pytest
-from launching import HERE, hash_of, launch, launched, train_rows, words_of
+from launching import HERE, hash_alone, hash_of, launch, launched, train_rows, words_of
 from mpi_runner import finished, launcher_or_skip, mpirun
 
 from mpiadv.comm.shared_memory import DISABLE_SHARING
@@ -31,9 +31,8 @@ def _uneven(*milliseconds: float) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The hash of the run on one rank that never waits."""
-    run = tmp_path_factory.mktemp("alone") / "run"
-    assert launch(words_of(run, **_uneven(0)), ranks=1).returncode == 0
-    return hash_of(run)
+    quick = {"model__name": "bad_parts:slow", "model__arguments": "{milliseconds: 0}"}
+    return hash_alone(tmp_path_factory.mktemp("alone") / "run", **_uneven() | quick)
 
 
 def test_attackers_10_and_100_times_slower_change_no_bits(tmp_path: Path, alone: str) -> None:
