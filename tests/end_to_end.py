@@ -46,7 +46,7 @@ class Start:
     """One start of a run: `stop_after` interrupts it once so many training steps are done.
 
     With `hosts` its ranks, all on this machine, take themselves to be on several hosts: a character
-    for each of them says which.
+    for each of them says which. Unless it `shares_memory` all versions are messages.
     """
 
     folder: str
@@ -55,6 +55,7 @@ class Start:
     pauses: str = "random"
     stop_after: int | None = None
     hosts: str = ""
+    shares_memory: bool = True
 
 
 def run_all(
@@ -96,6 +97,12 @@ def _side_by_side(starts: Sequence[Start], ranks: int) -> list[list[Start]]:
         else:
             rounds.append([start])
     return rounds
+
+
+def assert_same_bits(run: "Finished", other: "Finished") -> None:
+    """The same steps and the same model, whatever the ranks and the timing."""
+    assert first_difference(run, other) == "", run.path.name
+    assert run.hash == other.hash, run.path.name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,17 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from end_to_end import Start, settled
-from small_models import PAUSES
+from mpiadv.process.loading import loading
 
-from mpiadv.comm.library import MPI
-from mpiadv.comm.mpi_world import MpiWorld
-from mpiadv.session.recorder import Recorder
-from mpiadv.session.run import run
+with loading():
+    from end_to_end import Start, settled
+    from small_models import PAUSES
+
+    from mpiadv.comm.library import MPI
+    from mpiadv.comm.mpi_world import MpiWorld
+    from mpiadv.comm.shared_memory import DISABLE_SHARING
+    from mpiadv.session.recorder import Recorder
+    from mpiadv.session.run import run
 
 
 def main(plan: Path) -> None:
@@ -52,6 +56,7 @@ def _make_round(everyone: MpiWorld, starts: list[Start]) -> list[tuple[str, list
 def _run(world: MpiWorld, start: Start, parent: str) -> int:
     is_slow = {"straggler": world.rank == 1, "attacks": True}.get(start.pauses, world.rank > 0)
     os.environ[PAUSES] = start.pauses if is_slow else ""
+    os.environ[DISABLE_SHARING] = str(int(not start.shares_memory))
     with _interruption(start.stop_after) as interruption:
         return run(world, [*settled(start.argv), f"output={parent}/{start.folder}"], interruption)
 

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from end_to_end import NUM_STEPS, TINY, Start, staleness
 
@@ -161,13 +162,10 @@ def chain_of(case: str) -> list[Start]:
     ]
 
 
-def starts_with(
-    case: str, ranks: Sequence[int], *overrides: str, pauses: str = "random"
-) -> list[Start]:
+def starts_with(case: str, ranks: Sequence[int], *overrides: str, **further: Any) -> list[Start]:
+    """A case on each of so many ranks; `further` is for `Start`."""
     argv = (*TINY, *overrides)
-    return [
-        Start(folder=folder_of(case, size), ranks=size, argv=argv, pauses=pauses) for size in ranks
-    ]
+    return [Start(folder=folder_of(case, size), ranks=size, argv=argv, **further) for size in ranks]
 
 
 def all_starts() -> list[Start]:

@@ -17,10 +17,11 @@ from end_to_end import (
     NUM_STEPS,
     TINY,
     Finished,
-    first_difference,
+    assert_same_bits,
     run_all,
     settled,
 )
+from launching import train_alone
 from mpi_runner import finished, started, started_mpirun
 from plain_training import adversarial_loop, trades_loop
 from run_cases import (
@@ -36,19 +37,15 @@ from run_cases import (
     SLOW_ATTACKS,
     STRAGGLER,
     STRAGGLER_RANKS,
-    TCP_CASES,
-    TCP_RANKS,
     WATCHED,
     WIRES,
     WITHOUT_EFFECT,
     all_starts,
     folder_of,
-    starts_with,
     stops_of,
 )  # fmt: skip
 from small_models import PAUSES
 
-from mpiadv.comm.shared_memory import DISABLE_SHARING
 from mpiadv.models import build_model, fingerprint
 from mpiadv.settings import load_config
 
@@ -63,23 +60,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def runs_over_tcp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few of the runs, over TCP."""
-    folder = tmp_path_factory.mktemp("tcp")
-    starts = [start for case in TCP_CASES for start in starts_with(case, TCP_RANKS, *CASES[case])]
-    env = {DISABLE_SHARING: "1"}
-    run_all(starts, folder, ranks=max(TCP_RANKS), timeout=300, btl="self,tcp", env=env)
-    return folder
-
-
 def run_in(folder: Path, case: str, ranks: int = 1) -> Finished:
     return Finished(path=folder / folder_of(case, ranks))
-
-
-def assert_same_bits(run: Finished, undisturbed: Finished) -> None:
-    assert first_difference(run, undisturbed) == "", run.path.name
-    assert run.hash == undisturbed.hash, run.path.name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,12 +70,6 @@ def test_hash_is_the_same_for_any_number_of_ranks(runs: Path, case: str) -> None
         run = run_in(runs, case, ranks)
         assert run.codes == [[0] * ranks]
         assert_same_bits(run, run_in(runs, case))
-
-
-@pytest.mark.parametrize("case", TCP_CASES)
-def test_hash_is_the_same_over_tcp(runs: Path, runs_over_tcp: Path, case: str) -> None:
-    for ranks in TCP_RANKS:
-        assert_same_bits(run_in(runs_over_tcp, case, ranks), run_in(runs, case))
 
 
 def test_averaged_weights_are_the_same_for_any_number_of_ranks_and_after_interruptions(
@@ -280,12 +256,13 @@ SIGNALS = {
 
 
 def really_started(
-    argv: Sequence[str], ranks: int, pauses: str
+    argv: Sequence[str], ranks: int
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    line = [sys.executable, "-m", "mpiadv.run", *settled(argv)]
+    """A run in processes of its own, with slow attacks."""
+    line, env = [sys.executable, "-m", "mpiadv.run", *settled(argv)], {PAUSES: "attacks"}
     if ranks == 1:
-        return started(line, env={PAUSES: pauses}, cwd=HERE)
-    return started_mpirun(line, ranks=ranks, env={PAUSES: pauses}, cwd=HERE)
+        return started(line, env=env, cwd=HERE)
+    return started_mpirun(line, ranks=ranks, env=env, cwd=HERE)
 
 
 @pytest.mark.parametrize(("ranks", "number"), SIGNALS.values(), ids=SIGNALS)
@@ -293,7 +270,7 @@ def test_signal_ends_a_run_that_resumes_to_the_same_hash(
     runs: Path, tmp_path: Path, ranks: int, number: signal.Signals
 ) -> None:
     argv = (*TINY, *CASES["refreshed-float32"], f"output={tmp_path / 'run'}")
-    with really_started(argv, ranks, "attacks") as process:
+    with really_started(argv, ranks) as process:
         assert process.stdout is not None
         lines = itertools.takewhile(lambda line: not line.startswith("step "), process.stdout)
         seen = "".join(lines)
@@ -301,9 +278,7 @@ def test_signal_ends_a_run_that_resumes_to_the_same_hash(
         completed = finished(process, timeout=120)
     assert completed.returncode == 75, seen + completed.stdout + completed.stderr
     assert "interrupted at step" in completed.stdout
-    with really_started([*argv, "--resume"], ranks=1, pauses="") as process:
-        completed = finished(process, timeout=120)
-    assert completed.returncode == 0, completed.stdout + completed.stderr
+    train_alone(settled(argv), resume=True)
     run = Finished(path=tmp_path / "run")
     assert run.table("train")["step"].tolist() == list(range(NUM_STEPS))
     assert_same_bits(run, run_in(runs, "refreshed-float32"))
