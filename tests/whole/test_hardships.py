@@ -36,7 +36,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_attackers_10_and_100_times_slower_change_no_bits(tmp_path: Path, alone: str) -> None:
-    settings = {**_uneven(0, 5, 50, 500), "staleness__trainer_crafts": "false"}
+    settings = {**_uneven(0, 2, 20, 200), "staleness__trainer_crafts": "false"}
     completed = launch(words_of(tmp_path / "run", **settings), ranks=4)
     assert (completed.returncode, completed.stderr) == (0, "")
     assert hash_of(tmp_path / "run") == alone
