@@ -185,16 +185,21 @@ def _wait_for_none(session: int, *, seconds: float) -> None:
         time.sleep(0.05)
 
 
+_NUM_THREADS = 13
+"""Which of the fields of /proc/PID/stat after the session tells the number of threads."""
+
+
 def pids_in_session(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
+    """The processes of a session that have not ended, to their last thread."""
     pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            # After the name, which may hold anything: state, parent, group, session.
-            state, _, _, of = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            # After the name, which may hold anything: state, parent, group, session, ...
+            state, _, _, of, *more = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(of) == session and state != "Z":
+        # Files are open, and locked, for as long as a thread is left.
+        if int(of) == session and (state != "Z" or int(more[_NUM_THREADS]) > 1):
             pids.append(int(folder.name))
     return pids
 

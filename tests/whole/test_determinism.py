@@ -31,6 +31,7 @@ from run_cases import (
     FEATURES,
     IDLE_TRAINER,
     MANY_RANKS,
+    NUMERICS,
     RANKS,
     RULES,
     SLOW_ATTACK_RANKS,
@@ -238,7 +239,7 @@ def parameter_wait(runs: list[Finished]) -> float:
 
 def test_attackers_seldom_wait_for_parameters(runs: Path) -> None:
     # A few per cent of the time, summed over the runs; more on a machine that is busy otherwise.
-    rules = [name for name in CASES if name not in FEATURES and name not in WIRES]
+    rules = [name for name in CASES if name not in {*FEATURES, *WIRES, *NUMERICS}]
     assert (
         parameter_wait([run_in(runs, case, ranks) for case in rules for ranks in MANY_RANKS]) < 0.2
     )
