@@ -114,6 +114,12 @@ class AttackerEnd:
         """How many messages the trainer has yet to take."""
         return self.link._channel.num_sends(TRAINER)
 
+    def has_answered(self) -> bool:
+        """Answer what was granted; whether there was anything, and the trainer has taken it."""
+        self.has_all()
+        self._answer()
+        return bool(self.answered) and not self.num_unsent
+
     def _turn(self) -> bool:
         is_stopped = self.has_all()
         self._answer()

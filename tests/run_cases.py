@@ -33,7 +33,7 @@ FEATURES = {
     ),
     "piecewise": (
         *RULES["one_trainer_step"], "attack_schedule.name=piecewise",
-        "attack_schedule.first_steps=1", "attack_schedule.milestones=[8, 15]",
+        "attack_schedule.first_steps=1", "attack_schedule.milestones=[3, 6]",
         "attack_schedule.later_steps=[0, 5]",
     ),
     "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
@@ -109,6 +109,7 @@ RANKS = {name: MANY_RANKS for name in CASES}
 RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
 RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
 
+PIECEWISE = "piecewise"
 WATCHED = "evaluations_and_snapshots"
 IDLE_TRAINER = "trainer_crafts_nothing"
 WITHOUT_EFFECT = (WATCHED, IDLE_TRAINER)

@@ -32,6 +32,7 @@ from run_cases import (
     IDLE_TRAINER,
     MANY_RANKS,
     NUMERICS,
+    PIECEWISE,
     RANKS,
     RULES,
     SLOW_ATTACK_RANKS,
@@ -197,7 +198,15 @@ def version_of(ticket: int, step: int, num_steps: int, overrides: Sequence[str])
     return version
 
 
-@pytest.mark.parametrize("case", CASES)
+def test_attack_steps_are_those_that_the_first_version_carries(runs: Path) -> None:
+    rows = run_in(runs, PIECEWISE, 3).table("train")
+    versions = [version_of(n, 0, 5, CASES[PIECEWISE]) for n in range(NUM_STEPS)]
+    expected = [1 if version < 3 else 0 if version < 6 else 5 for version in versions]
+    assert rows["attack_steps"].tolist() == expected
+    assert set(expected) == {0, 1, 5}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != PIECEWISE])
 def test_log_staleness_equals_the_formula(runs: Path, case: str) -> None:
     num_steps = 1 if case == "ufgsm" else 5
     last_step = num_steps - 1 - int(CASES[case][3].partition("=")[2])
