@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mpiadv.models.check import require_image_shape
+from mpiadv.models.few_channels import GreyConv2d
 from mpiadv.process.errors import UserError
 
 
@@ -55,7 +56,7 @@ def mnist(
     first, second, units = (_sized(count, width) for count in (32, 64, 1024))
     model = nn.Sequential(
         # The same after pooling as before it, on a quarter of the features.
-        nn.Conv2d(1, first, 5, padding=2),
+        GreyConv2d(first, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Conv2d(first, second, 5, padding=2),
