@@ -18,6 +18,7 @@ from mpiadv.data import Indices
 from mpiadv.data.memory import MemorySource
 from mpiadv.models import FlatState, build_model, choose_format, freeze, lay_out
 from mpiadv.settings import AttackConfig, DataConfig, ModelConfig
+from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
 from mpiadv.work.recipe import Recipe
@@ -43,7 +44,7 @@ class Task:
 
     @property
     def step_size(self) -> float:
-        return 2.5 * self.epsilon / NUM_STEPS
+        return RELATIVE_STEP_SIZE * self.epsilon / NUM_STEPS
 
     def build(self) -> nn.Module:
         config = ModelConfig(name=self.name, arguments=dict(self.arguments))

@@ -26,12 +26,11 @@ class GreyConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         assert self.bias is not None
-        given = images, self.weight, self.bias
         if images.device.type != "cpu":
-            return functional.conv2d(*given, padding=self.padding)
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            given = tuple(each.to(dtype) for each in given)  # type: ignore[assignment]
+            return super().forward(images)
+        is_cast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if is_cast else images.dtype
+        given = (each.to(dtype) for each in (images, self.weight, self.bias))
         features: Tensor = _Grey.apply(*given)
         return features
 
