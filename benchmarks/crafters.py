@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Precision, hold_cast
+from mpiadv.attacks import Precision, as_target
 from mpiadv.comm.links import ParameterSlot, plain_memory
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, SampleOrder, StalenessRule
 from mpiadv.data import Indices
 from mpiadv.data.memory import MemorySource
-from mpiadv.models import FlatState, build_model, choose_format, freeze, lay_out
+from mpiadv.models import FlatState, build_model, choose_format, freeze
 from mpiadv.settings import AttackConfig, DataConfig, ModelConfig
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.work.craft import TorchCrafter
@@ -163,12 +163,10 @@ class _Ours:
         state = FlatState(model)
         self._parameters = ParameterSlot(state.num_bytes, plain_memory)
         state.pack(torch.from_numpy(self._parameters.values))
-        wanted = choose_format(
+        memory_format = choose_format(
             "auto", task.build, task.shape, device=device.torch, is_float32=precision == "float32"
         )
-        lay_out(model, wanted)
-        if precision == "bfloat16":
-            hold_cast(model, task.shape)
+        as_target(model, task.shape, memory_format=memory_format, precision=precision)
         recipe = Recipe(
             seed=0,
             rule=StalenessRule(max_staleness=0, final_staleness=0, publish_every=1),
@@ -176,7 +174,7 @@ class _Ours:
             data=DataConfig(),
             attack=AttackConfig(epsilon=task.epsilon, num_steps=NUM_STEPS),
             precision=precision,
-            memory_format=wanted,
+            memory_format=memory_format,
             num_clean=0,
             natural_every=0,
             keep_natural=False,

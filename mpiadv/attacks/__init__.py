@@ -1,7 +1,7 @@
 """What is done to images. Knows no communicator and no configuration but the attack's."""
 
 from mpiadv.attacks.attack import STARTS, Attack
-from mpiadv.attacks.casting import hold_cast
+from mpiadv.attacks.casting import as_target, hold_cast
 from mpiadv.attacks.climb import (
     Climb,
     Look,
@@ -27,6 +27,7 @@ __all__ = [
     "Look",
     "Precision",
     "Slope",
+    "as_target",
     "attack_num_steps",
     "forward",
     "hold_cast",

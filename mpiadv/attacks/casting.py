@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks.climb import Climb
+from mpiadv.attacks.climb import Climb, Precision
+from mpiadv.models.memory_format import MemoryFormat, lay_out
 from mpiadv.models.modes import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
 
@@ -18,6 +19,20 @@ _CAST = (
 
 
 _FEW = 2
+
+
+def as_target(
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    memory_format: MemoryFormat,
+    precision: Precision,
+) -> nn.Module:
+    """The same model, made to be attacked and nothing else: laid out, its weights held cast."""
+    lay_out(model, memory_format)
+    if precision == "bfloat16":
+        hold_cast(model, image_shape)
+    return model
 
 
 def hold_cast(model: nn.Module, image_shape: tuple[int, int, int]) -> bool:

@@ -15,10 +15,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision, hold_cast
+from mpiadv.attacks import Precision, as_target
 from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
-from mpiadv.models import build_model, choose_format, fingerprint, lay_out
+from mpiadv.models import build_model, choose_format, fingerprint
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
@@ -130,13 +130,14 @@ def load_network(
     found, renaming = load_into(model, subject)
     model.to(device)
     if precision is not None:
-        wanted, is_float32 = config.training.memory_format, precision == "float32"
-        chosen = choose_format(
-            wanted, build, data.image_shape, device=device, is_float32=is_float32
+        memory_format = choose_format(
+            config.training.memory_format,
+            build,
+            data.image_shape,
+            device=device,
+            is_float32=precision == "float32",
         )
-        lay_out(model, chosen)
-        if precision == "bfloat16":
-            hold_cast(model, data.image_shape)
+        as_target(model, data.image_shape, memory_format=memory_format, precision=precision)
     return Network(model=model, hash=found, taken=(*subject.taken, *renaming))
 
 

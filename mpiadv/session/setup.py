@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from mpiadv.attacks import attack_num_steps, hold_cast, make_attack, rehearse, suited
+from mpiadv.attacks import as_target, attack_num_steps, make_attack, rehearse, suited
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
@@ -47,7 +47,7 @@ class Setup:
     data: DataSet
     recipe: Recipe
     doubts: tuple[str, ...] = ()
-    """What looks wrong with the data or the model, on rank 0."""
+    """What looks wrong with the data, the model or the device, on rank 0."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -64,15 +64,19 @@ class Setup:
 
     def new_model(self) -> nn.Module:
         """The freshly initialised model on this rank's device; the same bits on every rank."""
-        model = _initial_model(self.config, self.data).to(self.device.torch)
-        return lay_out(model, self.recipe.memory_format)
+        return lay_out(self._build(), self.recipe.memory_format)
 
     def new_target(self) -> nn.Module:
         """A model that is only attacked: as `new_model`, but its weights may be held cast."""
-        model = self.new_model()
-        if self.recipe.precision == "bfloat16":
-            hold_cast(model, self.data.image_shape)
-        return model
+        return as_target(
+            self._build(),
+            self.data.image_shape,
+            memory_format=self.recipe.memory_format,
+            precision=self.recipe.precision,
+        )
+
+    def _build(self) -> nn.Module:
+        return _initial_model(self.config, self.data).to(self.device.torch)
 
     def new_run(self, model: nn.Module, tell: Callable[[str], None]) -> Run:
         """How functions on a model of this rank are run; `tell` hears which are not as wanted."""
@@ -146,6 +150,7 @@ def prepare(config: Config, world: World) -> Setup:
     data = load_data_together(config, world)
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, device, threads, data))
+    doubts += device.doubts_about(config.training.precision)
     doubts += agree(world, lambda: _check_model(setup))
     doubts += _unlike(setup)
     return dataclasses.replace(setup, doubts=tuple(doubts))

@@ -14,6 +14,9 @@ from mpiadv.process.errors import UserError
 IsComplete = Callable[[], bool]
 """Whether a copy that was begun is complete."""
 
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+"""Torch's names of instructions that multiply bfloat16, or let oneDNN do it: x86, ARM."""
+
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -59,6 +62,15 @@ class Device:
         """Whether the work queued before the last `mark` is still running."""
         return self._done is not None and not self._done.query()
 
+    def doubts_about(self, precision: Literal["float32", "bfloat16"]) -> list[str]:
+        """What to warn of where work of this precision is slow here."""
+        if precision == "float32" or self.is_cuda or not _lacks_bfloat16():
+            return []
+        return [
+            "this processor has no instructions for bfloat16: precision=float32 is several times "
+            "faster here"
+        ]
+
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.torch).manual_seed(seed)
 
@@ -99,6 +111,13 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> De
     device = torch.device("cuda", local_rank % num_gpus)
     torch.cuda.set_device(device)
     return Device(device)
+
+
+def _lacks_bfloat16() -> bool:
+    """Whether the processor is of a kind that may have instructions for bfloat16, and has none."""
+    here = torch.cpu.get_capabilities()
+    known = [here[name] for name in _BFLOAT16 if name in here]
+    return bool(known) and not any(known)
 
 
 def choose_threads(wanted: int | Literal["auto"], local_size: int) -> int:

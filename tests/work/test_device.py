@@ -3,6 +3,7 @@
 import os
 import weakref
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import torch
@@ -129,6 +130,27 @@ def test_wanting_a_gpu_where_there_is_none_says_what_to_do(
     with pytest.raises(UserError, match=r"no GPU is visible: use training\.device=cpu"):
         choose_device("cuda", 0)
     assert choose_device("auto", 3).torch.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "precision", "is_told"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "bfloat16", True),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32", False),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "bfloat16", False),
+        ({"neon": True, "bf16": False}, "bfloat16", True),
+        ({"architecture": "another"}, "bfloat16", False),
+    ],
+    ids=["x86 without", "float32", "x86 with", "ARM without", "unknown"],
+)
+def test_bfloat16_without_instructions_for_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    instructions: dict[str, object],
+    precision: Literal["float32", "bfloat16"],
+    is_told: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert bool(Device(torch.device("cpu")).doubts_about(precision)) is is_told
 
 
 @pytest.mark.parametrize(
