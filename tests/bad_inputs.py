@@ -252,6 +252,10 @@ CASES: dict[str, tuple[Words, str]] = {
         _model("bad_parts:returns_a_number"),
         "model 'bad_parts:returns_a_number' returned int, expected a torch.nn.Module",
     ),
+    "model_reads_unwritten_memory": (
+        _model("bad_parts:ReadsUnwritten"),
+        f"model ReadsUnwritten, {FIRST_IMAGES}, returns logits that are not finite",
+    ),
     "too_few_logits": (
         _model("bad_parts:too_few_logits"),
         f"model Sequential, {FIRST_IMAGES}, returns a tensor of shape [[]2, 2], expected logits "

@@ -119,6 +119,18 @@ class RaisesInForward(nn.Module):
         raise RuntimeError("the cupboard is bare")
 
 
+class ReadsUnwritten(nn.Module):
+    """Adds to its logits what happens to be in memory."""
+
+    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.inner = small(num_classes=num_classes, image_shape=image_shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits + torch.empty_like(logits)
+
+
 def too_few_logits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return small(num_classes=num_classes - 1, image_shape=image_shape)
 

@@ -28,11 +28,13 @@ from mpiadv.process.exit_codes import (
     EXIT_STOPPED,
 )
 from mpiadv.process.launched import refused
+from mpiadv.process.memory import keep_freed_memory
 from mpiadv.session.setup import AgreedError
 
 
 def on_all_ranks(program: Callable[[World], int]) -> int:
     """Run `program` on this rank; the exit code. A rank that fails says why and ends the job."""
+    keep_freed_memory()
     try:
         world = MpiWorld()
     except UserError as error:

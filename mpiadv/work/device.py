@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal
 
 import torch
+from torch.utils import deterministic
 
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
@@ -134,6 +135,7 @@ def settings_kept() -> Iterator[None]:
     before = {name: getattr(cudnn, name) for name in ("benchmark", "allow_tf32")}
     precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    fills = deterministic.fill_uninitialized_memory
     device = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     workspace = os.environ.get(_WORKSPACE)
     torch.set_default_dtype(torch.float32)
@@ -147,6 +149,7 @@ def settings_kept() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
+        deterministic.fill_uninitialized_memory = fills
         if device is not None:
             torch.cuda.set_device(device)
         if workspace is None:
@@ -159,6 +162,8 @@ def make_deterministic(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
     # As use_deterministic_algorithms(True), which first imports torch's compiler, for seconds.
     torch.set_deterministic_debug_mode("error")
+    # Models have been tried with it: nobody reads what nobody has written.
+    deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

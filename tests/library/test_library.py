@@ -106,6 +106,7 @@ def state() -> list[Any]:
     flags = [torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32]
     modes = [torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.is_grad_enabled()]
     modes += [torch.get_float32_matmul_precision(), str(torch.get_default_dtype())]
+    modes += [torch.utils.deterministic.fill_uninitialized_memory]
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     return [*streams, *flags, *modes, *handlers]
 
