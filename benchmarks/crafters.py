@@ -25,6 +25,8 @@ from mpiadv.work.recipe import Recipe
 
 NUM_STEPS = 8
 
+Build = Callable[[], nn.Module]
+
 Craft = Callable[[int, Tensor, Tensor], Tensor]
 """From the number of a batch, its images float32 [N, C, H, W] and labels to adversarial images."""
 
@@ -41,6 +43,8 @@ class Task:
     lessons: int
     """Natural training steps."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    as_published: Build | None = None
+    """The same function of the same weights in torch's own layers, where ours has others."""
 
     @property
     def step_size(self) -> float:
@@ -51,10 +55,25 @@ class Task:
         return build_model(config, num_classes=10, image_shape=self.shape, seed=0)
 
 
+def _published_mnist() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(7 * 7 * 64, 1024),
+        nn.ReLU(),
+        nn.Linear(1024, 10),
+    )
+
+
 TASKS = {
     "mnist": Task(
         name="mnist", shape=(1, 28, 28), batch_size=128, num_images=1024, epsilon=0.1,
-        lessons=100, arguments={"initialization": "torch"},
+        lessons=100, arguments={"initialization": "torch"}, as_published=_published_mnist,
     ),
     "preact_resnet18": Task(
         name="preact_resnet18", shape=(3, 32, 32), batch_size=128, num_images=256, epsilon=0.05,
@@ -63,20 +82,27 @@ TASKS = {
 }  # fmt: skip
 
 
-def network(task: Task, weights: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """A task's network with these weights, frozen and in evaluation mode."""
-    model = task.build().to(device).eval()
+def network(build: Build, weights: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """A network with these weights, frozen and in evaluation mode."""
+    model = build().to(device).eval()
     model.load_state_dict(weights)
     freeze(model)
     return model
 
 
 def others(task: Task, weights: Mapping[str, Any], device: torch.device) -> dict[str, Craft]:
-    """The crafts of other libraries by name, those that are installed."""
+    """The crafts of other libraries by name, those that are installed.
+
+    They attack the network as published, and plain torch ours, too.
+    """
     found: dict[str, Craft] = {}
+    build = task.as_published or task.build
     for name, make in OTHERS.items():
         with suppress(ImportError):
-            found[name] = make(task, network(task, weights, device))
+            found[name] = make(task, network(build, weights, device))
+    if task.as_published:
+        model = network(task.build, weights, device)
+        found["plain torch on our layers"] = _plain_torch(task, model)
     return found
 
 
@@ -148,7 +174,7 @@ def ours(
     source = MemorySource(images, labels)
     precisions: Sequence[Precision] = ("float32", "bfloat16")
     return {
-        f"mpiadv {precision}": _Ours(task, network(task, weights, device), source, precision)
+        f"mpiadv {precision}": _Ours(task, network(task.build, weights, device), source, precision)
         for precision in precisions
     }
 

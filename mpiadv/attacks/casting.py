@@ -1,7 +1,7 @@
 """Weights in the type that autocast would give them pass after pass. Knows no attack."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,25 +39,37 @@ def hold_cast(model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
     """Hold the weights of convolutions and dense layers in bfloat16; whether that was done.
 
     It is undone where logits of images [C, H, W], or their gradient, are not bit by bit those of
-    autocast: as where the model does something else with a weight, too.
+    autocast: as where the model does something else with a weight, too. The trial is on weights
+    that are not those of the beginning, of which a last layer of zeros would hide the others.
     """
     images = torch.rand(_FEW, *image_shape, generator=torch.Generator().manual_seed(0))
     images = images.to(device_of(model))
-    layers = list(_cast_alone(model))
-    weights = [parameter for layer in layers for parameter in layer.parameters()]
-    kept = [parameter.detach().clone() for parameter in weights]
+    layers, parameters = list(_cast_alone(model)), list(model.parameters())
+    kept = [parameter.detach().clone() for parameter in parameters]
     with streams_kept(images.device), evaluation_mode(model), parameters_frozen(model):
         try:
-            before = _seen(model, images)
+            _disturb(parameters)
+            logits, gradient = _seen(model, images)
             for layer in layers:
                 layer.to(torch.bfloat16)
-            is_same = all(map(torch.equal, before, _seen(model, images)))
+            found = _seen(model, images)
         except Exception:  # whatever a user's model raises of weights of another type
             is_same = False
-    if not is_same:
-        for parameter, value in zip(weights, kept, strict=True):
-            parameter.data = value
+        else:
+            is_same = torch.equal(logits, found[0]) and torch.equal(gradient, found[1])
+            is_same = is_same and bool(gradient.any())
+    cast = {id(each) for layer in layers for each in layer.parameters()} if is_same else set()
+    for parameter, value in zip(parameters, kept, strict=True):
+        parameter.data = value.bfloat16() if id(parameter) in cast else value
     return is_same
+
+
+@torch.no_grad()
+def _disturb(parameters: Sequence[nn.Parameter]) -> None:
+    numbers = torch.Generator().manual_seed(1)
+    for parameter in parameters:
+        noise = torch.randn(parameter.shape, generator=numbers, dtype=parameter.dtype)
+        parameter.add_(noise.to(parameter.device), alpha=0.1)
 
 
 def _cast_alone(model: nn.Module) -> Iterator[nn.Module]:

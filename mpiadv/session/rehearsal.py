@@ -4,14 +4,13 @@ On a few images only: what goes wrong with two goes wrong with a batch. Where tw
 model, as for one that splits its batches in training, the whole batch is taken.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils import deterministic
 
 from mpiadv.attacks import Precision, mixed_precision
 from mpiadv.attacks.losses import summed_cross_entropy
@@ -23,6 +22,7 @@ from mpiadv.models.flat import named_tensors
 from mpiadv.models.oddities import built_unlike, hidden_state, plain_state, randomness, same
 from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.process.errors import UserError, origin_of, user_code
+from mpiadv.work.device import unwritten_memory_filled
 
 FEW = 2
 """Images of a trial."""
@@ -89,7 +89,7 @@ class Rehearsal:
         _require_two(model, other)
         _require_trainable(model)
         few = self.sample(min(FEW, self.batch_size))
-        with streams_kept(few.images.device), _unwritten_memory_filled():
+        with streams_kept(few.images.device), unwritten_memory_filled():
             notes = built_unlike(model, other)
             check_model(model, few.image_shape, few.num_classes)
             draw = partial(_in_evaluation, model, few)
@@ -151,27 +151,13 @@ def rehearse_evaluation(model: nn.Module, given: Sample, *, needs_gradient: bool
     Raises:
         UserError: as `Rehearsal.run`.
     """
-    with streams_kept(given.images.device), _unwritten_memory_filled():
+    with streams_kept(given.images.device), unwritten_memory_filled():
         check_model(model, given.image_shape, given.num_classes)
         notes = _judged(model, given)
         if needs_gradient:
             with evaluation_mode(model):
                 _attacked(model, given)
     return notes
-
-
-@contextmanager
-def _unwritten_memory_filled() -> Iterator[None]:
-    """Have torch fill memory that nobody has written with NaN: who reads it is noticed.
-
-    Later that would take a twentieth of all time.
-    """
-    before = deterministic.fill_uninitialized_memory
-    deterministic.fill_uninitialized_memory = True
-    try:
-        yield
-    finally:
-        deterministic.fill_uninitialized_memory = before
 
 
 def _require_two(model: nn.Module, other: nn.Module) -> None:

@@ -28,6 +28,15 @@ class Weighed(nn.Module):
         return logits
 
 
+class WeighedInVain(Weighed):
+    """As it, and its logits are zeros until it is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+
+
 class OfOneType(nn.Module):
     """Refuses weights of another type."""
 
@@ -87,6 +96,8 @@ def test_bits_are_those_of_autocast(build: Callable[[], nn.Module], is_training:
     images = torch.rand(8, *SHAPE)
     assert hold_cast(cast, SHAPE)
     assert cast.training is is_training
+    for held, weight in zip(cast.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(held, weight.to(held.dtype))
     assert all(map(torch.equal, looked(plain, images), looked(cast, images)))
 
 
@@ -101,7 +112,7 @@ def test_convolutions_and_dense_layers_alone_are_cast() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("build", [Weighed, OfOneType])
+@pytest.mark.parametrize("build", [Weighed, WeighedInVain, OfOneType])
 def test_model_that_would_compute_something_else_is_left_as_it_is(
     build: Callable[[], nn.Module],
 ) -> None:

@@ -100,13 +100,16 @@ def test_trained_bits_are_those_of_the_command_in_mixed_precision(tmp_path: Path
     assert run.hash == mpiadv.read_log(tmp_path / "there").hash
 
 
+FILLS = "fill_uninitialized_memory"
+
+
 def state() -> list[Any]:
     """The settings and streams that belong to the whole process."""
     streams = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]
     flags = [torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32]
     modes = [torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.is_grad_enabled()]
     modes += [torch.get_float32_matmul_precision(), str(torch.get_default_dtype())]
-    modes += [torch.utils.deterministic.fill_uninitialized_memory]
+    modes += [getattr(torch.utils.deterministic, FILLS)]
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     return [*streams, *flags, *modes, *handlers]
 
