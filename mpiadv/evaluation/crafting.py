@@ -39,9 +39,10 @@ class Classifier:
 
         `seed` is of what the model draws at random.
         """
+        pieces = images.split(_most_at_once(images))
         logits = [
-            forward(self.model, piece, precision=self.precision, seed=seed)
-            for piece in images.split(_most_at_once(images))
+            forward(self.model, piece, precision=self.precision, seed=_piece_seed(seed, number))
+            for number, piece in enumerate(pieces)
         ]
         return torch.cat(logits)
 
@@ -111,24 +112,29 @@ def climbed(
     if chosen is not None:
         images, labels, start = images[chosen], labels[chosen], start[chosen]
     found = []
-    for natural, right, begin in zip(
-        *(given.split(_most_at_once(images)) for given in (images, labels, start)), strict=True
-    ):
+    pieces = (given.split(_most_at_once(images)) for given in (images, labels, start))
+    for number, (natural, truth, begin) in enumerate(zip(*pieces, strict=True)):
+        own = _piece_seed(seed, number)
         climb = Climb(
             model=classifier.model,
             precision=classifier.precision,
             loss=attack.loss,
-            labels=right,
+            labels=truth,
             natural=natural,
-            natural_seed=pass_seed(seed, JUDGING[0]),
+            natural_seed=pass_seed(own, JUDGING[0]),
         )
-        look = climb.looking(pass_seed(seed, number) for number in itertools.count(len(JUDGING)))
+        look = climb.looking(pass_seed(own, step) for step in itertools.count(len(JUDGING)))
         found.append(attack.run(look, natural, begin, after_step=between_steps))
     return torch.cat(found)
 
 
 def _most_at_once(images: Tensor) -> int:
     return MOST_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+
+
+def _piece_seed(seed: int, number: int) -> int:
+    """Of what a model draws for one of the pieces that pass through it apart, other for each."""
+    return pass_seed(seed, number) if number else seed
 
 
 def _climb(classifier: Classifier, given: Try) -> Tensor:

@@ -52,7 +52,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     ranks = sorted(set(where.ranks or usual_ranks(job)))
-    during, final = _evaluation_seconds(setup, job)
+    during, final = _evaluation_seconds(setup, measured, job)
     return Plan(
         what=_described(setup.config),
         measured_on=_measured_on(setup, measured, where),
@@ -127,14 +127,11 @@ def _memory(setup: Setup, measured: Measured, job: Job, host_sizes: Sequence[int
     )
 
 
-def _evaluation_seconds(setup: Setup, job: Job) -> tuple[float, float]:
-    """Of the evaluations during the run, and of the last one on one rank.
-
-    An attack step on an image takes there what it takes in crafting.
-    """
-    config, recipe = setup.config.evaluation, setup.recipe
-    attacked = recipe.order.batch_size - recipe.num_clean
-    step_seconds = job.attack_step_seconds / max(1, attacked)
+def _evaluation_seconds(setup: Setup, measured: Measured, job: Job) -> tuple[float, float]:
+    """Of the evaluations during the run, and of the last one on one rank."""
+    config = setup.config.evaluation
+    elsewhere = job.craft_seconds / measured.craft_seconds
+    step_seconds = measured.evaluation_step_seconds * elsewhere
     times = (job.num_steps - 1) // config.every_steps if config.every_steps else 0
     every = min(config.num_samples, setup.data.test.num_samples)
     last = min(config.final_samples or setup.data.test.num_samples, setup.data.test.num_samples)

@@ -12,10 +12,16 @@ from pathlib import Path
 from resource import getpagesize
 from statistics import median
 
+import numpy as np
 import torch
+from torch import nn
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.craft_queue import AttackStep
+from mpiadv.evaluation import frozen
+from mpiadv.evaluation.accuracy import load_batch
+from mpiadv.evaluation.crafting import MOST_AT_ONCE, Classifier, climbed
+from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.forecast.memory import Memory
 from mpiadv.loops.bench import settle
 from mpiadv.models import FlatState
@@ -33,17 +39,23 @@ MOST_BATCHES = 20
 LONGEST_SECONDS = 20.0
 """Crafting is measured for as many batches as either allows, and so is training."""
 
+EVALUATIONS, EVALUATION_STEPS = 3, 2
+"""Short evaluations, of which the fastest counts, and the attack steps of each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """Medians in seconds, and memory without messages.
 
-    The trainer's includes the second model, with which it crafts.
+    Attributes:
+        evaluation_step_seconds: of an attack step on one image in an evaluation during the run.
+        trainer: with the second model, on which it crafts.
     """
 
     num_batches: int
     craft_seconds: float
     train_seconds: float
+    evaluation_step_seconds: float
     version_bytes: int
     trainer: Memory
     attacker: Memory
@@ -67,6 +79,7 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
         num_batches=min(len(crafting), len(training)),
         craft_seconds=median(crafting),
         train_seconds=median(training),
+        evaluation_step_seconds=_evaluation_step_seconds(setup, learner.model),
         version_bytes=learner.parameter_bytes,
         trainer=_memory(setup, messages),
         attacker=attacker,
@@ -122,6 +135,23 @@ def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -
     learner.train(ticket, learner.upload(batch), settings, _nothing)
     settle(learner, _nothing)
     learner.outcome()
+
+
+def _evaluation_step_seconds(setup: Setup, model: nn.Module) -> float:
+    """Evaluations have a precision of their own, and other numbers of images at once."""
+    config = setup.config.evaluation
+    short = config.model_copy(update={"num_steps": EVALUATION_STEPS})
+    attack = evaluation_attack(setup.config.model_copy(update={"evaluation": short}))
+    count = min(MOST_AT_ONCE, config.batch_size, setup.data.test.num_samples)
+    images, labels = load_batch(setup.data.test, np.arange(count), model)
+    classifier = Classifier(model=model, precision=config.precision)
+    taken = []
+    with frozen(model):
+        for _ in range(EVALUATIONS):
+            start = time.perf_counter()
+            climbed(classifier, attack, images, labels, seed=0).cpu()
+            taken.append(time.perf_counter() - start)
+    return min(taken) / count / EVALUATION_STEPS
 
 
 def _memory(setup: Setup, messages: int) -> Memory:

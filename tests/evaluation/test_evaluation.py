@@ -95,10 +95,13 @@ def test_random_model_has_the_same_figures_on_any_number_of_ranks_and_every_time
     assert torch.equal(_snapshot(_Random()), _snapshot(_Random()))
 
 
-def test_random_model_draws_anew_on_every_pass() -> None:
-    model = _Random()
-    _evaluate(model)
-    assert len(set(model.drawn)) == len(model.drawn) == 5 * (3 + 2)
+def test_random_model_draws_anew_on_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, in_pieces = _Random(), _Random()
+    _evaluate(whole)
+    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", 4)
+    _evaluate(in_pieces)
+    assert len(set(whole.drawn)) == len(whole.drawn) == 5 * (3 + 2)
+    assert len(set(in_pieces.drawn)) == len(in_pieces.drawn) > 2 * len(whole.drawn)
 
 
 def test_linear_model_has_the_accuracy_that_its_margins_say() -> None:
