@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mpiadv.data import load_data
 from mpiadv.process.errors import UserError
 from mpiadv.settings import DataConfig
-from mpiadv.work.device import Device, make_deterministic
+from mpiadv.work.device import choose_device, make_deterministic
 
 MATRIX = 2048
 """Rows and columns of the matrices whose product tells what a core can do."""
@@ -34,13 +34,13 @@ def main() -> int:
     """Measure what the command line asks for and print it."""
     options = _parser().parse_args()
     make_deterministic(options.threads)
-    device = torch.device(options.device)
-    for doubt in Device(device).doubts_about("bfloat16"):
-        print(f"{doubt}\n")
     try:
+        device = choose_device(options.device, 0)
+        for doubt in device.doubts_about("bfloat16"):
+            print(f"{doubt}\n")
         images = load_data(DataConfig(name="mnist", root=options.root)).train
         told = [line for name in options.networks
-                for line in _measure(TASKS[name], images, device, options)]  # fmt: skip
+                for line in _measure(TASKS[name], images, device.torch, options)]  # fmt: skip
     except UserError as error:
         print(f"crafting.py: {error}", file=sys.stderr)
         return 2
@@ -56,10 +56,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--root", default="data", help="the folder of MNIST/raw")
     add("--networks", nargs="+", choices=TASKS, default=list(TASKS))
-    add("--device", default="cpu", help="cpu, or cuda")
-    add("--threads", type=int, default=1)
-    add("--repeats", type=int, default=5, help="batches of each, turn about")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--threads", type=_positive, default=1)
+    add("--repeats", type=_positive, default=5, help="batches of each, turn about")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    return int(text)
 
 
 def _measure(task: Task, source: Any, device: torch.device, options: Any) -> list[str]:

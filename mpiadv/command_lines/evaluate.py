@@ -54,8 +54,7 @@ EVALUATE = Described(
         "--save-examples": flag("keep the adversarial images, and draw some"),
         "--precision": {
             "choices": ("float32", "bfloat16"),
-            "default": "float32",
-            "help": "of the network, under attack and when judged",
+            "help": "of the network, under attack and when judged; evaluation.precision without it",
         },
         **TRUSTED,
         "--no-probe": {

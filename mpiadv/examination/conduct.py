@@ -63,7 +63,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     if world.is_trainer:
         for line in _opening(path, examined, wanted):
             say(console, line)
-        for doubt in device.doubts_about(wanted.precision):
+        for doubt in device.doubts_about(examined.assault.target.precision):
             say(console, f"warning: {doubt}")
     began = time.perf_counter()
     findings, probe, images, doubts = _attack(world, examined, wanted, console)

@@ -58,12 +58,13 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     Raises:
         UserError: networks, data and attacks do not go together.
     """
-    target = load_network(subject, data, device, wanted.precision)
-    sources = _load_sources(data, wanted, device)
+    precision = wanted.precision or subject.config.evaluation.precision
+    target = load_network(subject, data, device, precision)
+    sources = _load_sources(data, wanted, device, precision)
     attacks = _attacks(subject, data, wanted, tuple(sources))
     climbs = _climbs(attacks, probe=wanted.probe)
     doubts, *_ = [
-        _try_network(each.model, data, wanted.precision, climbs=climbs)
+        _try_network(each.model, data, precision, climbs=climbs)
         for each in (target, *sources.values())
     ]
     return Examined(
@@ -72,8 +73,11 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
         target=target,
         sources=sources,
         assault=Assault(
-            target=_classifier(target, wanted),
-            sources={name: _classifier(source, wanted) for name, source in sources.items()},
+            target=Classifier(model=target.model, precision=precision),
+            sources={
+                name: Classifier(model=source.model, precision=precision)
+                for name, source in sources.items()
+            },
             attacks=attacks,
             seed=subject.config.seed,
             num_samples=min(wanted.num_samples or data.test.num_samples, data.test.num_samples),
@@ -85,14 +89,16 @@ def set_up(subject: Subject, data: DataSet, wanted: Wanted, device: torch.device
     )
 
 
-def _load_sources(data: DataSet, wanted: Wanted, device: torch.device) -> dict[str, Network]:
+def _load_sources(
+    data: DataSet, wanted: Wanted, device: torch.device, precision: Precision
+) -> dict[str, Network]:
     """The networks to craft images on, by name."""
     sources: dict[str, Network] = {}
     for path in wanted.transfer_from:
         words = _overrides_for(Path(path), wanted.overrides)
         source = read_subject(Path(path), words, wanted.trusted)
         name = source.name if source.name not in sources else path
-        sources[name] = load_network(source, data, device, wanted.precision)
+        sources[name] = load_network(source, data, device, precision)
     return sources
 
 
@@ -196,7 +202,7 @@ def settings_of(examined: Examined, wanted: Wanted) -> dict[str, Any]:
         "num_samples": examined.assault.num_samples,
         "batch_size": examined.assault.batch_size,
         "seed": examined.assault.seed,
-        "precision": wanted.precision,
+        "precision": examined.assault.target.precision,
         "attacks": [
             {**attack.settings, "source": attack.source, "chain": attack.chain}
             for attack in examined.assault.attacks
@@ -211,10 +217,6 @@ def few_images(examined: Examined) -> Tensor:
     few = choose_samples(examined.data.test.num_samples, examined.assault.num_samples)[:PROBE_BATCH]
     images, _ = load_batch(examined.data.test, few, examined.target.model)
     return images
-
-
-def _classifier(network: Network, wanted: Wanted) -> Classifier:
-    return Classifier(model=network.model, precision=wanted.precision)
 
 
 def probe_of(examined: Examined) -> Assault | None:

@@ -29,6 +29,7 @@ class Wanted:
         num_samples: so many test images, by `choose_samples`; None: all.
         transfer_from: networks to craft images on.
         output: a folder for the results; None: beside the network.
+        precision: of the networks; None: that of the subject's own evaluations.
         probe: whether to attack a few images more, in search of gradient masking.
         trust_code: whether to run what a network's own settings name as its model or data set.
     """
@@ -42,7 +43,7 @@ class Wanted:
     output: str | None = None
     overwrite: bool = False
     save_examples: bool = False
-    precision: Precision = "float32"
+    precision: Precision | None = None
     probe: bool = True
     trust_code: bool = False
 

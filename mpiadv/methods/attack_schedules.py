@@ -11,7 +11,7 @@ from math import inf
 from typing import Any, Protocol
 
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.process.errors import UserError
+from mpiadv.process.errors import UserError, shown
 from mpiadv.settings import AttackConfig, AttackScheduleConfig
 from mpiadv.settings.registry import find_registered
 
@@ -182,8 +182,9 @@ def _require_taken(ground: Ground, wanted: Iterable[int]) -> None:
 def _require_at_most(ground: Ground, setting: str, num_steps: int) -> None:
     if num_steps > (most := ground.attack.num_steps):
         raise UserError(
-            f"attack_schedule.{setting} is more than attack.num_steps={most}, the most that "
-            f"{ground.config.name} may take: use {most} or less, or a larger attack.num_steps"
+            f"attack_schedule.{setting}={shown(getattr(ground.config, setting))} is more than "
+            f"attack.num_steps={most}, the most that {ground.config.name} may take: use {most} or "
+            "less, or a larger attack.num_steps"
         )
 
 
@@ -192,11 +193,17 @@ def _piecewise(ground: Ground) -> AttackSchedule:
     milestones, numbers = config.milestones, [config.first_steps, *config.later_steps]
     if milestones != sorted(set(milestones)) or len(milestones) != len(config.later_steps):
         raise UserError(
-            f"attack_schedule.milestones={milestones}: expected training steps, each later than "
-            f"the one before, as many as attack_schedule.later_steps={config.later_steps}"
+            f"attack_schedule.milestones={shown(milestones)}: expected training steps, each later "
+            f"than the one before, as many as attack_schedule.later_steps="
+            f"{shown(config.later_steps)}"
         )
-    _require_at_most(ground, f"first_steps={config.first_steps}", config.first_steps)
-    _require_at_most(ground, f"later_steps={config.later_steps}", max(numbers))
+    if not any(numbers):
+        raise UserError(
+            "attack_schedule.name=piecewise has attacks of 0 steps all the time: set "
+            "attack_schedule.first_steps, or milestones and later_steps"
+        )
+    _require_at_most(ground, "first_steps", config.first_steps)
+    _require_at_most(ground, "later_steps", max(config.later_steps, default=0))
     _require_taken(ground, numbers)
     return Foreseen(
         lambda step: AttackSettings(
@@ -207,7 +214,7 @@ def _piecewise(ground: Ground) -> AttackSchedule:
 
 def _m_plus(ground: Ground) -> AttackSchedule:
     config, attack = ground.config, ground.attack
-    _require_at_most(ground, f"first_steps={config.first_steps}", config.first_steps)
+    _require_at_most(ground, "first_steps", config.first_steps)
     _require_taken(ground, range(config.first_steps, attack.num_steps + 1))
     return MPlus(
         num_steps=config.first_steps,

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mpiadv.models.check import ImageShape
-from mpiadv.models.modes import evaluation_mode, parameters_frozen
-from mpiadv.models.random_streams import streams_kept
+from mpiadv.models.check import ImageShape, name_of
+from mpiadv.models.modes import buffers_kept, in_mode
+from mpiadv.models.random_streams import seed_streams
+from mpiadv.models.trial import few_images, on_trial
+from mpiadv.process.errors import UserError, origin_of
 
 MemoryFormat = Literal["contiguous", "channels_last"]
 
@@ -20,7 +22,8 @@ FEWEST_PIXELS = 256
 """In smaller images nothing is gained: what a layer costs to call is more than its work."""
 
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-_CPU = torch.device("cpu")
+TOLERANCE = 1e-3
+"""How far logits and gradients may be from those of before, in units of the largest: rounding."""
 
 
 def choose_format(
@@ -36,15 +39,31 @@ def choose_format(
     It is faster for convolutions of images of `FEWEST_PIXELS` or more; on GPUs only in bfloat16,
     which their convolutions take so. A model that flattens features by `view` cannot: one that
     `build` makes, on the CPU, is tried.
+
+    Raises:
+        UserError: channels last are wanted, and the model cannot.
     """
-    if wanted != "auto":
-        return wanted
-    _, height, width = image_shape
-    if height * width < FEWEST_PIXELS or (device.type != "cpu" and is_float32):
+    if wanted == "contiguous" or (
+        wanted == "auto" and _gains_nothing(image_shape, device, is_float32)
+    ):
         return "contiguous"
     model = build()
-    convolves = any(isinstance(layer, _CONVOLUTIONS) for layer in model.modules())
-    return "channels_last" if convolves and _can(model, image_shape) else "contiguous"
+    if wanted == "auto" and not any(isinstance(one, _CONVOLUTIONS) for one in model.modules()):
+        return "contiguous"
+    misfit = _misfit(model, image_shape)
+    if misfit is None:
+        return "channels_last"
+    if wanted == "auto":
+        return "contiguous"
+    raise UserError(
+        f"training.memory_format=channels_last: model {name_of(model)} {misfit}: use auto or "
+        "contiguous"
+    )
+
+
+def _gains_nothing(image_shape: ImageShape, device: torch.device, is_float32: bool) -> bool:
+    _, height, width = image_shape
+    return height * width < FEWEST_PIXELS or (device.type != "cpu" and is_float32)
 
 
 def lay_out(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
@@ -56,17 +75,55 @@ def lay_out(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
 
 
 def _with_channels_last(model: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    images, *others = given
-    return images.to(memory_format=torch.channels_last), *others
+    return tuple(
+        each.to(memory_format=torch.channels_last) if _is_image(each) else each for each in given
+    )
 
 
-def _can(model: nn.Module, image_shape: ImageShape) -> bool:
-    """Whether the model takes images, and gives them a gradient, with channels last."""
-    images = torch.zeros(2, *image_shape, requires_grad=True)
+def _is_image(each: object) -> bool:
+    return isinstance(each, Tensor) and each.dim() == 4
+
+
+def _misfit(model: nn.Module, image_shape: ImageShape) -> str | None:
+    """Why a model cannot have channels last; None where it can, or fails without them, too."""
+    images = few_images(model, image_shape)
+    with on_trial(model):
+        before = [_seen(model, images, is_training) for is_training in (False, True)]
+        other_seed = _seen(model, images, False, seed=1)
+        try:
+            lay_out(model, "channels_last")
+        except Exception as error:  # whatever torch has against it
+            return f"fails: {origin_of(error)}"
+        after = [_seen(model, images, is_training) for is_training in (False, True)]
+    for one, other in zip(before, after, strict=True):
+        if isinstance(other, Exception) and not isinstance(one, Exception):
+            return f"fails: {origin_of(other)}"
+    # In training mode the statistics of two images magnify any rounding.
+    is_random = not _close(before[0], other_seed)
+    return None if is_random or _close(before[0], after[0]) else "computes something else"
+
+
+def _seen(
+    model: nn.Module, images: Tensor, is_training: bool, seed: int = 0
+) -> tuple[Tensor, Tensor] | Exception:
+    """Logits of images and their gradient, or what a model raises."""
+    images = images.clone().requires_grad_()
     try:
-        lay_out(model, "channels_last")
-        with streams_kept(_CPU), evaluation_mode(model), parameters_frozen(model):
-            torch.autograd.grad(model(images).sum(), images)
-    except Exception:  # whatever a user's code raises; if it fails otherwise too, its trial tells
-        return False
-    return True
+        with in_mode(model, is_training), buffers_kept(model):
+            seed_streams(seed, images.device)
+            logits = model(images)
+            (gradient,) = torch.autograd.grad(logits.square().sum(), images)
+    except Exception as error:  # of a user's code; if it fails in any format, its trial tells
+        return error
+    return logits.detach(), gradient
+
+
+def _close(
+    one: tuple[Tensor, Tensor] | Exception, other: tuple[Tensor, Tensor] | Exception
+) -> bool:
+    if isinstance(one, Exception) or isinstance(other, Exception):
+        return isinstance(one, Exception) and isinstance(other, Exception)
+    return all(
+        float((first - second).abs().max()) <= TOLERANCE * float(first.abs().max())
+        for first, second in zip(one, other, strict=True)
+    )

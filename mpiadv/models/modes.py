@@ -16,9 +16,16 @@ def device_of(model: nn.Module) -> torch.device:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode; each of its layers as it was afterwards."""
+    with in_mode(model, False):
+        yield
+
+
+@contextmanager
+def in_mode(model: nn.Module, is_training: bool) -> Iterator[None]:
+    """The model in training or evaluation mode; each of its layers as it was afterwards."""
     # Layer by layer: a user's model may keep some layers in evaluation mode for good.
     modes = [(layer, layer.training) for layer in model.modules()]
-    model.eval()
+    model.train(is_training)
     try:
         yield
     finally:

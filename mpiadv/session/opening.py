@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mpiadv.attacks import attack_num_steps
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
-from mpiadv.process.errors import printable
+from mpiadv.process.errors import printable, shown
 from mpiadv.process.words import counted
 from mpiadv.session.same_run import differences
 from mpiadv.session.setup import Setup
@@ -35,6 +35,7 @@ def opening_lines(
     odd = (
         *unread_settings(config),
         *_own_number_of_steps(config),
+        *_unreached(config),
         *_too_many(setup),
         *_no_gpu_to_capture(setup),
         *step_warnings(config),
@@ -48,6 +49,17 @@ def opening_lines(
     lines += [split_line(name, source, setup.data) for name, source in splits.items()]
     lines += [f"warning: {doubt}" for doubt in setup.doubts]
     return [printable(line) for line in lines]
+
+
+def _unreached(config: Config) -> list[str]:
+    """Where milestones lie behind the end."""
+    steps, sections = config.training.num_steps, ("attack_schedule", "schedule")
+    named = {f"{name}.milestones": getattr(config, name).milestones for name in sections}
+    return [
+        f"{setting}={shown(milestones)}: training ends after {steps} steps, before the last of them"
+        for setting, milestones in named.items()
+        if milestones and milestones[-1] >= steps
+    ]
 
 
 def _own_number_of_steps(config: Config) -> list[str]:

@@ -213,7 +213,8 @@ def _judged(model: nn.Module, given: Sample) -> list[str]:
         logits = _logits(model, given.images, given)
         if not logits.isfinite().all():
             raise UserError(f"{given.given_to(model)}, returns logits that are not finite")
-        moved = [key for key, kept in buffers.items() if not same(kept, model.get_buffer(key))]
+        now = dict(model.named_buffers())
+        moved = [key for key, kept in buffers.items() if not same(kept, now[key])]
     if moved:
         notes.append(
             f"model {name}: its buffer {moved[0]!r} changes in evaluation mode too, so that bits "

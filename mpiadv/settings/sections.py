@@ -147,7 +147,8 @@ class AttackScheduleConfig(Section):
     first_steps: Annotated[AttackSteps, read_with_name("piecewise", "m_plus")] = 0
     """Attack steps at first, with m_plus in the first epoch."""
     milestones: Annotated[list[Steps], _PIECEWISE] = Field(default_factory=list)
-    """Training steps from which on attacks take the next number of `later_steps` (piecewise)."""
+    """Training steps from which on versions bring the next number of `later_steps` (piecewise);
+    attacks take it when they begin on such a version, up to `staleness.max_staleness` later."""
     later_steps: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
     """Attack steps from each of the `milestones` on (piecewise)."""
     gamma: Annotated[Positive, _M_PLUS] = 1.01

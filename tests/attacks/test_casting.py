@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import spectral_norm
 
 from mpiadv.attacks import Climb, hold_cast
 from mpiadv.models import FlatState, lay_out
@@ -35,6 +37,33 @@ class WeighedInVain(Weighed):
         super().__init__()
         nn.init.zeros_(self.dense.weight)
         nn.init.zeros_(self.dense.bias)
+
+
+class WeighedInTraining(nn.Module):
+    """Multiplies by a weight in float32 while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(28, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.mean(dim=(1, 2))
+        if not self.training:
+            return self.dense(features)  # type: ignore[no-any-return]
+        with torch.autocast("cpu", enabled=False):
+            return functional.linear(features.float(), self.dense.weight, self.dense.bias)
+
+
+def normed_in_a_hook() -> nn.Module:
+    return nn.Sequential(spectral_norm(nn.Conv2d(1, 4, 3)), nn.Flatten(), nn.Linear(4 * 26 * 26, 4))
+
+
+def scaled_by_a_buffer() -> nn.Module:
+    """A layer with a buffer that autocast leaves in float32."""
+    layer = nn.Linear(28 * 28, 4)
+    layer.register_buffer("scale", torch.rand(4))
+    layer.register_forward_hook(lambda layer, given, logits: logits.float() * layer.scale)
+    return nn.Sequential(nn.Flatten(), layer)
 
 
 class OfOneType(nn.Module):
@@ -90,7 +119,7 @@ def looked(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("is_training", [False, True])
-@pytest.mark.parametrize("build", [a_mnist, a_resnet, Tied])
+@pytest.mark.parametrize("build", [a_mnist, a_resnet, Tied, scaled_by_a_buffer])
 def test_bits_are_those_of_autocast(build: Callable[[], nn.Module], is_training: bool) -> None:
     plain, cast = built(build).train(is_training), built(build).train(is_training)
     images = torch.rand(8, *SHAPE)
@@ -112,13 +141,15 @@ def test_convolutions_and_dense_layers_alone_are_cast() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("build", [Weighed, WeighedInVain, OfOneType])
+@pytest.mark.parametrize(
+    "build", [Weighed, WeighedInVain, WeighedInTraining, normed_in_a_hook, OfOneType]
+)
 def test_model_that_would_compute_something_else_is_left_as_it_is(
     build: Callable[[], nn.Module],
 ) -> None:
     plain, model = built(build), built(build)
     assert not hold_cast(model, SHAPE)
-    for before, after in zip(plain.parameters(), model.parameters(), strict=True):
+    for before, after in zip(plain.state_dict().values(), model.state_dict().values(), strict=True):
         assert after.dtype == torch.float32 and torch.equal(before, after)
 
 

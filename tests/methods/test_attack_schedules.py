@@ -122,7 +122,7 @@ def test_m_plus_never_has_more_steps_than_the_attack() -> None:
 @pytest.mark.parametrize("name", ["constant", "piecewise", "m_plus"])
 def test_epsilon_grows_over_the_warm_up(name: str) -> None:
     attack = AttackConfig(epsilon=0.3, num_steps=4, epsilon_warmup_steps=4)
-    schedule = schedule_of(name=name, attack=attack)
+    schedule = schedule_of(name=name, attack=attack, first_steps=1)
     epsilons = [schedule.settings(step).epsilon for step in range(6)]
     assert epsilons == [0.25 * 0.3, 0.5 * 0.3, 0.75 * 0.3, 0.3, 0.3, 0.3]
 
@@ -164,6 +164,11 @@ REFUSED = {
     "piece_of_no_length": (
         {"name": "piecewise", "milestones": [5], "later_steps": [3, 4]}, None,
         r"milestones=\[5\]: .* as many as attack_schedule.later_steps=\[3, 4\]",
+    ),
+    "no_pieces": ({"name": "piecewise"}, None, "piecewise has attacks of 0 steps all the time"),
+    "many_milestones": (
+        {"name": "piecewise", "milestones": list(range(1, 10**4)), "later_steps": [3]}, None,
+        r"^.{,400}$",
     ),
     "pieces_of_a_single_step_attack": (
         {"name": "piecewise", "first_steps": 1, "milestones": [5], "later_steps": [2]}, 1,

@@ -1,9 +1,14 @@
 """A convolution of grey images is torch's, and so are its gradients, in every precision."""
 
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpiadv.models.few_channels import GreyConv2d
 
@@ -57,12 +62,81 @@ def test_double_precision_gradients_and_theirs_are_right() -> None:
     assert torch.autograd.gradgradcheck(features, (images, *weights))
 
 
-def test_gradients_that_nobody_wants_are_not_computed() -> None:
+class Called(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records which operations are called."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+OF_IMAGES, OF_WEIGHTS = "pixel_shuffle", "convolution_backward"
+
+
+@pytest.mark.parametrize("of_images", [True, False])
+@pytest.mark.parametrize("of_weights", [True, False])
+def test_gradients_that_nobody_wants_are_not_computed(of_images: bool, of_weights: bool) -> None:
     layer, _ = pair(5)
-    layer.requires_grad_(False)
+    layer.requires_grad_(of_weights)
+    with Called() as called:
+        features = layer(torch.rand(SHAPE, requires_grad=of_images))
+        if of_images or of_weights:
+            features.sum().backward()
+    assert (OF_IMAGES in called.names) is of_images
+    assert (OF_WEIGHTS in called.names) is of_weights
+
+
+def test_it_goes_through_function_transforms() -> None:
+    images = torch.rand(SHAPE)
+
+    def loss(parameters: dict[str, Tensor], image: Tensor, layer: nn.Module) -> Tensor:
+        features: Tensor = torch.func.functional_call(layer, parameters, (image[None],))
+        return features.square().sum()
+
+    ours, theirs = (
+        torch.func.vmap(torch.func.grad(partial(loss, layer=layer), argnums=1), in_dims=(None, 0))(
+            dict(layer.named_parameters()), images
+        )
+        for layer in pair(5)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:")
+@pytest.mark.parametrize(
+    "export", [torch.jit.script, partial(torch.jit.trace, example_inputs=torch.rand(SHAPE))]
+)
+def test_it_can_be_exported(export: Callable[[nn.Module], Any]) -> None:
+    layer, theirs = pair(5)
+    images, file = torch.rand(SHAPE), BytesIO()
+    torch.jit.save(export(layer), file)
+    file.seek(0)
+    torch.testing.assert_close(torch.jit.load(file)(images), theirs(images))
+
+
+@pytest.mark.parametrize(
+    "images", [torch.ones(SHAPE, dtype=torch.int64), torch.ones(SHAPE, dtype=torch.float64)]
+)
+def test_images_of_another_type_are_refused_as_by_torch(images: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="should be the same"):
+        pair(5)[0](images)
+
+
+def test_images_that_have_no_blocks_go_torchs_way() -> None:
+    images = torch.rand(2, 1, 30, 27)
+    ours, theirs = (passed(layer, images, "float32") for layer in pair(5))
+    assert all(map(torch.equal, ours, theirs))
+
+
+def test_backward_inside_autocast_is_as_forward_was() -> None:
     images = torch.rand(SHAPE, requires_grad=True)
-    functional.relu(layer(images)).sum().backward()
-    assert images.grad is not None and layer.weight.grad is None and layer.bias is not None
-    layer.requires_grad_(True)
-    layer(images.detach()).sum().backward()
-    assert layer.weight.grad is not None and layer.bias.grad is not None
+    gradients = []
+    for layer in pair(5):
+        loss = layer(images).square().sum()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            gradients.append(torch.autograd.grad(loss, images)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-4)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from mpiadv.models import FlatState, choose_format, fingerprint, lay_out
 from mpiadv.models.preact_resnet import PreActResNet
 from mpiadv.models.small import digits, mnist
+from mpiadv.process.errors import UserError
 
 CPU = torch.device("cpu")
 LARGE = (3, 16, 16)
@@ -30,6 +31,50 @@ class Flattening(nn.Module):
         return logits
 
 
+class FlatteningInTraining(Flattening):
+    """As it, with a head beside that only training looks at."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images)
+        logits: Tensor = self.dense(features.flatten(1))
+        return logits + 0.1 * self.dense(features.view(len(features), -1)) * self.training
+
+
+class Strided(Flattening):
+    """Reads its features as they lie."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images)
+        size = features[0].numel()
+        logits: Tensor = self.dense(features.as_strided((len(features), size), (size, 1)))
+        return logits
+
+
+class Scripted(nn.Module):
+    """Takes no hooks."""
+
+    def __new__(cls) -> nn.Module:  # type: ignore[misc]
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+        return torch.jit.script(layers)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class WithVolumes(nn.Module):
+    """Has weights of five dimensions, which no format of four fits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.volume = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 2, 3)
+        self.dense = nn.Linear(2, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.volume(self.flat(images)[:, None]).mean((2, 3, 4)))
+        return logits
+
+
+MISFITS = [Flattening, FlatteningInTraining, Strided, Scripted, WithVolumes]
+
+
 def resnet() -> nn.Module:
     torch.manual_seed(0)
     return PreActResNet(num_classes=5, image_shape=LARGE)
@@ -43,11 +88,12 @@ def small() -> nn.Module:
     return digits(num_classes=5, image_shape=(1, 8, 8))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize(
     ("build", "shape", "expected"),
     [
         (resnet, LARGE, "channels_last"),
-        (Flattening, LARGE, "contiguous"),
+        *((misfit, LARGE, "contiguous") for misfit in MISFITS),
         (dense, LARGE, "contiguous"),
         (small, (1, 8, 8), "contiguous"),
     ],
@@ -66,8 +112,27 @@ def test_on_a_gpu_channels_come_last_in_bfloat16_alone(is_float32: bool, on_gpu:
 
 @pytest.mark.parametrize("wanted", ["contiguous", "channels_last"])
 def test_what_is_asked_for_is_chosen(wanted: str) -> None:
-    for build in (small, Flattening):
-        assert choose_format(wanted, build, LARGE, device=CPU, is_float32=True) == wanted  # type: ignore[arg-type]
+    shape = (1, 8, 8)
+    assert choose_format(wanted, small, shape, device=CPU, is_float32=True) == wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("build", MISFITS)
+def test_what_a_model_cannot_do_is_refused_with_what_it_says(build: type[nn.Module]) -> None:
+    with pytest.raises(
+        UserError, match=r"=channels_last: model .* (fails: .*|computes something else): use"
+    ):
+        choose_format("channels_last", build, LARGE, device=CPU, is_float32=True)
+
+
+class Broken(Flattening):
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("in any format")
+
+
+def test_model_that_fails_in_any_format_is_left_to_its_own_trial() -> None:
+    chosen = choose_format("channels_last", Broken, LARGE, device=CPU, is_float32=True)
+    assert chosen == "channels_last"
 
 
 def test_choosing_leaves_the_random_streams_as_they_were() -> None:

@@ -84,6 +84,7 @@ def test_figures_are_those_of_network_and_settings_alone_and_are_not_written_ove
         _assert_told(said, expected)
         _assert_same_alone(tmp_path, expected)
         _assert_average_is_another(tmp_path, expected)
+        _assert_precision_is_that_of_the_settings(tmp_path)
         capsys.readouterr()
     else:
         assert said == ""
@@ -117,6 +118,19 @@ def _assert_same_alone(folder: Path, expected: dict[str, Any]) -> None:
         assert _evaluate_alone([*words, *ATTACKS, "--output", str(output)]) == 0, name
         ours = _figures(output / "evaluation.json")
         assert {**ours, "settings": {**ours["settings"], "examples": True}} == expected, name
+
+
+def _assert_precision_is_that_of_the_settings(folder: Path) -> None:
+    run, setting = str(folder / RUN), "evaluation.precision=bfloat16"
+    for words, expected in (
+        ([], "float32"),
+        ([setting], "bfloat16"),
+        ([setting, "--precision", "float32"], "float32"),
+    ):
+        output = folder / "precise"
+        assert _evaluate_alone([run, *words, *QUICK, "--overwrite", "--output", str(output)]) == 0
+        found = json.loads((output / "evaluation.json").read_text())
+        assert found["settings"]["precision"] == expected, words
 
 
 def _assert_average_is_another(folder: Path, expected: dict[str, Any]) -> None:
