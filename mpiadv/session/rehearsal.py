@@ -152,7 +152,8 @@ def rehearse_evaluation(model: nn.Module, given: Sample, *, needs_gradient: bool
         UserError: as `Rehearsal.run`.
     """
     with streams_kept(given.images.device), unwritten_memory_filled():
-        check_model(model, given.image_shape, given.num_classes)
+        with mixed_precision(given.images.device, given.precision):  # weights may be held cast
+            check_model(model, given.image_shape, given.num_classes)
         notes = _judged(model, given)
         if needs_gradient:
             with evaluation_mode(model):
