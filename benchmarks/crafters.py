@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Precision, as_target
+from mpiadv.attacks import as_target
 from mpiadv.comm.links import ParameterSlot, plain_memory
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, SampleOrder, StalenessRule
 from mpiadv.data import Indices
 from mpiadv.data.memory import MemorySource
 from mpiadv.models import FlatState, build_model, choose_format, freeze
-from mpiadv.settings import AttackConfig, DataConfig, ModelConfig
+from mpiadv.settings import AttackConfig, DataConfig, ModelConfig, Precision
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
@@ -190,7 +190,7 @@ class _Ours:
         self._parameters = ParameterSlot(state.num_bytes, plain_memory)
         state.pack(torch.from_numpy(self._parameters.values))
         memory_format = choose_format(
-            "auto", task.build, task.shape, device=device.torch, is_float32=precision == "float32"
+            "auto", task.build, task.shape, device=device.torch, precision=precision
         )
         as_target(model, task.shape, memory_format=memory_format, precision=precision)
         recipe = Recipe(

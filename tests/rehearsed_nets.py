@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Precision
 from mpiadv.methods.objectives import make_objective
 from mpiadv.session.rehearsal import Rehearsal, Sample
-from mpiadv.settings import ObjectiveConfig
+from mpiadv.settings import ObjectiveConfig, Precision
 
 SHAPE, NUM_CLASSES = (1, 8, 8), 10
 

@@ -5,7 +5,6 @@ from mpiadv.attacks.casting import as_target, hold_cast
 from mpiadv.attacks.climb import (
     Climb,
     Look,
-    Precision,
     Slope,
     forward,
     mean_magnitude,
@@ -25,7 +24,6 @@ __all__ = [
     "AttackLoss",
     "Climb",
     "Look",
-    "Precision",
     "Slope",
     "as_target",
     "attack_num_steps",

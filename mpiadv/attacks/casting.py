@@ -6,11 +6,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks.climb import Climb, Precision
+from mpiadv.attacks.climb import Climb
 from mpiadv.models.check import ImageShape
-from mpiadv.models.memory_format import MemoryFormat, lay_out
+from mpiadv.models.memory_format import lay_out
 from mpiadv.models.modes import in_mode
 from mpiadv.models.trial import few_images, on_trial
+from mpiadv.settings import MemoryFormat, Precision
 
 _CAST = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
 from mpiadv.models.running import Run, eagerly
-
-Precision = Literal["float32", "bfloat16"]
+from mpiadv.settings import Precision
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import Attack, Precision
+from mpiadv.attacks import Attack
 from mpiadv.attacks.attack import do_nothing
 from mpiadv.contract.tickets import Purpose, choose_samples, pass_seed, seed_for
 from mpiadv.data import Indices, Source
 from mpiadv.evaluation.crafting import JUDGING, Classifier, climbed
 from mpiadv.models import device_of, evaluation_mode, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
+from mpiadv.settings import Precision
 
 COLUMNS = (
     "num_samples",

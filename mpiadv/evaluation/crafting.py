@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import NORMS, Attack, Climb, Precision, forward
+from mpiadv.attacks import NORMS, Attack, Climb, forward
 from mpiadv.attacks.attack import do_nothing
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.spatial import place, placements
 from mpiadv.contract.tickets import pass_seed
 from mpiadv.evaluation.attack_specs import AttackSpec
 from mpiadv.models.random_streams import torch_streams_kept
+from mpiadv.settings import Precision
 
 RELATIVE_TOLERANCE = 1e-5
 PIXEL_TOLERANCE = 2e-7

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision, as_target
+from mpiadv.attacks import as_target
 from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import build_model, choose_format, fingerprint
@@ -23,7 +23,7 @@ from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, u
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.runlog.rows import END_EVENTS
-from mpiadv.settings import Config, override_config, parse_config
+from mpiadv.settings import Config, Precision, override_config, parse_config
 from mpiadv.settings.dotted_keys import nested
 from mpiadv.settings.pixels import FITTING_STEPS
 from mpiadv.settings.yaml_files import parse_yaml
@@ -135,7 +135,7 @@ def load_network(
             build,
             data.image_shape,
             device=device,
-            is_float32=precision == "float32",
+            precision=precision,
         )
         as_target(model, data.image_shape, memory_format=memory_format, precision=precision)
     return Network(model=model, hash=found, taken=(*subject.taken, *renaming))

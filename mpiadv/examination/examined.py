@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision, rehearse
+from mpiadv.attacks import rehearse
 from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
@@ -28,6 +28,7 @@ from mpiadv.evaluation.verdict import attacked_balls, probe_attacks
 from mpiadv.examination.wanted import Wanted
 from mpiadv.process.errors import UserError
 from mpiadv.session.rehearsal import FEW, Sample, rehearse_evaluation
+from mpiadv.settings import Precision
 from mpiadv.storage.checkpoint import is_checkpoint
 
 NUM_PROBED, PROBE_BATCH = 100, 25

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from mpiadv.attacks import Precision
 from mpiadv.command_lines.evaluate import read
 from mpiadv.evaluation.attack_specs import split_word
 from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.process.errors import UserError
+from mpiadv.settings import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

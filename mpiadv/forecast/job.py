@@ -14,7 +14,7 @@ COPIED_BYTES_PER_SECOND = 1e10
 
 CARRIED_SHARE = 0.88
 """Of a link's bits per second, what messages get of them: headers, and pauses between two looks at
-messages, take the rest. As measured between emulated hosts, see `benchmarks/README.md`."""
+messages, take the rest. As measured between emulated hosts, see docs/clusters.md."""
 
 
 @dataclass(frozen=True, kw_only=True)

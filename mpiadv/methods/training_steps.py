@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mpiadv.attacks import Precision, mixed_precision
+from mpiadv.attacks import mixed_precision
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.averages import WeightAverage
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import device_of
 from mpiadv.models.random_streams import seed_streams
 from mpiadv.models.running import Run, eagerly
+from mpiadv.settings import Precision
 from mpiadv.storage.run_folder import EMA, RAW
 
 

@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
 from mpiadv.models.flat import FlatState, fingerprint
-from mpiadv.models.memory_format import MemoryFormat, choose_format, lay_out
+from mpiadv.models.memory_format import choose_format, lay_out
 from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import PreActResNet
@@ -21,7 +21,6 @@ from mpiadv.settings.registry import find_registered, import_dotted, is_dotted
 
 __all__ = [
     "FlatState",
-    "MemoryFormat",
     "build_model",
     "check_model",
     "choose_format",

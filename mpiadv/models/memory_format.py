@@ -15,8 +15,7 @@ from mpiadv.models.modes import buffers_kept, in_mode
 from mpiadv.models.random_streams import seed_streams
 from mpiadv.models.trial import few_images, on_trial
 from mpiadv.process.errors import UserError, origin_of
-
-MemoryFormat = Literal["contiguous", "channels_last"]
+from mpiadv.settings import MemoryFormat, Precision
 
 FEWEST_PIXELS = 256
 """In smaller images nothing is gained: what a layer costs to call is more than its work."""
@@ -32,7 +31,7 @@ def choose_format(
     image_shape: ImageShape,
     *,
     device: torch.device,
-    is_float32: bool,
+    precision: Precision,
 ) -> MemoryFormat:
     """The format that is wanted; for "auto" channels last, where that is faster and the model can.
 
@@ -44,7 +43,7 @@ def choose_format(
         UserError: channels last are wanted, and the model cannot.
     """
     if wanted == "contiguous" or (
-        wanted == "auto" and _gains_nothing(image_shape, device, is_float32)
+        wanted == "auto" and _gains_nothing(image_shape, device, precision)
     ):
         return "contiguous"
     model = build()
@@ -61,13 +60,13 @@ def choose_format(
     )
 
 
-def _gains_nothing(image_shape: ImageShape, device: torch.device, is_float32: bool) -> bool:
+def _gains_nothing(image_shape: ImageShape, device: torch.device, precision: Precision) -> bool:
     _, height, width = image_shape
-    return height * width < FEWEST_PIXELS or (device.type != "cpu" and is_float32)
+    return height * width < FEWEST_PIXELS or (device.type != "cpu" and precision == "float32")
 
 
 def lay_out(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
-    """The same model, its weights laid out anew, and images too, whenever it is given any."""
+    """The same model, its weights laid out so, and from now on whatever images it is given."""
     if memory_format == "channels_last":
         model.to(memory_format=torch.channels_last)
         model.register_forward_pre_hook(_with_channels_last)

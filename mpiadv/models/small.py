@@ -55,7 +55,7 @@ def mnist(
     require_image_shape("mnist", image_shape, (1, 28, 28))
     first, second, units = (_sized(count, width) for count in (32, 64, 1024))
     model = nn.Sequential(
-        # The same after pooling as before it, on a quarter of the features.
+        # ReLU after pooling: the same as before it, on a quarter of the features.
         GreyConv2d(first, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),

@@ -25,7 +25,7 @@ def keep_loaded() -> None:
     """Have what is loaded by now last as long as the process, which then ends sooner.
 
     To look through torch once more at the end takes almost half as long as to load it. Only the
-    first call counts: a process may be about something else by the next.
+    first call counts: what a process has made by the next may be garbage.
     """
     if not gc.get_freeze_count():
         gc.freeze()

@@ -62,7 +62,11 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         evaluation_seconds=during,
         final_seconds=final,
         memory=_memory(setup, measured, job, network.host_sizes(ranks[-1])),
-        notes=[*setup.doubts, *_notes(setup, where, network, ranks[-1])],
+        notes=[
+            *setup.doubts,
+            *_growing(setup),
+            *_on_this_machine(setup, where, network, ranks[-1]),
+        ],
     )
 
 
@@ -161,7 +165,19 @@ def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
     return f"measured on {device}, median of {measured.num_batches} batches{told}"
 
 
-def _notes(setup: Setup, where: Where, network: Network, ranks: int) -> list[str]:
+def _growing(setup: Setup) -> list[str]:
+    """What a schedule of attacks makes of the figures."""
+    config = setup.config.attack_schedule
+    if config.name == "constant":
+        return []
+    most = setup.largest_settings.num_steps
+    return [
+        f"attack_schedule.name={config.name}: every attack is taken to have {most} steps, the most "
+        "that it may have; training is faster while attacks have fewer"
+    ]
+
+
+def _on_this_machine(setup: Setup, where: Where, network: Network, ranks: int) -> list[str]:
     """What stands between the assumption, a device for every rank, and this machine."""
     if where.is_elsewhere:
         return []

@@ -30,7 +30,7 @@ from mpiadv.session.lead import new_learner
 from mpiadv.session.setup import Setup
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
-from mpiadv.work.rounding import WIRE_TENSORS
+from mpiadv.work.recipe import state_on_the_wire
 
 WARM_UP = 2
 """Batches before those that count: the first ones load libraries and choose kernels."""
@@ -67,7 +67,7 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     setup = _endless(setup, num_batches)
     timed = partial(_timed, num_batches, setup.recipe.rule.max_staleness)
     model = setup.new_target()
-    version = _published(setup, FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype]))
+    version = _published(setup, state_on_the_wire(setup.recipe, model))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = setup.new_crafter(model, tell_warning)
     crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision, mixed_precision
+from mpiadv.attacks import mixed_precision
 from mpiadv.attacks.losses import summed_cross_entropy
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import check_model, evaluation_mode, parameters_frozen
@@ -22,6 +22,7 @@ from mpiadv.models.flat import named_tensors
 from mpiadv.models.oddities import built_unlike, hidden_state, plain_state, randomness, same
 from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.process.errors import UserError, origin_of, user_code
+from mpiadv.settings import Precision
 from mpiadv.work.device import unwritten_memory_filled
 
 FEW = 2

@@ -24,7 +24,7 @@ from mpiadv.session.lead import Lead
 from mpiadv.session.setup import AgreedError, Setup, agree, prepare
 from mpiadv.settings import Config, dump_config, parse_config, read_words
 from mpiadv.storage.run_folder import RAW
-from mpiadv.work.rounding import WIRE_TENSORS
+from mpiadv.work.recipe import state_on_the_wire
 
 _CODES = {
     Stop.FINISHED: EXIT_DONE,
@@ -73,7 +73,7 @@ def _attack(setup: Setup) -> Stop:
         model = setup.new_target()
     name = setup.world.roster.name(setup.world.rank)
     crafter = setup.new_crafter(model, lambda told: tell_warning(f"{name}: {told}"))
-    device, shape = setup.device, setup.link_shape(_on_the_wire(setup, model).num_bytes)
+    device, shape = setup.device, setup.link_shape(state_on_the_wire(setup.recipe, model).num_bytes)
     attacker = Attacker(
         rule=setup.recipe.rule,
         mode=StalenessMode(setup.config.staleness.mode),
@@ -86,14 +86,12 @@ def _attack(setup: Setup) -> Stop:
     if reason is Stop.FINISHED:
         # Rounded as they travelled: `evaluate_together` makes the model the trainer's own.
         model = setup.new_model()
-        _on_the_wire(setup, model).unpack(torch.from_numpy(final.values).to(device.torch))
+        state_on_the_wire(setup.recipe, model).unpack(
+            torch.from_numpy(final.values).to(device.torch)
+        )
         for weights in setup.config.average.weights:
             evaluate_together(setup, model, weights)
     return reason
-
-
-def _on_the_wire(setup: Setup, model: nn.Module) -> FlatState:
-    return FlatState(model, WIRE_TENSORS[setup.recipe.wire_dtype])
 
 
 def _tell_if_done(desk: Desk | None) -> str:

@@ -217,7 +217,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
             partial(_initial_model, config, data),
             data.image_shape,
             device=device.torch,
-            is_float32=config.training.precision == "float32",
+            precision=config.training.precision,
         ),
         num_clean=num_clean(config.objective, config.data.batch_size),
         natural_every=config.log.natural_every,

@@ -15,9 +15,11 @@ from mpiadv.settings.sections import (
     AttackScheduleConfig,
     AverageConfig,
     DataConfig,
+    MemoryFormat,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    Precision,
     ScheduleConfig,
 )
 
@@ -27,9 +29,11 @@ __all__ = [
     "AverageConfig",
     "Config",
     "DataConfig",
+    "MemoryFormat",
     "ModelConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "Precision",
     "ScheduleConfig",
     "code_words",
     "dump_config",

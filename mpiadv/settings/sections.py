@@ -31,6 +31,12 @@ AttackSteps = Annotated[Count, Field(le=10**5)]
 Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
+Precision = Literal["float32", "bfloat16"]
+"""Of passes through a model: bfloat16 is autocast to it, the weights trained stay in float32."""
+
+MemoryFormat = Literal["contiguous", "channels_last"]
+"""How weights and features lie in memory."""
+
 
 def _plain(text: str) -> str:
     if found := re.search(r"[\x00-\x1f\x7f-\x9f]", text):
@@ -263,9 +269,9 @@ class TrainingConfig(Section):
     """Training steps; each consumes one ticket."""
     step: Text = "ordinary"
     """What the trainer does with a batch: a registered training step (ordinary)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
-    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    memory_format: Literal["auto"] | MemoryFormat = "auto"
     """How weights and features lie in memory, on which bits depend; auto: channels last where that
     is faster, as it is for convolutions, and where the model takes its features so."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -299,7 +305,7 @@ class EvaluationConfig(Section):
     any, that of attacks with the default `relative_step_size`."""
     batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
     """Test images per batch; each batch has its own random start."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """In which networks judge and are attacked; bfloat16: by autocast."""
 
 

@@ -15,14 +15,14 @@ from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.methods.objectives import Batch
-from mpiadv.models import FlatState, freeze
+from mpiadv.models import freeze
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.running import Run, eagerly
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
-from mpiadv.work.recipe import Recipe, climb_of
-from mpiadv.work.rounding import WIRE_TENSORS, as_tensor, rounded
+from mpiadv.work.recipe import Recipe, climb_of, state_on_the_wire
+from mpiadv.work.rounding import as_tensor, rounded
 
 MOMENT_SECONDS = 0.001
 """Between two looks at messages while images are read."""
@@ -76,7 +76,7 @@ class TorchCrafter:
         self._run = run
         freeze(model)
         model.train(recipe.attack.batch_norm == "train")
-        self._state = FlatState(model, WIRE_TENSORS[recipe.wire_dtype])
+        self._state = state_on_the_wire(recipe, model)
         self._source = source
         self._ahead = ReadAhead(source)
         self._device = device

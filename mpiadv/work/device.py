@@ -11,6 +11,7 @@ from torch.utils import deterministic
 from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.process.errors import UserError
+from mpiadv.settings import Precision
 
 IsComplete = Callable[[], bool]
 """Whether a copy that was begun is complete."""
@@ -66,7 +67,7 @@ class Device:
         """Whether the work queued before the last `mark` is still running."""
         return self._done is not None and not self._done.query()
 
-    def doubts_about(self, precision: Literal["float32", "bfloat16"]) -> list[str]:
+    def doubts_about(self, precision: Precision) -> list[str]:
         """What to warn of where work of this precision is slow here."""
         if precision == "float32" or self.is_cuda or not _lacks_bfloat16():
             return []

@@ -15,11 +15,10 @@ from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
-from mpiadv.models import FlatState
 from mpiadv.models.running import Run, eagerly
 from mpiadv.work.device import Device, IsComplete
-from mpiadv.work.recipe import Recipe, climb_of
-from mpiadv.work.rounding import WIRE_TENSORS, RangeGuard, as_tensor
+from mpiadv.work.recipe import Recipe, climb_of, state_on_the_wire
+from mpiadv.work.rounding import RangeGuard, as_tensor
 
 
 class TorchLearner:
@@ -43,7 +42,7 @@ class TorchLearner:
         self._recipe = recipe
         self._device = device
         self.busy = device.busy
-        self._state = FlatState(step.model, WIRE_TENSORS[recipe.wire_dtype])
+        self._state = state_on_the_wire(recipe, step.model)
         self.parameter_bytes = self._state.num_bytes
         self._flat = torch.zeros(self.parameter_bytes, dtype=torch.uint8, device=device.torch)
         self._copy: IsComplete = lambda: True

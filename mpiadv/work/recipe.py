@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpiadv.attacks import Attack, Climb, Precision
+from mpiadv.attacks import Attack, Climb
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.methods.objectives import Batch
-from mpiadv.models import MemoryFormat
+from mpiadv.models import FlatState
 from mpiadv.models.running import Run
-from mpiadv.settings import AttackConfig, DataConfig
+from mpiadv.settings import AttackConfig, DataConfig, MemoryFormat, Precision
+from mpiadv.work.rounding import WIRE_TENSORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,11 @@ class Recipe:
     natural_every: int
     keep_natural: bool
     wire_dtype: WireDtype
+
+
+def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
+    """A model's parameters and buffers as versions carry them."""
+    return FlatState(model, WIRE_TENSORS[recipe.wire_dtype])
 
 
 def climb_of(

@@ -12,6 +12,7 @@ from mpiadv.models import FlatState, choose_format, fingerprint, lay_out
 from mpiadv.models.preact_resnet import PreActResNet
 from mpiadv.models.small import digits, mnist
 from mpiadv.process.errors import UserError
+from mpiadv.settings import Precision
 
 CPU = torch.device("cpu")
 LARGE = (3, 16, 16)
@@ -101,19 +102,21 @@ def small() -> nn.Module:
 def test_channels_come_last_where_that_is_faster_and_the_model_can(
     build: type[nn.Module], shape: tuple[int, int, int], expected: str
 ) -> None:
-    assert choose_format("auto", build, shape, device=CPU, is_float32=True) == expected
+    assert choose_format("auto", build, shape, device=CPU, precision="float32") == expected
 
 
-@pytest.mark.parametrize(("is_float32", "on_gpu"), [(True, "contiguous"), (False, "channels_last")])
-def test_on_a_gpu_channels_come_last_in_bfloat16_alone(is_float32: bool, on_gpu: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "on_gpu"), [("float32", "contiguous"), ("bfloat16", "channels_last")]
+)
+def test_on_a_gpu_channels_come_last_in_bfloat16_alone(precision: Precision, on_gpu: str) -> None:
     gpu = torch.device("cuda")
-    assert choose_format("auto", resnet, LARGE, device=gpu, is_float32=is_float32) == on_gpu
+    assert choose_format("auto", resnet, LARGE, device=gpu, precision=precision) == on_gpu
 
 
 @pytest.mark.parametrize("wanted", ["contiguous", "channels_last"])
 def test_what_is_asked_for_is_chosen(wanted: str) -> None:
     shape = (1, 8, 8)
-    assert choose_format(wanted, small, shape, device=CPU, is_float32=True) == wanted  # type: ignore[arg-type]
+    assert choose_format(wanted, small, shape, device=CPU, precision="float32") == wanted  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
@@ -122,7 +125,7 @@ def test_what_a_model_cannot_do_is_refused_with_what_it_says(build: type[nn.Modu
     with pytest.raises(
         UserError, match=r"=channels_last: model .* (fails: .*|computes something else): use"
     ):
-        choose_format("channels_last", build, LARGE, device=CPU, is_float32=True)
+        choose_format("channels_last", build, LARGE, device=CPU, precision="float32")
 
 
 class Broken(Flattening):
@@ -131,14 +134,14 @@ class Broken(Flattening):
 
 
 def test_model_that_fails_in_any_format_is_left_to_its_own_trial() -> None:
-    chosen = choose_format("channels_last", Broken, LARGE, device=CPU, is_float32=True)
+    chosen = choose_format("channels_last", Broken, LARGE, device=CPU, precision="float32")
     assert chosen == "channels_last"
 
 
 def test_choosing_leaves_the_random_streams_as_they_were() -> None:
     model = nn.Sequential(RandomAlways(), nn.Conv2d(3, 2, 3), nn.Flatten())
     before = torch.get_rng_state()
-    chosen = choose_format("auto", lambda: model, (3, 32, 8), device=CPU, is_float32=True)
+    chosen = choose_format("auto", lambda: model, (3, 32, 8), device=CPU, precision="float32")
     assert chosen == "channels_last"
     assert torch.equal(torch.get_rng_state(), before)
 

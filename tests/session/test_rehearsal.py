@@ -21,11 +21,10 @@ from rehearsed_nets import (
 )
 from torch import Tensor, nn
 
-from mpiadv.attacks import Precision
 from mpiadv.models import build_model, fingerprint
 from mpiadv.process.errors import UserError
 from mpiadv.session.rehearsal import Sample, rehearse_evaluation
-from mpiadv.settings import ModelConfig
+from mpiadv.settings import ModelConfig, Precision
 
 
 def flat_batch_norm() -> nn.Module:
