@@ -1,4 +1,4 @@
-"""Crafting and training of a few tickets, on any device and by any `Run`, for tests of graphs.
+"""Crafting and training of a few tickets, on any device and by any `Executor`, for tests of graphs.
 
 And what stands in for a GPU that captures.
 """
@@ -18,8 +18,8 @@ from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.methods.objectives import Batch, make_objective
 from mpiadv.models import fingerprint
+from mpiadv.models.execution import Executor, Results
 from mpiadv.models.modes import buffers_kept
-from mpiadv.models.running import Results, Run
 from mpiadv.settings import AttackConfig, ObjectiveConfig
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
@@ -32,7 +32,7 @@ SMALL = (2, 6, 6)
 
 SETTINGS = AttackSettings(num_steps=3, epsilon=0.1)
 
-Choose = Callable[[nn.Module], Run]
+Choose = Callable[[nn.Module], Executor]
 """How functions on a model are to be run."""
 
 
@@ -146,7 +146,7 @@ def _craft(crafter: TorchCrafter, ticket: int, slot: ParameterSlot) -> Batch:
 
 
 def _learner(
-    recipe: Recipe, model: nn.Module, run: Run, device: Device, objective: str
+    recipe: Recipe, model: nn.Module, execute: Executor, device: Device, objective: str
 ) -> TorchLearner:
     step = ordinary_step(
         model,
@@ -154,9 +154,9 @@ def _learner(
         objective=make_objective(ObjectiveConfig(name=objective)),
         precision=recipe.precision,
         num_clean=NUM_CLEAN,
-        run=run,
+        execute=execute,
     )
-    return TorchLearner(recipe, step, device, run=run)
+    return TorchLearner(recipe, step, device, execute=execute)
 
 
 def differences(some: list[Any], others: list[Any]) -> list[int]:

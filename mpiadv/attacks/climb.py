@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.attacks.losses import LOSSES, AttackLoss
+from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
-from mpiadv.models.running import Run, eagerly
 from mpiadv.settings import Precision
 
 
@@ -78,7 +78,7 @@ class Climb:
         labels: int64 [N].
         natural: float32 [N, C, H, W] in [0, 1], read by losses that need the natural prediction.
         natural_seed: of what the model draws at random for that prediction.
-        run: how looks at the model are run.
+        execute: how looks at the model are computed.
     """
 
     model: nn.Module
@@ -87,7 +87,7 @@ class Climb:
     labels: Tensor
     natural: Tensor
     natural_seed: int
-    run: Run = eagerly
+    execute: Executor = eagerly
     _predicted: dict[int, Tensor] = field(default_factory=dict)
     _gradient: Tensor | None = None
 
@@ -109,7 +109,7 @@ class Climb:
         name = ("the slope of an attack", loss.function, self.precision, self.model.training)
         look = partial(_look, self.model, self.precision, loss.function)
         seed_streams(seed, images.device)
-        gradient, logits = self.run(name, look, images.detach(), target)
+        gradient, logits = self.execute(name, look, images.detach(), target)
         assert gradient is not None and logits is not None
         # Sums over images that lie otherwise are taken in another order.
         self._gradient = gradient.contiguous()

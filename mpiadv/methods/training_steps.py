@@ -17,8 +17,8 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.averages import WeightAverage
 from mpiadv.methods.objectives import Batch, Objective
 from mpiadv.models import device_of
+from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.random_streams import seed_streams
-from mpiadv.models.running import Run, eagerly
 from mpiadv.settings import Precision
 from mpiadv.storage.run_folder import EMA, RAW
 
@@ -89,7 +89,8 @@ class TrainingStep(Protocol):
 class Parts:
     """What training steps are made of.
 
-    `num_clean`: how many images at the front of a batch are natural. `run`: how gradients are run.
+    `num_clean`: how many images at the front of a batch are natural. `execute`: how gradients are
+    computed.
     """
 
     model: nn.Module
@@ -100,7 +101,7 @@ class Parts:
     precision: Precision
     num_clean: int
     average: WeightAverage | None = None
-    run: Run = eagerly
+    execute: Executor = eagerly
 
 
 class OrdinaryStep:
@@ -127,7 +128,9 @@ class OrdinaryStep:
         seed_streams(seed_for(self._parts.seed, Purpose.DROPOUT, ticket), device_of(self.model))
         natural = () if batch.natural is None else (batch.natural,)
         given = (batch.images, batch.labels, *natural)
-        loss, accuracy, *gradients = self._parts.run(("the training gradient",), self._pass, *given)
+        loss, accuracy, *gradients = self._parts.execute(
+            ("the training gradient",), self._pass, *given
+        )
         assert loss is not None and accuracy is not None
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient

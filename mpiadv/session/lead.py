@@ -196,11 +196,11 @@ class Lead:
 
 
 def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
-    """The learner of a run that begins; `tell` as in `Setup.new_run`."""
+    """The learner of a run that begins; `tell` as in `Setup.new_executor`."""
     config, recipe = setup.config, setup.recipe
     num_steps = config.training.num_steps
     model = setup.new_model()
-    run = setup.new_run(model, tell)
+    execute = setup.new_executor(model, tell)
     optimizer = make_optimizer(config.optimizer, model.parameters())
     parts = Parts(
         model=model,
@@ -211,12 +211,12 @@ def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
         seed=recipe.seed,
         precision=recipe.precision,
         num_clean=recipe.num_clean,
-        run=run,
+        execute=execute,
     )
     return TorchLearner(
         recipe,
         find_registered("training step", config.training.step, TRAINING_STEPS)(parts),
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
-        run=run,
+        execute=execute,
     )

@@ -22,7 +22,7 @@ from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
-from mpiadv.models.running import Run
+from mpiadv.models.execution import Executor
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.rehearsal import Rehearsal, Sample
@@ -30,7 +30,7 @@ from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
-from mpiadv.work.graphs import choose_run
+from mpiadv.work.graphs import choose_executor
 from mpiadv.work.recipe import Recipe
 
 T = TypeVar("T")
@@ -78,14 +78,14 @@ class Setup:
     def _build(self) -> nn.Module:
         return _initial_model(self.config, self.data).to(self.device.torch)
 
-    def new_run(self, model: nn.Module, tell: Callable[[str], None]) -> Run:
+    def new_executor(self, model: nn.Module, tell: Callable[[str], None]) -> Executor:
         """How functions on a model of this rank are run; `tell` hears which are not as wanted."""
-        return choose_run(self.config.training.cuda_graphs, model, self.device, tell)
+        return choose_executor(self.config.training.cuda_graphs, model, self.device, tell)
 
     def new_crafter(self, model: nn.Module, tell: Callable[[str], None]) -> TorchCrafter:
-        """A crafter of this rank, with a model of its own; `tell` as in `new_run`."""
-        run = self.new_run(model, tell)
-        return TorchCrafter(self.recipe, model, self.data.train, self.device, run)
+        """A crafter of this rank, with a model of its own; `tell` as in `new_executor`."""
+        execute = self.new_executor(model, tell)
+        return TorchCrafter(self.recipe, model, self.data.train, self.device, execute)
 
     def link_shape(self, parameter_bytes: int) -> LinkShape:
         return LinkShape(

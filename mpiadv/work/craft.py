@@ -16,8 +16,8 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import freeze
+from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.modes import buffers_kept
-from mpiadv.models.running import Run, eagerly
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
@@ -69,11 +69,11 @@ class TorchCrafter:
         model: nn.Module,
         source: Source,
         device: Device,
-        run: Run = eagerly,
+        execute: Executor = eagerly,
     ) -> None:
         self._recipe = recipe
         self._model = model
-        self._run = run
+        self._execute = execute
         freeze(model)
         model.train(recipe.attack.batch_norm == "train")
         self._state = state_on_the_wire(recipe, model)
@@ -147,7 +147,7 @@ class TorchCrafter:
         clean = self._recipe.num_clean
         adversarial = self._start(ticket, attack, natural)
         batch = Batch(images=adversarial, labels=labels, natural=natural)
-        climb = climb_of(self._recipe, attack, self._model, self._run, ticket, batch)
+        climb = climb_of(self._recipe, attack, self._model, self._execute, ticket, batch)
         looking = _Looking(climb=climb)
         return _Piece(
             ticket=ticket,

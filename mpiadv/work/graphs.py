@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from mpiadv.models import device_of
+from mpiadv.models.execution import Executor, Name, Results, eagerly
 from mpiadv.models.flat import named_tensors
 from mpiadv.models.random_streams import stream_states
-from mpiadv.models.running import Name, Results, Run, eagerly
 from mpiadv.process.errors import origin_of
 from mpiadv.work.device import Device
 
@@ -45,13 +45,15 @@ class Capture(Protocol):
         """
 
 
-def choose_run(wanted: bool, model: nn.Module, device: Device, tell: Callable[[str], None]) -> Run:
+def choose_executor(
+    wanted: bool, model: nn.Module, device: Device, tell: Callable[[str], None]
+) -> Executor:
     """How functions on `model` are run: as graphs where that is wanted, and the device a GPU."""
     return Graphs(model, CudaCapture(device.torch), tell) if wanted and device.is_cuda else eagerly
 
 
 class Graphs:
-    """A `Run` that captures each function once and replays it from then on.
+    """An `Executor` that captures each function once and replays it from then on.
 
     A function runs as it is for `WARM_UP` calls. So it does in the next one, after which it is
     captured. Where that cannot be done, or a replay gives other bits than that call, it runs as it

@@ -15,7 +15,7 @@ from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
-from mpiadv.models.running import Run, eagerly
+from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
 from mpiadv.work.recipe import Recipe, climb_of, state_on_the_wire
 from mpiadv.work.rounding import RangeGuard, as_tensor
@@ -35,7 +35,7 @@ class TorchLearner:
         device: Device,
         *,
         tells_gradient: bool = False,
-        run: Run = eagerly,
+        execute: Executor = eagerly,
     ) -> None:
         self.step, self.model = step, step.model
         self.leaves_host_free = device.torch.type != "cpu"
@@ -48,7 +48,7 @@ class TorchLearner:
         self._copy: IsComplete = lambda: True
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
-        self._run = run
+        self._execute = execute
         self._told: tuple[Learned, float, Tensor | None] | None = None
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
@@ -117,7 +117,7 @@ class TorchLearner:
         attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
         purpose, steps = Purpose.ATTACK_DROPOUT, range(first, num_steps)
         seeds = (seed_for(recipe.seed, purpose, ticket, step) for step in steps)
-        climb = climb_of(recipe, attack, model, self._run, ticket, batch)
+        climb = climb_of(recipe, attack, model, self._execute, ticket, batch)
         attacked = attack.run(
             climb.looking(seeds),
             batch.natural[clean:],

@@ -9,7 +9,7 @@ from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import FlatState
-from mpiadv.models.running import Run
+from mpiadv.models.execution import Executor
 from mpiadv.settings import AttackConfig, DataConfig, MemoryFormat, Precision
 from mpiadv.work.rounding import WIRE_TENSORS
 
@@ -37,7 +37,7 @@ def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
 
 
 def climb_of(
-    recipe: Recipe, attack: Attack, model: nn.Module, run: Run, ticket: int, batch: Batch
+    recipe: Recipe, attack: Attack, model: nn.Module, execute: Executor, ticket: int, batch: Batch
 ) -> Climb:
     """What the attack on a ticket climbs; not on the clean images at the front of its batch."""
     assert batch.natural is not None
@@ -48,5 +48,5 @@ def climb_of(
         labels=batch.labels[recipe.num_clean :],
         natural=batch.natural[recipe.num_clean :],
         natural_seed=seed_for(recipe.seed, Purpose.LAYERS, ticket),
-        run=run,
+        execute=execute,
     )

@@ -18,11 +18,11 @@ from mpiadv.attacks import LOSSES, Climb
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objectives import Batch
 from mpiadv.models import fingerprint
-from mpiadv.models.running import Results, Run, eagerly
+from mpiadv.models.execution import Executor, Results, eagerly
 from mpiadv.session import setup
 from mpiadv.settings import AttackConfig
 from mpiadv.work.device import Device
-from mpiadv.work.graphs import MOST_GRAPHS, WARM_UP, Graphs, choose_run
+from mpiadv.work.graphs import MOST_GRAPHS, WARM_UP, Graphs, choose_executor
 
 CPU = Device(torch.device("cpu"))
 NAME = ("a sum",)
@@ -48,7 +48,7 @@ class Bench:
         self.model = model or small_model()
         self.capture = capture(self.model)
         self.told: list[str] = []
-        self.run = Graphs(self.model, self.capture, tell or self.told.append)
+        self.execute = Graphs(self.model, self.capture, tell or self.told.append)
 
 
 def summed(images: Tensor) -> Results:
@@ -67,9 +67,9 @@ def test_crafting_and_training_come_to_the_same_bits(
 ) -> None:
     benches: list[Bench] = []
 
-    def as_graphs(model: nn.Module) -> Run:
+    def as_graphs(model: nn.Module) -> Executor:
         benches.append(Bench(model))
-        return benches[-1].run
+        return benches[-1].execute
 
     asked: dict[str, Any] = {
         "attack": AttackConfig(batch_norm=batch_norm, loss="kl" if objective == "trades" else None),
@@ -94,7 +94,7 @@ def test_function_is_captured_after_its_warm_up_and_launched_from_then_on() -> N
         return summed(images)
 
     for call in range(WARM_UP + 4):
-        first, nothing = bench.run(NAME, counted, numbers(call))
+        first, nothing = bench.execute(NAME, counted, numbers(call))
         assert nothing is None and torch.equal(first, numbers(call)[0])
         assert bench.capture.num_captured == (call >= WARM_UP)
         # One launch more is the proof.
@@ -103,7 +103,7 @@ def test_function_is_captured_after_its_warm_up_and_launched_from_then_on() -> N
 
 def test_results_are_the_callers_own() -> None:
     bench = Bench()
-    results = [bench.run(NAME, summed, numbers(call))[0] for call in range(WARM_UP + 3)]
+    results = [bench.execute(NAME, summed, numbers(call))[0] for call in range(WARM_UP + 3)]
     for call, result in enumerate(results):
         assert result is not None and torch.equal(result, numbers(call)[0])
 
@@ -112,7 +112,7 @@ def test_each_name_and_layout_has_a_graph_of_its_own_up_to_a_number_that_is_told
     bench = Bench()
     for call in range(WARM_UP + 2):
         for count in range(1, MOST_GRAPHS + 3):
-            (result, _) = bench.run(NAME, summed, numbers(call, count))
+            (result, _) = bench.execute(NAME, summed, numbers(call, count))
             assert result is not None and torch.equal(result, numbers(call, count)[0])
     assert bench.capture.num_captured == MOST_GRAPHS
     (told,) = bench.told
@@ -129,7 +129,8 @@ def test_looks_of_another_loss_mode_or_precision_have_graphs_of_their_own() -> N
             bench.model.train(is_training)
             asked: dict[str, Any] = {**common, "loss": LOSSES[loss], "precision": precision}
             found, expected = (
-                Climb(**asked, run=run).slope(images, seed=0) for run in (bench.run, eagerly)
+                Climb(**asked, execute=execute).slope(images, seed=0)
+                for execute in (bench.execute, eagerly)
             )
             assert torch.equal(found.gradient, expected.gradient)
             assert torch.equal(found.logits, expected.logits)
@@ -140,7 +141,7 @@ def test_inputs_that_want_gradients_get_theirs() -> None:
     bench = Bench()
     for call in range(WARM_UP + 2):
         images = numbers(call).requires_grad_()
-        (result, _) = bench.run(NAME, summed, images)
+        (result, _) = bench.execute(NAME, summed, images)
         assert result is not None
         result.sum().backward()
         assert torch.equal(images.grad, torch.ones(1, 4))
@@ -188,9 +189,9 @@ class Failing(StandIn):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def trained(model: nn.Module, run: Run) -> list[Any]:
+def trained(model: nn.Module, execute: Executor) -> list[Any]:
     """The losses of some training steps, and the hash of what they come to."""
-    step, told = ordinary_step(model, run=run), list[Any]()
+    step, told = ordinary_step(model, execute=execute), list[Any]()
     for ticket in range(WARM_UP + 3):
         images = torch.rand(8, *SMALL, generator=torch.Generator().manual_seed(ticket))
         batch = Batch(images=images, labels=torch.arange(8) % 4)
@@ -214,7 +215,7 @@ def test_what_cannot_be_captured_comes_to_the_same_bits_as_without_and_is_told_o
     layer: Callable[[], nn.Module], capture: type[StandIn], reason: str
 ) -> None:
     bench = Bench(small_model(layer()), capture)
-    found, expected = trained(bench.model, bench.run), trained(small_model(layer()), eagerly)
+    found, expected = trained(bench.model, bench.execute), trained(small_model(layer()), eagerly)
     assert differences(found, expected) == []
     assert bench.capture.num_launched == 0
     (told,) = bench.told
@@ -223,7 +224,7 @@ def test_what_cannot_be_captured_comes_to_the_same_bits_as_without_and_is_told_o
 
 def test_graph_that_gives_other_bits_is_not_used() -> None:
     bench = Bench(small_model(Counting()))
-    trained(bench.model, bench.run)
+    trained(bench.model, bench.execute)
     assert bench.capture.num_launched == 1
     assert bench.told[0].endswith("a replay gives other bits")
 
@@ -238,13 +239,13 @@ def test_buffers_are_those_of_the_call_also_where_its_graph_is_not_used() -> Non
         return [images.sum()]
 
     for call in range(WARM_UP + 1):
-        bench.run(NAME, count, numbers(call))
+        bench.execute(NAME, count, numbers(call))
     assert bench.told[0].endswith("a replay gives other bits")
     assert mean.tolist() == [sum(range(WARM_UP + 2))] * 4
 
 
 def test_cpu_runs_everything_as_without() -> None:
-    assert choose_run(True, small_model(), CPU, print) is eagerly
+    assert choose_executor(True, small_model(), CPU, print) is eagerly
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -263,12 +264,12 @@ def test_run_comes_to_the_same_hash_and_logs_what_is_not_captured(
     assert "warning: training.cuda_graphs has no effect on cpu\n" in capsys.readouterr().out
     benches: list[Bench] = []
 
-    def as_graphs(wanted: bool, model: nn.Module, device: Device, tell: Any) -> Run:
+    def as_graphs(wanted: bool, model: nn.Module, device: Device, tell: Any) -> Executor:
         assert wanted
         benches.append(Bench(model, tell=tell))
-        return benches[-1].run
+        return benches[-1].execute
 
-    monkeypatch.setattr(setup, "choose_run", as_graphs)
+    monkeypatch.setattr(setup, "choose_executor", as_graphs)
     graphs = train("graphs")
     assert graphs.hash == eager.hash
     assert [bench.capture.num_captured for bench in benches] == [1, 1]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mpiadv
 from mpiadv.models import build_model
-from mpiadv.models.running import Results, Run, eagerly
+from mpiadv.models.execution import Executor, Results, eagerly
 from mpiadv.settings import AttackConfig, ModelConfig
 from mpiadv.work.device import Device, make_deterministic, settings_kept
 from mpiadv.work.graphs import CudaCapture, Graphs
@@ -50,7 +50,7 @@ class Counted(CudaCapture):
 
 
 def as_graphs(device: Device, captures: list[Counted], told: list[str]) -> Choose:
-    def choose(model: nn.Module) -> Run:
+    def choose(model: nn.Module) -> Executor:
         captures.append(Counted(device.torch))
         return Graphs(model, captures[-1], told.append)
 

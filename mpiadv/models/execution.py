@@ -13,7 +13,7 @@ Name = tuple[object, ...]
 """First what a function does, for people; then all that decides it, as compared by `==`."""
 
 
-class Run(Protocol):
+class Executor(Protocol):
     """Runs functions that come again and again with other values in tensors of the same layout.
 
     What a function does is decided by its inputs, by the parameters and buffers of one model, which
@@ -26,5 +26,5 @@ class Run(Protocol):
 
 
 def eagerly(name: Name, function: Callable[..., Results], *inputs: Tensor) -> Results:
-    """A `Run` that calls the function."""
+    """An `Executor` that calls the function."""
     return function(*inputs)
