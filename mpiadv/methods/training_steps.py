@@ -6,6 +6,7 @@ between them: the gradient of a ticket, and what is done with the mean over the 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -28,11 +29,12 @@ class Learned:
     """What the gradient of a ticket told, on its device: reading it waits for that.
 
     `loss`: the objective, float32 []. `accuracy`: on the adversarial images, 0 to 1, float32 [];
-    NaN where there are none.
+    NaN where there are none. `slope`: gradient of the loss, as the images; None unless asked for.
     """
 
     loss: Tensor
     accuracy: Tensor
+    slope: Tensor | None = None
 
 
 class TrainingStep(Protocol):
@@ -67,8 +69,8 @@ class TrainingStep(Protocol):
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
         """Leave the gradient of a ticket's loss in `.grad`, in the place of what was there.
 
-        Images that require a gradient have theirs afterwards. `settings` are those that the batch
-        was crafted with, for steps that attack by themselves.
+        Images that require a gradient ask for the `slope`. `settings` are those that the batch was
+        crafted with, for steps that attack by themselves.
         """
 
     def apply(self) -> float:
@@ -126,15 +128,16 @@ class OrdinaryStep:
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
         self.model.train()
         seed_streams(seed_for(self._parts.seed, Purpose.DROPOUT, ticket), device_of(self.model))
+        wants_slope = batch.images.requires_grad
         natural = () if batch.natural is None else (batch.natural,)
-        given = (batch.images, batch.labels, *natural)
-        loss, accuracy, *gradients = self._parts.execute(
-            ("the training gradient",), self._pass, *given
+        given = (batch.images.detach(), batch.labels, *natural)
+        loss, accuracy, slope, *gradients = self._parts.execute(
+            ("the training gradient", wants_slope), partial(self._pass, wants_slope), *given
         )
         assert loss is not None and accuracy is not None
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
             parameter.grad = gradient
-        return Learned(loss=loss, accuracy=accuracy)
+        return Learned(loss=loss, accuracy=accuracy, slope=slope)
 
     def apply(self) -> float:
         rate = float(self._parts.optimizer.param_groups[0]["lr"])
@@ -145,10 +148,10 @@ class OrdinaryStep:
         return rate
 
     def _pass(
-        self, images: Tensor, labels: Tensor, natural: Tensor | None = None
+        self, wants_slope: bool, images: Tensor, labels: Tensor, natural: Tensor | None = None
     ) -> list[Tensor | None]:
-        """Forward and backward: loss and accuracy, as in `Learned`, and parameters' gradients."""
-        parts = self._parts
+        """Forward and backward: what `Learned` has, in its order, and parameters' gradients."""
+        parts, images = self._parts, images.detach().requires_grad_(wants_slope)
         with mixed_precision(images.device, parts.precision):
             batch = Batch(images=images, labels=labels, natural=natural)
             loss = parts.objective(self.model, batch)
@@ -157,7 +160,7 @@ class OrdinaryStep:
         is_right = loss.logits.argmax(dim=1) == labels
         accuracy = is_right[parts.num_clean :].float().mean()
         gradients = (parameter.grad for parameter in self.model.parameters())
-        return [loss.total.detach(), accuracy, *gradients]
+        return [loss.total.detach(), accuracy, images.grad, *gradients]
 
     def state_dict(self) -> dict[str, Any]:
         average = self._parts.average

@@ -92,8 +92,8 @@ class TorchLearner:
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         learned = self.step.gradient(ticket, batch, settings)
-        if batch.images.grad is not None:  # of a mean over the batch
-            slope = batch.images.grad * len(batch.images)
+        if learned.slope is not None:  # of a mean over the batch
+            slope = learned.slope * len(batch.images)
             magnitude = mean_magnitude(slope[self._recipe.num_clean :])
         self._told = learned, self.step.apply(), magnitude
         self._device.mark()

@@ -137,17 +137,6 @@ def test_looks_of_another_loss_mode_or_precision_have_graphs_of_their_own() -> N
     assert bench.capture.num_captured == len(looks)
 
 
-def test_inputs_that_want_gradients_get_theirs() -> None:
-    bench = Bench()
-    for call in range(WARM_UP + 2):
-        images = numbers(call).requires_grad_()
-        (result, _) = bench.execute(NAME, summed, images)
-        assert result is not None
-        result.sum().backward()
-        assert torch.equal(images.grad, torch.ones(1, 4))
-    assert bench.capture.num_captured == 0
-
-
 class Replacing(nn.Module):
     """Keeps a mean in a buffer that it replaces instead of changing its values."""
 
@@ -189,13 +178,15 @@ class Failing(StandIn):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def trained(model: nn.Module, execute: Executor) -> list[Any]:
-    """The losses of some training steps, and the hash of what they come to."""
+def trained(model: nn.Module, execute: Executor, *, with_slopes: bool = False) -> list[Any]:
+    """Losses and slopes of some training steps, and the hash of what they come to."""
     step, told = ordinary_step(model, execute=execute), list[Any]()
     for ticket in range(WARM_UP + 3):
         images = torch.rand(8, *SMALL, generator=torch.Generator().manual_seed(ticket))
-        batch = Batch(images=images, labels=torch.arange(8) % 4)
-        told.append(step.gradient(ticket, batch, NO_ATTACK).loss.item())
+        batch = Batch(images=images.requires_grad_(with_slopes), labels=torch.arange(8) % 4)
+        learned = step.gradient(ticket, batch, NO_ATTACK)
+        assert (learned.slope is not None) is with_slopes
+        told += [learned.loss.item(), learned.slope]
         step.apply()
     return [*told, fingerprint(model)]
 
@@ -220,6 +211,14 @@ def test_what_cannot_be_captured_comes_to_the_same_bits_as_without_and_is_told_o
     assert bench.capture.num_launched == 0
     (told,) = bench.told
     assert told.startswith(f"the training gradient runs as without training.cuda_graphs: {reason}")
+
+
+def test_slopes_of_images_come_from_graphs_where_they_are_asked_for() -> None:
+    bench = Bench(small_model())
+    found = trained(bench.model, bench.execute, with_slopes=True)
+    assert differences(found, trained(small_model(), eagerly, with_slopes=True)) == []
+    assert differences(found[-1:], trained(small_model(), eagerly)[-1:]) == []
+    assert bench.capture.num_captured == 1 and not bench.told
 
 
 def test_graph_that_gives_other_bits_is_not_used() -> None:
