@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -170,12 +170,19 @@ OTHERS: Mapping[str, Callable[[Task, nn.Module], Craft]] = {
 def ours(
     task: Task, weights: Mapping[str, Any], images: Tensor, labels: Tensor, device: torch.device
 ) -> dict[str, Craft]:
-    """An attacker of mpiadv in each precision."""
+    """An attacker of mpiadv in each precision, as it is and with another memory format."""
     source = MemorySource(images, labels)
     precisions: Sequence[Precision] = ("float32", "bfloat16")
+    formats: Mapping[str, Literal["auto", "contiguous"]] = {
+        "": "auto",
+        ", contiguous": "contiguous",
+    }
     return {
-        f"mpiadv {precision}": _Ours(task, network(task.build, weights, device), source, precision)
+        f"mpiadv {precision}{note}": _Ours(
+            task, network(task.build, weights, device), source, precision, wanted
+        )
         for precision in precisions
+        for note, wanted in formats.items()
     }
 
 
@@ -183,14 +190,19 @@ class _Ours:
     """The crafter of an attacker."""
 
     def __init__(
-        self, task: Task, model: nn.Module, source: MemorySource, precision: Precision
+        self,
+        task: Task,
+        model: nn.Module,
+        source: MemorySource,
+        precision: Precision,
+        wanted: Literal["auto", "contiguous"],
     ) -> None:
         device = Device(source.images.device)
         state = FlatState(model)
         self._parameters = ParameterSlot(state.num_bytes, plain_memory)
         state.pack(torch.from_numpy(self._parameters.values))
         memory_format = choose_format(
-            "auto", task.build, task.shape, device=device.torch, precision=precision
+            wanted, task.build, task.shape, device=device.torch, precision=precision
         )
         as_target(model, task.shape, memory_format=memory_format, precision=precision)
         recipe = Recipe(

@@ -91,7 +91,7 @@ def _measure(task: Task, source: Any, device: torch.device, options: Any) -> lis
         print(f"| {name} | {rates[name]:.3g} | {rates[name] / rates['plain torch']:.2f} | "
               f"{100 * share:.0f} | {found:.2f} |", flush=True)  # fmt: skip
     print()
-    return [_line(task, name, rates) for name in contenders if name.startswith("mpiadv")]
+    return [_line(task, f"mpiadv {precision}", rates) for precision in peaks]
 
 
 def _line(task: Task, name: str, rates: Mapping[str, float]) -> str:
