@@ -70,6 +70,10 @@ class Counts:
         return float(self.rows[:, COLUMNS.index(column)].sum())
 
 
+def tell_nobody(done: int, of: int) -> None:
+    """What an evaluation tells that nobody follows."""
+
+
 def evaluate(
     models: Sequence[nn.Module],
     source: Source,
@@ -82,6 +86,7 @@ def evaluate(
     crafted_on: nn.Module | None = None,
     share: tuple[int, int] = (0, 1),
     between_steps: Callable[[], None] = do_nothing,
+    after_batch: Callable[[int, int], None] = tell_nobody,
 ) -> list[Counts]:
     """One rank's share of the accuracy and loss of each model on `num_samples` images of `source`.
 
@@ -92,6 +97,7 @@ def evaluate(
         crafted_on: the model that is attacked; None: the first one.
         share: (rank, size); rank takes the batches rank, rank + size, ...
         between_steps: called after each attack step, to keep messages moving.
+        after_batch: told how many of the share's batches are done, and how many there are.
 
     Returns:
         Counts with the rows of this rank's batches; add those of the other ranks before reading.
@@ -105,7 +111,8 @@ def evaluate(
     with ExitStack() as stack:
         for classifier in (attacked, *judges):
             stack.enter_context(frozen(classifier.model))
-        for number in range(rank, len(batches), size):
+        own_batches = range(rank, len(batches), size)
+        for done, number in enumerate(own_batches, start=1):
             images, labels = load_batch(source, batches[number], attacked.model)
             own = seed_for(seed, Purpose.EVALUATION, number)
             adversarial = climbed(
@@ -113,6 +120,7 @@ def evaluate(
             )
             for place, judge in enumerate(judges):
                 rows[place, number] = _count(judge, images, adversarial, labels, own)
+            after_batch(done, len(own_batches))
     return [Counts(rows=each) for each in rows]
 
 

@@ -87,6 +87,19 @@ class Display:
             self._said = now
             self.say("  ".join([f"step {always}", *self._words(record)]))
 
+    def evaluation(self) -> Callable[[int, int], None]:
+        """Follows an evaluation that begins now, told the batches done and how many there are."""
+        began = said = self._clock()
+
+        def tell(done: int, of: int) -> None:
+            nonlocal said
+            now = self._clock()
+            if now - said > PLAIN_SECONDS and done < of:
+                said, left = now, duration((now - began) / done * (of - done))
+                self.say(f"evaluated {done} of {of} batches  left {left}")
+
+        return tell
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -20,8 +20,8 @@ from mpiadv.session.speed_report import speed_lines
 from mpiadv.storage.checkpoint import save_model
 from mpiadv.storage.run_folder import RAW
 
-Evaluate = Callable[[nn.Module, str], Counts]
-"""The final evaluation of a model with the weights of that name."""
+Evaluate = Callable[[nn.Module, str, Callable[[int, int], None]], Counts]
+"""The final evaluation of a model with the weights of that name; the last is told of each batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Ending:
         num_steps, say = self.setup.config.training.num_steps, self.recorder.display.say
         with self.setup.world.at_work():
             saved = self._try_to_save_models()
-        say("evaluating ...")
+        say(f"evaluating {self._num_evaluated:,} test images ...")
         results = {name: self._evaluate_or_save(evaluate, name) for name in self.models}
         self.recorder.safekeeping.settle(num_steps)
         for name, (counts, seconds) in results.items():
@@ -68,13 +68,19 @@ class Ending:
         """A final evaluation and its seconds; test images at fault cost no training."""
         began = time.perf_counter()
         try:
-            return evaluate(self.models[weights], weights), time.perf_counter() - began
+            counts = evaluate(self.models[weights], weights, self.recorder.display.evaluation())
+            return counts, time.perf_counter() - began
         except (UserError, UnreadableError) as error:
             num_steps = self.setup.config.training.num_steps
             self.recorder.save_last(num_steps)
             self.recorder.safekeeping.settle(num_steps)
             saved = "all steps are trained and saved, go on with --resume"
             raise type(error)(f"{error}: {saved}") from error
+
+    @property
+    def _num_evaluated(self) -> int:
+        there_are = self.setup.data.test.num_samples
+        return min(self.setup.config.evaluation.final_samples or there_are, there_are)
 
     def _save_models(self) -> None:
         self.desk.folder.lock.require_held()

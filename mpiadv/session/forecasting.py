@@ -14,7 +14,13 @@ from mpiadv.forecast.memory import JobMemory
 from mpiadv.forecast.text import GIGABIT, Plan
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
-from mpiadv.session.measurement import MOST_BATCHES, Measured, measure
+from mpiadv.session.measurement import (
+    FEWEST_BATCHES,
+    LONGEST_SECONDS,
+    MOST_BATCHES,
+    Measured,
+    measure,
+)
 from mpiadv.session.setup import Setup
 from mpiadv.settings import Config
 
@@ -64,6 +70,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
         memory=_memory(setup, measured, job, network.host_sizes(ranks[-1])),
         notes=[
             *setup.doubts,
+            *_few_batches(measured, where),
             *_growing(setup),
             *_on_this_machine(setup, where, network, ranks[-1]),
         ],
@@ -162,7 +169,15 @@ def _measured_on(setup: Setup, measured: Measured, where: Where) -> str:
         device = torch.cuda.get_device_name(setup.device.torch)
     given = {"crafting": where.craft_seconds, "training": where.train_seconds}
     told = "".join(f", {name} as given" for name, seconds in given.items() if seconds)
-    return f"measured on {device}, median of {measured.num_batches} batches{told}"
+    return f"measured on {device}, median of {counted(measured.num_batches, 'batch')}{told}"
+
+
+def _few_batches(measured: Measured, where: Where) -> list[str]:
+    """Where a measurement was too short to be sure of."""
+    if where.is_elsewhere or measured.num_batches >= FEWEST_BATCHES:
+        return []
+    batches = counted(measured.num_batches, "batch")
+    return [f"{batches} measured in {LONGEST_SECONDS:g} s: the times may be far off"]
 
 
 def _growing(setup: Setup) -> list[str]:

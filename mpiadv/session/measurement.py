@@ -39,6 +39,9 @@ MOST_BATCHES = 20
 LONGEST_SECONDS = 20.0
 """Crafting is measured for as many batches as either allows, and so is training."""
 
+FEWEST_BATCHES = 4
+"""Fewer say little: one hiccup makes their median another."""
+
 EVALUATIONS, EVALUATION_STEPS = 3, 2
 """Short evaluations, of which the fastest counts, and the attack steps of each."""
 

@@ -1,7 +1,7 @@
 """One run on all ranks, from its command line to its exit code."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ from mpiadv.comm.world import World
 from mpiadv.command_lines.tables import TRAIN
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.evaluation import Counts, evaluate
+from mpiadv.evaluation.accuracy import tell_nobody
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
 from mpiadv.models import FlatState
@@ -125,10 +126,16 @@ def _read(argv: Sequence[str]) -> str:
     return json.dumps({"config": config.model_dump(mode="json"), "resume": asked.resume})
 
 
-def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
+def evaluate_together(
+    setup: Setup,
+    model: nn.Module,
+    weights: str,
+    after_batch: Callable[[int, int], None] = tell_nobody,
+) -> Counts:
     """Final accuracy on the test set, its batches shared out over all ranks, on rank 0.
 
     `weights` are what rank 0 has in its model; all others have them afterwards, whatever they had.
+    `after_batch` is that of `evaluate`, for this rank's share.
 
     Rank 0 does the share of a rank that is lost, or cannot read its images, as well: it meets the
     same fault, or does not. The others get their own counts.
@@ -143,7 +150,7 @@ def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
     world = setup.world
     try:
         with world.at_work():
-            mine = _evaluate_share(setup, model, world.rank)
+            mine = _evaluate_share(setup, model, world.rank, after_batch)
     except (UserError, UnreadableError):
         if world.is_trainer:
             raise
@@ -152,7 +159,7 @@ def evaluate_together(setup: Setup, model: nn.Module, weights: str) -> Counts:
         world.collect(mine.rows)
         return mine
     parts = [
-        _evaluate_share(setup, model, rank).rows if part is None else part
+        _evaluate_share(setup, model, rank, after_batch).rows if part is None else part
         for rank, part in enumerate(world.collect(mine.rows))
     ]
     return Counts(rows=np.sum(parts, axis=0))
@@ -168,7 +175,9 @@ def _take_exactly(setup: Setup, model: nn.Module) -> None:
     state.unpack(torch.from_numpy(values).to(setup.device.torch))
 
 
-def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
+def _evaluate_share(
+    setup: Setup, model: nn.Module, rank: int, after_batch: Callable[[int, int], None]
+) -> Counts:
     config = setup.config.evaluation
     (counts,) = evaluate(
         [model],
@@ -179,5 +188,6 @@ def _evaluate_share(setup: Setup, model: nn.Module, rank: int) -> Counts:
         batch_size=config.batch_size,
         precision=setup.config.evaluation.precision,
         share=(rank, setup.world.size),
+        after_batch=after_batch,
     )
     return counts

@@ -72,8 +72,8 @@ class Device:
         if precision == "float32" or self.is_cuda or not _lacks_bfloat16():
             return []
         return [
-            "this processor has no instructions for bfloat16: precision=float32 is several times "
-            "faster here"
+            "this processor has no instructions for bfloat16: float32 is several times faster here "
+            "(training.precision=float32; --precision float32 of mpiadv evaluate)"
         ]
 
     def generator(self, seed: int) -> torch.Generator:

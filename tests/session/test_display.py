@@ -44,6 +44,23 @@ def test_bar_moves_while_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> Non
     assert words in text
 
 
+def test_long_evaluation_tells_now_and_then_how_much_is_left() -> None:
+    stream, now = io.StringIO(), [0.0]
+    display = Display(first_step=0, num_steps=5, stream=stream, clock=lambda: now[0])
+    tell = display.evaluation()
+    for done in range(1, 11):
+        now[0] += 6.0
+        tell(done, 10)
+    display.close()
+    lines = [line for line in stream.getvalue().splitlines() if "evaluated" in line]
+    assert lines == [
+        "evaluated 2 of 10 batches  left 0:48",
+        "evaluated 4 of 10 batches  left 0:36",
+        "evaluated 6 of 10 batches  left 0:24",
+        "evaluated 8 of 10 batches  left 0:12",
+    ]
+
+
 def test_bar_is_drawn_a_few_times_a_second_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TERMINAL_WIDTH, "150")
     assert shown(50, seconds=0.009).count("loss") == 0

@@ -53,7 +53,7 @@ def setup_of(world: Others) -> Setup:
 def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def only_rank_0_can(setup: Setup, model: nn.Module, rank: int) -> Counts:
+    def only_rank_0_can(setup: Setup, model: nn.Module, rank: int, after_batch: Any) -> Counts:
         if setup.world.rank != 0:
             raise error
         return rows_of(rank)
@@ -70,7 +70,7 @@ def test_rank_that_cannot_read_its_test_images_leaves_its_share_to_rank_0(
 def test_images_that_rank_0_cannot_read_either_are_an_error(
     rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nobody_can(setup: Setup, model: nn.Module, of: int) -> Counts:
+    def nobody_can(setup: Setup, model: nn.Module, of: int, after_batch: Any) -> Counts:
         if of == rank:
             raise UnreadableError("not read")
         return rows_of(of)
