@@ -51,7 +51,7 @@ ATTACK_CASES = {
     ),
     "unknown_attack_loss": (
         _attack("pgd", attack__loss="cwe"),
-        "attack.loss='cwe': input should be 'ce', 'margin' or 'kl'",
+        "attack.loss='cwe': input should be 'ce', 'margin', 'kl' or 'squares'",
     ),
 }
 """A command line, made in a folder, and the line that it gives (fnmatch)."""

@@ -16,7 +16,8 @@ from torch.optim import SGD
 from mpiadv.comm.links import ParameterSlot
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.methods.objectives import Batch, make_objective
+from mpiadv.methods.objective import Batch
+from mpiadv.methods.objectives import make_objective
 from mpiadv.models import fingerprint
 from mpiadv.models.execution import Executor, Results
 from mpiadv.models.modes import buffers_kept

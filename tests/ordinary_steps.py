@@ -6,8 +6,9 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ConstantLR
 
-from mpiadv.methods.objectives import Objective, adversarial_cross_entropy
+from mpiadv.methods.objectives import make_objective
 from mpiadv.methods.training_steps import OrdinaryStep, Parts
+from mpiadv.settings import ObjectiveConfig
 
 
 def ordinary_step(
@@ -22,7 +23,7 @@ def step_parts(model: nn.Module, optimizer: Optimizer | None = None, **changes: 
     optimizer = optimizer or SGD(model.parameters(), lr=1.0)
     parts = {
         "model": model,
-        "objective": Objective(function=adversarial_cross_entropy, needs_natural=False),
+        "objective": make_objective(ObjectiveConfig()),
         "optimizer": optimizer,
         "schedule": ConstantLR(optimizer, factor=1.0),
         "seed": 0,

@@ -46,6 +46,12 @@ FEATURES = {
         *RULES["two_trainer_steps"], "objective.name=trades", "objective.clean_fraction=0.25",
         "model.name=small_models:batch_norm", "attack.batch_norm=train",
     ),
+    "mart": (*RULES["one_trainer_step"], "objective.name=mart"),
+    "alp_smoothed": (
+        *RULES["refreshed"], "objective.name=alp", "objective.label_smoothing=0.1",
+    ),
+    "score": (*RULES["two_trainer_steps"], "objective.name=score", "attack.batch_norm=train"),
+    "margin": (*RULES["constant"], "objective.name=margin"),
     "users_attack": (
         *RULES["refreshed"], "attack.name=small_attacks:friendly", "attack.arguments.tolerance=2",
         "attack.norm=l1", "attack.epsilon=2",

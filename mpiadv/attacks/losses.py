@@ -33,18 +33,29 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Best wrong logit less the correct one, summed over the batch: positive where misclassified.
+def is_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Where the label's class is, bool [N, K].
+
+    A mask instead of gather and scatter, whose gradients add up in no fixed order on a GPU.
+    """
+    return labels[:, None] == torch.arange(logits.shape[1], device=logits.device)
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Best wrong logit less the correct one, float32 [N]: positive where misclassified.
 
     Unlike cross-entropy it keeps its slope where the model is sure of itself: Carlini and Wagner
     2017, "Towards Evaluating the Robustness of Neural Networks", section V, f6.
     """
-    # A mask instead of gather and scatter, whose gradients add up in no fixed order on a GPU.
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    is_label = labels[:, None] == classes
-    correct = torch.where(is_label, logits, 0).sum(dim=1)
-    wrong = logits.masked_fill(is_label, float("-inf")).amax(dim=1)
-    return (wrong - correct).sum()
+    labelled = is_label(logits, labels)
+    correct = torch.where(labelled, logits, 0).sum(dim=1)
+    wrong = logits.masked_fill(labelled, float("-inf")).amax(dim=1)
+    return wrong - correct
+
+
+def summed_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """`margins`, summed over the batch."""
+    return margins(logits, labels).sum()
 
 
 def summed_kl(logits: Tensor, natural: Tensor) -> Tensor:
@@ -58,8 +69,18 @@ def summed_kl(logits: Tensor, natural: Tensor) -> Tensor:
     return F.kl_div(logits.log_softmax(dim=1), expected, reduction="sum")
 
 
+def summed_squares(logits: Tensor, natural: Tensor) -> Tensor:
+    """Squared distance of predictions from the natural ones, summed over classes and batch.
+
+    Pang et al. 2022, "Robustness and Accuracy Could Be Reconcilable by (Proper) Definition",
+    section 4. Both are logits, and may carry gradients.
+    """
+    return (logits.softmax(dim=1) - natural.softmax(dim=1)).square().sum()
+
+
 LOSSES: Mapping[str, AttackLoss] = {
     "ce": AttackLoss(name="ce", function=summed_cross_entropy),
     "margin": AttackLoss(name="margin", function=summed_margin),
     "kl": AttackLoss(name="kl", function=summed_kl, needs_natural=True),
+    "squares": AttackLoss(name="squares", function=summed_squares, needs_natural=True),
 }

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,7 @@ from mpiadv.models.check import outputs_of_zeros
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import torch_streams_kept
 from mpiadv.process.errors import UserError, shown
-from mpiadv.settings import require_list
-
-Norm = Literal["linf", "l2", "l1"]
-Loss = Literal["ce", "margin", "kl"]
+from mpiadv.settings import Climbed, Norm, require_list
 
 
 def load_model(
@@ -60,7 +56,7 @@ def attack(
     norm: Norm = "linf",
     num_steps: int = 40,
     step_size: float | None = None,
-    loss: Loss = "ce",
+    loss: Climbed = "ce",
     seed: int = 0,
 ) -> Tensor:
     """Adversarial images by PGD from a random start, on the model in evaluation mode.

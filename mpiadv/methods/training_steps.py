@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mpiadv.attacks import mixed_precision
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.averages import WeightAverage
-from mpiadv.methods.objectives import Batch, Objective
+from mpiadv.methods.objective import Batch, Objective
 from mpiadv.models import device_of
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.random_streams import seed_streams

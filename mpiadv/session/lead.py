@@ -11,7 +11,8 @@ from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.averages import make_average
-from mpiadv.methods.objectives import Batch, make_objective
+from mpiadv.methods.objective import Batch
+from mpiadv.methods.objectives import make_objective
 from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
 from mpiadv.process.errors import (

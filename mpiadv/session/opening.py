@@ -4,9 +4,10 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from mpiadv.attacks import attack_num_steps
+from mpiadv.attacks import attack_num_steps, make_attack
 from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
+from mpiadv.methods.objectives import make_objective
 from mpiadv.process.errors import printable, shown
 from mpiadv.process.words import counted
 from mpiadv.session.same_run import differences
@@ -35,6 +36,7 @@ def opening_lines(
     odd = (
         *unread_settings(config),
         *_own_number_of_steps(config),
+        *_other_climb(setup),
         *_unreached(config),
         *_too_many(setup),
         *_no_gpu_to_capture(setup),
@@ -49,6 +51,15 @@ def opening_lines(
     lines += [split_line(name, source, setup.data) for name, source in splits.items()]
     lines += [f"warning: {doubt}" for doubt in setup.doubts]
     return [printable(line) for line in lines]
+
+
+def _other_climb(setup: Setup) -> list[str]:
+    """Where attacks climb something else than what the objective is made for."""
+    name, loss = setup.config.objective.name, make_attack(setup.recipe.attack).loss
+    made_for = make_objective(setup.config.objective).climb
+    if loss is None or loss.name == made_for:
+        return []
+    return [f"attacks climb {loss.name}, and objective.name={name} is made for {made_for}"]
 
 
 def _unreached(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ from mpiadv.data import Source
 from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
 from mpiadv.loops.trainer import Trainer
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.session.display import Display
 from mpiadv.session.safekeeping import Safekeeping, Snapshot

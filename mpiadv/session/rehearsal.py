@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mpiadv.attacks import mixed_precision
 from mpiadv.attacks.losses import summed_cross_entropy
-from mpiadv.methods.objectives import Batch, Objective
+from mpiadv.methods.objective import Batch, Objective
 from mpiadv.models import check_model, evaluation_mode, parameters_frozen
 from mpiadv.models.check import images_text, name_of, require_logits
 from mpiadv.models.culprit import carries_no_gradient, watched

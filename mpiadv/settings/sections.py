@@ -34,6 +34,12 @@ Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 Precision = Literal["float32", "bfloat16"]
 """Of passes through a model: bfloat16 is autocast to it, the weights trained stay in float32."""
 
+Norm = Literal["linf", "l2", "l1"]
+"""Of the ball around each image."""
+
+Climbed = Literal["ce", "margin", "kl", "squares"]
+"""Names of what attacks climb."""
+
 MemoryFormat = Literal["contiguous", "channels_last"]
 """How weights and features lie in memory."""
 
@@ -46,6 +52,8 @@ def _plain(text: str) -> str:
 
 _M_PLUS = read_with_name("m_plus")
 _PIECEWISE = read_with_name("piecewise")
+_PAIRED = read_with_name("trades", "mart", "alp", "score")
+_SMOOTHED = read_with_name("adversarial", "trades", "alp", "score")
 _SGD = read_with_name("sgd")
 _MULTISTEP = read_with_name("multistep")
 _STEP_SIZE_IS_NULL = ReadWith("step_size=null", lambda attack: attack.step_size is None)
@@ -119,7 +127,7 @@ class AttackConfig(Section):
     dotted name of a function (`my_package.module:function`)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of your own attack's function."""
-    norm: Literal["linf", "l2", "l1"] = "linf"
+    norm: Norm = "linf"
     """The norm of the ball around each image."""
     epsilon: Radius = 0.15
     """Radius of the ball, in pixels of [0, 1]; also a fraction, 8/255."""
@@ -129,9 +137,10 @@ class AttackConfig(Section):
     """Step size in pixels of [0, 1]; null: `relative_step_size * epsilon / num_steps`."""
     relative_step_size: Annotated[Positive, _STEP_SIZE_IS_NULL] = RELATIVE_STEP_SIZE
     """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
-    loss: Literal["ce", "margin", "kl"] | None = None
+    loss: Climbed | None = None
     """What is climbed: ce (cross-entropy), margin (best wrong logit less the correct one), kl
-    (divergence from the natural prediction); null: what attack or objective ask for, else ce."""
+    (divergence from the natural prediction), squares (squared distance from it); null: what attack
+    or objective ask for, else ce."""
     start: Literal["uniform", "natural", "gaussian"] | None = None
     """Where the attack starts: uniform (anywhere in the ball), natural (at the image), gaussian
     (0.001 N(0, 1) away); null: where attack or objective ask for, else uniform."""
@@ -165,12 +174,23 @@ class ObjectiveConfig(Section):
     """What training minimises."""
 
     name: Text = "adversarial"
-    """A registered objective: adversarial (cross-entropy on adversarial images), trades (that of
-    natural images, and `beta` times the divergence of adversarial predictions from theirs)."""
-    beta: Annotated[Number, Field(ge=0, le=1e6), read_with_name("trades")] = 6.0
-    """Weight of the divergence (trades)."""
+    """A registered objective. Of adversarial images: adversarial (cross-entropy), margin (hinge).
+    Of natural ones and theirs: trades, mart, alp, score."""
+    beta: Annotated[Number, Field(ge=0, le=1e6), _PAIRED] = 6.0
+    """Weight of what keeps the two predictions together; left out: mart and score 5, alp 0.5."""
+    label_smoothing: Annotated[Fraction, _SMOOTHED] = 0.0
+    """Share of each label that is spread over all classes (adversarial, trades, alp, score)."""
     clean_fraction: Fraction = 0.0
     """Share of each batch that stays natural."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_weight(cls, given: Any) -> Any:
+        """Each paper has a weight of its own."""
+        if not isinstance(given, dict) or "beta" in given:
+            return given
+        usual = {"mart": 5.0, "alp": 0.5, "score": 5.0}.get(str(given.get("name")))
+        return given if usual is None else {**given, "beta": usual}
 
 
 class OptimizerConfig(Section):

@@ -14,7 +14,7 @@ from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.data import ReadAhead, Source, augment
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.models import freeze
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.modes import buffers_kept

@@ -13,7 +13,7 @@ from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete

@@ -7,7 +7,7 @@ from torch import nn
 from mpiadv.attacks import Attack, Climb
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.models import FlatState
 from mpiadv.models.execution import Executor
 from mpiadv.settings import AttackConfig, DataConfig, MemoryFormat, Precision

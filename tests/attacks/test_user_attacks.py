@@ -156,7 +156,7 @@ WRONG = {
     "no_number": ("small_attacks:numbers", {"changed": {"epsilon": float("nan")}}, "n=nan: expect"),
     "unknown_loss": (
         "small_attacks:numbers", {"changed": {"loss": "cwe"}},
-        "loss='cwe': expected ce, margin, kl, None, or an AttackLoss of",
+        "loss='cwe': expected ce, margin, kl, squares, None, or an AttackLoss of",
     ),
     "loss_without_a_name": ("small_attacks:wordless", {}, "loss=<function .*: expected ce, marg"),
     "loss_fails": ("small_attacks:lossy", {"kind": "fails"}, "loss 'fails' fails: IndexError"),

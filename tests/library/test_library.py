@@ -210,7 +210,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1])
 ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 
 
-@pytest.mark.parametrize("loss", ["ce", "margin", "kl"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "kl", "squares"])
 @pytest.mark.parametrize("norm", ORDERS)
 def test_attack_stays_in_its_ball_and_leaves_everything_as_it_was(norm: Any, loss: Any) -> None:
     model = Odd()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_steps import TRAINING_STEPS, TrainingStep
 from mpiadv.models import fingerprint
 

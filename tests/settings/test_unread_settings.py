@@ -13,6 +13,7 @@ UNREAD = {
     "attack_schedule.later_steps=[3]": ("", "attack_schedule.name=piecewise"),
     "attack_schedule.gamma=2": ("", "attack_schedule.name=m_plus"),
     "objective.beta=1": ("", "objective.name=trades"),
+    "objective.label_smoothing=0.1": ("objective.name=mart", "objective.name=alp"),
     "optimizer.momentum=0.5": ("", "optimizer.name=sgd"),
     "optimizer.nesterov=true": ("", "optimizer.name=sgd"),
     "optimizer.betas=[0.5, 0.5]": ("optimizer.name=sgd", "optimizer.name=adamw"),

@@ -15,7 +15,7 @@ from mpiadv.comm.links import plain_memory
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import settle
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UserError
 from mpiadv.work.device import Device, IsComplete, choose_device, choose_threads

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.work.device import Device
 from mpiadv.work.learn import TorchLearner
 

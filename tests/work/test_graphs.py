@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import mpiadv
 from mpiadv.attacks import LOSSES, Climb
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.models import fingerprint
 from mpiadv.models.execution import Executor, Results, eagerly
 from mpiadv.session import setup

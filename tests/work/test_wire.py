@@ -14,7 +14,7 @@ from mpiadv.comm.links import BatchSlot, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, WireDtype
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.methods.objectives import Batch
+from mpiadv.methods.objective import Batch
 from mpiadv.process.errors import UserError
 from mpiadv.session.same_run import FORMAT, require_same_run
 from mpiadv.settings import Config, load_config

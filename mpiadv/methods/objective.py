@@ -1,0 +1,49 @@
+"""What an objective is: from a model and a batch to a number. Knows no particular one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one training step consumes.
+
+    Attributes:
+        images: float32 [N, C, H, W] in [0, 1]; adversarial, but for the clean part at the front.
+        labels: int64 [N].
+        natural: the same images before the attack, for objectives that need them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    natural: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """`total`: the number to minimise, float32 []. `logits`: detached, float32 [N, K]."""
+
+    total: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """From a model and a batch to the loss.
+
+    Attributes:
+        function: the loss of a model in training mode on a batch.
+        needs_natural: whether it reads `batch.natural`.
+        climb: name of the loss that its attacks climb, where nothing else is said.
+        start: name of their start, likewise.
+    """
+
+    function: Callable[[nn.Module, Batch], Loss]
+    needs_natural: bool = False
+    climb: str = "ce"
+    start: str = "uniform"
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        return self.function(model, batch)
