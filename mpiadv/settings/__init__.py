@@ -1,5 +1,6 @@
 """The configuration of a run: `config` and `sections` have every setting, `reading` makes them."""
 
+from mpiadv.settings.choices import Climbed, MemoryFormat, Norm, Precision
 from mpiadv.settings.config import Config
 from mpiadv.settings.reading import (
     code_words,
@@ -14,14 +15,10 @@ from mpiadv.settings.sections import (
     AttackConfig,
     AttackScheduleConfig,
     AverageConfig,
-    Climbed,
     DataConfig,
-    MemoryFormat,
     ModelConfig,
-    Norm,
     ObjectiveConfig,
     OptimizerConfig,
-    Precision,
     ScheduleConfig,
 )
 

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.process.errors import UserError
+from mpiadv.settings.choices import Climbed, MemoryFormat, Norm, Precision
 from mpiadv.settings.numbers import (
     MOST_SAMPLES,
     MOST_STALENESS,
@@ -30,18 +31,6 @@ StepsOrNever = Annotated[Count, Field(le=MOST_STEPS)]
 AttackSteps = Annotated[Count, Field(le=10**5)]
 Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
-
-Precision = Literal["float32", "bfloat16"]
-"""Of passes through a model: bfloat16 is autocast to it, the weights trained stay in float32."""
-
-Norm = Literal["linf", "l2", "l1"]
-"""Of the ball around each image."""
-
-Climbed = Literal["ce", "margin", "kl", "squares"]
-"""Names of what attacks climb."""
-
-MemoryFormat = Literal["contiguous", "channels_last"]
-"""How weights and features lie in memory."""
 
 
 def _plain(text: str) -> str:
