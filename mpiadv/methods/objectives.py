@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks.losses import margins
@@ -15,13 +15,10 @@ from mpiadv.settings.registry import find_registered
 def adversarial(config: ObjectiveConfig) -> Objective:
     """Mean cross-entropy on the images as crafted: Madry et al. 2018, equation 2.1."""
 
-    def function(model: nn.Module, batch: Batch) -> Loss:
-        # Autocast may hand over bfloat16 logits: the loss is always taken in float32.
-        logits = model(batch.images).float()
-        total = F.cross_entropy(logits, batch.labels, label_smoothing=config.label_smoothing)
-        return Loss(total=total, logits=logits.detach())
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
 
-    return Objective(function=function)
+    return _of_attacked(loss, climb="ce")
 
 
 def margin(config: ObjectiveConfig) -> Objective:
@@ -31,12 +28,19 @@ def margin(config: ObjectiveConfig) -> Objective:
     Implementation of Multiclass Kernel-based Vector Machines", section 2.
     """
 
-    def function(model: nn.Module, batch: Batch) -> Loss:
-        logits = model(batch.images).float()
-        total = (1 + margins(logits, batch.labels)).relu().mean()
-        return Loss(total=total, logits=logits.detach())
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return (1 + margins(logits, labels)).relu().mean()
 
-    return Objective(function=function, climb="margin")
+    return _of_attacked(loss, climb="margin")
+
+
+def _of_attacked(loss: Callable[[Tensor, Tensor], Tensor], *, climb: str) -> Objective:
+    def function(model: nn.Module, batch: Batch) -> Loss:
+        # Autocast may hand over bfloat16 logits: the loss is always taken in float32.
+        logits = model(batch.images).float()
+        return Loss(total=loss(logits, batch.labels), logits=logits.detach())
+
+    return Objective(function=function, climb=climb)
 
 
 OBJECTIVES: Mapping[str, Callable[[ObjectiveConfig], Objective]] = {
