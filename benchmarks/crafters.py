@@ -216,6 +216,8 @@ class _Ours:
             num_clean=0,
             natural_every=0,
             keep_natural=False,
+            keep_misses=False,
+            draw_nearby=False,
             wire_dtype="float32",
         )
         self._settings = AttackSettings(num_steps=NUM_STEPS, epsilon=task.epsilon)

@@ -49,6 +49,21 @@ ATTACK_CASES = {
         _attack("fgsm", objective__name="trades"),
         "attack 'fgsm' climbs kl from the natural image, where it has no slope: use *",
     ),
+    "climb_of_natural_predictions_that_nothing_trains": (
+        _attack("pgd", attack__loss="kl"),
+        "attacks climb kl, away from the natural prediction, and objective.name=adversarial is of "
+        "no natural images: use objective.name=trades or score, or attack.loss=ce",
+    ),
+    "friendly_attack_of_a_single_step": (
+        _attack("friendly", attack__num_steps=1),
+        "attack 'friendly' of attack.num_steps=1 and attack.tau=0 stops at no image before its "
+        "end: use attack.num_steps >= 2, or attack.name=pgd",
+    ),
+    "growing_attack_of_a_single_step": (
+        _attack("nfgsm", attack_schedule__name="m_plus"),
+        "attack_schedule.name=m_plus has attacks of other numbers of steps, and attack.name=nfgsm "
+        "takes 1 where 0 are wanted: use attack.name=pgd, or attack_schedule.name=constant",
+    ),
     "unknown_attack_loss": (
         _attack("pgd", attack__loss="cwe"),
         "attack.loss='cwe': input should be 'ce', 'margin', 'kl' or 'squares'",

@@ -21,7 +21,7 @@ from mpiadv.methods.objectives import make_objective
 from mpiadv.models import fingerprint
 from mpiadv.models.execution import Executor, Results
 from mpiadv.models.modes import buffers_kept
-from mpiadv.settings import AttackConfig, ObjectiveConfig
+from mpiadv.settings import AttackConfig, ObjectiveConfig, TrainingConfig
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device
 from mpiadv.work.learn import TorchLearner
@@ -153,7 +153,7 @@ def _learner(
         model,
         SGD(model.parameters(), lr=0.1, momentum=0.9),
         objective=make_objective(ObjectiveConfig(name=objective)),
-        precision=recipe.precision,
+        config=TrainingConfig(precision=recipe.precision),
         num_clean=NUM_CLEAN,
         execute=execute,
     )

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from mpiadv.methods.objectives import make_objective
 from mpiadv.methods.training_steps import OrdinaryStep, Parts
-from mpiadv.settings import ObjectiveConfig
+from mpiadv.settings import ObjectiveConfig, TrainingConfig
 
 
 def ordinary_step(
@@ -22,12 +22,12 @@ def step_parts(model: nn.Module, optimizer: Optimizer | None = None, **changes: 
     """Plain SGD at a constant rate of 1, unless said otherwise; `changes` are of the parts."""
     optimizer = optimizer or SGD(model.parameters(), lr=1.0)
     parts = {
+        "config": TrainingConfig(),
         "model": model,
         "objective": make_objective(ObjectiveConfig()),
         "optimizer": optimizer,
         "schedule": ConstantLR(optimizer, factor=1.0),
         "seed": 0,
-        "precision": "float32",
         "num_clean": 0,
     }
     return Parts(**{**parts, **changes})

@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from end_to_end import NUM_STEPS
+from m_plus import plain_m_plus
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,63 +15,75 @@ from mpiadv.data import load_data
 from mpiadv.models import build_model, fingerprint
 from mpiadv.settings import Config
 
-EPSILON, NUM_ATTACK_STEPS, BETA, DECAY = 0.15, 5, 6.0, 0.9
-
-Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-"""Of a model on adversarial images, natural images and labels."""
+EPSILON, DECAY = 0.15, 0.9
 
 Hashes = tuple[str, str]
 """Of the trained model, and of the moving average of its weights."""
 
 
-def adversarial_loop(config: Config, wire: torch.dtype, data_type: torch.dtype) -> Hashes:
-    """Madry et al. 2018."""
-    mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=data_type is torch.bfloat16)
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What losses are of: a model on adversarial images, natural ones, others nearby, labels."""
 
-    def loss(model: nn.Module, images: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        with mixed:
-            logits = model(images)
-        return functional.cross_entropy(logits.float(), labels, reduction=reduction)
-
-    def start(natural: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(natural.shape, generator=generator) * 2 - 1
-        return natural + EPSILON * noise
-
-    return _loop(
-        config, wire, start,
-        climbed=lambda model, images, natural, labels: loss(model, images, labels, "sum"),
-        trained=lambda model, images, natural, labels: loss(model, images, labels, "mean"),
-    )  # fmt: skip
+    model: nn.Module
+    images: Tensor
+    natural: Tensor
+    nearby: Tensor
+    labels: Tensor
 
 
-def trades_loop(config: Config, wire: torch.dtype) -> Hashes:
-    """Zhang et al. 2019, as in their `trades.py`."""
-    divergence = nn.KLDivLoss(reduction="sum")
-
-    def climbed(model: nn.Module, images: Tensor, natural: Tensor, labels: Tensor) -> Tensor:
-        expected = functional.softmax(model(natural), dim=1).detach()
-        return divergence(functional.log_softmax(model(images), dim=1), expected)
-
-    def trained(model: nn.Module, images: Tensor, natural: Tensor, labels: Tensor) -> Tensor:
-        logits = model(natural)
-        expected = functional.softmax(logits, dim=1)
-        robust = divergence(functional.log_softmax(model(images), dim=1), expected) / len(labels)
-        return functional.cross_entropy(logits, labels) + BETA * robust
-
-    def start(natural: Tensor, generator: torch.Generator) -> Tensor:
-        return natural + 0.001 * torch.randn(natural.shape, generator=generator)
-
-    return _loop(config, wire, start, climbed, trained)
+def cross_entropy(seen: Seen, reduction: str, smoothing: float = 0.0) -> Tensor:
+    logits = seen.model(seen.images).float()
+    return functional.cross_entropy(
+        logits, seen.labels, reduction=reduction, label_smoothing=smoothing
+    )
 
 
-def _loop(
-    config: Config,
-    wire: torch.dtype,
-    start: Callable[[Tensor, torch.Generator], Tensor],
-    climbed: Loss,
-    trained: Loss,
+def noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform in [-1, 1]."""
+    return torch.rand(like.shape, generator=generator) * 2 - 1
+
+
+def steps_at(ticket: int, magnitudes: list[float], per_epoch: int) -> int:
+    """Five attack steps, always."""
+    return 5
+
+
+def m_plus(ticket: int, magnitudes: list[float], per_epoch: int) -> int:
+    """None at first, and no more than five: as in `m_plus.py`."""
+    epochs = ticket // per_epoch
+    sums = [sum(magnitudes[per_epoch * i : per_epoch * (i + 1)]) for i in range(epochs)]
+    return plain_m_plus(sums, first=0, most=5, gamma=1.01)[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """A method; what it does not say is PGD in L-inf.
+
+    `step` makes a unit of length of a gradient, `clip` keeps a perturbation in the ball. An image
+    stops where it is found misclassified after `tau(ticket)` other times. `clean` is the share of a
+    batch that is not attacked. Weights are moved by `gamma(ticket)` of their length before the
+    gradient is taken.
+    """
+
+    climbed: Callable[[Seen], Tensor] = lambda seen: cross_entropy(seen, "sum")
+    trained: Callable[[Seen], Tensor] = lambda seen: cross_entropy(seen, "mean")
+    start: Callable[[Tensor, torch.Generator], Tensor] = lambda x, g: x + EPSILON * noise(x, g)
+    step: Callable[[Tensor], Tensor] = torch.sign
+    clip: Callable[[Tensor], Tensor] = lambda delta: delta.clamp(-EPSILON, EPSILON)
+    num_steps: Callable[[int, list[float], int], int] = steps_at
+    relative: float = 2.5
+    tau: Callable[[int], int] | None = None
+    clean: float = 0.0
+    gamma: Callable[[int], float] = lambda ticket: 0.0
+    epsilon: float = EPSILON
+
+
+def train_plainly(
+    config: Config, method: Plain, *, wire: torch.dtype = torch.float32, bfloat16: bool = False
 ) -> Hashes:
     """Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`."""
+    mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
     model = build_model(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     ).train()
@@ -78,19 +92,23 @@ def _loop(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
     )
-    for ticket, (natural, labels, generator) in enumerate(_batches(config)):
+    magnitudes: list[float] = []
+    for ticket, (natural, labels, nearby) in enumerate(_batches(config, method)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
-        images = start(natural, generator).clamp(0, 1)
-        for _ in range(NUM_ATTACK_STEPS):
-            images.requires_grad_()
-            (gradient,) = torch.autograd.grad(climbed(attacked, images, natural, labels), images)
-            images = images.detach() + 2.5 * EPSILON / NUM_ATTACK_STEPS * gradient.sign()
-            images = natural + (images - natural).clamp(-EPSILON, EPSILON)
-            images = images.clamp(0, 1)
-        optimizer.zero_grad()
-        images, natural = images.to(wire).float(), natural.to(wire).float()
-        trained(model, images, natural, labels).backward()
-        optimizer.step()
+        generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
+        number, clean = method.num_steps(ticket, magnitudes, _per_epoch(config)), 0
+        clean = round(method.clean * len(labels))
+        seen = Seen(
+            model=attacked, images=natural[clean:], natural=natural[clean:],
+            nearby=nearby, labels=labels[clean:],
+        )  # fmt: skip
+        with mixed:
+            crafted, magnitude = _attack(method, seen, ticket, number, generator)
+        images = torch.cat([natural[:clean], crafted]).to(wire).float()
+        natural = natural.to(wire).float()
+        seen = Seen(model=model, images=images, natural=natural, nearby=nearby, labels=labels)
+        slope = _learn(method, seen, optimizer, method.gamma(ticket), mixed)
+        magnitudes.append(slope if magnitude is None else magnitude)
         schedule.step()
         since = ticket + 1 - 0.025 * NUM_STEPS
         kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
@@ -99,11 +117,63 @@ def _loop(
     return fingerprint(model), fingerprint(average)
 
 
-def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
-    """Images, labels and the stream of the start, ticket by ticket."""
+def _attack(
+    method: Plain, seen: Seen, ticket: int, number: int, generator: torch.Generator
+) -> tuple[Tensor, float | None]:
+    """The adversarial images, and the mean L1 norm of their last gradients."""
+    natural, images = seen.natural, method.start(seen.natural, generator).clamp(0, 1)
+    misses, magnitude = torch.zeros(len(natural)), None
+    for _ in range(number):
+        images = images.detach().requires_grad_()
+        here = Seen(**{**vars(seen), "images": images})
+        (gradient,) = torch.autograd.grad(method.climbed(here), images)
+        magnitude = float(gradient.abs().sum(dim=(1, 2, 3)).mean())
+        moved = images.detach() + method.relative * method.epsilon / number * method.step(gradient)
+        moved = (natural + method.clip(moved - natural)).clamp(0, 1)
+        if method.tau is not None:
+            misses += seen.model(images).argmax(dim=1) != seen.labels
+            is_stopped = (misses > method.tau(ticket))[:, None, None, None]
+            moved = torch.where(is_stopped, images.detach(), moved)
+        images = moved
+    return images.detach(), magnitude
+
+
+def _learn(
+    method: Plain,
+    seen: Seen,
+    optimizer: torch.optim.Optimizer,
+    gamma: float,
+    mixed: torch.autocast,
+) -> float:
+    """A training step; returns the mean L1 norm of the images' gradients."""
+    weights = [weight for weight in seen.model.parameters() if weight.dim() > 1]
+    before = [weight.detach().clone() for weight in weights]
+    if gamma:
+        loss = method.trained(seen)
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.data += slope * (gamma * weight.data.norm() / (slope.norm() + 1e-20))
+    optimizer.zero_grad()
+    images = seen.images.requires_grad_()
+    with mixed:
+        loss = method.trained(seen)
+    loss.backward()
+    for weight, kept in zip(weights, before, strict=True):
+        weight.data.copy_(kept)
+    optimizer.step()
+    assert images.grad is not None
+    return float(len(images) * images.grad.abs().sum(dim=(1, 2, 3)).mean())
+
+
+def _per_epoch(config: Config) -> int:
+    return load_data(config.data).train.num_samples // config.data.batch_size
+
+
+def _batches(config: Config, method: Plain) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images, labels and other images nearby, ticket by ticket."""
     data = load_data(config.data).train
-    order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=32)
+    size = config.data.batch_size
+    order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=size)
     for ticket in range(NUM_STEPS):
         natural, labels = data.batch(order.indices(ticket))
-        generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
-        yield natural, labels, generator
+        generator = torch.Generator().manual_seed(seed_for(0, Purpose.NEARBY, ticket))
+        yield natural, labels, (natural + EPSILON * noise(natural, generator)).clamp(0, 1)

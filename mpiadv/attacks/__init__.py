@@ -1,6 +1,6 @@
 """What is done to images. Knows no communicator and no configuration but the attack's."""
 
-from mpiadv.attacks.attack import STARTS, Attack
+from mpiadv.attacks.attack import STARTS, Attack, Stand
 from mpiadv.attacks.casting import as_target, hold_cast
 from mpiadv.attacks.climb import (
     Climb,
@@ -11,7 +11,7 @@ from mpiadv.attacks.climb import (
     mixed_precision,
 )
 from mpiadv.attacks.losses import LOSSES, AttackLoss
-from mpiadv.attacks.named import ATTACKS, attack_num_steps, make_attack, suited
+from mpiadv.attacks.named import ATTACKS, attack_num_steps, make_attack, require_purpose, suited
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.user import rehearse
 
@@ -25,6 +25,7 @@ __all__ = [
     "Climb",
     "Look",
     "Slope",
+    "Stand",
     "as_target",
     "attack_num_steps",
     "forward",
@@ -33,5 +34,6 @@ __all__ = [
     "mean_magnitude",
     "mixed_precision",
     "rehearse",
+    "require_purpose",
     "suited",
 ]

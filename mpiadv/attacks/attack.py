@@ -6,6 +6,7 @@ Models Resistant to Adversarial Attacks", section 2.1.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,21 @@ from mpiadv.attacks.norms import NORMS, to_box
 GAUSSIAN_SCALE = 0.001
 """Standard deviation of the start that TRADES and MART take, in pixels of [0, 1]."""
 
+STOPPED = 2**31 - 1
+"""In the place of the misses of an image that stays where it is."""
+
 _ROUNDING = 1e-6
+
+
+class Stand(NamedTuple):
+    """Where an attack stands between two steps, and all that those to come need to know.
+
+    `images` float32 [N, C, H, W]; `misses` int64 [N]: in how many looks each was misclassified, or
+    `STOPPED`; None, of attacks that stop no image.
+    """
+
+    images: Tensor
+    misses: Tensor | None = None
 
 
 def do_nothing() -> None:
@@ -30,6 +45,11 @@ def steepest(attack: "Attack", gradient: Tensor, images: Tensor) -> Tensor:
     if attack.norm == "l1":
         gradient = drop_blocked(gradient, images)
     return NORMS[attack.norm].ascend(gradient, attack.step_size)
+
+
+def anywhere(attack: "Attack", delta: Tensor) -> Tensor:
+    """The perturbations themselves, in the ball or not."""
+    return delta
 
 
 def nearest(attack: "Attack", delta: Tensor) -> Tensor:
@@ -54,7 +74,8 @@ class Attack:
         step: from attack, gradient and images to what is added to them.
         projection: from attack and perturbations to those that are allowed.
         stop: from the slope, and in how many looks so far, this one included, each image was
-            misclassified (int64 [N]), to which images stay from now on as they are (bool [N]).
+            misclassified (int64 [N], beyond `STOPPED` once it is stopped), to which images stay
+            from now on as they are (bool [N]).
     """
 
     norm: str
@@ -96,31 +117,30 @@ class Attack:
         self,
         look: Look,
         natural: Tensor,
-        adversarial: Tensor,
+        stand: Stand,
         *,
         first: int = 0,
         after_step: Callable[[], None] = do_nothing,
     ) -> Tensor:
         """The adversarial images after all steps from `first` on; calls `after_step` after each."""
-        for stepped in self.steps(look, natural, adversarial, first=first):
-            adversarial = stepped
+        for stepped in self.steps(look, natural, stand, first=first):
+            stand = stepped
             after_step()
-        return adversarial
+        return stand.images
 
     def steps(
         self,
         look: Look,
         natural: Tensor,
-        adversarial: Tensor,
+        stand: Stand,
         *,
         first: int = 0,
         last: int | None = None,
-    ) -> Iterator[Tensor]:
-        """Yield the adversarial images after each of the steps `first` to `last - 1`.
+    ) -> Iterator[Stand]:
+        """Yield where the attack stands after each of the steps `first` to `last - 1`.
 
         `look` is called once per step, when that step is asked for, so that the caller may change
-        the model in between. Each step yields new tensors. `last` defaults to `num_steps`. No
-        image has been misclassified, or is stopped, before `first`.
+        the model in between. Each step yields new tensors. `last` defaults to `num_steps`.
 
         Raises:
             ValueError: not 0 <= first <= last <= num_steps.
@@ -128,23 +148,26 @@ class Attack:
         last = self.num_steps if last is None else last
         if not 0 <= first <= last <= self.num_steps:
             raise ValueError(f"steps {first} to {last} of an attack of {self.num_steps} steps")
-        return self._take_steps(look, natural, adversarial, last - first)
+        return self._take_steps(look, natural, stand, last - first)
 
-    def _take_steps(
-        self, look: Look, natural: Tensor, adversarial: Tensor, count: int
-    ) -> Iterator[Tensor]:
+    def _take_steps(self, look: Look, natural: Tensor, stand: Stand, count: int) -> Iterator[Stand]:
         # No `with torch.no_grad()` here: a generator would leave it on for its caller.
-        misses = torch.zeros(len(natural), dtype=torch.int64, device=natural.device)
-        is_stopped = misses.bool()
         for _ in range(count):
-            slope = look(adversarial)
-            moved = self._step(slope.gradient, natural, adversarial)
-            if self.stop is not None:
-                misses = misses + (slope.logits.argmax(dim=1) != slope.labels)
-                is_stopped = is_stopped | self.stop(slope, misses)
-                moved = torch.where(is_stopped[:, None, None, None], adversarial, moved)
-            adversarial = moved
-            yield adversarial
+            slope = look(stand.images)
+            moved = self._step(slope.gradient, natural, stand.images)
+            stand = Stand(moved) if self.stop is None else self._stopped(slope, stand, moved)
+            yield stand
+
+    def _stopped(self, slope: Slope, stand: Stand, moved: Tensor) -> Stand:
+        """Where the attack stands after a step to `moved`, which some images do not take."""
+        assert self.stop is not None
+        is_missed = slope.logits.argmax(dim=1) != slope.labels
+        misses = is_missed.long() if stand.misses is None else stand.misses + is_missed
+        is_stopped = (misses >= STOPPED) | self.stop(slope, misses)
+        return Stand(
+            torch.where(is_stopped[:, None, None, None], stand.images, moved),
+            misses.masked_fill(is_stopped, STOPPED),
+        )
 
     @torch.no_grad()
     def _step(self, gradient: Tensor, natural: Tensor, adversarial: Tensor) -> Tensor:

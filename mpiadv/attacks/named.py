@@ -4,8 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from mpiadv.attacks.attack import STARTS, Attack, at_natural, uniformly
+from torch import Generator, Tensor
+
+from mpiadv.attacks.attack import STARTS, Attack, anywhere, at_natural, uniformly
+from mpiadv.attacks.climb import Slope
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.user import users_attack
 from mpiadv.contract.tickets import AttackSettings
@@ -22,11 +26,34 @@ class Named:
         make: from `norm`, `epsilon`, `num_steps` and `step_size` to the attack.
         num_steps: of all its attacks, whatever number was published.
         relative_step_size: as in the configuration, which it replaces.
+        takes_tau: whether `make` takes the published `tau`, too.
+        unfit: why its images say little of how robust a model is; or empty.
     """
 
     make: Callable[..., Attack]
     num_steps: int | None = None
     relative_step_size: float | None = None
+    takes_tau: bool = False
+    unfit: str = ""
+
+
+def friendly(*, tau: int, **parts: Any) -> Attack:
+    """PGD that leaves an image where the look after `tau` others finds it misclassified.
+
+    Zhang et al. 2020, "Attacks Which Do Not Kill Training Make Adversarial Learning Stronger",
+    algorithm 1; their code also adds 0.001 N(0, 1) at each step, this does not.
+    """
+
+    def stop(slope: Slope, misses: Tensor) -> Tensor:
+        return misses > tau
+
+    return Attack(**parts, stop=stop)
+
+
+def around_twice(attack: Attack, natural: Tensor, generator: Generator) -> Tensor:
+    """Anywhere in the ball of twice the radius."""
+    wider = dataclasses.replace(attack, epsilon=2 * attack.epsilon)
+    return uniformly(wider, natural, generator)
 
 
 ATTACKS: Mapping[str, Named] = {
@@ -35,6 +62,15 @@ ATTACKS: Mapping[str, Named] = {
     "fgsm": Named(make=partial(Attack, start_at=at_natural), num_steps=1, relative_step_size=1.0),
     # Wong et al. 2020, "Fast is better than free", section 4 and algorithm 3.
     "ufgsm": Named(make=partial(Attack, start_at=uniformly), num_steps=1, relative_step_size=1.25),
+    # De Jorge et al. 2022, "Make Some Noise: Reliable and Efficient Single-Step Adversarial
+    # Training", algorithm 1: the step is added to the noise, and only the box bounds their sum.
+    "nfgsm": Named(
+        make=partial(Attack, start_at=around_twice, projection=anywhere),
+        num_steps=1,
+        relative_step_size=1.0,
+        unfit="it leaves the ball",
+    ),
+    "friendly": Named(make=friendly, takes_tau=True, unfit="it stops where a model just fails"),
     # PGD on the margin, as Madry et al. 2018 use it.
     "cw": Named(make=partial(Attack, loss=LOSSES["margin"])),
 }
@@ -63,6 +99,21 @@ def attack_num_steps(config: AttackConfig) -> int:
     return _as_named(config).num_steps
 
 
+def require_purpose(config: AttackConfig) -> None:
+    """Refuse a friendly attack that stops at no image before its end.
+
+    Raises:
+        UserError: it does not, or as `make_attack` does.
+    """
+    least = max(2, config.tau + 1)
+    if _find(config).takes_tau and config.num_steps < least:
+        raise UserError(
+            f"attack {config.name!r} of attack.num_steps={config.num_steps} and "
+            f"attack.tau={config.tau} stops at no image before its end: use attack.num_steps >= "
+            f"{least}, or attack.name=pgd"
+        )
+
+
 def suited(config: AttackConfig, *, loss: str, start: str) -> AttackConfig:
     """The configuration with the loss and start of an objective, where nothing else is said.
 
@@ -80,7 +131,9 @@ def suited(config: AttackConfig, *, loss: str, start: str) -> AttackConfig:
 
 def _as_named(config: AttackConfig, settings: AttackSettings | None = None) -> Attack:
     """The attack with start and loss only where the name alone says them."""
-    asked = settings or AttackSettings(num_steps=config.num_steps, epsilon=config.epsilon)
+    asked = settings or AttackSettings(
+        num_steps=config.num_steps, epsilon=config.epsilon, tau=config.tau
+    )
     named = _find(config)
     num_steps = asked.num_steps if named.num_steps is None else named.num_steps
     relative = named.relative_step_size or config.relative_step_size
@@ -90,6 +143,7 @@ def _as_named(config: AttackConfig, settings: AttackSettings | None = None) -> A
         epsilon=asked.epsilon,
         num_steps=num_steps,
         step_size=fitting if config.step_size is None else config.step_size,
+        **({"tau": asked.tau} if named.takes_tau else {}),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mpiadv.attacks.attack import STARTS, Attack, nearest, steepest
+from mpiadv.attacks.attack import STARTS, Attack, Stand, nearest, steepest
 from mpiadv.attacks.climb import Slope
 from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.attacks.norms import NORMS
@@ -105,7 +105,7 @@ def rehearse(attack: Attack, images: Tensor, labels: Tensor, num_classes: int) -
         return Slope(gradient, logits, labels)
 
     start = attack.start(images, generator)
-    next(attack.steps(look, images, start), None)
+    next(attack.steps(look, images, Stand(start)), None)
     loss, logits = attack.loss, look(images).logits.requires_grad_()
     target = logits.detach() if loss and loss.needs_natural else labels
     if loss and not loss.function(logits, target).requires_grad:

@@ -176,11 +176,16 @@ LONGEST_HEADER = max(BATCH_HEADER.itemsize, PARAMETER_HEADER.itemsize)
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The arrays of a batch: images [batch_size, *image_shape] in `wire_dtype`, labels int64."""
+    """The arrays of a batch: images [batch_size, *image_shape] in `wire_dtype`, and two of int64.
+
+    `with_natural`, `with_misses`: whether the natural images travel, too, and how often attacks
+    missed each image, for attacks that go on elsewhere.
+    """
 
     batch_size: int
     image_shape: tuple[int, int, int]
     with_natural: bool = False
+    with_misses: bool = False
     wire_dtype: WireDtype = "float32"
 
     @property
@@ -190,7 +195,8 @@ class BatchShape:
 
     @property
     def _images_start(self) -> int:
-        return aligned(BATCH_HEADER.itemsize + 8 * self.batch_size)
+        numbers = 2 if self.with_misses else 1
+        return aligned(BATCH_HEADER.itemsize + 8 * numbers * self.batch_size)
 
     @property
     def _image_bytes(self) -> int:
@@ -200,6 +206,13 @@ class BatchShape:
     def labels(self, buffer: Bytes) -> npt.NDArray[np.int64]:
         """The labels in a batch's buffer: int64 [batch_size]."""
         return np.ndarray(self.batch_size, np.int64, buffer, BATCH_HEADER.itemsize)
+
+    def misses(self, buffer: Bytes) -> npt.NDArray[np.int64] | None:
+        """How often each image was missed, where that travels: int64 [batch_size]."""
+        if not self.with_misses:
+            return None
+        start = BATCH_HEADER.itemsize + 8 * self.batch_size
+        return np.ndarray(self.batch_size, np.int64, buffer, start)
 
     def images(self, buffer: Bytes) -> npt.NDArray[Any]:
         """The adversarial images in a batch's buffer: `WIRE_ARRAYS` [batch_size, C, H, W]."""

@@ -19,12 +19,15 @@ SaidT = TypeVar("SaidT")
 _KINDS: Mapping[type, str] = {bool: "?", float: "f8"}
 
 
-def column(kind: str, unit: str, *, name: str = "", init: bool = True) -> Any:
+def column(
+    kind: str, unit: str, *, name: str = "", init: bool = True, default: Any = MISSING
+) -> Any:
     """A field that is a column: its NumPy type, its unit or meaning, and its name in tables.
 
     `S` and a number of bytes is the type of text.
     """
-    return field(init=init, metadata={"kind": kind, "unit": unit, "name": name})
+    metadata = {"kind": kind, "unit": unit, "name": name}
+    return field(init=init, default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     ATTACK_DROPOUT = 6
     SNAPSHOT = 7
     LAYERS = 8
+    NEARBY = 9
 
 
 def seed_for(seed: int, purpose: Purpose, *index: int) -> int:
@@ -101,6 +102,12 @@ class AttackSettings:
 
     num_steps: int = column("i4", "attack steps of the batch", name="attack_steps")
     epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
+    tau: int = column(
+        "i4",
+        "attack steps that an image still takes once it is misclassified, in friendly attacks",
+        name="attack_tau",
+        default=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

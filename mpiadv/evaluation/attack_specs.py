@@ -154,7 +154,7 @@ def _climbing(named: Named) -> Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    **{name: _climbing(named) for name, named in ATTACKS.items()},
+    **{name: _climbing(named) for name, named in ATTACKS.items() if not named.unfit},
     "cw": dataclasses.replace(
         _climbing(ATTACKS["cw"]), stands_for=("pgd",), defaults={**_STEPS, "loss": "margin"}
     ),
@@ -168,6 +168,8 @@ _USERS = dataclasses.replace(KINDS["pgd"], defaults={**_STEPS, "loss": None, "ar
 
 
 def _kind(name: str) -> Kind:
+    if name in ATTACKS and (reason := ATTACKS[name].unfit):
+        raise UserError(f"attack {name!r} is for training alone ({reason}): evaluate with pgd")
     return _USERS if is_dotted(name) else find_registered("attack", name, KINDS)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import NORMS, Attack, Climb, forward
+from mpiadv.attacks import NORMS, Attack, Climb, Stand, forward
 from mpiadv.attacks.attack import do_nothing
 from mpiadv.attacks.auto_attack import COMPONENTS, run_component
 from mpiadv.attacks.spatial import place, placements
@@ -125,7 +125,7 @@ def climbed(
             natural_seed=pass_seed(own, JUDGING[0]),
         )
         look = climb.looking(pass_seed(own, step) for step in itertools.count(len(JUDGING)))
-        found.append(attack.run(look, natural, begin, after_step=between_steps))
+        found.append(attack.run(look, natural, Stand(begin), after_step=between_steps))
     return torch.cat(found)
 
 

@@ -86,7 +86,7 @@ class MPlus:
     most_steps: int
     gamma: float
     batches_per_epoch: int
-    epsilon_at: Callable[[int], float]
+    settings_at: Callable[[int, int], AttackSettings]
     falls_short: Callable[[int], bool]
     threshold: float = inf
     magnitude: float = 0.0
@@ -109,7 +109,7 @@ class MPlus:
         self.num_steps += grows
 
     def settings(self, step: int) -> AttackSettings:
-        return AttackSettings(num_steps=self.num_steps, epsilon=self.epsilon_at(step))
+        return self.settings_at(step, self.num_steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _LEARNT}
@@ -135,17 +135,26 @@ StepsOf = Callable[[AttackSettings], Steps]
 
 @dataclass(frozen=True)
 class Ground:
-    """What schedules are made from: the configuration, the attack, the length of an epoch."""
+    """What schedules are made from: the configuration, the attack, the length of epoch and run."""
 
     config: AttackScheduleConfig
     attack: AttackConfig
     steps_of: StepsOf
     batches_per_epoch: int
+    training_steps: int
 
     def epsilon_at(self, step: int) -> float:
         """The radius with the warm-up that all schedules share."""
         warm = min(1.0, (step + 1) / max(1, self.attack.epsilon_warmup_steps))
         return warm * self.attack.epsilon
+
+    def settings_at(self, step: int, num_steps: int, tau: int | None = None) -> AttackSettings:
+        """What the version of `step` carries, with so many attack steps."""
+        return AttackSettings(
+            num_steps=num_steps,
+            epsilon=self.epsilon_at(step),
+            tau=self.attack.tau if tau is None else tau,
+        )
 
     def with_steps(self, num_steps: int) -> Steps:
         """The attack that so many steps are wanted of, after the warm-up."""
@@ -163,9 +172,7 @@ def make_attack_schedule(ground: Ground) -> AttackSchedule:
 
 def _constant(ground: Ground) -> AttackSchedule:
     num_steps = ground.with_steps(ground.attack.num_steps).num_steps
-    return Foreseen(
-        lambda step: AttackSettings(num_steps=num_steps, epsilon=ground.epsilon_at(step))
-    )
+    return Foreseen(lambda step: ground.settings_at(step, num_steps))
 
 
 def _require_taken(ground: Ground, wanted: Iterable[int]) -> None:
@@ -205,10 +212,32 @@ def _piecewise(ground: Ground) -> AttackSchedule:
     _require_at_most(ground, "first_steps", config.first_steps)
     _require_at_most(ground, "later_steps", max(config.later_steps, default=0))
     _require_taken(ground, numbers)
-    return Foreseen(
-        lambda step: AttackSettings(
-            num_steps=numbers[bisect_right(milestones, step)], epsilon=ground.epsilon_at(step)
+    taus = [ground.attack.tau, *(config.later_tau or [ground.attack.tau] * len(milestones))]
+    if len(taus) != len(numbers):
+        raise UserError(
+            f"attack_schedule.later_tau={shown(config.later_tau)}: expected none, or as many as "
+            f"attack_schedule.milestones={shown(milestones)}"
         )
+
+    def settings(step: int) -> AttackSettings:
+        piece = bisect_right(milestones, step)
+        return ground.settings_at(step, numbers[piece], taus[piece])
+
+    return Foreseen(settings)
+
+
+def _amata(ground: Ground) -> AttackSchedule:
+    """Ye et al. 2021, "Amata: An Annealing Mechanism for Adversarial Training Acceleration".
+
+    More and more steps, each number for the same share of the run; shorter ones where their size is
+    relative to their number, as in the paper.
+    """
+    first, most = ground.config.first_steps, ground.attack.num_steps
+    _require_at_most(ground, "first_steps", first)
+    _require_taken(ground, range(first, most + 1))
+    numbers = most - first + 1
+    return Foreseen(
+        lambda step: ground.settings_at(step, first + numbers * step // ground.training_steps)
     )
 
 
@@ -221,7 +250,7 @@ def _m_plus(ground: Ground) -> AttackSchedule:
         most_steps=attack.num_steps,
         gamma=config.gamma,
         batches_per_epoch=ground.batches_per_epoch,
-        epsilon_at=ground.epsilon_at,
+        settings_at=ground.settings_at,
         # Three steps of 0.1 do reach 0.3, rounded as they are.
         falls_short=lambda n: n * ground.with_steps(n).step_size < attack.epsilon * (1 - 1e-6),
     )
@@ -230,5 +259,6 @@ def _m_plus(ground: Ground) -> AttackSchedule:
 ATTACK_SCHEDULES: Mapping[str, Callable[[Ground], AttackSchedule]] = {
     "constant": _constant,
     "piecewise": _piecewise,
+    "amata": _amata,
     "m_plus": _m_plus,
 }

@@ -14,11 +14,16 @@ class Batch:
         images: float32 [N, C, H, W] in [0, 1]; adversarial, but for the clean part at the front.
         labels: int64 [N].
         natural: the same images before the attack, for objectives that need them.
+        nearby: one random place in the ball of each natural image, likewise.
+        misses: int64 [N], how often its attack missed each image so far, as in `attacks.Stand`, for
+            attacks that stop images and go on elsewhere.
     """
 
     images: Tensor
     labels: Tensor
     natural: Tensor | None = None
+    nearby: Tensor | None = None
+    misses: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +41,14 @@ class Objective:
     Attributes:
         function: the loss of a model in training mode on a batch.
         needs_natural: whether it reads `batch.natural`.
+        needs_nearby: whether it reads `batch.nearby`.
         climb: name of the loss that its attacks climb, where nothing else is said.
         start: name of their start, likewise.
     """
 
     function: Callable[[nn.Module, Batch], Loss]
     needs_natural: bool = False
+    needs_nearby: bool = False
     climb: str = "ce"
     start: str = "uniform"
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks.losses import margins
+from mpiadv.methods.aligned import grad_align
 from mpiadv.methods.objective import Batch, Loss, Objective
 from mpiadv.methods.paired import alp, mart, score, trades
 from mpiadv.settings import ObjectiveConfig
@@ -50,6 +51,7 @@ OBJECTIVES: Mapping[str, Callable[[ObjectiveConfig], Objective]] = {
     "alp": alp,
     "score": score,
     "margin": margin,
+    "grad_align": grad_align,
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import unwrap
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,10 +31,21 @@ def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) 
     fused = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     kind, names = find_registered("optimizer", config.name, OPTIMIZERS)
     settings = {name: getattr(config, name) for name in (*names, "weight_decay")}
+    groups = _groups(config, parameters)
     try:
-        return _light(kind)(parameters, lr=config.learning_rate, fused=fused, **settings)
+        return _light(kind)(groups, lr=config.learning_rate, fused=fused, **settings)
     except ValueError as error:
         raise UserError(f"optimizer {config.name}: {error}") from None
+
+
+def _groups(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """All parameters, those without weight decay by themselves."""
+    if config.decay_norms_and_biases:
+        return [{"params": parameters}]
+    weights = [parameter for parameter in parameters if parameter.dim() > 1]
+    others = [parameter for parameter in parameters if parameter.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def make_schedule(config: ScheduleConfig, optimizer: Optimizer, *, num_steps: int) -> LRScheduler:

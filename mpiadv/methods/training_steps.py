@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,8 +20,9 @@ from mpiadv.methods.averages import WeightAverage
 from mpiadv.methods.objective import Batch, Objective
 from mpiadv.models import device_of
 from mpiadv.models.execution import Executor, eagerly
+from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
-from mpiadv.settings import Precision
+from mpiadv.settings import TrainingConfig
 from mpiadv.storage.run_folder import EMA, RAW
 
 
@@ -35,6 +37,10 @@ class Learned:
     loss: Tensor
     accuracy: Tensor
     slope: Tensor | None = None
+
+
+_TINY = 1e-20
+"""Keeps directions of no length finite, as in the code of Wu et al."""
 
 
 class TrainingStep(Protocol):
@@ -91,16 +97,17 @@ class TrainingStep(Protocol):
 class Parts:
     """What training steps are made of.
 
-    `num_clean`: how many images at the front of a batch are natural. `execute`: how gradients are
-    computed.
+    `config`: the steps' own section. `num_clean`: how many images at the front of a batch are
+    natural. `execute`: how gradients are computed.
     """
+
+    config: TrainingConfig
 
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
     schedule: LRScheduler
     seed: int
-    precision: Precision
     num_clean: int
     average: WeightAverage | None = None
     execute: Executor = eagerly
@@ -129,8 +136,8 @@ class OrdinaryStep:
         self.model.train()
         seed_streams(seed_for(self._parts.seed, Purpose.DROPOUT, ticket), device_of(self.model))
         wants_slope = batch.images.requires_grad
-        natural = () if batch.natural is None else (batch.natural,)
-        given = (batch.images.detach(), batch.labels, *natural)
+        given = [batch.images.detach(), batch.labels]
+        given += [others for others in (batch.natural, batch.nearby) if others is not None]
         loss, accuracy, slope, *gradients = self._parts.execute(
             ("the training gradient", wants_slope), partial(self._pass, wants_slope), *given
         )
@@ -148,12 +155,17 @@ class OrdinaryStep:
         return rate
 
     def _pass(
-        self, wants_slope: bool, images: Tensor, labels: Tensor, natural: Tensor | None = None
+        self,
+        wants_slope: bool,
+        images: Tensor,
+        labels: Tensor,
+        natural: Tensor | None = None,
+        nearby: Tensor | None = None,
     ) -> list[Tensor | None]:
         """Forward and backward: what `Learned` has, in its order, and parameters' gradients."""
         parts, images = self._parts, images.detach().requires_grad_(wants_slope)
-        with mixed_precision(images.device, parts.precision):
-            batch = Batch(images=images, labels=labels, natural=natural)
+        with mixed_precision(images.device, parts.config.precision):
+            batch = Batch(images=images, labels=labels, natural=natural, nearby=nearby)
             loss = parts.objective(self.model, batch)
         parts.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
@@ -182,4 +194,42 @@ class OrdinaryStep:
             self._parts.average.load_state_dict(state["average"])
 
 
-TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {"ordinary": OrdinaryStep}
+class PerturbedStep(OrdinaryStep):
+    """The gradient at weights that are moved up the loss: adversarial weight perturbation.
+
+    Each tensor w of more than one dimension is moved by gamma |w| g / |g|, where g is the gradient
+    of the objective on the same batch: Wu, Xia and Wang 2020, "Adversarial Weight Perturbation
+    Helps Robust Generalization", algorithm 1. The optimiser then steps from the weights as they
+    were; in the authors' code it steps first, so that weight decay is of the moved ones. Statistics
+    of batch norm are moved once, by the second pass.
+    """
+
+    def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
+        if self.steps_done < self._parts.config.awp_from_step:
+            return super().gradient(ticket, batch, settings)
+        self.model.train()
+        with buffers_kept(self.model):
+            super().gradient(ticket, batch, settings)
+        weights = [p for p in self.model.parameters() if p.dim() > 1 and p.grad is not None]
+        kept = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight in weights:
+                weight.add_(self._uphill(weight))
+        try:
+            return super().gradient(ticket, batch, settings)
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(weights, kept, strict=True):
+                    weight.copy_(before)
+
+    def _uphill(self, weight: Tensor) -> Tensor:
+        assert weight.grad is not None
+        gradient, gamma = weight.grad, self._parts.config.awp_gamma
+        length, slope = (torch.linalg.vector_norm(each) for each in (weight, gradient))
+        return gradient.mul(gamma * length / (slope + _TINY))
+
+
+TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {
+    "ordinary": OrdinaryStep,
+    "awp": PerturbedStep,
+}

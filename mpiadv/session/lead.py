@@ -204,13 +204,13 @@ def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
     execute = setup.new_executor(model, tell)
     optimizer = make_optimizer(config.optimizer, model.parameters())
     parts = Parts(
+        config=config.training,
         model=model,
         objective=make_objective(config.objective),
         optimizer=optimizer,
         schedule=make_schedule(config.schedule, optimizer, num_steps=num_steps),
         average=make_average(config.average, model, num_steps=num_steps),
         seed=recipe.seed,
-        precision=recipe.precision,
         num_clean=recipe.num_clean,
         execute=execute,
     )

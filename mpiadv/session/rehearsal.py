@@ -122,7 +122,8 @@ class Rehearsal:
 
     def _trained(self, model: nn.Module, given: Sample) -> list[str]:
         place = given.given_to(model)
-        batch = Batch(images=given.images, labels=given.labels, natural=given.images)
+        images, labels = given.images, given.labels
+        batch = Batch(images=images, labels=labels, natural=images, nearby=images)
         model.zero_grad(set_to_none=True)
         try:
             with (

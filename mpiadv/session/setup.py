@@ -13,13 +13,22 @@ from typing import TypeVar
 
 from torch import nn
 
-from mpiadv.attacks import as_target, attack_num_steps, make_attack, rehearse, suited
+from mpiadv.attacks import (
+    Attack,
+    as_target,
+    attack_num_steps,
+    make_attack,
+    rehearse,
+    require_purpose,
+    suited,
+)
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
 from mpiadv.comm.world import World
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
+from mpiadv.methods.objective import Objective
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.models.execution import Executor
@@ -93,6 +102,7 @@ class Setup:
                 batch_size=self.recipe.order.batch_size,
                 image_shape=self.data.image_shape,
                 with_natural=self.recipe.keep_natural,
+                with_misses=self.recipe.keep_misses,
                 wire_dtype=self.recipe.wire_dtype,
             ),
             parameter_bytes=parameter_bytes,
@@ -109,7 +119,13 @@ class Setup:
 
     def new_attack_schedule(self) -> AttackSchedule:
         attack, epoch = self.recipe.attack, self.recipe.order.batches_per_epoch
-        ground = Ground(self.config.attack_schedule, attack, partial(make_attack, attack), epoch)
+        ground = Ground(
+            config=self.config.attack_schedule,
+            attack=attack,
+            steps_of=partial(make_attack, attack),
+            batches_per_epoch=epoch,
+            training_steps=self.config.training.num_steps,
+        )
         return make_attack_schedule(ground)
 
 
@@ -205,12 +221,16 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
     )
     objective = make_objective(config.objective)
+    attack = suited(config.attack, loss=objective.climb, start=objective.start)
+    require_purpose(attack)
+    made = make_attack(attack)
+    _require_natural(config, objective, made)
     recipe = Recipe(
         seed=config.seed,
         rule=rule,
         order=order,
         data=config.data,
-        attack=suited(config.attack, loss=objective.climb, start=objective.start),
+        attack=attack,
         precision=config.training.precision,
         memory_format=choose_format(
             config.training.memory_format,
@@ -222,6 +242,8 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         num_clean=num_clean(config.objective, config.data.batch_size),
         natural_every=config.log.natural_every,
         keep_natural=objective.needs_natural or rule.trainer_steps > 0,
+        keep_misses=made.stop is not None and rule.trainer_steps > 0,
+        draw_nearby=objective.needs_nearby,
         wire_dtype=config.training.wire_dtype,
     )
     rule.require_steps_for_trainer(attack_num_steps(config.attack))
@@ -238,6 +260,16 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
+
+
+def _require_natural(config: Config, objective: Objective, attack: Attack) -> None:
+    """Refuse to drive images from predictions that nothing trains to stay where they are."""
+    if attack.loss and attack.loss.needs_natural and not objective.needs_natural:
+        raise UserError(
+            f"attacks climb {attack.loss.name}, away from the natural prediction, and "
+            f"objective.name={config.objective.name} is of no natural images: use "
+            "objective.name=trades or score, or attack.loss=ce"
+        )
 
 
 def _initial_model(config: Config, data: DataSet) -> nn.Module:

@@ -3,7 +3,7 @@
 import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,9 @@ def _require_like(ours: Any, theirs: Any, where: str) -> None:
 def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[int, Published]:
     """The versions that were published; any exception says that they are none."""
     published = {}
-    for version, item in versions.items():
+    unsaid = {f.name: f.default for f in fields(AttackSettings) if f.default is not MISSING}
+    for version, said in versions.items():
+        item = unsaid | said  # versions of earlier releases say less
         values = item["values"].numpy()
         if not 0 <= version <= step or values.shape != (num_bytes,) or values.dtype != np.uint8:
             raise ValueError(f"version {version!r} is none of a run of {step} steps")

@@ -1,7 +1,15 @@
-"""The configuration of a run: `config` and `sections` have every setting, `reading` makes them."""
+"""The configuration of a run: `config` and its sections, which `reading` makes."""
 
 from mpiadv.settings.choices import Climbed, MemoryFormat, Norm, Precision
 from mpiadv.settings.config import Config
+from mpiadv.settings.method_sections import (
+    AttackConfig,
+    AttackScheduleConfig,
+    AverageConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from mpiadv.settings.reading import (
     code_words,
     dump_config,
@@ -11,16 +19,7 @@ from mpiadv.settings.reading import (
     read_words,
     require_list,
 )
-from mpiadv.settings.sections import (
-    AttackConfig,
-    AttackScheduleConfig,
-    AverageConfig,
-    DataConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from mpiadv.settings.sections import DataConfig, ModelConfig, TrainingConfig
 
 __all__ = [
     "AttackConfig",
@@ -36,6 +35,7 @@ __all__ = [
     "OptimizerConfig",
     "Precision",
     "ScheduleConfig",
+    "TrainingConfig",
     "code_words",
     "dump_config",
     "load_config",

@@ -7,23 +7,24 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mpiadv.process.errors import UserError
 from mpiadv.settings.dotted_keys import flatten
-from mpiadv.settings.numbers import Count, Seconds
-from mpiadv.settings.pixels import require_length
-from mpiadv.settings.sections import (
+from mpiadv.settings.method_sections import (
     AttackConfig,
     AttackScheduleConfig,
     AverageConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from mpiadv.settings.numbers import Count, Seconds
+from mpiadv.settings.pixels import require_length
+from mpiadv.settings.section import Section, Text
+from mpiadv.settings.sections import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
     LogConfig,
     ModelConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    Section,
     StalenessConfig,
-    Text,
     TrainingConfig,
 )
 

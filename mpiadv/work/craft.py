@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Attack, Climb, Slope, forward, make_attack
+from mpiadv.attacks import Attack, Climb, Slope, Stand, forward, make_attack
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
@@ -53,7 +53,8 @@ class _Piece:
     labels: Tensor
     adversarial: Tensor
     looking: _Looking
-    steps: Iterator[Tensor]
+    steps: Iterator[Stand]
+    misses: Tensor | None = None
     natural_accuracy: Tensor | None = None
 
 
@@ -110,6 +111,7 @@ class TorchCrafter:
             natural=self._rounded(piece.natural).contiguous()
             if self._recipe.keep_natural
             else None,
+            misses=self._all_misses(piece) if self._recipe.keep_misses else None,
         )
         report = CraftReport(
             gradient_magnitude=_number(piece.looking.climb.magnitude),
@@ -133,6 +135,8 @@ class TorchCrafter:
         torch.from_numpy(slot.labels).copy_(batch.labels)
         if slot.natural is not None and batch.natural is not None:
             as_tensor(slot.natural, wire_dtype).copy_(batch.natural)
+        if slot.misses is not None and batch.misses is not None:
+            torch.from_numpy(slot.misses).copy_(batch.misses)
 
     def _new_piece(self, ticket: int, settings: AttackSettings, *, last: int) -> _Piece:
         """The ticket's images, where their attack starts, and its steps up to step `last`."""
@@ -155,16 +159,23 @@ class TorchCrafter:
             labels=labels,
             adversarial=adversarial,
             looking=looking,
-            steps=attack.steps(looking, natural[clean:], adversarial[clean:], last=last),
+            steps=attack.steps(looking, natural[clean:], Stand(adversarial[clean:]), last=last),
         )
 
     def _attack(self, piece: _Piece, step: int, version: int) -> None:
         """Run attack step `step` on the parameters that are loaded, those of `version`."""
         seed = seed_for(self._recipe.seed, Purpose.ATTACK_DROPOUT, piece.ticket, step)
         piece.looking.seed, piece.looking.version = seed, version
-        attacked = next(piece.steps)
+        attacked, piece.misses = next(piece.steps)
         piece.adversarial = torch.cat([piece.natural[: self._recipe.num_clean], attacked])
         self._device.mark()
+
+    def _all_misses(self, piece: _Piece) -> Tensor:
+        """Of each image of the batch, how often it was missed so far: int64 [N]."""
+        misses = torch.zeros_like(piece.labels)
+        if piece.misses is not None:
+            misses[self._recipe.num_clean :] = piece.misses
+        return misses
 
     def _probing(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import make_attack, mean_magnitude
+from mpiadv.attacks import STARTS, Stand, make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
@@ -78,9 +78,13 @@ class TorchLearner:
     def upload(self, slot: BatchSlot) -> Batch:
         return Batch(
             images=self._floats(slot.images),
-            labels=self._device.upload(torch.from_numpy(slot.labels)),
+            labels=self._integers(slot.labels),
             natural=None if slot.natural is None else self._floats(slot.natural),
+            misses=None if slot.misses is None else self._integers(slot.misses),
         )
+
+    def _integers(self, array: npt.NDArray[Any]) -> Tensor:
+        return self._device.upload(torch.from_numpy(array))
 
     def _floats(self, array: npt.NDArray[Any]) -> Tensor:
         return self._device.upload(as_tensor(array, self._recipe.wire_dtype)).float()
@@ -91,6 +95,8 @@ class TorchLearner:
         batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
+        if self._recipe.draw_nearby:
+            batch = replace(batch, nearby=self._nearby(ticket, batch, settings))
         learned = self.step.gradient(ticket, batch, settings)
         if learned.slope is not None:  # of a mean over the batch
             slope = learned.slope * len(batch.images)
@@ -104,9 +110,8 @@ class TorchLearner:
         """The batch after the steps that the staleness rule leaves to the trainer, if any.
 
         And the mean magnitude of the gradient at the last of them, float32 []. Buffers of the model
-        are left as they were, its mode is that of the attack. No image is stopped when they begin,
-        whatever the steps before have seen. The clean images at the front of the batch are not
-        attacked.
+        are left as they were, its mode is that of the attack. The clean images at the front of the
+        batch are not attacked.
         """
         recipe, model, num_steps = self._recipe, self.model, settings.num_steps
         first = recipe.rule.crafting_steps(num_steps)
@@ -118,15 +123,23 @@ class TorchLearner:
         purpose, steps = Purpose.ATTACK_DROPOUT, range(first, num_steps)
         seeds = (seed_for(recipe.seed, purpose, ticket, step) for step in steps)
         climb = climb_of(recipe, attack, model, self._execute, ticket, batch)
+        misses = None if batch.misses is None else batch.misses[clean:]
         attacked = attack.run(
             climb.looking(seeds),
             batch.natural[clean:],
-            batch.images[clean:],
+            Stand(batch.images[clean:], misses),
             first=first,
             after_step=pump,
         )
         images = torch.cat([batch.natural[:clean], attacked])
         return replace(batch, images=images), climb.magnitude
+
+    def _nearby(self, ticket: int, batch: Batch, settings: AttackSettings) -> Tensor:
+        """A random place in the ball of each natural image."""
+        assert batch.natural is not None
+        seed = seed_for(self._recipe.seed, Purpose.NEARBY, ticket)
+        attack = replace(make_attack(self._recipe.attack, settings), start_at=STARTS["uniform"])
+        return attack.start(batch.natural, self._device.generator(seed))
 
     def outcome(self) -> Outcome:
         assert self._told is not None, "no training step has run"

@@ -28,6 +28,8 @@ class Recipe:
     num_clean: int
     natural_every: int
     keep_natural: bool
+    keep_misses: bool
+    draw_nearby: bool
     wire_dtype: WireDtype
 
 

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpiadv.attacks import ATTACKS, Attack, Climb, Look, Slope, attack_num_steps, make_attack
+from mpiadv.attacks import (
+    ATTACKS,
+    Attack,
+    Climb,
+    Look,
+    Slope,
+    Stand,
+    attack_num_steps,
+    make_attack,
+)
 from mpiadv.attacks.attack import at_natural
 from mpiadv.attacks.norms import NORMS
 from mpiadv.contract.tickets import AttackSettings
@@ -27,6 +36,9 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 def _images(seed: int = 0, size: int = 6) -> Tensor:
     return torch.rand(5, 2, size, size, generator=_generator(seed))
+
+
+BEGIN = Stand(_images())
 
 
 def _attack(**changes: Any) -> Attack:
@@ -57,7 +69,7 @@ def _labels(images: Tensor) -> Tensor:
 
 
 def _last(attack: Attack, look: Look, natural: Tensor) -> Tensor:
-    return attack.run(look, natural, attack.start(natural, _generator()))
+    return attack.run(look, natural, Stand(attack.start(natural, _generator())))
 
 
 def _distance(norm: str, delta: Tensor) -> Tensor:
@@ -71,7 +83,7 @@ NORM_NAMES = pytest.mark.parametrize("norm", ["linf", "l2"])
 @given(
     ball=st.tuples(st.just("linf"), st.floats(0, 1, width=32))
     | st.tuples(st.just("l2"), st.floats(0, 2, width=32)),
-    name=st.sampled_from(sorted(ATTACKS)),
+    name=st.sampled_from(sorted(ATTACKS.keys() - {"nfgsm"})),
     num_steps=st.integers(0, 5),
     relative_step_size=st.floats(0.1, 20),
     random_start=st.booleans(),
@@ -86,7 +98,8 @@ def test_every_step_stays_in_the_ball_and_the_box(
     slope = torch.randn(natural.shape, generator=_generator(seed + 1))
     attack = _attack(norm=norm, epsilon=epsilon, **changes)
     start = attack.start(natural, _generator(seed))
-    for images in [start, *attack.steps(_look(lambda images: slope * images), natural, start)]:
+    look, begin = _look(lambda images: slope * images), Stand(start)
+    for images, _ in [begin, *attack.steps(look, natural, begin)]:
         assert images.dtype == torch.float32
         assert images.min() >= 0 and images.max() <= 1
         assert _distance(norm, images - natural).max() <= epsilon + TINY
@@ -118,16 +131,16 @@ def test_steps_in_two_parts_equal_steps_in_one(norm: str) -> None:
     model, natural, labels = _convolutional(), _images(), torch.tensor([0, 1, 2, 1, 0])
     look, attack = _in_eyes_of(model, labels), _attack(norm=norm, num_steps=6)
     start = attack.start(natural, _generator())
-    *_, half = attack.steps(look, natural, start, last=4)
+    *_, half = attack.steps(look, natural, Stand(start), last=4)
     *_, parts = attack.steps(look, natural, half, first=4)
-    assert torch.equal(parts, _last(attack, look, natural))
+    assert torch.equal(parts.images, _last(attack, look, natural))
 
 
 @pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2), (0, 9), (9, None)])
 def test_steps_outside_the_attack_are_refused(first: int, last: int | None) -> None:
     attack = _attack(num_steps=8)
     with pytest.raises(ValueError, match="attack of 8 steps"):
-        attack.steps(_look(torch.ones_like), _images(), _images(), first=first, last=last)
+        attack.steps(_look(torch.ones_like), _images(), BEGIN, first=first, last=last)
 
 
 def test_gradient_is_asked_for_only_when_the_step_is() -> None:
@@ -137,7 +150,7 @@ def test_gradient_is_asked_for_only_when_the_step_is() -> None:
         calls.append(images)
         return torch.ones_like(images)
 
-    steps = _attack(num_steps=3).steps(_look(gradient), _images(), _images())
+    steps = _attack(num_steps=3).steps(_look(gradient), _images(), BEGIN)
     assert calls == []
     for number, _ in enumerate(steps, start=1):
         assert len(calls) == number
@@ -145,7 +158,7 @@ def test_gradient_is_asked_for_only_when_the_step_is() -> None:
 
 
 def test_caller_keeps_its_gradients_between_steps() -> None:
-    steps = _attack().steps(_look(torch.ones_like), _images(), _images())
+    steps = _attack().steps(_look(torch.ones_like), _images(), BEGIN)
     modes = [torch.is_grad_enabled() for _ in steps]
     assert modes == [True] * 8
 
@@ -156,17 +169,17 @@ def test_parameters_changed_between_steps_are_used_by_the_next() -> None:
     for parameter in other.parameters():
         parameter.neg_()
     attack = _attack(num_steps=2, random_start=False, step_size=0.1)
-    steps = attack.steps(_in_eyes_of(model, labels), natural, natural)
+    steps = attack.steps(_in_eyes_of(model, labels), natural, Stand(natural))
     first = next(steps)
     model.load_state_dict(other.state_dict())
     second = next(steps)
     *_, expected = attack.steps(_in_eyes_of(other, labels), natural, first, first=1)
-    assert torch.equal(second, expected)
+    assert torch.equal(second.images, expected.images)
 
 
 def test_no_steps_leave_the_start() -> None:
     attack = _attack(num_steps=0, random_start=False)
-    assert list(attack.steps(_look(torch.ones_like), _images(), _images())) == []
+    assert list(attack.steps(_look(torch.ones_like), _images(), BEGIN)) == []
     assert torch.equal(attack.start(_images(), _generator()), _images())
 
 
@@ -290,7 +303,7 @@ def test_ufgsm_goes_beyond_the_ball_and_comes_back() -> None:
     natural = torch.full((2, 1, 4, 4), 0.5)
     attack = _attack(name="ufgsm", epsilon=0.2)
     start = attack.start(natural, _generator())
-    (reached,) = attack.steps(_look(torch.ones_like), natural, start)
+    ((reached, _),) = attack.steps(_look(torch.ones_like), natural, Stand(start))
     assert torch.equal(reached, torch.clamp(start + 0.25 - natural, -0.2, 0.2) + natural)
     assert (reached == reached.max()).float().mean() > 0.5
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import LOSSES, Attack, Slope, make_attack, rehearse, suited
+from mpiadv.attacks import LOSSES, Attack, Slope, Stand, make_attack, rehearse, suited
 from mpiadv.attacks.attack import at_natural, gaussian, uniformly
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError
@@ -49,7 +49,7 @@ def test_stopped_image_stays_where_it_was_and_others_go_on() -> None:
     natural = torch.full((3, 1, 4, 4), 0.5)
     logits = torch.eye(3)[[0, 0, 2]]  # the second image is misclassified in each look
     attack = _attack("small_attacks:friendly", epsilon=0.4, step_size=0.1, num_steps=3)
-    *_, last = attack.steps(_uphill(logits), natural, natural)
+    last = attack.run(_uphill(logits), natural, Stand(natural))
     assert torch.allclose(last.amax(dim=(1, 2, 3)), torch.tensor([0.8, 0.6, 0.8]))
     assert torch.equal(last.amin(dim=(1, 2, 3)), last.amax(dim=(1, 2, 3)))
 
@@ -59,7 +59,7 @@ def test_every_part_may_be_somebodys_own() -> None:
     natural = torch.full((3, 1, 4, 4), 0.5)
     start = attack.start(natural, _generator())
     assert torch.allclose(start, natural - 0.1)
-    *_, last = attack.steps(_uphill(torch.zeros(3, 3)), natural, start)
+    last = attack.run(_uphill(torch.zeros(3, 3)), natural, Stand(start))
     assert torch.allclose(last[..., 1::2], torch.tensor(1.0))
     assert torch.allclose(last[..., ::2], torch.tensor(0.4))
     assert attack.loss is not None and attack.loss.name == "first"

@@ -63,6 +63,14 @@ def test_word_is_read(word: str, title: str, details: str) -> None:
 
 
 REFUSED = {
+    "attack_out_of_the_ball": (
+        "nfgsm",
+        "attack 'nfgsm' is for training alone (it leaves the ball): evaluate with pgd",
+    ),
+    "attack_that_stops_early": (
+        "friendly",
+        "attack 'friendly' is for training alone (it stops where a model just fails): evaluate ",
+    ),
     "unknown_attack": ("pdg", "unknown attack 'pdg': did you mean 'pgd'? Known: "),
     "unknown_setting": ("pgd:stpes=3", "attack 'pgd' does not take 'stpes': it takes norm, "),
     "setting_of_another": ("fgsm:steps=3", "attack 'fgsm' does not take 'steps'"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Climb
+from mpiadv.attacks import Climb, Stand
 from mpiadv.contract.tickets import Purpose, choose_samples, seed_for
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks
@@ -142,7 +142,7 @@ def test_one_try_is_the_plain_attack_from_its_published_seed() -> None:
         natural_seed=0,
     )  # fmt: skip
     start = attack.attack.start(images, torch.Generator().manual_seed(seed))
-    adversarial = attack.attack.run(climb.looking(itertools.count()), images, start)
+    adversarial = attack.attack.run(climb.looking(itertools.count()), images, Stand(start))
     is_broken = (_Brighter()(adversarial).argmax(dim=1) != labels).numpy()
     findings = _findings(assault)
     assert np.array_equal(findings.broken(0), findings.is_right & is_broken)

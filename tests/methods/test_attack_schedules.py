@@ -31,6 +31,7 @@ def schedule_of(
     *,
     attack: AttackConfig | None = None,
     batches_per_epoch: int = 3,
+    training_steps: int = 12,
     takes: int | None = None,
     **config: object,
 ) -> AttackSchedule:
@@ -47,6 +48,7 @@ def schedule_of(
             attack=attack,
             steps_of=steps_of,
             batches_per_epoch=batches_per_epoch,
+            training_steps=training_steps,
         )
     )
 
@@ -135,6 +137,30 @@ def test_pieces_begin_at_their_training_steps() -> None:
     assert schedule.state_dict() == {} and not schedule.hears_gradient
 
 
+def test_pieces_may_have_a_tau_of_their_own() -> None:
+    attack = AttackConfig(name="friendly", num_steps=8, tau=4)
+    pieces = {"name": "piecewise", "milestones": [2, 5], "later_steps": [3, 8], "first_steps": 8}
+    schedule = schedule_of(attack=attack, **pieces, later_tau=[0, 1])
+    assert [schedule.settings(step).tau for step in range(6)] == [4, 4, 0, 0, 0, 1]
+    schedule = schedule_of(attack=attack, **pieces)
+    assert [schedule.settings(step).tau for step in range(6)] == [4] * 6
+
+
+@pytest.mark.parametrize("name", ["constant", "amata", "m_plus"])
+def test_tau_is_that_of_the_attack_otherwise(name: str) -> None:
+    attack = AttackConfig(name="friendly", num_steps=4, tau=3)
+    assert schedule_of(name=name, attack=attack).settings(5).tau == 3
+
+
+def test_amata_has_each_number_of_steps_for_the_same_share_of_the_run() -> None:
+    attack = AttackConfig(num_steps=5)
+    schedule = schedule_of(name="amata", attack=attack, first_steps=2, training_steps=12)
+    assert hear(schedule, [1.0] * 11) == [2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]
+    assert schedule.state_dict() == {} and not schedule.hears_gradient
+    alone = schedule_of(name="amata", attack=attack, first_steps=5, training_steps=12)
+    assert set(hear(alone, [1.0] * 11)) == {5}
+
+
 def test_constant_schedule_publishes_the_steps_that_the_attack_takes() -> None:
     assert hear(schedule_of(takes=1), [1.0, 2.0]) == [1, 1, 1]
     assert schedule_of().state_dict() == {}
@@ -169,6 +195,17 @@ REFUSED = {
     "many_milestones": (
         {"name": "piecewise", "milestones": list(range(1, 10**4)), "later_steps": [3]}, None,
         r"^.{,400}$",
+    ),
+    "more_taus_than_milestones": (
+        {"name": "piecewise", "milestones": [5], "later_steps": [3], "later_tau": [1, 2]}, None,
+        r"later_tau=\[1, 2\]: expected none, or as many as attack_schedule.milestones=\[5\]",
+    ),
+    "amata_from_more_steps_than_the_attack_has": (
+        {"name": "amata", "first_steps": 9}, None,
+        "first_steps=9 is more than attack.num_steps=8, the most that amata may take: use 8",
+    ),
+    "amata_of_a_single_step_attack": (
+        {"name": "amata", "first_steps": 2}, 1, "takes 1 where 2 are wanted: use attack.name=pgd",
     ),
     "pieces_of_a_single_step_attack": (
         {"name": "piecewise", "first_steps": 1, "milestones": [5], "later_steps": [2]}, 1,

@@ -29,6 +29,9 @@ OPTIMIZERS = [
     pytest.param({"name": "sgd", "nesterov": True}, id="sgd-nesterov"),
     pytest.param({"name": "adam", "betas": (0.8, 0.99)}, id="adam"),
     pytest.param({"name": "adamw", "weight_decay": 0.01}, id="adamw"),
+    pytest.param(
+        {"name": "sgd", "weight_decay": 0.01, "decay_norms_and_biases": False}, id="spared"
+    ),
 ]
 
 
@@ -94,6 +97,28 @@ def test_first_step_is_the_update_of_the_named_rule(changes: dict[str, Any], fac
     _step(parameters, optimizer, 0)
     for start, end in zip(before, parameters, strict=True):
         assert torch.allclose(end, factor(start, torch.sin(start)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_are_spared_weight_decay_where_that_is_asked_for(name: str) -> None:
+    changes = {"name": name, "learning_rate": 0.1, "weight_decay": 0.5}
+    ends = []
+    for decay, spared in ((0.0, True), (0.5, True), (0.5, False), (0.5, True)):
+        parameters = _parameters()
+        config = OptimizerConfig(
+            **{**changes, "weight_decay": decay, "decay_norms_and_biases": spared}
+        )
+        _step(parameters, make_optimizer(config, parameters), 0)
+        ends.append(parameters)
+    (bare_weight, bare_bias), (weight, bias), (other_weight, other_bias), _ = ends
+    assert torch.equal(weight, other_weight) and not torch.equal(weight, bare_weight)
+    assert torch.equal(other_bias, bare_bias) and not torch.equal(bias, bare_bias)
+
+
+def test_parameters_that_are_all_spared_make_one_group() -> None:
+    config = OptimizerConfig(weight_decay=0.5, decay_norms_and_biases=False)
+    optimizer = make_optimizer(config, [nn.Parameter(torch.ones(3))])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from end_to_end import (
 )
 from launching import train_alone
 from mpi_runner import finished, started, started_mpirun
-from plain_training import adversarial_loop, trades_loop
+from plain_methods import METHODS
+from plain_training import train_plainly
 from run_cases import (
     BOUNDED_RANKS,
     CASES,
@@ -138,24 +139,26 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("case", "data_type", "wire"),
+    ("case", "bfloat16", "wire"),
     [
-        ("synchronous-float32", torch.float32, torch.float32),
-        ("synchronous-bfloat16", torch.bfloat16, torch.float32),
-        ("synchronous_float16_wire", torch.float32, torch.float16),
-        ("synchronous_bfloat16_wire", torch.float32, torch.bfloat16),
+        ("synchronous-float32", False, torch.float32),
+        ("synchronous-bfloat16", True, torch.float32),
+        ("synchronous_float16_wire", False, torch.float16),
+        ("synchronous_bfloat16_wire", False, torch.bfloat16),
     ],
     ids=["float32", "bfloat16", "float16_wire", "bfloat16_wire"],
 )
 def test_zero_staleness_equals_a_plain_loop(
-    runs: Path, one_thread: None, case: str, data_type: torch.dtype, wire: torch.dtype
+    runs: Path, one_thread: None, case: str, bfloat16: bool, wire: torch.dtype
 ) -> None:
-    assert run_in(runs, case).hash == adversarial_loop(load_config(None, TINY), wire, data_type)[0]
+    config = load_config(None, TINY)
+    expected = train_plainly(config, METHODS["pgd"], wire=wire, bfloat16=bfloat16)
+    assert run_in(runs, case).hash == expected[0]
 
 
 def test_saved_average_is_that_of_a_plain_loop(runs: Path, one_thread: None) -> None:
     run, config = run_in(runs, "synchronous-averaged"), load_config(None, TINY)
-    expected = adversarial_loop(config, torch.float32, torch.float32)
+    expected = train_plainly(config, METHODS["pgd"])
     assert (run.hash, run.ema_hash) == expected
     model = build_model(config.model, num_classes=10, image_shape=(1, 8, 8), seed=1)
     model.load_state_dict(torch.load(run.path / "model-ema.pt", weights_only=True))
@@ -166,7 +169,8 @@ def test_saved_average_is_that_of_a_plain_loop(runs: Path, one_thread: None) -> 
 def test_trades_without_staleness_equals_a_plain_loop(
     runs: Path, one_thread: None, wire: str
 ) -> None:
-    expected, _ = trades_loop(load_config(None, TINY), getattr(torch, wire))
+    config = load_config(None, TINY)
+    expected, _ = train_plainly(config, METHODS["trades"], wire=getattr(torch, wire))
     assert run_in(runs, f"trades_{wire}_wire").hash == expected
 
 

@@ -63,7 +63,8 @@ def test_checkpoint_with_optimiser_and_schedule_by_themselves_is_gone_on_with() 
 def a_schedule() -> MPlus:
     return MPlus(
         num_steps=1, most_steps=8, gamma=1.01, batches_per_epoch=1,
-        epsilon_at=lambda step: 0.5, falls_short=lambda n: False,
+        settings_at=lambda step, n: AttackSettings(num_steps=n, epsilon=0.5),
+        falls_short=lambda n: False,
     )  # fmt: skip
 
 
@@ -128,6 +129,20 @@ def test_checkpoint_from_before_attack_schedules_goes_on_where_the_schedule_is_c
     assert restore(a_learner(), constant, checkpoint) == {}
     with pytest.raises(UserError, match="attack_schedule lacks num_steps"):
         restore(a_learner(), a_schedule(), checkpoint)
+
+
+def test_versions_of_a_checkpoint_from_before_friendly_attacks_have_none(tmp_path: Path) -> None:
+    learner, copies = a_learner(), HostCopies()
+    values = np.zeros(learner.parameter_bytes, np.uint8)
+    held = {0: Published(settings=AttackSettings(num_steps=8, epsilon=0.5), values=values)}
+    schedule = Foreseen(a_schedule().settings)
+    copies.begin()
+    state = training_state(Config(), learner, schedule, held, NUMERICS, {"train": "a"}, copies.copy)
+    del state["versions"][0]["tau"]
+    step = learner.step.steps_done
+    checkpoint = load_checkpoint(save_checkpoint(tmp_path, step, state, keep=1))
+    restored = restore(a_learner(), schedule, checkpoint)
+    assert restored[0].settings == held[0].settings
 
 
 def test_copies_are_of_their_moment_and_their_memory_is_used_again() -> None:

@@ -1,0 +1,127 @@
+"""Every configuration of `configs/methods`: the same bits everywhere, and those of a plain loop."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from end_to_end import (
+    HERE,
+    NUM_STEPS,
+    TINY,
+    Finished,
+    Start,
+    assert_same_bits,
+    run_all,
+    settled,
+    staleness,
+)
+from mpi_runner import REPOSITORY
+from plain_methods import METHODS, SHORT
+from plain_training import train_plainly
+
+from mpiadv.settings import load_config
+
+pytestmark = pytest.mark.long
+
+FOLDER = REPOSITORY / "configs" / "methods"
+RANKS = (3, 2, 1)
+KILLED_AFTER = random.Random(0).sample(range(6, NUM_STEPS - 1), 6)
+ONE_STEP = {"fast", "fast_l2", "nfgsm", "grad_align"}
+"""Whose only step is left to those who craft."""
+
+
+def words_of(name: str, *rule: str) -> tuple[str, ...]:
+    words = (*TINY, "data.train_samples=160", "checkpoint.every_steps=4", "average.decay=0.9")
+    return (*settled([*words, *SHORT.get(name, ())]), *rule)
+
+
+def refreshed(name: str) -> tuple[str, ...]:
+    return words_of(name, *staleness(16, 4, 4, 0 if name in ONE_STEP else 1))
+
+
+def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Start:
+    return Start(folder=folder, ranks=ranks, argv=(str(FOLDER / f"{name}.yaml"), *words))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("methods")
+    _kill(folder)
+    starts = []
+    for number, name in enumerate(METHODS):
+        for trainer_steps in (0, 1):
+            words = words_of(name, *staleness(0, 0, 1, trainer_steps))
+            starts.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
+        for ranks in RANKS:
+            starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(name)))
+        resumed = (*refreshed(name), "--resume")
+        starts.append(start_of(name, f"{name}-killed", 2 + number % 2, resumed))
+    run_all(starts, folder, ranks=max(RANKS), timeout=600)
+    return folder
+
+
+def _kill(folder: Path) -> None:
+    """Leave in `NAME-killed` what a `kill -9` leaves of each run."""
+    plan = [
+        (
+            str(FOLDER / f"{name}.yaml"),
+            [*refreshed(name), f"output={folder}/{name}-killed"],
+            KILLED_AFTER[number % len(KILLED_AFTER)],
+        )
+        for number, name in enumerate(METHODS)
+    ]
+    path = folder / "killed.json"
+    path.write_text(json.dumps(plan))
+    line = [sys.executable, str(HERE / "killed_runs.py"), str(path)]
+    completed = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=HERE)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+
+
+def run_in(folder: Path, name: str) -> Finished:
+    return Finished(path=folder / name)
+
+
+def test_table_has_every_configuration() -> None:
+    assert sorted(METHODS) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bits_are_the_same_for_any_number_of_ranks_and_after_a_kill(runs: Path, name: str) -> None:
+    alone = run_in(runs, f"{name}-on-1")
+    for other in (*(f"{name}-on-{ranks}" for ranks in RANKS), f"{name}-killed"):
+        run = run_in(runs, other)
+        assert run.codes == [[0] * len(run.codes[0])]
+        assert_same_bits(run, alone)
+        assert run.ema_hash == alone.ema_hash
+        assert (
+            run.table("train")["attack_tau"].tolist() == alone.table("train")["attack_tau"].tolist()
+        )
+    kinds = run_in(runs, f"{name}-killed").table("events")["kind"].tolist()
+    assert kinds.count(b"resume") == 1
+
+
+def test_methods_train_to_bits_of_their_own(runs: Path) -> None:
+    hashes = {name: run_in(runs, f"{name}-on-1").hash for name in METHODS}
+    assert len(set(hashes.values())) == len(hashes), hashes
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
+    config = load_config(FOLDER / f"{name}.yaml", list(words_of(name)))
+    expected = train_plainly(config, METHODS[name])
+    for trainer_steps in (0, 1):
+        run = run_in(runs, f"{name}-synchronous-{trainer_steps}")
+        assert (run.hash, run.ema_hash) == expected, trainer_steps
