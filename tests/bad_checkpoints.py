@@ -100,7 +100,7 @@ CHECKPOINT_CASES: dict[str, tuple[Words, str]] = {
         "training_step", lambda part: {**part, "optimizer": {"state": 1}}, "*"
     ),
     "checkpoint_with_an_odd_version": _nonsense(
-        "versions", lambda part: {"x": 1}, "'int' object is not subscriptable"
+        "versions", lambda part: {"x": 1}, "'int' object is not a mapping"
     ),
     "checkpoint_with_a_version_of_later": _nonsense(
         "versions", lambda part: {99: next(iter(part.values()))}, "version 99 is none of a run *"

@@ -149,7 +149,7 @@ def _published(versions: dict[int, Any], *, step: int, num_bytes: int) -> dict[i
     published = {}
     unsaid = {f.name: f.default for f in fields(AttackSettings) if f.default is not MISSING}
     for version, said in versions.items():
-        item = unsaid | said  # versions of earlier releases say less
+        item = {**unsaid, **said}  # versions of earlier releases say less
         values = item["values"].numpy()
         if not 0 <= version <= step or values.shape != (num_bytes,) or values.dtype != np.uint8:
             raise ValueError(f"version {version!r} is none of a run of {step} steps")
