@@ -6,6 +6,7 @@ from mpiadv.data.augmentation import augment
 from mpiadv.data.checks import require_padding
 from mpiadv.data.digits import load_digits
 from mpiadv.data.doubts import doubts_about, split_line
+from mpiadv.data.held_out import hold_out
 from mpiadv.data.image_folder import load_image_folder
 from mpiadv.data.public_sets import TORCHVISION_NAMES, is_missing, load_public_set
 from mpiadv.data.read_ahead import ReadAhead
@@ -38,14 +39,15 @@ def load_data(config: DataConfig) -> DataSet:
 
     Raises:
         UserError: no such data set, files that are missing or damaged, samples that are not images
-            in [0, 1] with labels among the classes, crops that may miss the images.
+            in [0, 1] with labels among the classes, crops that may miss the images;
+            or as `hold_out`.
     """
     if is_dotted(config.name):
         data = load_user_set(config)
     else:
         data = find_registered("data set", config.name, REGISTERED)(config)
     require_padding(config, data.image_shape)
-    return data
+    return hold_out(data, config.held_out_samples)
 
 
 def may_download(config: DataConfig) -> bool:

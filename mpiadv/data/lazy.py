@@ -1,5 +1,6 @@
 """Samples decoded when they are needed, ahead of time by threads. Knows no files and no format."""
 
+import hashlib
 import itertools
 import threading
 import weakref
@@ -98,6 +99,16 @@ class LazySource:
             raise
         stacked = _stacked(images).to(self._device)
         return to_unit_range(stacked), torch.tensor(labels, device=self._device)
+
+    def part(self, indices: Indices) -> "LazySource":
+        some = copy(self)
+        some._decode = lambda index: self._decode(int(indices[index]))
+        some._pending = {}
+        some.num_samples = len(indices)
+        told = hashlib.sha256(self.fingerprint.encode() + indices.tobytes())
+        some.fingerprint = told.hexdigest()
+        some.labels = None if self.labels is None else self.labels[torch.from_numpy(indices)]
+        return some
 
     def to(self, device: torch.device | str) -> "LazySource":
         moved = copy(self)

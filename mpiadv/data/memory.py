@@ -38,8 +38,11 @@ class MemorySource:
         """So many of these samples, by `choose_samples`; None: all."""
         if wanted is None or wanted >= self.num_samples:
             return self
-        rows = torch.from_numpy(choose_samples(self.num_samples, wanted))
-        return MemorySource(self.images[rows], self.labels[rows], self.keys[rows.numpy()])
+        return self.part(choose_samples(self.num_samples, wanted))
+
+    def part(self, indices: Indices) -> "MemorySource":
+        rows = torch.as_tensor(indices, device=self.images.device)
+        return MemorySource(self.images[rows], self.labels[rows], self.keys[indices])
 
     @property
     def fingerprint(self) -> str:

@@ -50,13 +50,19 @@ class Source(Protocol):
             UnreadableError: a file could not be read for a while.
         """
 
+    def part(self, indices: Indices) -> "Source":
+        """These samples alone, in this order; not for a source that decodes already."""
+
     def to(self, device: torch.device | str) -> "Source":
         """This source with its batches on `device`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Training and test samples of the same shape and classes."""
+    """Training and test samples of the same shape and classes.
+
+    `held_out`: training samples that are in neither, where some are wanted.
+    """
 
     train: Source
     test: Source
@@ -64,6 +70,7 @@ class DataSet:
     image_shape: tuple[int, int, int]
     """Channels, height, width."""
     class_names: tuple[str, ...] | None = None
+    held_out: Source | None = None
     oddities: tuple[str, ...] = ()
     """What looked odd while they were loaded, a line each."""
 

@@ -1,54 +1,73 @@
 """The evaluation that a run makes of itself: its attack, and how lines and logs name it.
 
-Knows no model and no log.
+Knows no model.
 """
+
+from dataclasses import dataclass
+from functools import partial
 
 from mpiadv.attacks import Attack, make_attack
 from mpiadv.evaluation.accuracy import Counts
+from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
 from mpiadv.settings import AttackConfig, Config
+
+_CALLED = {TEST: "test images", HELD_OUT: "images held out", TRAIN: "training images"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a run looks at during training: which images, how many at most, under which attack."""
+
+    images: str
+    num_samples: int
+    attack: Attack
+
+    @property
+    def attack_name(self) -> str:
+        return f"PGD-{self.attack.num_steps} ({_details(self.attack)})"
+
+    def describe(self, counts: Counts) -> str:
+        """What was seen, in a line."""
+        return (
+            f"natural {counts.natural_accuracy:.2f} %, {self.attack_name} "
+            f"{counts.adversarial_accuracy:.2f} % of {counts.num_samples} {_CALLED[self.images]}"
+        )
+
+
+def looks(config: Config) -> dict[str, Look]:
+    """What a run may look at during training, by the name of the images."""
+    own = partial(Look, num_samples=config.evaluation.num_samples, attack=evaluation_attack(config))
+    guard = _pgd(config, config.guard.num_steps, None)
+    return {
+        TEST: own(images=TEST),
+        HELD_OUT: own(images=HELD_OUT),
+        TRAIN: Look(images=TRAIN, num_samples=config.guard.num_samples, attack=guard),
+    }
 
 
 def evaluation_attack(config: Config) -> Attack:
     """PGD on the training attack's ball with the evaluation's own steps."""
-    pgd = AttackConfig(
-        norm=config.attack.norm,
-        epsilon=config.attack.epsilon,
-        num_steps=config.evaluation.num_steps,
-        step_size=config.evaluation.step_size,
-    )
+    return _pgd(config, config.evaluation.num_steps, config.evaluation.step_size)
+
+
+def _pgd(config: Config, num_steps: int, step_size: float | None) -> Attack:
+    norm, epsilon = config.attack.norm, config.attack.epsilon
+    pgd = AttackConfig(norm=norm, epsilon=epsilon, num_steps=num_steps, step_size=step_size)
     return make_attack(pgd)
 
 
-def short_name(config: Config) -> str:
-    """The evaluation's attack in a word."""
-    return f"PGD-{config.evaluation.num_steps}"
-
-
-def attack_details(config: Config) -> str:
-    """What a figure under that attack depends on: the ball, and the step size."""
-    attack = evaluation_attack(config)
-    return f"{config.attack.norm} {attack.epsilon:g}, step {attack.step_size:.4g}"
-
-
-def attack_name(config: Config) -> str:
-    """The evaluation's attack with all that its figures depend on."""
-    return f"{short_name(config)} ({attack_details(config)})"
-
-
-def describe(config: Config, counts: Counts) -> str:
-    """An evaluation in a line."""
-    return (
-        f"natural {counts.natural_accuracy:.2f} %, {attack_name(config)} "
-        f"{counts.adversarial_accuracy:.2f} % of {counts.num_samples} test images"
-    )
+def _details(attack: Attack) -> str:
+    """What a figure under an attack depends on: the ball, and the step size."""
+    return f"{attack.norm} {attack.epsilon:g}, step {attack.step_size:.4g}"
 
 
 def accuracies(config: Config, counts: Counts) -> dict[str, str]:
-    """An evaluation as rows of a report."""
+    """An evaluation on test images as rows of a report."""
+    attack = evaluation_attack(config)
     return {
         "natural accuracy": f"{counts.natural_accuracy:.2f} % of {counts.num_samples} test images",
-        f"{short_name(config)} accuracy": f"{counts.adversarial_accuracy:.2f} % "
-        f"({attack_details(config)})",
+        f"PGD-{attack.num_steps} accuracy": f"{counts.adversarial_accuracy:.2f} % "
+        f"({_details(attack)})",
     }
 
 

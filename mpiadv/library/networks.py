@@ -33,7 +33,8 @@ def load_model(
     output logits [N, K]. The run's data set is opened, as it tells K, C, H and W.
 
     Args:
-        run: a run's folder, its `model.pt` or `model-ema.pt`, a checkpoint, or any file of weights.
+        run: a run's folder, a model in it (`model.pt`, `model-ema.pt`, `best.pt`), a checkpoint, or
+            any file of weights.
         overrides: settings as `key.subkey=value`; for weights of elsewhere at least `model.name`
             and `data.name`.
         device: where to put it.

@@ -16,9 +16,10 @@ from mpiadv.library.logs import RunLog, read_log
 from mpiadv.models.random_streams import streams_kept
 from mpiadv.process.errors import UnreadableError, UserError, shown
 from mpiadv.process.interruption import Interruption
+from mpiadv.runlog.rows import TEST
 from mpiadv.session.run import carry_out
 from mpiadv.settings import Config
-from mpiadv.storage.run_folder import EMA
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.device import settings_kept
 
 
@@ -77,7 +78,11 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
 
 
 def _trained(log: RunLog) -> TrainedRun:
-    final = log.evaluation[log.evaluation["weights"] != EMA.encode()][-1]
+    is_raw, is_test = (
+        np.isin(log.evaluation[name], (b"", usual.encode()))
+        for name, usual in (("weights", RAW), ("images", TEST))
+    )
+    final = log.evaluation[is_raw & is_test][-1]
     return TrainedRun(
         folder=log.path.parent,
         num_steps=int(final["step"]),

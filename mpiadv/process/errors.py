@@ -48,6 +48,10 @@ class NonFiniteLossError(RuntimeError):
     """The training loss is NaN or infinite; the text says at which step and ticket."""
 
 
+class OverfittingError(RuntimeError):
+    """Training images suddenly no longer withstand PGD; the text says what is there instead."""
+
+
 class StorageError(RuntimeError):
     """What a run has to leave on disk could not be written; the text says what is there instead."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mpiadv.process.errors import printable
 from mpiadv.report.reading import Log
-from mpiadv.storage.run_folder import LOG_NAME
+from mpiadv.storage.run_folder import BEST, EMA, LOG_NAME
 from mpiadv.storage.small_files import read_small
 
 FILES = "*evaluation.json"
@@ -72,7 +72,11 @@ def _read(path: Path, log: Log) -> Evaluation:
 
 def _told(report: Mapping[str, Any], log: Log) -> str:
     found, settings = str(report["settings"]["model_hash"]), report["settings"]
-    known = {log.hash: "", log.average_hash: ", the averaged weights"}
+    known = {
+        log.hash_of(EMA): ", the averaged weights",
+        log.hash_of(BEST): ", the weights that withstood most on images held out",
+        log.hash: "",
+    }
     which = known.get(found, ", which is not the run's final one") if log.hash else ""
     return (
         f"{report['num_samples']} test images of {settings['data']['name']}, "

@@ -7,6 +7,7 @@ were added since: numbers are NaN there.
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import yaml
 
 from mpiadv.process.errors import UserError, printable
 from mpiadv.runlog import opened
-from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, Rows, fitted
+from mpiadv.runlog.rows import END_EVENTS, LAYOUTS, TEST, Rows, fitted
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
-from mpiadv.storage.run_folder import EMA, LOG_NAME, RAW, RunState, state_of
+from mpiadv.storage.run_folder import LOG_NAME, RAW, RunState, state_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,10 +68,8 @@ class Log:
     attributes: Mapping[str, Any]
     ranks: tuple[int, ...]
     train: Rows
-    evaluation: Rows
-    """Of the weights as trained."""
-    averaged: Rows
-    """Of the average of the weights: as `evaluation`, empty where there is none."""
+    evaluations: Rows
+    """Of all weights, on whatever images."""
     events: Rows
     snapshots: Snapshots | None
     fresh: Rows
@@ -92,17 +91,26 @@ class Log:
         """Training steps done at each resume, in order, each once."""
         return sorted({int(row["step"]) for row in self.events_of("resume")})
 
+    @cached_property
+    def evaluation(self) -> Rows:
+        """Evaluations of the weights as trained, on test images."""
+        return self.evaluations_of(RAW)
+
+    def evaluations_of(self, weights: str, images: str = TEST) -> Rows:
+        """Evaluations of the weights of that name, on such images; older logs have no names."""
+        rows = self.evaluations
+        is_of = np.isin(rows["weights"], [weights.encode(), *([b""] if weights == RAW else [])])
+        is_on = np.isin(rows["images"], [images.encode(), *([b""] if images == TEST else [])])
+        found: Rows = rows[is_of & is_on]
+        return found
+
     @property
     def hash(self) -> str:
         """The final model's hash; empty as long as the run has not ended."""
-        return self._hash_of(RAW)
+        return self.hash_of(RAW)
 
-    @property
-    def average_hash(self) -> str:
-        """That of the averaged weights; empty where there are none, too."""
-        return self._hash_of(EMA)
-
-    def _hash_of(self, weights: str) -> str:
+    def hash_of(self, weights: str) -> str:
+        """That of the model with the weights of that name; empty where there is none, too."""
         ends = self.events_of(END_EVENTS[weights])
         return text(ends[-1]["text"]).removeprefix("hash ") if len(ends) else ""
 
@@ -185,8 +193,6 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     attributes = {key: value for start in starts for key, value in start.items()}
     config = flat_config(path, attributes.get("config", ""))
     tables = {name: _table(path, file, name) for name in ("train", "events", "fresh")}
-    evaluation = _table(path, file, "evaluation")
-    is_average = evaluation["weights"] == EMA.encode()
     return Log(
         path=path,
         label=text(path.resolve().parent.name if path.name == LOG_NAME else path.stem),
@@ -195,8 +201,7 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         attributes=_shown(attributes),
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
-        evaluation=evaluation[~is_average],
-        averaged=evaluation[is_average],
+        evaluations=_table(path, file, "evaluation"),
         **tables,
     )
 

@@ -6,7 +6,8 @@ from itertools import groupby
 
 from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
-from mpiadv.report.series import final_evaluation, row_seconds
+from mpiadv.report.series import row_seconds
+from mpiadv.storage.run_folder import BEST, EMA, RAW
 
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
@@ -27,9 +28,9 @@ def _steps(log: Log) -> str:
     return f"{log.num_steps} of {planned}" if planned is not None else str(log.num_steps)
 
 
-def _accuracy(kind: str, *, of_average: bool = False) -> Callable[[Log], str]:
+def _accuracy(kind: str, weights: str = RAW) -> Callable[[Log], str]:
     def tell(log: Log) -> str:
-        for row in log.averaged[-1:] if of_average else final_evaluation(log):
+        for row in log.evaluations_of(weights)[-1:]:
             attack = f" under {text(row['attack'])}" if kind == "adversarial" else ""
             return (
                 f"{100 * row[f'{kind}_accuracy']:.2f} %{attack} ({row['num_samples']} test images, "
@@ -77,15 +78,16 @@ def _said(log: Log, template: str) -> str:
     return re.sub("<(.+?)>", lambda found: str(log.config.get(found[1], UNKNOWN)), template)
 
 
-_OF_AVERAGE = {
-    **{
-        f"{kind} accuracy, averaged weights": _accuracy(kind, of_average=True)
-        for kind in ("natural", "adversarial")
-    },
-    "hash of averaged weights": lambda log: log.average_hash or UNKNOWN,
-}
+def _rows_of(weights: str, called: str) -> dict[str, Callable[[Log], str]]:
+    """Of weights that not every run has."""
+    kinds = ("natural", "adversarial")
+    accuracies = {f"{kind} accuracy, {called}": _accuracy(kind, weights) for kind in kinds}
+    return {**accuracies, f"hash of {called}": lambda log: log.hash_of(weights) or UNKNOWN}
 
-_OPTIONAL = {*_OF_AVERAGE, "versions"}
+
+_OF_OTHERS = {**_rows_of(EMA, "averaged weights"), **_rows_of(BEST, "best weights")}
+
+_OPTIONAL = {*_OF_OTHERS, "versions"}
 """Rows that are left out where no log has any."""
 
 _ROWS: Mapping[str, Callable[[Log], str]] = {
@@ -99,7 +101,7 @@ _ROWS: Mapping[str, Callable[[Log], str]] = {
     "steps": _steps,
     "natural accuracy": _accuracy("natural"),
     "adversarial accuracy": _accuracy("adversarial"),
-    **_OF_AVERAGE,
+    **_OF_OTHERS,
     "running time": _time,
     "ranks": _ranks,
     "machine": _machine,

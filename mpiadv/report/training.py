@@ -9,7 +9,8 @@ from matplotlib.ticker import LogFormatter
 from mpiadv.report.drawing import ADVERSARIAL, NATURAL, Picture, over_steps, panels, raw_and_mean
 from mpiadv.report.reading import Floats, Log, text
 from mpiadv.report.series import block_width, mean
-from mpiadv.runlog.rows import Rows
+from mpiadv.runlog.rows import HELD_OUT, TRAIN, Rows
+from mpiadv.storage.run_folder import EMA, RAW
 
 
 def training(log: Log) -> Picture | None:
@@ -44,9 +45,15 @@ def tested(log: Log) -> Picture | None:
     if not len(log.evaluation):
         return None
     figure, (accuracy, loss) = panels()
+    shown = {
+        "": log.evaluation,
+        ", averaged weights": log.evaluations_of(EMA),
+        ", images held out": log.evaluations_of(RAW, HELD_OUT),
+        ", training images": log.evaluations_of(RAW, TRAIN),
+    }
     curves = [
         (which, attack, rows[rows["attack"] == attack])
-        for which, rows in (("", log.evaluation), (", averaged weights", log.averaged))
+        for which, rows in shown.items()
         for attack in dict.fromkeys(rows["attack"].tolist())
     ]
     for number, (which, attack, rows) in enumerate(curves):

@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from mpiadv.contract.accounts import Probed, RankWork, StepRecord
 from mpiadv.contract.columns import column, columns_of, cut_text
-from mpiadv.storage.run_folder import EMA, RAW
+from mpiadv.storage.run_folder import BEST, EMA, GOOD, RAW
 
 Rows = npt.NDArray[np.void]
 """A table in memory: a structured array [rows]."""
 
-END_EVENTS = {RAW: "end", EMA: "ema end"}
+TEST, HELD_OUT, TRAIN = "test", "held out", "train"
+"""The images of an evaluation; those held out are of the training set, and not trained on."""
+
+END_EVENTS = {RAW: "end", EMA: "ema end", BEST: "best end", GOOD: "good end"}
 """Kinds of the events that tell the hash of a finished run's model, by the name of its weights."""
 
 
@@ -29,14 +32,22 @@ class EvaluationRow:
 
     step: int = column("i8", "training steps done before the evaluation")
     attack: str = column("S64", "name of the attack (norm and radius of its ball, step size)")
-    num_samples: int = column("i8", "test images")
+    num_samples: int = column("i8", "images")
     natural_accuracy: float = column("f8", "0 to 1")
     adversarial_accuracy: float = column("f8", "0 to 1")
     natural_loss: float = column("f8", "cross-entropy, mean over the images")
     adversarial_loss: float = column("f8", "cross-entropy, mean over the images")
     seconds: float = column("f8", "seconds: the evaluation")
     weights: str = column(
-        "S8", "raw: the weights as trained (also where older logs have no text), ema: their average"
+        "S8",
+        "raw: the weights as trained (also where older logs have no text), ema: their average, "
+        "best: those of either that withstood most on images held out",
+    )
+    images: str = column(
+        "S8",
+        "test (also where older logs have no text), held out: of the training set, and not trained "
+        "on; train",
+        default=TEST,
     )
 
 

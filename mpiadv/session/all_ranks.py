@@ -12,6 +12,7 @@ from mpiadv.process.errors import (
     DeadlineError,
     DismissedError,
     NonFiniteLossError,
+    OverfittingError,
     StorageError,
     TrainerLostError,
     UnreadableError,
@@ -68,7 +69,8 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
             tell_error(f"{error}: go on with --resume")
         return EXIT_RESUME_ME
     except (
-        UserError, UnreadableError, NonFiniteLossError, DeadlineError, StorageError,
+        UserError, UnreadableError, NonFiniteLossError, OverfittingError, DeadlineError,
+        StorageError,
     ) as error:  # fmt: skip
         line = f"mpiadv: error on rank {world.rank}: {printable(str(error))}"
         told, code = f"{line}\n", _code_of(error)

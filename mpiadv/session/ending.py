@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -18,13 +19,13 @@ from mpiadv.session.safekeeping import reason_of
 from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import speed_lines
 from mpiadv.storage.checkpoint import save_model
-from mpiadv.storage.run_folder import RAW
+from mpiadv.storage.run_folder import BEST, RAW
 
 Evaluate = Callable[[nn.Module, str, Callable[[int, int], None]], Counts]
 """The final evaluation of a model with the weights of that name; the last is told of each batch."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Ending:
     """What follows the last training step."""
 
@@ -34,10 +35,12 @@ class Ending:
     farewells: dict[int, Farewell]
     train_seconds: float
 
-    @property
+    @cached_property
     def models(self) -> Mapping[str, nn.Module]:
         """What is evaluated and saved, by the name of its weights."""
-        return self.recorder.learner.step.models
+        best = {BEST: self.recorder.best} if self.recorder.best.state else {}
+        kept = {name: each.put_into(self.setup.new_model()) for name, each in best.items()}
+        return {**self.recorder.learner.step.models, **kept}
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
         """Save the models, evaluate them with the help of all ranks, report, mark the run done.
@@ -127,6 +130,7 @@ class Ending:
                 for name, (counts, _) in results.items()
                 for title, text in accuracies(config, counts).items()
             },
+            **self._which_is_best(),
             "training": f"{self.train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
             **kept.report(),
@@ -141,6 +145,13 @@ class Ending:
             *([*table, ""] if table else []),
             *(f"{name:<{width}}  {value}" for name, value in rows.items()),
         ]
+
+    def _which_is_best(self) -> dict[str, str]:
+        best = self.recorder.best
+        if not best.state:
+            return {}
+        told = f"{best.weights} of step {best.step}, {best.accuracy:.2f} % of images held out"
+        return {"best weights": told}
 
 
 def _said(weights: str) -> str:

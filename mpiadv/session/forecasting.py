@@ -140,16 +140,19 @@ def _memory(setup: Setup, measured: Measured, job: Job, host_sizes: Sequence[int
 
 def _evaluation_seconds(setup: Setup, measured: Measured, job: Job) -> tuple[float, float]:
     """Of the evaluations during the run, and of the last one on one rank."""
-    config = setup.config.evaluation
+    config, guard, data = setup.config.evaluation, setup.config.guard, setup.data
     elsewhere = job.craft_seconds / measured.craft_seconds
     step_seconds = measured.evaluation_step_seconds * elsewhere
     times = (job.num_steps - 1) // config.every_steps if config.every_steps else 0
-    every = min(config.num_samples, setup.data.test.num_samples)
-    last = min(config.final_samples or setup.data.test.num_samples, setup.data.test.num_samples)
-    return (
-        times * every * config.num_steps * step_seconds,
-        last * config.num_steps * step_seconds,
-    )
+    looked_at = [source for source in (data.test, data.held_out) if source]
+    every = sum(min(config.num_samples, source.num_samples) for source in looked_at)
+    last = min(config.final_samples or data.test.num_samples, data.test.num_samples)
+    during = times * every * config.num_steps * len(setup.config.average.weights)
+    if guard.every_steps:
+        guarded = min(guard.num_samples, data.train.num_samples)
+        during += job.num_steps // guard.every_steps * guarded * guard.num_steps
+    at_end = last * config.num_steps * len(setup.config.weights)
+    return during * step_seconds, at_end * step_seconds
 
 
 def _described(config: Config) -> str:

@@ -17,6 +17,7 @@ from mpiadv.methods.optimizers import make_optimizer, make_schedule
 from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
 from mpiadv.process.errors import (
     NonFiniteLossError,
+    OverfittingError,
     SampleError,
     SilentRankError,
     UnreadableError,
@@ -26,12 +27,14 @@ from mpiadv.process.errors import (
 from mpiadv.session.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.session.display import Display
 from mpiadv.session.ending import Ending, Evaluate
+from mpiadv.session.guard import Guard
+from mpiadv.session.kept_weights import KeptWeights
 from mpiadv.session.opening import opening_lines
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.safekeeping import Safekeeping
 from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
-from mpiadv.session.state import restore
+from mpiadv.session.state import Watchers, restore
 from mpiadv.settings.registry import find_registered
 from mpiadv.work.learn import TorchLearner
 
@@ -52,9 +55,11 @@ class Lead:
         self._attack_schedule = setup.new_attack_schedule()
         self._changes: list[str] = []
         self._restored: dict[int, Published] = {}
+        best, guard = KeptWeights(), Guard(config=setup.config.guard)
         if checkpoint := desk.checkpoint:
             self._changes = require_same_data(setup.config, checkpoint, setup.fingerprints)
-            self._restored = restore(self._learner, self._attack_schedule, checkpoint)
+            watchers: Watchers = {"best": best, "guard": guard}
+            self._restored = restore(self._learner, self._attack_schedule, checkpoint, watchers)
         self._log, told = open_log(setup, desk)
         self._notes = [*set_damaged_aside(desk), *resumed_from(desk), *told]
         self._display = Display(
@@ -75,6 +80,8 @@ class Lead:
             safekeeping=self._safekeeping,
             display=self._display,
             learner=self._learner,
+            best=best,
+            guard=guard,
         )
 
     def __enter__(self) -> "Lead":
@@ -133,6 +140,9 @@ class Lead:
             yield
         except NonFiniteLossError as error:
             self._recorder.on_event("diverged", str(error))
+            raise
+        except OverfittingError as error:
+            self._recorder.on_event("overfitted", str(error))
             raise
         except SilentRankError as error:
             step = trainer.dispatcher.step

@@ -47,8 +47,9 @@ def opening_lines(
     if checkpoint is not None:
         here = differences(checkpoint, setup.numerics)
         lines += [f"warning: {change}" for change in (*here, *changes)]
-    splits = {"train": setup.data.train, "test": setup.data.test}
-    lines += [split_line(name, source, setup.data) for name, source in splits.items()]
+    data = setup.data
+    splits = {"train": data.train, "held out": data.held_out, "test": data.test}
+    lines += [split_line(name, source, data) for name, source in splits.items() if source]
     lines += [f"warning: {doubt}" for doubt in setup.doubts]
     return [printable(line) for line in lines]
 

@@ -1,7 +1,10 @@
 """What happens beside training: log rows, evaluations, snapshots, checkpoints, display."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 from torch import nn
 
@@ -10,17 +13,22 @@ from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import Source
 from mpiadv.evaluation import Counts, attack_images, evaluate
-from mpiadv.evaluation.in_run import attack_name, describe, evaluation_attack
+from mpiadv.evaluation.in_run import Look, evaluation_attack, looks
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objective import Batch
+from mpiadv.process.errors import OverfittingError
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
+from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
 from mpiadv.session.display import Display
-from mpiadv.session.safekeeping import Safekeeping, Snapshot
+from mpiadv.session.guard import CURES, Guard
+from mpiadv.session.kept_weights import KeptWeights
+from mpiadv.session.safekeeping import Safekeeping, Snapshot, reason_of
 from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import SpeedBook
-from mpiadv.session.state import training_state
+from mpiadv.session.state import Watchers, training_state
 from mpiadv.settings import Config
-from mpiadv.storage.run_folder import RAW
+from mpiadv.storage.checkpoint import save_model
+from mpiadv.storage.run_folder import BEST, GOOD, RAW
 from mpiadv.work.host_copies import HostCopies
 from mpiadv.work.learn import TorchLearner
 
@@ -34,6 +42,8 @@ class Recorder:
     safekeeping: Safekeeping
     display: Display
     learner: TorchLearner
+    best: KeptWeights
+    guard: Guard
     trainer: Trainer[Batch] = field(init=False)
     speed: SpeedBook = field(default_factory=SpeedBook)
     _copies: HostCopies = field(default_factory=HostCopies)
@@ -52,6 +62,10 @@ class Recorder:
         is_last = done == config.training.num_steps  # it has its own evaluation and checkpoint
         if not is_last and _is_due(done, config.evaluation.every_steps):
             self.evaluate(done)
+        elif is_last:
+            self.choose_best(done)
+        if _is_due(done, config.guard.every_steps):
+            self.guard_training(done)
         if _is_due(done, config.log.snapshot_every):
             self.take_snapshot(done)
         if not is_last and _is_due(done, config.checkpoint.every_steps):
@@ -61,37 +75,88 @@ class Recorder:
         """Log what is out of the ordinary; people are told at once what concerns a rank."""
         step = self.trainer.dispatcher.step
         self.log.event(kind, text, step)
-        if kind in ("late", "lost", "unread", "slow images", "eager"):
+        if kind in ("late", "lost", "unread", "slow images", "eager", "overfitting"):
             self.display.say(f"warning: step {step}: {text}")
 
     def evaluate(self, step: int) -> None:
         """Measure test accuracy during the run, of the weights as they are and of their average."""
         for weights, model in self.learner.step.models.items():
-            self._evaluate(step, weights, model)
+            self._look(step, TEST, weights, model)
+        self.choose_best(step)
 
-    def _evaluate(self, step: int, weights: str, model: nn.Module) -> None:
+    def choose_best(self, step: int) -> None:
+        """Keep the weights that withstand most on images held out, if there are any."""
+        if self.setup.data.held_out is None:
+            return
+        accuracy = self.best.accuracy
+        for weights, model in self.learner.step.models.items():
+            counts = self._look(step, HELD_OUT, weights, model)
+            if counts.adversarial_accuracy > self.best.accuracy:
+                self.best.keep(step, weights, model, counts.adversarial_accuracy)
+        if self.best.accuracy > accuracy:
+            self._save_kept(BEST, self.best)
+
+    def guard_training(self, step: int) -> None:
+        """Measure whether training images still withstand PGD.
+
+        Raises:
+            OverfittingError: they suddenly do not, and the run is to stop then.
+        """
+        model = self.learner.model
+        counts = self._look(step, TRAIN, RAW, model)
+        told = self.guard.judge(step, model, counts.adversarial_accuracy)
+        if not self.guard.must_stop:
+            if told:
+                self.on_event("overfitting", f"{told}: {CURES}")
+            return
+        path = self._save_kept(GOOD, self.guard.good)
+        raise OverfittingError(
+            f"step {step}: {told or 'overfitted still'}: the weights of step "
+            f"{self.guard.good.step}, before it, are {path}: {CURES}"
+        )
+
+    def _save_kept(self, weights: str, kept: KeptWeights) -> Path:
+        """Write weights that were kept to their file; a disk that does not take them is told of."""
+        folder = self.safekeeping.folder
+        path = folder.model(weights)
+        try:
+            folder.lock.require_held()
+            save_model(path, kept.state["model"])
+        except OSError as error:
+            text = f"{path} could not be written ({reason_of(error)})"
+            self.log.event(f"{weights} failed", text, kept.step)
+            self.display.say(f"warning: {text}: training goes on")
+        return path
+
+    def _look(self, step: int, images: str, weights: str, model: nn.Module) -> Counts:
+        """Measure, log and tell natural and adversarial accuracy."""
         began = time.perf_counter()
-        config = self.config.evaluation
+        data, look = self.setup.data, self._looks[images]
+        source = {TEST: data.test, HELD_OUT: data.held_out, TRAIN: data.train}[images]
+        assert source is not None
         (counts,) = evaluate(
             [model],
-            self.setup.data.test,
-            evaluation_attack(self.config),
+            source,
+            look.attack,
             seed=self.config.seed,
-            num_samples=config.num_samples,
-            batch_size=config.batch_size,
+            num_samples=look.num_samples,
+            batch_size=self.config.evaluation.batch_size,
             precision=self.config.evaluation.precision,
             between_steps=self.trainer.pump,
         )
-        self.log_evaluation(step, weights, counts, time.perf_counter() - began)
+        self.log_evaluation(step, weights, counts, time.perf_counter() - began, images)
         which = "" if weights == RAW else f", {weights}"
-        self.display.say(f"step {step}{which}: {describe(self.config, counts)}")
+        self.display.say(f"step {step}{which}: {look.describe(counts)}")
+        return counts
 
-    def log_evaluation(self, step: int, weights: str, counts: Counts, seconds: float) -> None:
+    def log_evaluation(
+        self, step: int, weights: str, counts: Counts, seconds: float, images: str = TEST
+    ) -> None:
         """Log an evaluation, its accuracies as fractions."""
         self.log.evaluation(
             EvaluationRow(
                 step=step,
-                attack=attack_name(self.config),
+                attack=self._looks[images].attack_name,
                 num_samples=counts.num_samples,
                 natural_accuracy=counts.natural_accuracy / 100,
                 adversarial_accuracy=counts.adversarial_accuracy / 100,
@@ -99,8 +164,18 @@ class Recorder:
                 adversarial_loss=counts.adversarial_loss,
                 seconds=seconds,
                 weights=weights,
+                images=images,
             )
         )
+
+    @cached_property
+    def _looks(self) -> Mapping[str, Look]:
+        return looks(self.config)
+
+    @property
+    def watchers(self) -> Watchers:
+        """What the checkpoint remembers of evaluations so far."""
+        return {"best": self.best, "guard": self.guard}
 
     def take_snapshot(self, step: int) -> None:
         """Attack the same test images with the parameters of this moment (Bhat et al., Fig. 6)."""
@@ -141,6 +216,7 @@ class Recorder:
             self.setup.numerics,
             self.setup.fingerprints,
             self._copies.copy,
+            self.watchers,
         )
         return state, self._copies.completion()
 

@@ -90,7 +90,7 @@ def _attack(setup: Setup) -> Stop:
         state_on_the_wire(setup.recipe, model).unpack(
             torch.from_numpy(final.values).to(device.torch)
         )
-        for weights in setup.config.average.weights:
+        for weights in setup.config.weights:
             evaluate_together(setup, model, weights)
     return reason
 

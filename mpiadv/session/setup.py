@@ -254,7 +254,10 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         device=device,
         threads=threads,
         data=dataclasses.replace(
-            data, train=data.train.to(device.torch), test=data.test.to(device.torch)
+            data,
+            train=data.train.to(device.torch),
+            test=data.test.to(device.torch),
+            held_out=data.held_out and data.held_out.to(device.torch),
         ),
         recipe=recipe,
     )

@@ -4,11 +4,11 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mpiadv.contract.columns import blank
 from mpiadv.contract.tickets import AttackSettings
@@ -17,10 +17,27 @@ from mpiadv.methods.attack_schedules import AttackSchedule
 from mpiadv.methods.training_steps import TrainingStep
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
+from mpiadv.session.kept_weights import ReorderedError, put_state, state_of_model
 from mpiadv.session.same_run import FORMAT
 from mpiadv.settings import Config
 from mpiadv.storage.checkpoint import Checkpoint
 from mpiadv.work.learn import TorchLearner
+
+
+class Watcher(Protocol):
+    """What watches training and remembers what it has seen."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+Watchers = Mapping[str, Watcher]
+"""By their names in the checkpoint."""
+
+NO_WATCHERS: Watchers = {}
 
 
 def training_state(
@@ -31,27 +48,25 @@ def training_state(
     numerics: Mapping[str, str | int],
     fingerprints: Mapping[str, str],
     copy: Callable[[Tensor], Tensor],
+    watchers: Watchers = NO_WATCHERS,
 ) -> dict[str, Any]:
     """Everything that going on with the same bits takes. No random state: there is none.
 
     All tensors are `copy`s, so training may go on while the state is written.
     """
-    saved = learner.model.state_dict()
     state = {
         "format": FORMAT,
         "identity": json.dumps(config.identity()),
         **numerics,
         "data": dict(fingerprints),
-        "model": saved,
-        "unsaved_buffers": {
-            name: buffer for name, buffer in learner.model.named_buffers() if name not in saved
-        },
+        **state_of_model(learner.model),
         "training_step": learner.step.state_dict(),
         "versions": {
             version: {**asdict(item.settings), "values": torch.from_numpy(item.values)}
             for version, item in published.items()
         },
         "attack_schedule": attack_schedule.state_dict(),
+        **{name: watcher.state_dict() for name, watcher in watchers.items()},
     }
     return {key: _copied(value, copy) for key, value in state.items()}
 
@@ -72,23 +87,22 @@ def _copied(value: Any, copy: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-class _ReorderedError(ValueError):
-    """A model has the parameters of a checkpoint, in another order."""
-
-
 def restore(
-    learner: TorchLearner, attack_schedule: AttackSchedule, checkpoint: Checkpoint
+    learner: TorchLearner,
+    attack_schedule: AttackSchedule,
+    checkpoint: Checkpoint,
+    watchers: Watchers = NO_WATCHERS,
 ) -> dict[int, Published]:
-    """Put both into the checkpoint's state; returns the versions to publish again.
+    """Put all into the checkpoint's state; returns the versions to publish again.
 
     Raises:
         UserError: the model is not the one that was trained, though it goes by the same name.
     """
     payload = checkpoint.payload
     try:
-        _restore_model(learner.model, payload)
+        put_state(payload, learner.model)
     except Exception as error:
-        is_reordered = isinstance(error, _ReorderedError)
+        is_reordered = isinstance(error, ReorderedError)
         reason = str(error) if is_reordered else misfit_text(payload["model"], learner.model)
         raise UserError(
             f"the model is not the one that {checkpoint.path} was trained with ({reason}): set "
@@ -99,6 +113,10 @@ def restore(
         learnt = payload.get("attack_schedule", {})  # the only one of earlier versions had none
         _require_like(attack_schedule.state_dict(), learnt, "attack_schedule")
         attack_schedule.load_state_dict(learnt)
+        for name, watcher in watchers.items():
+            if name in payload:  # earlier versions had none
+                _require_like(watcher.state_dict(), payload[name], name)
+                watcher.load_state_dict(payload[name])
         return _published(
             payload["versions"], step=checkpoint.step, num_bytes=learner.parameter_bytes
         )
@@ -108,16 +126,6 @@ def restore(
             f"{checkpoint.path} does not hold the state of this run ({reason}): move it away to go "
             "on from the one before, or start anew with output=FOLDER"
         ) from error
-
-
-def _restore_model(model: nn.Module, payload: dict[str, Any]) -> None:
-    model.load_state_dict(payload["model"])
-    if [*payload["model"]] != [*model.state_dict()]:
-        # Names fit, and yet layers that come in another order are another function.
-        raise _ReorderedError("its layers come in another order: a set has none")
-    with torch.no_grad():
-        for name, kept in payload["unsaved_buffers"].items():
-            model.get_buffer(name).copy_(kept)
 
 
 def _restore_step(step: TrainingStep, payload: dict[str, Any], steps_done: int) -> None:

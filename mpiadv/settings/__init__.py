@@ -19,7 +19,7 @@ from mpiadv.settings.reading import (
     read_words,
     require_list,
 )
-from mpiadv.settings.sections import DataConfig, ModelConfig, TrainingConfig
+from mpiadv.settings.sections import DataConfig, GuardConfig, ModelConfig, TrainingConfig
 
 __all__ = [
     "AttackConfig",
@@ -28,6 +28,7 @@ __all__ = [
     "Climbed",
     "Config",
     "DataConfig",
+    "GuardConfig",
     "MemoryFormat",
     "ModelConfig",
     "Norm",

@@ -22,11 +22,13 @@ from mpiadv.settings.sections import (
     CheckpointConfig,
     DataConfig,
     EvaluationConfig,
+    GuardConfig,
     LogConfig,
     ModelConfig,
     StalenessConfig,
     TrainingConfig,
 )
+from mpiadv.storage.run_folder import BEST
 
 
 def _with_home(path: str) -> str:
@@ -65,6 +67,7 @@ class Config(Section):
     staleness: StalenessConfig = StalenessConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    guard: GuardConfig = GuardConfig()
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
@@ -94,6 +97,11 @@ class Config(Section):
                 raise ValueError(str(error)) from None
         return self
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """What there is to evaluate and save at the end, `RAW` first."""
+        return (*self.average.weights, *((BEST,) if self.data.held_out_samples else ()))
+
     def require_lengths(self, num_pixels: int | None = None) -> None:
         """Refuse a ball that holds every image, or a step that leaves it, as `require_length`."""
         lengths = {
@@ -114,7 +122,7 @@ class Config(Section):
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
-    "training.cuda_graphs", "training.device", "training.threads", "evaluation", "log",
+    "training.cuda_graphs", "training.device", "training.threads", "evaluation", "guard", "log",
     "checkpoint",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.

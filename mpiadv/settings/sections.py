@@ -12,6 +12,7 @@ from mpiadv.settings.numbers import (
     MOST_STALENESS,
     AtLeastOne,
     Count,
+    Fraction,
     Number,
     Positive,
     Seconds,
@@ -24,6 +25,7 @@ Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 _AWP = ReadWith("step=awp", lambda training: training.step == "awp")
+_GUARDED = ReadWith("every_steps above 0", lambda guard: guard.every_steps > 0)
 _SNAPSHOTS = ReadWith("snapshot_every above 0", lambda log: log.snapshot_every > 0)
 
 
@@ -42,6 +44,9 @@ class DataConfig(Section):
     """Samples per ticket."""
     train_samples: Samples | None = None
     """Use only so many training samples, the same ones every time; null: all."""
+    held_out_samples: Samples | None = None
+    """Training samples that are kept out of training, the same ones every time, and evaluated with
+    the test images during the run: the weights that withstand most there are `best.pt`."""
     crop_padding: Annotated[Count, Field(le=1024)] = 0
     """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
     flip: bool = False
@@ -169,6 +174,22 @@ class EvaluationConfig(Section):
     """Test images per batch; each batch has its own random start."""
     precision: Precision = "float32"
     """In which networks judge and are attacked; bfloat16: by autocast."""
+
+
+class GuardConfig(Section):
+    """Watches for catastrophic overfitting: the same training images under PGD, time and again."""
+
+    every_steps: StepsOrNever = 0
+    """Training steps between two measurements; 0: never."""
+    num_steps: Annotated[AtLeastOne, Field(le=10**5), _GUARDED] = 5
+    """PGD steps."""
+    num_samples: Annotated[Samples, _GUARDED] = 256
+    """Training images that are attacked, the same ones every time."""
+    largest_fall: Annotated[Fraction, _GUARDED] = 0.2
+    """How far their accuracy may lie below its highest so far."""
+    action: Annotated[Literal["warn", "stop"], _GUARDED] = "warn"
+    """warn: a fall is told and logged; stop: the run ends, with the weights of the last measurement
+    before the fall as `good.pt`."""
 
 
 class LogConfig(Section):

@@ -14,9 +14,10 @@ from mpiadv.storage.small_files import read_small
 from mpiadv.storage.whole_files import write_text
 
 LOG_NAME = "log.h5"
-RAW, EMA = "raw", "ema"
-"""The weights of a run that are evaluated and saved: as trained, and their moving average."""
-MODEL_NAMES = {RAW: "model.pt", EMA: "model-ema.pt"}
+RAW, EMA, BEST, GOOD = "raw", "ema", "best", "good"
+"""The weights of a run that are saved: as trained, their moving average, those of either that
+withstood most on images held out, and those before an overfitting that ended the run."""
+MODEL_NAMES = {RAW: "model.pt", EMA: "model-ema.pt", BEST: "best.pt", GOOD: "good.pt"}
 CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"
 _TRACES_OF_A_RUN = (LOG_NAME, CHECKPOINTS_NAME, *MODEL_NAMES.values(), _DONE_NAME)

@@ -48,7 +48,7 @@ def test_rows_are_read_back_as_written(tmp_path: Path) -> None:
         images[:] = 0  # the log must have its own copy
     np.testing.assert_array_equal(read_table(path, "train"), train_rows(0, 3000))
     (evaluation,) = read_table(path, "evaluation").tolist()
-    assert evaluation == (3000, b"pgd", 500, 0.9, 0.5, 0.1, 1.0, 2.0, b"raw")
+    assert evaluation == (3000, b"pgd", 500, 0.9, 0.5, 0.1, 1.0, 2.0, b"raw", b"test")
     assert read_table(path, "fresh")[0].item() == (2000, 2, 0.25, 1.5, 0.5)
     assert read_table(path, "attackers")[0].item() == (3000, 1, b"node1", 3000, 1.0, 0.0, 0.0, 0.0)
     assert read_table(path, "events")[0].item() == (123.0, 0, b"start", b"began the log")

@@ -29,6 +29,10 @@ UNREAD = {
     "average.warmup_fraction=0.5": ("", "average.decay=0.9"),
     "training.awp_gamma=0.1": ("", "training.step=awp"),
     "training.awp_from_step=5": ("", "training.step=awp"),
+    "guard.num_steps=3": ("", "guard.every_steps=5"),
+    "guard.num_samples=3": ("", "guard.every_steps=5"),
+    "guard.largest_fall=0.5": ("", "guard.every_steps=5"),
+    "guard.action=stop": ("", "guard.every_steps=5"),
     "log.snapshot_images=3": ("", "log.snapshot_every=5"),
 }
 """A setting, with what it has no effect, and with what it has one."""
