@@ -28,6 +28,9 @@ PINNED = {
     ("digits", "2.14.1, AVX512, GenuineIntel"): (
         "8f872bac8e404c8e68eb2e1652c1ee214feea0f71a95da155fbe92cbf9c92383"
     ),
+    ("grey_and_channels_last", "2.14.1, AVX512, AuthenticAMD"): (
+        "b73d1774346060e66e9c5ccf98d34ddb7fd519dbbdfaa4e29074a5c8e709d2f1"
+    ),
     ("grey_and_channels_last", "2.14.1, AVX512, GenuineIntel"): (
         "b3741e6e2200efeb53ffb2824d0a9a091c62190d6235652698e79ea8e5501739"
     ),
