@@ -135,7 +135,7 @@ METHODS: Mapping[str, Plain] = {
     ),
     "grad_align": replace(ONE_STEP, start=lambda x, g: x, trained=_grad_align),
     "friendly": replace(PGD, tau=lambda ticket: (ticket >= 8) + (ticket >= 16)),
-    "friendly_trades": replace(_trades(6.0), tau=lambda ticket: 1),
+    "friendly_trades": replace(_trades(6.0), tau=lambda ticket: (ticket >= 8) + (ticket >= 16)),
     "m_plus": replace(PGD, num_steps=m_plus),
     "m_plus_trades": replace(_trades(6.0), num_steps=m_plus),
     "m_plus_mart": replace(PGD, trained=_mart, start=_gaussian, num_steps=m_plus),
@@ -146,11 +146,14 @@ METHODS: Mapping[str, Plain] = {
 }  # fmt: skip
 """By the name of the file."""
 
+_PIECES = (
+    "attack_schedule.first_steps=5", "attack_schedule.milestones=[8, 16]",
+    "attack_schedule.later_steps=[5, 5]",
+)  # fmt: skip
+
 SHORT = {
-    "friendly": (
-        "attack_schedule.first_steps=5", "attack_schedule.milestones=[8, 16]",
-        "attack_schedule.later_steps=[5, 5]",
-    ),
+    "friendly": _PIECES,
+    "friendly_trades": _PIECES,
     "awp_trades": ("training.awp_from_step=8",),
 }  # fmt: skip
 """What a run of few steps takes otherwise than the file says."""

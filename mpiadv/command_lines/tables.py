@@ -110,6 +110,7 @@ WATCH = Described(
 
 STUDIES = {
     "headline": "40 attack steps against 8, one rank against several: the paper's 26 times",
+    "methods": "methods of robust training under equal conditions (table 1 of Wang et al.)",
     "power": "train with k = 1, 2, 4, ... attack steps, attack with each (figures 3 and 4)",
     "speedup": "speed-up over one rank, with and without the trainer crafting (figure 9)",
     "staleness": "how old the parameters behind attacks may be, and what refreshing them buys",
@@ -133,8 +134,9 @@ STUDY = Described(
     name="study",
     example="study power ...",
     summary="rerun a study of the paper, from its runs to its figures",
-    about="Rerun a study of Bhat, Tsipras and Madry (2019): train what it needs, attack the "
-    "trained networks, write results.md, results.html and figures. What is done is not done again. "
+    about="Rerun a study of Bhat, Tsipras and Madry (2019), or of others: train what it needs, "
+    "attack the trained networks, write results.md, results.html and figures. What is done is not "
+    "done again. "
     f"Studies: {'; '.join(f'{name}: {summary}' for name, summary in STUDIES.items())}.",
     epilog="Exit codes: 0 done, 1 some runs failed, 2 bad input, 75 interrupted: the same command "
     "goes on.",

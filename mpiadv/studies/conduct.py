@@ -12,7 +12,7 @@ from mpiadv.studies.folder import StudyFolder, open_folder, reuse
 from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.processes import available_cores
 from mpiadv.studies.results import write_results
-from mpiadv.studies.runner import Means, measure, score, train
+from mpiadv.studies.runner import Means, evaluate, measure, score, train
 from mpiadv.studies.runs import OF_STUDY, request_of
 from mpiadv.studies.studies import STUDIES
 
@@ -41,6 +41,7 @@ def conduct(asked: argparse.Namespace) -> int:
 def _do(study: Study, folder: StudyFolder, means: Means) -> int:
     failed = train(folder, means)
     scored = score(folder, study.score(folder), means)
+    evaluated = evaluate(study.evaluate(folder), means)
     measured = measure(study.measure(folder), means)
     if means.interruption.requested:
         means.say("interrupted: the same command goes on")
@@ -55,9 +56,11 @@ def _do(study: Study, folder: StudyFolder, means: Means) -> int:
         means.say(f"failed: {name}, see {output}")
     if not scored:
         means.say("failed: some scoring, see above")
+    if not evaluated:
+        means.say("failed: some evaluation, see above")
     if not measured:
         means.say("failed: some measurement, see above")
-    return EXIT_FAILED if failed or not (scored and measured) else EXIT_DONE
+    return EXIT_FAILED if failed or not (scored and evaluated and measured) else EXIT_DONE
 
 
 def _folder(study: Study, asked: argparse.Namespace) -> StudyFolder:

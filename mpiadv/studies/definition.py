@@ -14,7 +14,7 @@ def _nothing_to_score(folder: StudyFolder) -> list[Scoring]:
     return []
 
 
-def _nothing_to_measure(folder: StudyFolder) -> list[Program]:
+def _nothing_to_run(folder: StudyFolder) -> list[Program]:
     return []
 
 
@@ -27,6 +27,8 @@ class Study:
         show: its tables and figures, from logs and scores alone; it works with what is there, as
             runs may be missing, unfinished or interrupted.
         score: the attacks to make on the trained networks.
+        evaluate: programs that evaluate trained networks, side by side, and keep what they found in
+            the folder; those whose results are there are left out.
         measure: programs that measure speed and keep what they measured in the folder; those whose
             measurement is there are left out.
     """
@@ -34,4 +36,5 @@ class Study:
     runs: Callable[[Request], Sequence[Run]]
     show: Callable[[StudyFolder], Results]
     score: Callable[[StudyFolder], Sequence[Scoring]] = _nothing_to_score
-    measure: Callable[[StudyFolder], Sequence[Program]] = _nothing_to_measure
+    evaluate: Callable[[StudyFolder], Sequence[Program]] = _nothing_to_run
+    measure: Callable[[StudyFolder], Sequence[Program]] = _nothing_to_run

@@ -48,6 +48,35 @@ _PAPER_MNIST: Mapping[str, Any] = {
     "checkpoint": {"every_steps": 1000},
 }
 
+# The setting of Wang et al.: 50 epochs of 390 steps, drops after 25 and 40.
+_PAPER_CIFAR: Mapping[str, Any] = {
+    "data": {
+        "name": "cifar10", "root": "data", "batch_size": 128, "crop_padding": 4, "flip": True,
+    },
+    "model": {
+        "name": "preact_resnet18", "mean": [0.4914, 0.4822, 0.4465],
+        "std": [0.2471, 0.2435, 0.2616],
+    },
+    "attack": {"epsilon": "8/255", "num_steps": 10, "step_size": "2/255"},
+    "optimizer": {
+        "name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4,
+    },
+    "schedule": {"name": "multistep", "milestones": [9750, 15600]},
+    "staleness": SYNCHRONOUS,
+    "training": {"num_steps": 19500, "precision": "bfloat16", "threads": "auto"},
+    "evaluation": {"every_steps": 1950, "num_samples": 1000, "num_steps": 20},
+    "checkpoint": {"every_steps": 390},
+}  # fmt: skip
+
+_OF_DEAT = ("fast", "friendly", "pgd", "m_plus", "trades", "m_plus_trades", "mart", "m_plus_mart")
+_COMPOSED = ("pgd", "trades", "mart", "m_plus", "friendly", "fast")
+_METHODS: Mapping[str, Any] = {
+    "methods": [*_OF_DEAT, "nfgsm", "awp"],
+    "refreshed_methods": list(_COMPOSED),
+    "seeds": [0, 1, 2],
+}
+"""Those of the paper that attackers craft for, two more, and which are tried on stale attacks."""
+
 _EMULATED: Mapping[str, Any] = {
     "train_ms": 20.0, "craft_ms": 148.0, "num_parameters": 3_300_000,
     "real": False, "real_steps": 30,
@@ -79,6 +108,15 @@ PRESETS: Mapping[str, Preset] = {
                 "craft_ms": 29.6,
                 "num_parameters": 10_000,
                 "real_steps": 10,
+            },
+            "methods": {
+                "methods": ["pgd", "trades", "m_plus"],
+                "refreshed_methods": ["pgd"],
+                "seeds": [0, 1],
+                "trades_beta": 6.0,
+                "num_images": 100,
+                "autoattack": False,
+                "auto_images": 100,
             },
             "headline": {
                 "num_steps": 40,
@@ -116,6 +154,13 @@ PRESETS: Mapping[str, Preset] = {
                 "repeats": 2,
                 "num_steps": 200,
             },
+            "methods": {
+                **_METHODS,
+                "trades_beta": 1.0,
+                "num_images": 500,
+                "autoattack": True,
+                "auto_images": 100,
+            },
             "headline": {
                 "num_steps": 1200,
                 "every_steps": 100,
@@ -128,6 +173,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "paper": Preset(
         base=_PAPER_MNIST,
+        bases={"methods": _PAPER_CIFAR},
         ranges={
             "power": {
                 "training_steps": [1, 2, 4, 8, 16, 32, 64, 128],
@@ -151,6 +197,14 @@ PRESETS: Mapping[str, Preset] = {
                 "repeats": 3,
                 "num_steps": 300,
             },
+            "methods": {
+                **_METHODS,
+                "methods": [*_METHODS["methods"], "friendly_trades", "awp_trades"],
+                "trades_beta": 6.0,
+                "num_images": 10000,
+                "autoattack": True,
+                "auto_images": 10000,
+            },
             "headline": {
                 "num_steps": 60000,
                 "every_steps": 1000,
@@ -162,4 +216,4 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
 }
-"""Presets by name. A study's ranges may hold numbers, texts, truths, and lists of numbers."""
+"""Presets by name. A study's ranges may hold numbers, texts, truths, and lists of the first two."""

@@ -162,19 +162,29 @@ def measure(programs: Sequence[Program], means: Means) -> bool:
 
     They are to be compared, so one machine makes all of them: that of the first share.
     """
-    if not programs or means.share[0] != 1 or means.interruption.requested:
+    return means.share[0] != 1 or _run_all(programs, means, slots=1, done="measured")
+
+
+def evaluate(programs: Sequence[Program], means: Means) -> bool:
+    """Evaluate networks, this process's share, side by side; whether all went well."""
+    return _run_all(_share_of(programs, means), means, slots=means.slots, done="evaluated")
+
+
+def _run_all(programs: Sequence[Program], means: Means, *, slots: int, done: str) -> bool:
+    """Run programs and tell what became of each; whether all went well, or nobody waits for it."""
+    if not programs or means.interruption.requested:
         return True
     failed: list[str] = []
 
     def ended(program: Program, code: int, seconds: float) -> None:
         place = f"{program.name} ({programs.index(program) + 1} of {len(programs)})"
         if code == EXIT_DONE:
-            means.say(f"{place}: measured after {seconds:.0f} s")
+            means.say(f"{place}: {done} after {seconds:.0f} s")
         elif not means.interruption.requested:
             failed.append(program.name)
             means.say(f"{place}: failed after {seconds:.0f} s, see {program.output}")
 
-    run_programs(programs, slots=1, interruption=means.interruption, on_end=ended)
+    run_programs(programs, slots=slots, interruption=means.interruption, on_end=ended)
     return not failed
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -17,6 +17,8 @@ OF_STUDY = "study."
 
 _MOST = {"ranks": 1024, "emulated_ranks": 1024, "repeats": 1000, "long_factor": 1000}
 _MOST_OF_OTHERS = 10**7
+
+_MAY_BE_EMPTY = ("refreshed_methods",)
 
 _ADDS_RUNS = ("long",)
 """A study's own settings that leave its other runs as they are: its folder may be gone on with."""
@@ -45,11 +47,13 @@ class Preset:
 
     Attributes:
         base: the configuration that the runs share, a nested mapping.
+        bases: that of studies which have another.
         ranges: for each study its own settings: what it goes through, and how many images it uses.
     """
 
     base: Mapping[str, Any]
     ranges: Mapping[str, Mapping[str, Any]]
+    bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def request_of(study: str, preset_name: str, preset: Preset, words: Sequence[str
     """
     own = [word for word in words if word.startswith(OF_STUDY)]
     others = [word for word in words if not word.startswith(OF_STUDY)]
-    config = override_config(preset.base, others)
+    config = override_config(preset.bases.get(study, preset.base), others)
     ranges = dict(preset.ranges[study])
     chosen = _chosen(study, own, ranges)
     settings = config.identity()
@@ -170,7 +174,8 @@ def _range(study: str, word: str, known: Mapping[str, Any]) -> tuple[str, Any]:
     except yaml.YAMLError:
         value = None
     most = _MOST.get(name, _MOST_OF_OTHERS)
-    if not _fits(value, known[name], most):
+    is_none = value == [] and name in _MAY_BE_EMPTY
+    if not is_none and not _fits(value, known[name], most):
         kind = _kind(known[name], most)
         raise UserError(f"{shown(word)}: expected {kind}, such as {known[name]}")
     return name, value
@@ -194,10 +199,10 @@ def _fits(value: Any, example: Any, most: int) -> bool:
 
 
 def _kind(example: Any, most: int) -> str:
-    if isinstance(example, list):
-        return f"a list of {_KINDS.get(type(example[0]), 'text')}s up to {most:,}"
-    up_to = f" up to {most:,}" if type(example) in (int, float) else ""
-    return f"a {_KINDS.get(type(example), 'text')}{up_to}"
+    one = example[0] if isinstance(example, list) else example
+    up_to = f" up to {most:,}" if type(one) in (int, float) else ""
+    kind = _KINDS.get(type(one), "text")
+    return f"a list of {kind}s{up_to}" if isinstance(example, list) else f"a {kind}{up_to}"
 
 
 _KINDS = {bool: "true or false", int: "whole number", float: "number"}

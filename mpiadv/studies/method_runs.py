@@ -1,0 +1,137 @@
+"""The runs of study methods: each method by its settings, under otherwise equal conditions. Pure.
+
+The settings are those of `configs/methods`, where each has its source.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpiadv.process.errors import UserError
+from mpiadv.settings import Config
+from mpiadv.settings.registry import find_registered
+from mpiadv.studies.runs import Request, Run
+
+Settings = Mapping[str, Any]
+"""Dotted settings to their values."""
+
+REFRESHED = "refreshed"
+"""What the names of runs on refreshed attacks have in the middle."""
+
+_TRADES: Settings = {"objective.name": "trades"}
+_MART: Settings = {"objective.name": "mart", "objective.beta": 5.0}
+_M_PLUS: Settings = {"attack_schedule.name": "m_plus"}
+
+
+def _friendly(config: Config) -> Settings:
+    """Tau 0, 1 and 2 from 0, 5 and 9 twelfths of the run on, as in the paper."""
+    steps, training = config.attack.num_steps, config.training.num_steps
+    return {
+        "attack.name": "friendly",
+        "attack_schedule.name": "piecewise",
+        "attack_schedule.first_steps": steps,
+        "attack_schedule.milestones": [5 * training // 12, 9 * training // 12],
+        "attack_schedule.later_steps": [steps, steps],
+        "attack_schedule.later_tau": [1, 2],
+    }
+
+
+def _of(*parts: Settings) -> Callable[[Config], Settings]:
+    together = {key: value for part in parts for key, value in part.items()}
+    return lambda config: together
+
+
+METHODS: Mapping[str, Callable[[Config], Settings]] = {
+    "pgd": _of(),
+    "trades": _of(_TRADES),
+    "mart": _of(_MART),
+    "alp": _of({"objective.name": "alp", "objective.beta": 0.5}),
+    "score": _of({"objective.name": "score", "objective.beta": 5.0}),
+    "margin": _of({"objective.name": "margin"}),
+    "half_clean": _of({"objective.clean_fraction": 0.5}),
+    "fast": _of({"attack.name": "ufgsm"}),
+    "nfgsm": _of({"attack.name": "nfgsm"}),
+    "grad_align": _of(
+        {"attack.name": "fgsm", "objective.name": "grad_align", "objective.beta": 0.2}
+    ),
+    "friendly": _friendly,
+    "friendly_trades": lambda config: {**_friendly(config), **_TRADES},
+    "m_plus": _of(_M_PLUS),
+    "m_plus_trades": _of(_M_PLUS, _TRADES),
+    "m_plus_mart": _of(_M_PLUS, _MART),
+    "amata": _of({"attack_schedule.name": "amata", "attack_schedule.first_steps": 2}),
+    "awp": _of({"training.step": "awp"}),
+    "awp_trades": lambda config: {
+        **_TRADES,
+        "training.step": "awp",
+        "training.awp_gamma": 0.005,
+        "training.awp_from_step": config.training.num_steps // 20,
+    },
+}
+"""What each sets, from the configuration that all share."""
+
+_TRAINER_PASSES = {"trades": 2, "mart": 2, "alp": 2, "score": 2, "grad_align": 3}
+"""Forward and backward passes of a training step; 1 of other objectives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run of the study: which method, on which seed, on attacks that are refreshed or not."""
+
+    method: str
+    seed: int
+    is_refreshed: bool = False
+
+    @property
+    def name(self) -> str:
+        middle = f"-{REFRESHED}" if self.is_refreshed else ""
+        return f"{self.method}{middle}-{self.seed}"
+
+
+def trained(ranges: Mapping[str, Any]) -> list[Trained]:
+    """What the study's own settings ask for.
+
+    Raises:
+        UserError: a method that is none.
+    """
+    for name in (*ranges["methods"], *ranges["refreshed_methods"]):
+        find_registered("method", name, METHODS)
+    if not ranges["methods"]:
+        raise UserError(f"study.methods=[]: name some, of {', '.join(METHODS)}")
+    return [
+        Trained(method=method, seed=seed, is_refreshed=is_refreshed)
+        for is_refreshed, methods in ((False, "methods"), (True, "refreshed_methods"))
+        for method in ranges[methods]
+        for seed in ranges["seeds"]
+    ]
+
+
+def runs(request: Request) -> list[Run]:
+    """A run for each method and seed, and again on refreshed attacks."""
+    refreshed = {
+        "staleness.max_staleness": 16, "staleness.final_staleness": 2, "staleness.publish_every": 2,
+    }  # fmt: skip
+    return [
+        Run(
+            name=each.name,
+            overrides={
+                "seed": each.seed,
+                **_settings(each.method, request),
+                **(refreshed if each.is_refreshed else {}),
+            },
+        )
+        for each in trained(request.ranges)
+    ]
+
+
+def _settings(method: str, request: Request) -> Settings:
+    settings = METHODS[method](request.config)
+    is_trades = settings.get("objective.name") == "trades"
+    return {**settings, **({"objective.beta": request.ranges["trades_beta"]} if is_trades else {})}
+
+
+def trainer_passes(config: Config) -> int:
+    """Forward and backward passes of all training steps, on as many images as a batch has."""
+    training, each = config.training, _TRAINER_PASSES.get(config.objective.name, 1)
+    perturbed = training.num_steps - training.awp_from_step if training.step == "awp" else 0
+    return each * (training.num_steps + max(0, perturbed))
