@@ -216,6 +216,7 @@ class _Ours:
             num_clean=0,
             natural_every=0,
             keep_natural=False,
+            num_classes=10,
             keep_misses=False,
             draw_nearby=False,
             wire_dtype="float32",

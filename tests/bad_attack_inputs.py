@@ -54,6 +54,16 @@ ATTACK_CASES = {
         "attacks climb kl, away from the natural prediction, and objective.name=adversarial is of "
         "no natural images: use objective.name=trades or score, or attack.loss=ce",
     ),
+    "mixed_labels_where_one_is_needed": (
+        _attack("cw", data__cutmix_alpha=1),
+        "data.cutmix_alpha mixes labels, and objective.name=adversarial or its attacks, which "
+        "climb margin, need a single one: use objective.name=adversarial, trades, alp or score, or "
+        "data.cutmix_alpha=null",
+    ),
+    "mixed_labels_with_mart": (
+        _attack("pgd", data__cutmix_alpha=1, objective__name="mart"),
+        "data.cutmix_alpha mixes labels, and objective.name=mart or its attacks, which climb ce, *",
+    ),
     "friendly_attack_of_a_single_step": (
         _attack("friendly", attack__num_steps=1),
         "attack 'friendly' of attack.num_steps=1 and attack.tau=0 stops at no image before its "

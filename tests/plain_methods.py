@@ -108,6 +108,14 @@ def _start_in_l2(natural: Tensor, generator: torch.Generator) -> Tensor:
     return natural + sphere[:, :size].reshape(natural.shape)
 
 
+def _sparing(model: nn.Module) -> torch.optim.Optimizer:
+    """Without weight decay on biases."""
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    biases = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": 5e-4}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.005, fused=True)
+
+
 PGD = Plain()
 ONE_STEP = Plain(num_steps=lambda *_: 1, relative=1.0)
 
@@ -141,6 +149,8 @@ METHODS: Mapping[str, Plain] = {
     "m_plus_mart": replace(PGD, trained=_mart, start=_gaussian, num_steps=m_plus),
     "m_plus_friendly": replace(PGD, tau=lambda ticket: 0, num_steps=m_plus),
     "amata": replace(PGD, num_steps=lambda ticket, *_: 2 + 4 * ticket // NUM_STEPS),
+    "cutmix": replace(PGD, is_mixed=True),
+    "recipe": replace(_trades(5.0, smoothing=0.1), start=_uniform, optimizer=_sparing),
     "awp": replace(PGD, gamma=lambda ticket: 0.01),
     "awp_trades": replace(_trades(6.0), gamma=lambda ticket: 0.005 * (ticket >= 8)),
 }  # fmt: skip

@@ -30,12 +30,14 @@ class Seen:
     natural: Tensor
     nearby: Tensor
     labels: Tensor
+    targets: Tensor
+    """What labels are, mixed with others or not: probabilities, or classes."""
 
 
 def cross_entropy(seen: Seen, reduction: str, smoothing: float = 0.0) -> Tensor:
     logits = seen.model(seen.images).float()
     return functional.cross_entropy(
-        logits, seen.labels, reduction=reduction, label_smoothing=smoothing
+        logits, seen.targets, reduction=reduction, label_smoothing=smoothing
     )
 
 
@@ -63,7 +65,7 @@ class Plain:
     `step` makes a unit of length of a gradient, `clip` keeps a perturbation in the ball. An image
     stops where it is found misclassified after `tau(ticket)` other times. `clean` is the share of a
     batch that is not attacked. Weights are moved by `gamma(ticket)` of their length before the
-    gradient is taken.
+    gradient is taken. Images `is_mixed` by CutMix.
     """
 
     climbed: Callable[[Seen], Tensor] = lambda seen: cross_entropy(seen, "sum")
@@ -76,6 +78,10 @@ class Plain:
     tau: Callable[[int], int] | None = None
     clean: float = 0.0
     gamma: Callable[[int], float] = lambda ticket: 0.0
+    is_mixed: bool = False
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer] = lambda model: torch.optim.Adam(
+        model.parameters(), lr=0.005, fused=True
+    )
     epsilon: float = EPSILON
 
 
@@ -88,25 +94,28 @@ def train_plainly(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     ).train()
     attacked, average = copy.deepcopy(model), copy.deepcopy(model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.005, fused=True)
+    optimizer = method.optimizer(model)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
     )
     magnitudes: list[float] = []
-    for ticket, (natural, labels, nearby) in enumerate(_batches(config, method)):
+    for ticket, (natural, labels, targets, nearby) in enumerate(_batches(config, method)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
         generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
         number, clean = method.num_steps(ticket, magnitudes, _per_epoch(config)), 0
         clean = round(method.clean * len(labels))
         seen = Seen(
             model=attacked, images=natural[clean:], natural=natural[clean:],
-            nearby=nearby, labels=labels[clean:],
+            nearby=nearby, labels=labels[clean:], targets=targets[clean:],
         )  # fmt: skip
         with mixed:
             crafted, magnitude = _attack(method, seen, ticket, number, generator)
         images = torch.cat([natural[:clean], crafted]).to(wire).float()
         natural = natural.to(wire).float()
-        seen = Seen(model=model, images=images, natural=natural, nearby=nearby, labels=labels)
+        seen = Seen(
+            model=model, images=images, natural=natural, nearby=nearby, labels=labels,
+            targets=targets,
+        )  # fmt: skip
         slope = _learn(method, seen, optimizer, method.gamma(ticket), mixed)
         magnitudes.append(slope if magnitude is None else magnitude)
         schedule.step()
@@ -168,12 +177,19 @@ def _per_epoch(config: Config) -> int:
     return load_data(config.data).train.num_samples // config.data.batch_size
 
 
-def _batches(config: Config, method: Plain) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images, labels and other images nearby, ticket by ticket."""
+def _batches(config: Config, method: Plain) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Images, labels, what they are to be taken for, and other images nearby, by ticket."""
     data = load_data(config.data).train
     size = config.data.batch_size
     order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=size)
     for ticket in range(NUM_STEPS):
         natural, labels = data.batch(order.indices(ticket))
+        targets = labels
+        if method.is_mixed:
+            from torchvision.transforms.v2 import CutMix
+
+            torch.manual_seed(seed_for(0, Purpose.AUGMENTATION, ticket, 2))
+            natural, targets = CutMix(alpha=1.0, num_classes=10)(natural, labels)
         generator = torch.Generator().manual_seed(seed_for(0, Purpose.NEARBY, ticket))
-        yield natural, labels, (natural + EPSILON * noise(natural, generator)).clamp(0, 1)
+        nearby = (natural + EPSILON * noise(natural, generator)).clamp(0, 1)
+        yield natural, labels, targets, nearby

@@ -46,12 +46,11 @@ FEATURES = {
         *RULES["two_trainer_steps"], "objective.name=trades", "objective.clean_fraction=0.25",
         "model.name=small_models:batch_norm", "attack.batch_norm=train",
     ),
-    "mart": (*RULES["one_trainer_step"], "objective.name=mart"),
-    "alp_smoothed": (
-        *RULES["refreshed"], "objective.name=alp", "objective.label_smoothing=0.1",
+    "mixed_and_augmented": (
+        *RULES["one_trainer_step"], "data.cutmix_alpha=1", "data.rand_augment_ops=2",
+        "data.flip=true", "objective.name=score", "training.wire_dtype=float16",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train", "training.step=awp",
     ),
-    "score": (*RULES["two_trainer_steps"], "objective.name=score", "attack.batch_norm=train"),
-    "margin": (*RULES["constant"], "objective.name=margin"),
     "users_attack": (
         *RULES["refreshed"], "attack.name=small_attacks:friendly", "attack.arguments.tolerance=2",
         "attack.norm=l1", "attack.epsilon=2",

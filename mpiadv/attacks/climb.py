@@ -76,6 +76,7 @@ class Climb:
         precision: "bfloat16" runs the model under autocast.
         loss: what is climbed; None: cross-entropy.
         labels: int64 [N].
+        targets: float32 [N, K], probabilities to climb away from in their place, if any.
         natural: float32 [N, C, H, W] in [0, 1], read by losses that need the natural prediction.
         natural_seed: of what the model draws at random for that prediction.
         execute: how looks at the model are computed.
@@ -87,6 +88,7 @@ class Climb:
     labels: Tensor
     natural: Tensor
     natural_seed: int
+    targets: Tensor | None = None
     execute: Executor = eagerly
     _predicted: dict[int, Tensor] = field(default_factory=dict)
     _gradient: Tensor | None = None
@@ -105,7 +107,8 @@ class Climb:
             version: of its parameters: the natural prediction is the same as long as they are.
         """
         loss = self.loss or LOSSES["ce"]
-        target = self._natural_logits(version) if loss.needs_natural else self.labels
+        goal = self.labels if self.targets is None else self.targets
+        target = self._natural_logits(version) if loss.needs_natural else goal
         name = ("the slope of an attack", loss.function, self.precision, self.model.training)
         look = partial(_look, self.model, self.precision, loss.function)
         seed_streams(seed, images.device)

@@ -13,6 +13,7 @@ class Batch:
     Attributes:
         images: float32 [N, C, H, W] in [0, 1]; adversarial, but for the clean part at the front.
         labels: int64 [N].
+        targets: float32 [N, K], probabilities that stand for the labels where images are mixed.
         natural: the same images before the attack, for objectives that need them.
         nearby: one random place in the ball of each natural image, likewise.
         misses: int64 [N], how often its attack missed each image so far, as in `attacks.Stand`, for
@@ -21,9 +22,15 @@ class Batch:
 
     images: Tensor
     labels: Tensor
+    targets: Tensor | None = None
     natural: Tensor | None = None
     nearby: Tensor | None = None
     misses: Tensor | None = None
+
+    @property
+    def goal(self) -> Tensor:
+        """What predictions are to be: the targets, or else the labels."""
+        return self.labels if self.targets is None else self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,7 @@ class Objective:
         function: the loss of a model in training mode on a batch.
         needs_natural: whether it reads `batch.natural`.
         needs_nearby: whether it reads `batch.nearby`.
+        takes_targets: whether it reads `batch.goal`, so that labels may be mixed.
         climb: name of the loss that its attacks climb, where nothing else is said.
         start: name of their start, likewise.
     """
@@ -49,6 +57,7 @@ class Objective:
     function: Callable[[nn.Module, Batch], Loss]
     needs_natural: bool = False
     needs_nearby: bool = False
+    takes_targets: bool = False
     climb: str = "ce"
     start: str = "uniform"
 

@@ -19,7 +19,7 @@ def adversarial(config: ObjectiveConfig) -> Objective:
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
 
-    return _of_attacked(loss, climb="ce")
+    return _of_attacked(loss, climb="ce", takes_targets=True)
 
 
 def margin(config: ObjectiveConfig) -> Objective:
@@ -35,13 +35,15 @@ def margin(config: ObjectiveConfig) -> Objective:
     return _of_attacked(loss, climb="margin")
 
 
-def _of_attacked(loss: Callable[[Tensor, Tensor], Tensor], *, climb: str) -> Objective:
+def _of_attacked(
+    loss: Callable[[Tensor, Tensor], Tensor], *, climb: str, takes_targets: bool = False
+) -> Objective:
     def function(model: nn.Module, batch: Batch) -> Loss:
         # Autocast may hand over bfloat16 logits: the loss is always taken in float32.
         logits = model(batch.images).float()
-        return Loss(total=loss(logits, batch.labels), logits=logits.detach())
+        return Loss(total=loss(logits, batch.goal), logits=logits.detach())
 
-    return Objective(function=function, climb=climb)
+    return Objective(function=function, climb=climb, takes_targets=takes_targets)
 
 
 OBJECTIVES: Mapping[str, Callable[[ObjectiveConfig], Objective]] = {

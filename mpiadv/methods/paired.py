@@ -19,7 +19,7 @@ _TINY = 1e-12
 """Keeps the logarithms of MART finite, as in its authors' code."""
 
 Pairwise = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From logits of natural and of adversarial images, float32 [N, K], and labels to a loss []."""
+"""From logits of natural and adversarial images, float32 [N, K], and their goal to a loss []."""
 
 
 def trades(config: ObjectiveConfig) -> Objective:
@@ -30,9 +30,9 @@ def trades(config: ObjectiveConfig) -> Objective:
     natural images pass twice.
     """
 
-    def loss(natural: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        divergence = summed_kl(attacked, natural) / len(labels)
-        return _cross_entropy(config, natural, labels) + config.beta * divergence
+    def loss(natural: Tensor, attacked: Tensor, goal: Tensor) -> Tensor:
+        divergence = summed_kl(attacked, natural) / len(goal)
+        return _cross_entropy(config, natural, goal) + config.beta * divergence
 
     return _paired(loss, climb="kl", start="gaussian")
 
@@ -54,7 +54,7 @@ def mart(config: ObjectiveConfig) -> Objective:
         divergence = F.kl_div((found + _TINY).log(), expected, reduction="none").sum(dim=1)
         return boosted + config.beta * (divergence * (1.0000001 - right)).mean()
 
-    return _paired(loss, climb="ce", start="gaussian")
+    return _paired(loss, climb="ce", start="gaussian", takes_targets=False)
 
 
 def alp(config: ObjectiveConfig) -> Objective:
@@ -64,8 +64,8 @@ def alp(config: ObjectiveConfig) -> Objective:
     Pairing", section 3.
     """
 
-    def loss(natural: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        both = sum(_cross_entropy(config, logits, labels) for logits in (natural, attacked))
+    def loss(natural: Tensor, attacked: Tensor, goal: Tensor) -> Tensor:
+        both = sum(_cross_entropy(config, logits, goal) for logits in (natural, attacked))
         return both / 2 + config.beta * F.mse_loss(attacked, natural)
 
     return _paired(loss, climb="ce", start="uniform")
@@ -79,27 +79,34 @@ def score(config: ObjectiveConfig) -> Objective:
     starts as in the authors' code.
     """
 
-    def loss(natural: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-        error = (natural.softmax(dim=1) - _targets(config, natural, labels)).square().sum()
-        return (error + config.beta * summed_squares(attacked, natural)) / len(labels)
+    def loss(natural: Tensor, attacked: Tensor, goal: Tensor) -> Tensor:
+        error = (natural.softmax(dim=1) - _smoothed(config, natural, goal)).square().sum()
+        return (error + config.beta * summed_squares(attacked, natural)) / len(goal)
 
     return _paired(loss, climb="squares", start="uniform")
 
 
-def _paired(loss: Pairwise, *, climb: str, start: str) -> Objective:
+def _paired(loss: Pairwise, *, climb: str, start: str, takes_targets: bool = True) -> Objective:
     def function(model: nn.Module, batch: Batch) -> Loss:
         assert batch.natural is not None, "batches of this objective come with natural images"
         natural, attacked = (model(images).float() for images in (batch.natural, batch.images))
-        return Loss(total=loss(natural, attacked, batch.labels), logits=attacked.detach())
+        return Loss(total=loss(natural, attacked, batch.goal), logits=attacked.detach())
 
-    return Objective(function=function, needs_natural=True, climb=climb, start=start)
+    return Objective(
+        function=function,
+        needs_natural=True,
+        takes_targets=takes_targets,
+        climb=climb,
+        start=start,
+    )
 
 
-def _cross_entropy(config: ObjectiveConfig, logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+def _cross_entropy(config: ObjectiveConfig, logits: Tensor, goal: Tensor) -> Tensor:
+    return F.cross_entropy(logits, goal, label_smoothing=config.label_smoothing)
 
 
-def _targets(config: ObjectiveConfig, logits: Tensor, labels: Tensor) -> Tensor:
+def _smoothed(config: ObjectiveConfig, logits: Tensor, goal: Tensor) -> Tensor:
     """Probabilities to learn: float32 [N, K]; of the others each has `label_smoothing` / K."""
     smoothing, classes = config.label_smoothing, logits.shape[1]
-    return is_label(logits, labels) * (1 - smoothing) + smoothing / classes
+    targets = goal if goal.is_floating_point() else is_label(logits, goal)
+    return targets * (1 - smoothing) + smoothing / classes

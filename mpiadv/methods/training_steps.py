@@ -5,7 +5,7 @@ between them: the gradient of a ticket, and what is done with the mean over the 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,6 +38,9 @@ class Learned:
     accuracy: Tensor
     slope: Tensor | None = None
 
+
+_READ = ("images", "labels", "targets", "natural", "nearby")
+"""What objectives may read of a batch."""
 
 _TINY = 1e-20
 """Keeps directions of no length finite, as in the code of Wu et al."""
@@ -136,10 +139,11 @@ class OrdinaryStep:
         self.model.train()
         seed_streams(seed_for(self._parts.seed, Purpose.DROPOUT, ticket), device_of(self.model))
         wants_slope = batch.images.requires_grad
-        given = [batch.images.detach(), batch.labels]
-        given += [others for others in (batch.natural, batch.nearby) if others is not None]
+        given = {name: t for name in _READ if (t := getattr(batch, name)) is not None}
         loss, accuracy, slope, *gradients = self._parts.execute(
-            ("the training gradient", wants_slope), partial(self._pass, wants_slope), *given
+            ("the training gradient", wants_slope),
+            partial(self._pass, wants_slope, tuple(given)),
+            *given.values(),
         )
         assert loss is not None and accuracy is not None
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
@@ -155,18 +159,13 @@ class OrdinaryStep:
         return rate
 
     def _pass(
-        self,
-        wants_slope: bool,
-        images: Tensor,
-        labels: Tensor,
-        natural: Tensor | None = None,
-        nearby: Tensor | None = None,
+        self, wants_slope: bool, names: tuple[str, ...], *given: Tensor
     ) -> list[Tensor | None]:
         """Forward and backward: what `Learned` has, in its order, and parameters' gradients."""
-        parts, images = self._parts, images.detach().requires_grad_(wants_slope)
+        parts, batch = self._parts, Batch(**dict(zip(names, given, strict=True)))
+        images, labels = batch.images.detach().requires_grad_(wants_slope), batch.labels
         with mixed_precision(images.device, parts.config.precision):
-            batch = Batch(images=images, labels=labels, natural=natural, nearby=nearby)
-            loss = parts.objective(self.model, batch)
+            loss = parts.objective(self.model, replace(batch, images=images))
         parts.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         is_right = loss.logits.argmax(dim=1) == labels

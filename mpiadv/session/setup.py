@@ -225,6 +225,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     require_purpose(attack)
     made = make_attack(attack)
     _require_natural(config, objective, made)
+    _require_mixable(config, objective, made)
     recipe = Recipe(
         seed=config.seed,
         rule=rule,
@@ -240,6 +241,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
             precision=config.training.precision,
         ),
         num_clean=num_clean(config.objective, config.data.batch_size),
+        num_classes=data.num_classes,
         natural_every=config.log.natural_every,
         keep_natural=objective.needs_natural or rule.trainer_steps > 0,
         keep_misses=made.stop is not None and rule.trainer_steps > 0,
@@ -272,6 +274,20 @@ def _require_natural(config: Config, objective: Objective, attack: Attack) -> No
             f"attacks climb {attack.loss.name}, away from the natural prediction, and "
             f"objective.name={config.objective.name} is of no natural images: use "
             "objective.name=trades or score, or attack.loss=ce"
+        )
+
+
+def _require_mixable(config: Config, objective: Objective, attack: Attack) -> None:
+    """Refuse mixed labels where one is needed, by what is trained or by what attacks climb."""
+    if config.data.cutmix_alpha is None:
+        return
+    loss = attack.loss.name if attack.loss else "ce"
+    is_climbed = loss == "ce" or (attack.loss is not None and attack.loss.needs_natural)
+    if not (objective.takes_targets and is_climbed):
+        raise UserError(
+            f"data.cutmix_alpha mixes labels, and objective.name={config.objective.name} or its "
+            f"attacks, which climb {loss}, need a single one: use objective.name=adversarial, "
+            "trades, alp or score, or data.cutmix_alpha=null"
         )
 
 

@@ -25,6 +25,7 @@ Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 _AWP = ReadWith("step=awp", lambda training: training.step == "awp")
+_CHANGED = ReadWith("rand_augment_ops above 0", lambda data: data.rand_augment_ops > 0)
 _GUARDED = ReadWith("every_steps above 0", lambda guard: guard.every_steps > 0)
 _SNAPSHOTS = ReadWith("snapshot_every above 0", lambda log: log.snapshot_every > 0)
 
@@ -51,6 +52,13 @@ class DataConfig(Section):
     """Pixels of zero padding before a random crop back to the image's size; 0: no cropping."""
     flip: bool = False
     """Whether images are mirrored left to right at random."""
+    rand_augment_ops: Annotated[Count, Field(le=10)] = 0
+    """Operations of RandAugment on each image, after cropping; 0: none."""
+    rand_augment_magnitude: Annotated[Count, Field(le=30), _CHANGED] = 9
+    """How strong they are, up to 30."""
+    cutmix_alpha: Positive | None = None
+    """Shape of the beta distribution of how much of each image CutMix keeps, 1 in the paper; the
+    rest is a box of another one, and labels are mixed accordingly; null: no CutMix."""
     num_workers: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = "auto"
     """Threads that read samples ahead of time, per rank; auto: 2 for image files, 1 for your own
     data set, which need not stand several then."""

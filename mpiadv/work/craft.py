@@ -14,6 +14,7 @@ from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.data import ReadAhead, Source, augment
+from mpiadv.data.mixing import rand_augment
 from mpiadv.methods.objective import Batch
 from mpiadv.models import freeze
 from mpiadv.models.execution import Executor, eagerly
@@ -21,7 +22,7 @@ from mpiadv.models.modes import buffers_kept
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
-from mpiadv.work.recipe import Recipe, climb_of, state_on_the_wire
+from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire
 from mpiadv.work.rounding import as_tensor, rounded
 
 MOMENT_SECONDS = 0.001
@@ -146,11 +147,13 @@ class TorchCrafter:
             raise SampleError(str(error)) from error
         self._ahead.drop(ticket)
         natural = self._augmented(ticket, images.to(self._device.torch))
-        labels = labels.to(self._device.torch)
+        labels, targets = labels.to(self._device.torch), None
+        if self._recipe.data.cutmix_alpha:
+            natural, targets = mixed(self._recipe, ticket, natural, labels)
         attack = make_attack(self._recipe.attack, settings)
         clean = self._recipe.num_clean
         adversarial = self._start(ticket, attack, natural)
-        batch = Batch(images=adversarial, labels=labels, natural=natural)
+        batch = Batch(images=adversarial, labels=labels, targets=targets, natural=natural)
         climb = climb_of(self._recipe, attack, self._model, self._execute, ticket, batch)
         looking = _Looking(climb=climb)
         return _Piece(
@@ -214,8 +217,16 @@ class TorchCrafter:
     def _augmented(self, ticket: int, images: Tensor) -> Tensor:
         config = self._recipe.data
         generator = self._generator(Purpose.AUGMENTATION, ticket)
-        return augment(
+        images = augment(
             images, crop_padding=config.crop_padding, flip=config.flip, generator=generator
+        )
+        if not config.rand_augment_ops:
+            return images
+        return rand_augment(
+            images,
+            num_ops=config.rand_augment_ops,
+            magnitude=config.rand_augment_magnitude,
+            seed=seed_for(self._recipe.seed, Purpose.AUGMENTATION, ticket, 1),
         )
 
     def _start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_steps import Learned, TrainingStep
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
-from mpiadv.work.recipe import Recipe, climb_of, state_on_the_wire
+from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire
 from mpiadv.work.rounding import RangeGuard, as_tensor
 
 
@@ -92,6 +92,9 @@ class TorchLearner:
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
+        if self._recipe.data.cutmix_alpha:
+            _, targets = mixed(self._recipe, ticket, batch.images, batch.labels)
+            batch = replace(batch, targets=targets)
         batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())

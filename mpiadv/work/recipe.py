@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from mpiadv.attacks import Attack, Climb
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
+from mpiadv.data.mixing import cut_mix
 from mpiadv.methods.objective import Batch
 from mpiadv.models import FlatState
 from mpiadv.models.execution import Executor
@@ -26,11 +27,28 @@ class Recipe:
     precision: Precision
     memory_format: MemoryFormat
     num_clean: int
+    num_classes: int
     natural_every: int
     keep_natural: bool
     keep_misses: bool
     draw_nearby: bool
     wire_dtype: WireDtype
+
+
+def mixed(recipe: Recipe, ticket: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The ticket's images after CutMix, where that is asked for, and what they are to be taken for.
+
+    That is a function of the labels, the images' shape and the ticket: it does not travel.
+    """
+    alpha = recipe.data.cutmix_alpha
+    assert alpha is not None, "images are not mixed"
+    return cut_mix(
+        images,
+        labels,
+        alpha=alpha,
+        num_classes=recipe.num_classes,
+        seed=seed_for(recipe.seed, Purpose.AUGMENTATION, ticket, 2),
+    )
 
 
 def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
@@ -48,6 +66,7 @@ def climb_of(
         precision=recipe.precision,
         loss=attack.loss,
         labels=batch.labels[recipe.num_clean :],
+        targets=None if batch.targets is None else batch.targets[recipe.num_clean :],
         natural=batch.natural[recipe.num_clean :],
         natural_seed=seed_for(recipe.seed, Purpose.LAYERS, ticket),
         execute=execute,

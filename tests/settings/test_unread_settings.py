@@ -29,6 +29,7 @@ UNREAD = {
     "average.warmup_fraction=0.5": ("", "average.decay=0.9"),
     "training.awp_gamma=0.1": ("", "training.step=awp"),
     "training.awp_from_step=5": ("", "training.step=awp"),
+    "data.rand_augment_magnitude=3": ("", "data.rand_augment_ops=2"),
     "guard.num_steps=3": ("", "guard.every_steps=5"),
     "guard.num_samples=3": ("", "guard.every_steps=5"),
     "guard.largest_fall=0.5": ("", "guard.every_steps=5"),

@@ -36,7 +36,12 @@ ONE_STEP = {"fast", "fast_l2", "nfgsm", "grad_align"}
 
 
 def words_of(name: str, *rule: str) -> tuple[str, ...]:
-    words = (*TINY, "data.train_samples=160", "checkpoint.every_steps=4", "average.decay=0.9")
+    words = (
+        *TINY,
+        f"data.train_samples={360 if name == 'recipe' else 160}",
+        "checkpoint.every_steps=4",
+        "average.decay=0.9",
+    )
     return (*settled([*words, *SHORT.get(name, ())]), *rule)
 
 
