@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from mpi_runner import REPOSITORY
 
+from mpiadv.settings import load_config
+from mpiadv.studies.method_runs import trainer_passes
+
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 PACKAGE = REPOSITORY / "mpiadv"
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
@@ -60,6 +63,20 @@ def test_gpu_code_is_where_the_page_lists_it() -> None:
     listed = {found(path) for row in rows for path in PATH.findall(row[0])}
     texts = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
     assert {path for path, text in texts.items() if _USES_GPU.search(text)} == listed
+
+
+def test_table_of_methods_has_every_configuration_and_says_what_the_trainer_does() -> None:
+    text = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = text.partition("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d) \| [^|]*\|$", table, re.MULTILINE))
+    folder = REPOSITORY / "configs" / "methods"
+    configs = {path.stem: load_config(path) for path in folder.glob("*.yaml")}
+    assert told.keys() == configs.keys()
+    for name, config in configs.items():
+        whole = config.model_copy(
+            update={"training": config.training.model_copy(update={"awp_from_step": 0})}
+        )
+        assert int(told[name]) == trainer_passes(whole) / config.training.num_steps, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
