@@ -64,6 +64,15 @@ ATTACK_CASES = {
         _attack("pgd", data__cutmix_alpha=1, objective__name="mart"),
         "data.cutmix_alpha mixes labels, and objective.name=mart or its attacks, which climb ce, *",
     ),
+    "crafted_steps_of_a_training_step_that_attacks": (
+        _attack("pgd", training__step="free", staleness__trainer_steps=1),
+        "training.step=free runs the attack's 2 steps itself, while it trains: use "
+        "staleness.trainer_steps=2, so that none of them is crafted",
+    ),
+    "unknown_training_step": (
+        _attack("pgd", training__step="freee"),
+        "unknown training step 'freee': did you mean 'free'? Known: awp, deat, free, ordinary",
+    ),
     "friendly_attack_of_a_single_step": (
         _attack("friendly", attack__num_steps=1),
         "attack 'friendly' of attack.num_steps=1 and attack.tau=0 stops at no image before its "

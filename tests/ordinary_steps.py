@@ -7,8 +7,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import ConstantLR
 
 from mpiadv.methods.objectives import make_objective
-from mpiadv.methods.training_steps import OrdinaryStep, Parts
-from mpiadv.settings import ObjectiveConfig, TrainingConfig
+from mpiadv.methods.training_step import OrdinaryStep, Parts
+from mpiadv.settings import AttackConfig, ObjectiveConfig, TrainingConfig
 
 
 def ordinary_step(
@@ -23,6 +23,7 @@ def step_parts(model: nn.Module, optimizer: Optimizer | None = None, **changes: 
     optimizer = optimizer or SGD(model.parameters(), lr=1.0)
     parts = {
         "config": TrainingConfig(),
+        "attack": AttackConfig(),
         "model": model,
         "objective": make_objective(ObjectiveConfig()),
         "optimizer": optimizer,

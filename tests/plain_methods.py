@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from end_to_end import NUM_STEPS
@@ -155,6 +156,12 @@ METHODS: Mapping[str, Plain] = {
     "awp_trades": replace(_trades(6.0), gamma=lambda ticket: 0.005 * (ticket >= 8)),
 }  # fmt: skip
 """By the name of the file."""
+
+REPLAYED: Mapping[str, Mapping[str, Any]] = {
+    "free": {"is_kept": True, "size": 0.15, "grows": False},
+    "deat": {"is_kept": False, "size": 0.1875, "grows": True},
+}
+"""Those that train several times on each batch, by `replay_plainly`."""
 
 _PIECES = (
     "attack_schedule.first_steps=5", "attack_schedule.milestones=[8, 16]",

@@ -51,11 +51,11 @@ def steps_at(ticket: int, magnitudes: list[float], per_epoch: int) -> int:
     return 5
 
 
-def m_plus(ticket: int, magnitudes: list[float], per_epoch: int) -> int:
-    """None at first, and no more than five: as in `m_plus.py`."""
+def m_plus(ticket: int, magnitudes: list[float], per_epoch: int, first: int = 0) -> int:
+    """So many at first, and no more than five: as in `m_plus.py`."""
     epochs = ticket // per_epoch
     sums = [sum(magnitudes[per_epoch * i : per_epoch * (i + 1)]) for i in range(epochs)]
-    return plain_m_plus(sums, first=0, most=5, gamma=1.01)[-1]
+    return plain_m_plus(sums, first=first, most=5, gamma=1.01)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +90,8 @@ def train_plainly(
 ) -> Hashes:
     """Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`."""
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
-    model = build_model(
-        config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
-    ).train()
-    attacked, average = copy.deepcopy(model), copy.deepcopy(model)
-    optimizer = method.optimizer(model)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
-    )
+    model, average, optimizer, schedule = _begun(config, method)
+    attacked = copy.deepcopy(model)
     magnitudes: list[float] = []
     for ticket, (natural, labels, targets, nearby) in enumerate(_batches(config, method)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
@@ -119,11 +113,54 @@ def train_plainly(
         slope = _learn(method, seen, optimizer, method.gamma(ticket), mixed)
         magnitudes.append(slope if magnitude is None else magnitude)
         schedule.step()
-        since = ticket + 1 - 0.025 * NUM_STEPS
-        kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
-        for mean, now in zip(average.parameters(), model.parameters(), strict=True):
-            mean.data.lerp_(now.data, 1 - kept)
+        _average(average, model, ticket)
     return fingerprint(model), fingerprint(average)
+
+
+def replay_plainly(config: Config, *, is_kept: bool, size: float, grows: bool) -> Hashes:
+    """FREE where the perturbation `is_kept`, DEAT else: five times each batch, or as M+ has it."""
+    method, magnitudes = Plain(), list[float]()
+    model, average, optimizer, schedule = _begun(config, method)
+    kept = torch.zeros(config.data.batch_size, 1, 8, 8)
+    for ticket, (natural, labels, _, _) in enumerate(_batches(config, method)):
+        if not is_kept:
+            generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
+            kept = method.start(natural, generator).clamp(0, 1) - natural
+        slope = torch.zeros_like(natural)
+        for _ in range(m_plus(ticket, magnitudes, _per_epoch(config), first=1) if grows else 5):
+            images = (natural + kept).clamp(0, 1).requires_grad_()
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images), labels).backward()
+            assert images.grad is not None
+            slope = images.grad
+            kept = method.clip(kept + size * slope.sign())
+            optimizer.step()
+        magnitudes.append(float(len(natural) * slope.abs().sum(dim=(1, 2, 3)).mean()))
+        schedule.step()
+        _average(average, model, ticket)
+    return fingerprint(model), fingerprint(average)
+
+
+def _begun(
+    config: Config, method: Plain
+) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """A new model, its average, the optimiser and the schedule."""
+    model = build_model(
+        config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
+    ).train()
+    optimizer = method.optimizer(model)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
+    )
+    return model, copy.deepcopy(model), optimizer, schedule
+
+
+def _average(average: nn.Module, model: nn.Module, ticket: int) -> None:
+    """Take the weights after a training step into their average."""
+    since = ticket + 1 - 0.025 * NUM_STEPS
+    kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
+    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+        mean.data.lerp_(now.data, 1 - kept)
 
 
 def _attack(

@@ -14,7 +14,8 @@ from mpiadv.methods.averages import make_average
 from mpiadv.methods.objective import Batch
 from mpiadv.methods.objectives import make_objective
 from mpiadv.methods.optimizers import make_optimizer, make_schedule
-from mpiadv.methods.training_steps import TRAINING_STEPS, Parts
+from mpiadv.methods.training_step import Parts
+from mpiadv.methods.training_steps import make_training_step
 from mpiadv.process.errors import (
     NonFiniteLossError,
     OverfittingError,
@@ -35,7 +36,6 @@ from mpiadv.session.safekeeping import Safekeeping
 from mpiadv.session.same_run import require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import Watchers, restore
-from mpiadv.settings.registry import find_registered
 from mpiadv.work.learn import TorchLearner
 
 
@@ -215,6 +215,7 @@ def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
     optimizer = make_optimizer(config.optimizer, model.parameters())
     parts = Parts(
         config=config.training,
+        attack=recipe.attack,
         model=model,
         objective=make_objective(config.objective),
         optimizer=optimizer,
@@ -226,7 +227,7 @@ def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
     )
     return TorchLearner(
         recipe,
-        find_registered("training step", config.training.step, TRAINING_STEPS)(parts),
+        make_training_step(parts),
         setup.device,
         tells_gradient=setup.new_attack_schedule().hears_gradient,
         execute=execute,

@@ -30,6 +30,7 @@ from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objective import Objective
 from mpiadv.methods.objectives import make_objective, num_clean
+from mpiadv.methods.training_steps import require_attacked
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.models.execution import Executor
 from mpiadv.process.errors import UnreadableError, UserError
@@ -248,7 +249,9 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         draw_nearby=objective.needs_nearby,
         wire_dtype=config.training.wire_dtype,
     )
-    rule.require_steps_for_trainer(attack_num_steps(config.attack))
+    num_steps = attack_num_steps(config.attack)
+    rule.require_steps_for_trainer(num_steps)
+    require_attacked(config.training, crafted=rule.crafting_steps(num_steps), num_steps=num_steps)
     config.require_lengths(math.prod(data.image_shape))
     setup = Setup(
         config=config,

@@ -14,7 +14,7 @@ from mpiadv.contract.columns import blank
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.publisher import Published
 from mpiadv.methods.attack_schedules import AttackSchedule
-from mpiadv.methods.training_steps import TrainingStep
+from mpiadv.methods.training_step import TrainingStep
 from mpiadv.models.weights import misfit_text
 from mpiadv.process.errors import UserError
 from mpiadv.session.kept_weights import ReorderedError, put_state, state_of_model

@@ -139,7 +139,8 @@ class TrainingConfig(Section):
     """Training steps; each consumes one ticket."""
     step: Text = "ordinary"
     """What the trainer does with a batch, a registered training step: ordinary; awp, whose gradient
-    is that at weights moved up the loss (Wu et al. 2020)."""
+    is that at weights moved up the loss (Wu et al. 2020); free and deat, which train on it as often
+    as the attack has steps, and attack it meanwhile (Shafahi et al. 2019, Wang et al. 2021)."""
     awp_gamma: Annotated[Positive, _AWP] = 0.01
     """How far each tensor of weights is moved, relative to its own length (awp)."""
     awp_from_step: Annotated[StepsOrNever, _AWP] = 0

@@ -41,6 +41,24 @@ def _of(*parts: Settings) -> Callable[[Config], Settings]:
     return lambda config: together
 
 
+def _replayed(config: Config, *, step: str, relative_size: float) -> dict[str, Any]:
+    """All attack steps on the trainer, of so many times the radius."""
+    return {
+        "training.step": step,
+        "attack.step_size": relative_size * config.attack.epsilon,
+        "staleness.trainer_steps": config.attack.num_steps,
+    }
+
+
+def _free(config: Config) -> Settings:
+    return {"attack.start": "natural", **_replayed(config, step="free", relative_size=1.0)}
+
+
+def _deat(config: Config) -> Settings:
+    replayed = _replayed(config, step="deat", relative_size=1.25)
+    return {**_M_PLUS, "attack_schedule.first_steps": 1, **replayed}
+
+
 METHODS: Mapping[str, Callable[[Config], Settings]] = {
     "pgd": _of(),
     "trades": _of(_TRADES),
@@ -60,6 +78,8 @@ METHODS: Mapping[str, Callable[[Config], Settings]] = {
     "m_plus_trades": _of(_M_PLUS, _TRADES),
     "m_plus_mart": _of(_M_PLUS, _MART),
     "amata": _of({"attack_schedule.name": "amata", "attack_schedule.first_steps": 2}),
+    "free": _free,
+    "deat": _deat,
     "awp": _of({"training.step": "awp"}),
     "awp_trades": lambda config: {
         **_TRADES,
@@ -69,6 +89,9 @@ METHODS: Mapping[str, Callable[[Config], Settings]] = {
     },
 }
 """What each sets, from the configuration that all share."""
+
+REPLAYED = ("free", "deat")
+"""Training steps that train as often as the attack has steps."""
 
 _TRAINER_PASSES = {"trades": 2, "mart": 2, "alp": 2, "score": 2, "grad_align": 3}
 """Forward and backward passes of a training step; 1 of other objectives."""
@@ -131,7 +154,12 @@ def _settings(method: str, request: Request) -> Settings:
 
 
 def trainer_passes(config: Config) -> int:
-    """Forward and backward passes of all training steps, on as many images as a batch has."""
+    """Forward and backward passes of all training steps, on as many images as a batch has.
+
+    Beside those of attack steps, which are also all passes of steps that train on each of them.
+    """
+    if config.training.step in REPLAYED:
+        return 0
     training, each = config.training, _TRAINER_PASSES.get(config.objective.name, 1)
     perturbed = training.num_steps - training.awp_from_step if training.step == "awp" else 0
     return each * (training.num_steps + max(0, perturbed))

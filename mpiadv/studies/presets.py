@@ -68,14 +68,16 @@ _PAPER_CIFAR: Mapping[str, Any] = {
     "checkpoint": {"every_steps": 390},
 }  # fmt: skip
 
-_OF_DEAT = ("fast", "friendly", "pgd", "m_plus", "trades", "m_plus_trades", "mart", "m_plus_mart")
+_OF_DEAT = (
+    "free", "deat", "pgd", "friendly", "m_plus", "trades", "m_plus_trades", "mart", "m_plus_mart",
+)  # fmt: skip
 _COMPOSED = ("pgd", "trades", "mart", "m_plus", "friendly", "fast")
 _METHODS: Mapping[str, Any] = {
-    "methods": [*_OF_DEAT, "nfgsm", "awp"],
+    "methods": [*_OF_DEAT, "fast", "nfgsm", "awp"],
     "refreshed_methods": list(_COMPOSED),
     "seeds": [0, 1, 2],
 }
-"""Those of the paper that attackers craft for, two more, and which are tried on stale attacks."""
+"""Those of the paper but YOPO, three more, and which are tried on stale attacks."""
 
 _EMULATED: Mapping[str, Any] = {
     "train_ms": 20.0, "craft_ms": 148.0, "num_parameters": 3_300_000,

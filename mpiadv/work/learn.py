@@ -14,7 +14,7 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objective import Batch
-from mpiadv.methods.training_steps import Learned, TrainingStep
+from mpiadv.methods.training_step import Learned, TrainingStep
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
 from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire
@@ -95,16 +95,21 @@ class TorchLearner:
         if self._recipe.data.cutmix_alpha:
             _, targets = mixed(self._recipe, ticket, batch.images, batch.labels)
             batch = replace(batch, targets=targets)
-        batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
+        magnitude = None
+        if not self.step.attacks:
+            batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         if self._recipe.draw_nearby:
             batch = replace(batch, nearby=self._nearby(ticket, batch, settings))
-        learned = self.step.gradient(ticket, batch, settings)
+        for _ in range(self.step.replays(settings)):
+            learned = self.step.gradient(ticket, batch, settings)
+            rate = self.step.apply()
+            pump()
         if learned.slope is not None:  # of a mean over the batch
             slope = learned.slope * len(batch.images)
             magnitude = mean_magnitude(slope[self._recipe.num_clean :])
-        self._told = learned, self.step.apply(), magnitude
+        self._told = learned, rate, magnitude
         self._device.mark()
 
     def _finish_attack(

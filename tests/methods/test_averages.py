@@ -11,7 +11,7 @@ from torch import nn
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.averages import make_average
 from mpiadv.methods.objective import Batch
-from mpiadv.methods.training_steps import OrdinaryStep
+from mpiadv.methods.training_step import OrdinaryStep
 from mpiadv.models import fingerprint
 from mpiadv.process.errors import UserError
 from mpiadv.settings import AverageConfig

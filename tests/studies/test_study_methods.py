@@ -36,6 +36,7 @@ def test_passes_of_the_trainer_are_counted() -> None:
     words = {
         "pgd": ("", 400), "trades": ("objective.name=trades", 800),
         "grad_align": ("objective.name=grad_align", 1200), "awp": ("training.step=awp", 800),
+        "free": ("training.step=free", 0),
     }  # fmt: skip
     for word, passes in words.values():
         assert trainer_passes(load_config(None, [word] if word else [])) == passes

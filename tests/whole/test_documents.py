@@ -68,7 +68,7 @@ def test_gpu_code_is_where_the_page_lists_it() -> None:
 def test_table_of_methods_has_every_configuration_and_says_what_the_trainer_does() -> None:
     text = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
     table = text.partition("\n## ")[0]
-    told = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d) \| [^|]*\|$", table, re.MULTILINE))
+    told = dict(re.findall(r"^\| `(\w+)` \| .* \| ([^|]*) \| [^|]*\|$", table, re.MULTILINE))
     folder = REPOSITORY / "configs" / "methods"
     configs = {path.stem: load_config(path) for path in folder.glob("*.yaml")}
     assert told.keys() == configs.keys()
@@ -76,7 +76,8 @@ def test_table_of_methods_has_every_configuration_and_says_what_the_trainer_does
         whole = config.model_copy(
             update={"training": config.training.model_copy(update={"awp_from_step": 0})}
         )
-        assert int(told[name]) == trainer_passes(whole) / config.training.num_steps, name
+        passes = trainer_passes(whole) // config.training.num_steps
+        assert told[name] == str(passes) or (passes == 0 and "k" in told[name]), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -21,13 +21,14 @@ from end_to_end import (
     staleness,
 )
 from mpi_runner import REPOSITORY
-from plain_methods import METHODS, SHORT
-from plain_training import train_plainly
+from plain_methods import METHODS, REPLAYED, SHORT
+from plain_training import Hashes, replay_plainly, train_plainly
 
-from mpiadv.settings import load_config
+from mpiadv.settings import Config, load_config
 
 pytestmark = pytest.mark.long
 
+NAMES = [*METHODS, *REPLAYED]
 FOLDER = REPOSITORY / "configs" / "methods"
 RANKS = (3, 2, 1)
 KILLED_AFTER = random.Random(0).sample(range(6, NUM_STEPS - 1), 6)
@@ -46,7 +47,12 @@ def words_of(name: str, *rule: str) -> tuple[str, ...]:
 
 
 def refreshed(name: str) -> tuple[str, ...]:
-    return words_of(name, *staleness(16, 4, 4, 0 if name in ONE_STEP else 1))
+    return words_of(name, *staleness(16, 4, 4, _trainer_steps(name, 1)))
+
+
+def _trainer_steps(name: str, usual: int) -> int:
+    """All five of steps that attack while they train; none where the only one is crafted."""
+    return 5 if name in REPLAYED else 0 if name in ONE_STEP and usual else usual
 
 
 def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Start:
@@ -58,9 +64,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("methods")
     _kill(folder)
     starts = []
-    for number, name in enumerate(METHODS):
+    for number, name in enumerate(NAMES):
         for trainer_steps in (0, 1):
-            words = words_of(name, *staleness(0, 0, 1, trainer_steps))
+            words = words_of(name, *staleness(0, 0, 1, 5 if name in REPLAYED else trainer_steps))
             starts.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
         for ranks in RANKS:
             starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(name)))
@@ -78,7 +84,7 @@ def _kill(folder: Path) -> None:
             [*refreshed(name), f"output={folder}/{name}-killed"],
             KILLED_AFTER[number % len(KILLED_AFTER)],
         )
-        for number, name in enumerate(METHODS)
+        for number, name in enumerate(NAMES)
     ]
     path = folder / "killed.json"
     path.write_text(json.dumps(plan))
@@ -92,10 +98,10 @@ def run_in(folder: Path, name: str) -> Finished:
 
 
 def test_table_has_every_configuration() -> None:
-    assert sorted(METHODS) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert sorted(NAMES) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bits_are_the_same_for_any_number_of_ranks_and_after_a_kill(runs: Path, name: str) -> None:
     alone = run_in(runs, f"{name}-on-1")
     for other in (*(f"{name}-on-{ranks}" for ranks in RANKS), f"{name}-killed"):
@@ -111,7 +117,7 @@ def test_bits_are_the_same_for_any_number_of_ranks_and_after_a_kill(runs: Path, 
 
 
 def test_methods_train_to_bits_of_their_own(runs: Path) -> None:
-    hashes = {name: run_in(runs, f"{name}-on-1").hash for name in METHODS}
+    hashes = {name: run_in(runs, f"{name}-on-1").hash for name in NAMES}
     assert len(set(hashes.values())) == len(hashes), hashes
 
 
@@ -123,10 +129,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
     config = load_config(FOLDER / f"{name}.yaml", list(words_of(name)))
-    expected = train_plainly(config, METHODS[name])
+    expected = _plainly(config, name)
     for trainer_steps in (0, 1):
         run = run_in(runs, f"{name}-synchronous-{trainer_steps}")
         assert (run.hash, run.ema_hash) == expected, trainer_steps
+
+
+def _plainly(config: Config, name: str) -> Hashes:
+    if name in REPLAYED:
+        return replay_plainly(config, **REPLAYED[name])
+    return train_plainly(config, METHODS[name])
