@@ -71,7 +71,7 @@ ATTACK_CASES = {
     ),
     "unknown_training_step": (
         _attack("pgd", training__step="freee"),
-        "unknown training step 'freee': did you mean 'free'? Known: awp, deat, free, ordinary",
+        "unknown training step 'freee': did you mean 'free'? Known: awp, deat, free, ordinary, *",
     ),
     "friendly_attack_of_a_single_step": (
         _attack("friendly", attack__num_steps=1),

@@ -1,14 +1,26 @@
 """What each configuration of `configs/methods` does, in plain torch; see `plain_training`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from end_to_end import NUM_STEPS
-from plain_training import EPSILON, Plain, Seen, cross_entropy, m_plus, noise
+from plain_training import (
+    EPSILON,
+    Hashes,
+    Plain,
+    Seen,
+    cross_entropy,
+    m_plus,
+    noise,
+    replay_plainly,
+    yopo_plainly,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mpiadv.settings import Config
 
 divergence = nn.KLDivLoss(reduction="sum")
 
@@ -157,11 +169,17 @@ METHODS: Mapping[str, Plain] = {
 }  # fmt: skip
 """By the name of the file."""
 
-REPLAYED: Mapping[str, Mapping[str, Any]] = {
-    "free": {"is_kept": True, "size": 0.15, "grows": False},
-    "deat": {"is_kept": False, "size": 0.1875, "grows": True},
+
+def _first_layer(model: nn.Module) -> nn.Module:
+    return next(layer for layer in model.modules() if [*layer.parameters(recurse=False)])
+
+
+REPLAYED: Mapping[str, Callable[[Config], Hashes]] = {
+    "free": partial(replay_plainly, is_kept=True, size=0.15, grows=False),
+    "deat": partial(replay_plainly, is_kept=False, size=0.1875, grows=True),
+    "yopo": partial(yopo_plainly, first_layer=_first_layer),
 }
-"""Those that train several times on each batch, by `replay_plainly`."""
+"""Those that attack while they train."""
 
 _PIECES = (
     "attack_schedule.first_steps=5", "attack_schedule.milestones=[8, 16]",

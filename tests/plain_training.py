@@ -141,6 +141,36 @@ def replay_plainly(config: Config, *, is_kept: bool, size: float, grows: bool) -
     return fingerprint(model), fingerprint(average)
 
 
+def yopo_plainly(config: Config, first_layer: Callable[[nn.Module], nn.Module]) -> Hashes:
+    """YOPO-5-3 as in the paper, through the first layer; steps of a quarter of the radius."""
+    method = Plain()
+    model, average, optimizer, schedule = _begun(config, method)
+    layer = first_layer(model)
+    for ticket, (natural, labels, _, _) in enumerate(_batches(config, method)):
+        generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
+        images = method.start(natural, generator).clamp(0, 1)
+        sums = [torch.zeros_like(parameter) for parameter in model.parameters()]
+        for _ in range(5):
+            kept: list[Tensor] = []
+            hook = layer.register_forward_hook(lambda layer, given, out, k=kept: k.append(out))
+            loss = functional.cross_entropy(model(images), labels)
+            hook.remove()
+            *gradients, at_output = torch.autograd.grad(loss, [*model.parameters(), kept[0]])
+            sums = [a + b for a, b in zip(sums, gradients, strict=True)]
+            for _ in range(3):
+                images = images.detach().requires_grad_()
+                hamiltonian = -(at_output * layer(images)).sum()
+                (slope,) = torch.autograd.grad(-hamiltonian, images)
+                moved = images.detach() + EPSILON / 4 * slope.sign()
+                images = (natural + method.clip(moved - natural)).clamp(0, 1)
+        for parameter, gradient in zip(model.parameters(), sums, strict=True):
+            parameter.grad = gradient / 5
+        optimizer.step()
+        schedule.step()
+        _average(average, model, ticket)
+    return fingerprint(model), fingerprint(average)
+
+
 def _begun(
     config: Config, method: Plain
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:

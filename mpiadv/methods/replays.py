@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.attacks import Attack, make_attack
-from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
+from mpiadv.contract.tickets import AttackSettings
 from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_step import Learned, OrdinaryStep, Parts
 
@@ -44,8 +44,7 @@ class RestartedReplays(OrdinaryStep):
         attacked = (natural + self._delta).clamp(0, 1)
         images = torch.cat([batch.natural[:clean], attacked]).requires_grad_()
         replay = self.replays(settings) - self._to_come
-        seed = seed_for(self._parts.seed, Purpose.DROPOUT, ticket, *([replay] if replay else []))
-        learned = self._gradient(replace(batch, images=images), seed)
+        learned = self._gradient(replace(batch, images=images), self._seed(ticket, replay))
         assert learned.slope is not None
         self._delta = _moved(attack, learned.slope[clean:], attacked, self._delta)
         return learned

@@ -145,7 +145,12 @@ class OrdinaryStep:
         return 1
 
     def gradient(self, ticket: int, batch: Batch, settings: AttackSettings) -> Learned:
-        return self._gradient(batch, seed_for(self._parts.seed, Purpose.DROPOUT, ticket))
+        return self._gradient(batch, self._seed(ticket))
+
+    def _seed(self, ticket: int, number: int = 0) -> int:
+        """Of what the model draws in pass `number` over a ticket."""
+        further = (number,) if number else ()
+        return seed_for(self._parts.seed, Purpose.DROPOUT, ticket, *further)
 
     def _gradient(self, batch: Batch, seed: int) -> Learned:
         """As `gradient`; `seed` is of what the model draws."""

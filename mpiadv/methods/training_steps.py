@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from mpiadv.methods.perturbed import PerturbedStep
 from mpiadv.methods.replays import KeptReplays, RestartedReplays
 from mpiadv.methods.training_step import OrdinaryStep, Parts, TrainingStep
+from mpiadv.methods.yopo import CheapStep
 from mpiadv.process.errors import UserError
 from mpiadv.settings import TrainingConfig
 from mpiadv.settings.registry import find_registered
@@ -14,9 +15,10 @@ TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {
     "awp": PerturbedStep,
     "free": KeptReplays,
     "deat": RestartedReplays,
+    "yopo": CheapStep,
 }
 
-_ATTACKING = ("free", "deat")
+_ATTACKING = ("free", "deat", "yopo")
 
 
 def make_training_step(parts: Parts) -> TrainingStep:

@@ -25,6 +25,7 @@ Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 _AWP = ReadWith("step=awp", lambda training: training.step == "awp")
+_YOPO = ReadWith("step=yopo", lambda training: training.step == "yopo")
 _CHANGED = ReadWith("rand_augment_ops above 0", lambda data: data.rand_augment_ops > 0)
 _GUARDED = ReadWith("every_steps above 0", lambda guard: guard.every_steps > 0)
 _SNAPSHOTS = ReadWith("snapshot_every above 0", lambda log: log.snapshot_every > 0)
@@ -140,11 +141,14 @@ class TrainingConfig(Section):
     step: Text = "ordinary"
     """What the trainer does with a batch, a registered training step: ordinary; awp, whose gradient
     is that at weights moved up the loss (Wu et al. 2020); free and deat, which train on it as often
-    as the attack has steps, and attack it meanwhile (Shafahi et al. 2019, Wang et al. 2021)."""
+    as the attack has steps, and attack it meanwhile (Shafahi et al. 2019, Wang et al. 2021); yopo,
+    one update from as many passes (Zhang et al. 2019)."""
     awp_gamma: Annotated[Positive, _AWP] = 0.01
     """How far each tensor of weights is moved, relative to its own length (awp)."""
     awp_from_step: Annotated[StepsOrNever, _AWP] = 0
     """Training steps before weights are moved (awp)."""
+    yopo_steps: Annotated[AtLeastOne, Field(le=10**5), _YOPO] = 3
+    """Attack steps by the gradient of each pass (yopo)."""
     precision: Precision = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
     memory_format: Literal["auto"] | MemoryFormat = "auto"

@@ -59,6 +59,16 @@ def _deat(config: Config) -> Settings:
     return {**_M_PLUS, "attack_schedule.first_steps": 1, **replayed}
 
 
+def _yopo(config: Config) -> Settings:
+    """YOPO-5-3, as in the paper."""
+    return {
+        "training.step": "yopo",
+        "attack.num_steps": 5,
+        "attack.step_size": config.attack.epsilon / 4,
+        "staleness.trainer_steps": 5,
+    }
+
+
 METHODS: Mapping[str, Callable[[Config], Settings]] = {
     "pgd": _of(),
     "trades": _of(_TRADES),
@@ -80,6 +90,7 @@ METHODS: Mapping[str, Callable[[Config], Settings]] = {
     "amata": _of({"attack_schedule.name": "amata", "attack_schedule.first_steps": 2}),
     "free": _free,
     "deat": _deat,
+    "yopo": _yopo,
     "awp": _of({"training.step": "awp"}),
     "awp_trades": lambda config: {
         **_TRADES,
@@ -90,8 +101,8 @@ METHODS: Mapping[str, Callable[[Config], Settings]] = {
 }
 """What each sets, from the configuration that all share."""
 
-REPLAYED = ("free", "deat")
-"""Training steps that train as often as the attack has steps."""
+REPLAYED = ("free", "deat", "yopo")
+"""Training steps that pass through the network as often as the attack has steps, and no more."""
 
 _TRAINER_PASSES = {"trades": 2, "mart": 2, "alp": 2, "score": 2, "grad_align": 3}
 """Forward and backward passes of a training step; 1 of other objectives."""

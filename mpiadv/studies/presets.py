@@ -69,7 +69,8 @@ _PAPER_CIFAR: Mapping[str, Any] = {
 }  # fmt: skip
 
 _OF_DEAT = (
-    "free", "deat", "pgd", "friendly", "m_plus", "trades", "m_plus_trades", "mart", "m_plus_mart",
+    "free", "deat", "yopo", "pgd", "friendly", "m_plus", "trades", "m_plus_trades", "mart",
+    "m_plus_mart",
 )  # fmt: skip
 _COMPOSED = ("pgd", "trades", "mart", "m_plus", "friendly", "fast")
 _METHODS: Mapping[str, Any] = {
@@ -77,7 +78,7 @@ _METHODS: Mapping[str, Any] = {
     "refreshed_methods": list(_COMPOSED),
     "seeds": [0, 1, 2],
 }
-"""Those of the paper but YOPO, three more, and which are tried on stale attacks."""
+"""Those of the paper, three more, and which are tried on stale attacks."""
 
 _EMULATED: Mapping[str, Any] = {
     "train_ms": 20.0, "craft_ms": 148.0, "num_parameters": 3_300_000,

@@ -28,6 +28,7 @@ UNREAD = {
     "schedule.rising_fraction=0.5": ("schedule.name=cosine", "schedule.name=one_cycle"),
     "average.warmup_fraction=0.5": ("", "average.decay=0.9"),
     "training.awp_gamma=0.1": ("", "training.step=awp"),
+    "training.yopo_steps=2": ("training.step=awp", "training.step=yopo"),
     "training.awp_from_step=5": ("", "training.step=awp"),
     "data.rand_augment_magnitude=3": ("", "data.rand_augment_ops=2"),
     "guard.num_steps=3": ("", "guard.every_steps=5"),

@@ -22,7 +22,7 @@ from end_to_end import (
 )
 from mpi_runner import REPOSITORY
 from plain_methods import METHODS, REPLAYED, SHORT
-from plain_training import Hashes, replay_plainly, train_plainly
+from plain_training import Hashes, train_plainly
 
 from mpiadv.settings import Config, load_config
 
@@ -140,5 +140,5 @@ def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name:
 
 def _plainly(config: Config, name: str) -> Hashes:
     if name in REPLAYED:
-        return replay_plainly(config, **REPLAYED[name])
+        return REPLAYED[name](config)
     return train_plainly(config, METHODS[name])
