@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from end_to_end import NUM_STEPS
 from plain_training import (
     EPSILON,
     Hashes,
@@ -21,6 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.settings import Config
+
+STEPS = 16
+"""Training steps of the runs that these are compared with."""
 
 divergence = nn.KLDivLoss(reduction="sum")
 
@@ -155,17 +157,17 @@ METHODS: Mapping[str, Plain] = {
         ONE_STEP, start=lambda x, g: x + 2 * EPSILON * noise(x, g), clip=lambda delta: delta
     ),
     "grad_align": replace(ONE_STEP, start=lambda x, g: x, trained=_grad_align),
-    "friendly": replace(PGD, tau=lambda ticket: (ticket >= 8) + (ticket >= 16)),
-    "friendly_trades": replace(_trades(6.0), tau=lambda ticket: (ticket >= 8) + (ticket >= 16)),
+    "friendly": replace(PGD, tau=lambda ticket: (ticket >= 5) + (ticket >= 10)),
+    "friendly_trades": replace(_trades(6.0), tau=lambda ticket: (ticket >= 5) + (ticket >= 10)),
     "m_plus": replace(PGD, num_steps=m_plus),
     "m_plus_trades": replace(_trades(6.0), num_steps=m_plus),
     "m_plus_mart": replace(PGD, trained=_mart, start=_gaussian, num_steps=m_plus),
     "m_plus_friendly": replace(PGD, tau=lambda ticket: 0, num_steps=m_plus),
-    "amata": replace(PGD, num_steps=lambda ticket, *_: 2 + 4 * ticket // NUM_STEPS),
+    "amata": replace(PGD, num_steps=lambda ticket, *_: 2 + 4 * ticket // STEPS),
     "cutmix": replace(PGD, is_mixed=True),
     "recipe": replace(_trades(5.0, smoothing=0.1), start=_uniform, optimizer=_sparing),
     "awp": replace(PGD, gamma=lambda ticket: 0.01),
-    "awp_trades": replace(_trades(6.0), gamma=lambda ticket: 0.005 * (ticket >= 8)),
+    "awp_trades": replace(_trades(6.0), gamma=lambda ticket: 0.005 * (ticket >= 5)),
 }  # fmt: skip
 """By the name of the file."""
 
@@ -182,13 +184,13 @@ REPLAYED: Mapping[str, Callable[[Config], Hashes]] = {
 """Those that attack while they train."""
 
 _PIECES = (
-    "attack_schedule.first_steps=5", "attack_schedule.milestones=[8, 16]",
+    "attack_schedule.first_steps=5", "attack_schedule.milestones=[5, 10]",
     "attack_schedule.later_steps=[5, 5]",
 )  # fmt: skip
 
 SHORT = {
     "friendly": _PIECES,
     "friendly_trades": _PIECES,
-    "awp_trades": ("training.awp_from_step=8",),
+    "awp_trades": ("training.awp_from_step=5",),
 }  # fmt: skip
 """What a run of few steps takes otherwise than the file says."""

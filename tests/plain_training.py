@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from end_to_end import NUM_STEPS
 from m_plus import plain_m_plus
 from torch import Tensor, nn
 from torch.nn import functional
@@ -113,7 +112,7 @@ def train_plainly(
         slope = _learn(method, seen, optimizer, method.gamma(ticket), mixed)
         magnitudes.append(slope if magnitude is None else magnitude)
         schedule.step()
-        _average(average, model, ticket)
+        _average(config, average, model, ticket)
     return fingerprint(model), fingerprint(average)
 
 
@@ -137,7 +136,7 @@ def replay_plainly(config: Config, *, is_kept: bool, size: float, grows: bool) -
             optimizer.step()
         magnitudes.append(float(len(natural) * slope.abs().sum(dim=(1, 2, 3)).mean()))
         schedule.step()
-        _average(average, model, ticket)
+        _average(config, average, model, ticket)
     return fingerprint(model), fingerprint(average)
 
 
@@ -167,7 +166,7 @@ def yopo_plainly(config: Config, first_layer: Callable[[nn.Module], nn.Module]) 
             parameter.grad = gradient / 5
         optimizer.step()
         schedule.step()
-        _average(average, model, ticket)
+        _average(config, average, model, ticket)
     return fingerprint(model), fingerprint(average)
 
 
@@ -179,15 +178,16 @@ def _begun(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     ).train()
     optimizer = method.optimizer(model)
+    total = config.training.num_steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.005, total_steps=NUM_STEPS, pct_start=0.3, cycle_momentum=False
+        optimizer, max_lr=0.005, total_steps=total, pct_start=0.3, cycle_momentum=False
     )
     return model, copy.deepcopy(model), optimizer, schedule
 
 
-def _average(average: nn.Module, model: nn.Module, ticket: int) -> None:
+def _average(config: Config, average: nn.Module, model: nn.Module, ticket: int) -> None:
     """Take the weights after a training step into their average."""
-    since = ticket + 1 - 0.025 * NUM_STEPS
+    since = ticket + 1 - 0.025 * config.training.num_steps
     kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
     for mean, now in zip(average.parameters(), model.parameters(), strict=True):
         mean.data.lerp_(now.data, 1 - kept)
@@ -249,7 +249,7 @@ def _batches(config: Config, method: Plain) -> Iterator[tuple[Tensor, Tensor, Te
     data = load_data(config.data).train
     size = config.data.batch_size
     order = SampleOrder(seed=0, num_samples=data.num_samples, batch_size=size)
-    for ticket in range(NUM_STEPS):
+    for ticket in range(config.training.num_steps):
         natural, labels = data.batch(order.indices(ticket))
         targets = labels
         if method.is_mixed:

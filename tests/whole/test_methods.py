@@ -11,7 +11,6 @@ import pytest
 import torch
 from end_to_end import (
     HERE,
-    NUM_STEPS,
     TINY,
     Finished,
     Start,
@@ -21,7 +20,7 @@ from end_to_end import (
     staleness,
 )
 from mpi_runner import REPOSITORY
-from plain_methods import METHODS, REPLAYED, SHORT
+from plain_methods import METHODS, REPLAYED, SHORT, STEPS
 from plain_training import Hashes, train_plainly
 
 from mpiadv.settings import Config, load_config
@@ -31,28 +30,28 @@ pytestmark = pytest.mark.long
 NAMES = [*METHODS, *REPLAYED]
 FOLDER = REPOSITORY / "configs" / "methods"
 RANKS = (3, 2, 1)
-KILLED_AFTER = random.Random(0).sample(range(6, NUM_STEPS - 1), 6)
+KILLED_AFTER = random.Random(0).sample(range(6, STEPS - 1), 6)
 ONE_STEP = {"fast", "fast_l2", "nfgsm", "grad_align"}
 """Whose only step is left to those who craft."""
 
 
 def words_of(name: str, *rule: str) -> tuple[str, ...]:
+    number = 360 if name == "recipe" else 160  # of which 200 are held out
     words = (
-        *TINY,
-        f"data.train_samples={360 if name == 'recipe' else 160}",
-        "checkpoint.every_steps=4",
-        "average.decay=0.9",
-    )
+        *TINY, f"training.num_steps={STEPS}", f"data.train_samples={number}",
+        "checkpoint.every_steps=4", "average.decay=0.9",
+    )  # fmt: skip
     return (*settled([*words, *SHORT.get(name, ())]), *rule)
 
 
 def refreshed(name: str) -> tuple[str, ...]:
-    return words_of(name, *staleness(16, 4, 4, _trainer_steps(name, 1)))
+    trainer_steps = 0 if name in ONE_STEP else trainer_steps_of(name)[-1]
+    return words_of(name, *staleness(8, 2, 2, trainer_steps))
 
 
-def _trainer_steps(name: str, usual: int) -> int:
-    """All five of steps that attack while they train; none where the only one is crafted."""
-    return 5 if name in REPLAYED else 0 if name in ONE_STEP and usual else usual
+def trainer_steps_of(name: str) -> tuple[int, ...]:
+    """None and one; all five where training steps attack."""
+    return (5,) if name in REPLAYED else (0, 1)
 
 
 def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Start:
@@ -65,8 +64,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _kill(folder)
     starts = []
     for number, name in enumerate(NAMES):
-        for trainer_steps in (0, 1):
-            words = words_of(name, *staleness(0, 0, 1, 5 if name in REPLAYED else trainer_steps))
+        for trainer_steps in trainer_steps_of(name):
+            words = words_of(name, *staleness(0, 0, 1, trainer_steps))
             starts.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
         for ranks in RANKS:
             starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(name)))
@@ -133,7 +132,7 @@ def one_thread() -> Iterator[None]:
 def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
     config = load_config(FOLDER / f"{name}.yaml", list(words_of(name)))
     expected = _plainly(config, name)
-    for trainer_steps in (0, 1):
+    for trainer_steps in trainer_steps_of(name):
         run = run_in(runs, f"{name}-synchronous-{trainer_steps}")
         assert (run.hash, run.ema_hash) == expected, trainer_steps
 
