@@ -56,18 +56,42 @@ ATTACK_CASES = {
     ),
     "mixed_labels_where_one_is_needed": (
         _attack("cw", data__cutmix_alpha=1),
-        "data.cutmix_alpha mixes labels, and objective.name=adversarial or its attacks, which "
-        "climb margin, need a single one: use objective.name=adversarial, trades, alp or score, or "
-        "data.cutmix_alpha=null",
+        "data.cutmix_alpha mixes labels, and objective.name=adversarial or attack.name=cw, which "
+        "climbs margin, needs a single one: use objective.name=adversarial, trades, alp or score "
+        "with attack.name=pgd, or data.cutmix_alpha=null",
     ),
     "mixed_labels_with_mart": (
         _attack("pgd", data__cutmix_alpha=1, objective__name="mart"),
-        "data.cutmix_alpha mixes labels, and objective.name=mart or its attacks, which climb ce, *",
+        "data.cutmix_alpha mixes labels, and objective.name=mart or attack.name=pgd, *",
     ),
     "crafted_steps_of_a_training_step_that_attacks": (
         _attack("pgd", training__step="free", staleness__trainer_steps=1),
         "training.step=free runs the attack's 2 steps itself, while it trains: use "
-        "staleness.trainer_steps=2, so that none of them is crafted",
+        "staleness.trainer_steps=2, so that none is crafted",
+    ),
+    "stop_of_a_training_step_that_attacks": (
+        _attack("friendly", training__step="deat", staleness__trainer_steps=2),
+        "training.step=deat moves all images up the objective, within the ball: use "
+        "attack.name=pgd and attack.loss=null",
+    ),
+    "loss_of_a_training_step_that_attacks": (
+        _attack("cw", training__step="free", staleness__trainer_steps=2),
+        "training.step=free moves all images up the objective, within the ball: use *",
+    ),
+    "mixed_labels_of_an_attack_that_stops": (
+        _attack("friendly", data__cutmix_alpha=1),
+        "data.cutmix_alpha mixes labels, and objective.name=adversarial or attack.name=friendly, *",
+    ),
+    "tau_of_an_attack_that_has_none": (
+        _attack(
+            "pgd",
+            attack_schedule__name="piecewise",
+            attack_schedule__first_steps=1,
+            attack_schedule__milestones="[5]",
+            attack_schedule__later_steps="[2]",
+            attack_schedule__later_tau="[1]",
+        ),
+        "attack_schedule.later_tau=[[]1[]] is of friendly attacks, and attack.name=pgd has *",
     ),
     "unknown_training_step": (
         _attack("pgd", training__step="freee"),
@@ -75,8 +99,8 @@ ATTACK_CASES = {
     ),
     "friendly_attack_of_a_single_step": (
         _attack("friendly", attack__num_steps=1),
-        "attack 'friendly' of attack.num_steps=1 and attack.tau=0 stops at no image before its "
-        "end: use attack.num_steps >= 2, or attack.name=pgd",
+        "attack 'friendly' of attack.num_steps=1 and attack.tau=0 spares no image a step "
+        "once it is misclassified: use attack.num_steps >= 2, or attack.name=pgd",
     ),
     "growing_attack_of_a_single_step": (
         _attack("nfgsm", attack_schedule__name="m_plus"),

@@ -101,8 +101,10 @@ def _grad_align(seen: Seen) -> Tensor:
     for images in (seen.natural, seen.nearby):
         images = images.detach().requires_grad_()
         here = cross_entropy(Seen(**{**vars(seen), "images": images}), "sum")
-        slopes.append(torch.autograd.grad(here, images, create_graph=True)[0].flatten(1))
-    return loss + 0.2 * (1 - F.cosine_similarity(slopes[0], slopes[1]).mean())
+        (slope,) = torch.autograd.grad(here, images, create_graph=True)
+        slopes.append(slope.flatten(1) / slope.detach().flatten(1).abs().amax(dim=1, keepdim=True))
+    turned = 1 - F.cosine_similarity(slopes[0].detach(), slopes[1])
+    return loss + 0.2 * (turned.sum() / len(turned))
 
 
 def _unit(gradient: Tensor) -> Tensor:

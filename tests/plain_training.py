@@ -255,7 +255,7 @@ def _batches(config: Config, method: Plain) -> Iterator[tuple[Tensor, Tensor, Te
         if method.is_mixed:
             from torchvision.transforms.v2 import CutMix
 
-            torch.manual_seed(seed_for(0, Purpose.AUGMENTATION, ticket, 2))
+            torch.manual_seed(seed_for(0, Purpose.MIXING, ticket))
             natural, targets = CutMix(alpha=1.0, num_classes=10)(natural, labels)
         generator = torch.Generator().manual_seed(seed_for(0, Purpose.NEARBY, ticket))
         nearby = (natural + EPSILON * noise(natural, generator)).clamp(0, 1)

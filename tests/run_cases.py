@@ -46,6 +46,20 @@ FEATURES = {
         *RULES["two_trainer_steps"], "objective.name=trades", "objective.clean_fraction=0.25",
         "model.name=small_models:batch_norm", "attack.batch_norm=train",
     ),
+    "grad_align_batch_norm": (
+        *RULES["constant"], "attack.name=fgsm", "objective.name=grad_align",
+        "model.name=small_models:batch_norm", "training.precision=bfloat16",
+    ),
+    "friendly_float16_wire": (
+        *RULES["two_trainer_steps"], "attack.name=friendly", "attack.tau=1",
+        "training.wire_dtype=float16", "objective.name=mart", "objective.clean_fraction=0.25",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train",
+    ),
+    "free_bfloat16_wire": (
+        *staleness(16, 2, 2, 5), "training.step=free", "attack.step_size=0.15",
+        "training.wire_dtype=bfloat16", "objective.name=margin", "objective.clean_fraction=0.25",
+        "model.name=small_models:batch_norm",
+    ),
     "mixed_and_augmented": (
         *RULES["one_trainer_step"], "data.cutmix_alpha=1", "data.rand_augment_ops=2",
         "data.flip=true", "objective.name=score", "training.wire_dtype=float16",

@@ -20,12 +20,14 @@ class AttackLoss:
         function: from logits float32 [N, K] and what they are measured against to one number, a
             sum over samples, so that no image's gradient depends on the others.
         needs_natural: whether that is the natural images' logits, float32 [N, K]; else it is the
-            labels, int64 [N].
+            labels, int64 [N], or with `takes_targets` probabilities, float32 [N, K].
+        takes_targets: whether labels may be mixed.
     """
 
     name: str
     function: Callable[[Tensor, Tensor], Tensor]
     needs_natural: bool = False
+    takes_targets: bool = False
 
 
 def summed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,8 +81,10 @@ def summed_squares(logits: Tensor, natural: Tensor) -> Tensor:
 
 
 LOSSES: Mapping[str, AttackLoss] = {
-    "ce": AttackLoss(name="ce", function=summed_cross_entropy),
+    "ce": AttackLoss(name="ce", function=summed_cross_entropy, takes_targets=True),
     "margin": AttackLoss(name="margin", function=summed_margin),
-    "kl": AttackLoss(name="kl", function=summed_kl, needs_natural=True),
-    "squares": AttackLoss(name="squares", function=summed_squares, needs_natural=True),
+    "kl": AttackLoss(name="kl", function=summed_kl, needs_natural=True, takes_targets=True),
+    "squares": AttackLoss(
+        name="squares", function=summed_squares, needs_natural=True, takes_targets=True
+    ),
 }

@@ -1,7 +1,7 @@
 """The attacks by name, for training and for evaluation."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from mpiadv.attacks.climb import Slope
 from mpiadv.attacks.losses import LOSSES
 from mpiadv.attacks.user import users_attack
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.process.errors import UserError
+from mpiadv.process.errors import UserError, shown
 from mpiadv.settings import AttackConfig
 from mpiadv.settings.registry import find_registered, is_dotted
 
@@ -99,18 +99,25 @@ def attack_num_steps(config: AttackConfig) -> int:
     return _as_named(config).num_steps
 
 
-def require_purpose(config: AttackConfig) -> None:
-    """Refuse a friendly attack that stops at no image before its end.
+def require_purpose(config: AttackConfig, taus: Sequence[int] = ()) -> None:
+    """Refuse a friendly attack that is none: of a single step, or of no more than `tau`.
+
+    And any other with `taus`, which are for friendly ones.
 
     Raises:
-        UserError: it does not, or as `make_attack` does.
+        UserError: it is so, or as `make_attack` does.
     """
-    least = max(2, config.tau + 1)
-    if _find(config).takes_tau and config.num_steps < least:
+    takes_tau, least = _find(config).takes_tau, max(2, config.tau + 1)
+    if taus and not takes_tau:
+        raise UserError(
+            f"attack_schedule.later_tau={shown(list(taus))} is of friendly attacks, and "
+            f"attack.name={config.name} has no tau: use attack.name=friendly, or leave it out"
+        )
+    if takes_tau and config.num_steps < least:
         raise UserError(
             f"attack {config.name!r} of attack.num_steps={config.num_steps} and "
-            f"attack.tau={config.tau} stops at no image before its end: use attack.num_steps >= "
-            f"{least}, or attack.name=pgd"
+            f"attack.tau={config.tau} spares no image a step once it is misclassified: use "
+            f"attack.num_steps >= {least}, or attack.name=pgd"
         )
 
 

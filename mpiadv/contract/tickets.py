@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     SNAPSHOT = 7
     LAYERS = 8
     NEARBY = 9
+    RAND_AUGMENT = 10
+    MIXING = 11
 
 
 def seed_for(seed: int, purpose: Purpose, *index: int) -> int:
@@ -104,7 +106,7 @@ class AttackSettings:
     epsilon: float = column("f8", "radius of the attack's ball, pixels of [0, 1]")
     tau: int = column(
         "i4",
-        "attack steps that an image still takes once it is misclassified, in friendly attacks",
+        "attack steps that an image takes although it is misclassified, in friendly attacks",
         name="attack_tau",
         default=0,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from mpiadv.data.augmentation import augment
-from mpiadv.data.checks import require_padding
+from mpiadv.data.checks import require_augmentable, require_padding
 from mpiadv.data.digits import load_digits
 from mpiadv.data.doubts import doubts_about, split_line
 from mpiadv.data.held_out import hold_out
@@ -47,6 +47,7 @@ def load_data(config: DataConfig) -> DataSet:
     else:
         data = find_registered("data set", config.name, REGISTERED)(config)
     require_padding(config, data.image_shape)
+    require_augmentable(config, data.image_shape)
     return hold_out(data, config.held_out_samples)
 
 

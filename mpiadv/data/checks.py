@@ -47,6 +47,15 @@ def require_pixels(images: Tensor, place: str, *, first_index: int = 0) -> None:
         )
 
 
+def require_augmentable(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
+    """Refuse RandAugment on images that are neither grey nor coloured."""
+    if config.rand_augment_ops and image_shape[0] not in (1, 3):
+        raise UserError(
+            f"data.rand_augment_ops={config.rand_augment_ops} changes images of 1 or 3 channels, "
+            f"these are {shape_text(image_shape)}: use data.rand_augment_ops=0"
+        )
+
+
 def require_padding(config: DataConfig, image_shape: tuple[int, int, int]) -> None:
     """Refuse a padding that leaves crops without a pixel of the image."""
     shortest = min(image_shape[1:])

@@ -15,8 +15,8 @@ _CALLED = {TEST: "test images", HELD_OUT: "images held out", TRAIN: "training im
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a run looks at during training: which images, how many at most, under which attack."""
+class Measurement:
+    """What a run measures during training: which images, how many at most, under which attack."""
 
     images: str
     num_samples: int
@@ -26,6 +26,11 @@ class Look:
     def attack_name(self) -> str:
         return f"PGD-{self.attack.num_steps} ({_details(self.attack)})"
 
+    @property
+    def told(self) -> str:
+        """Measurements of which this is the same compare."""
+        return f"{self.attack_name} on at most {self.num_samples} {_CALLED[self.images]}"
+
     def describe(self, counts: Counts) -> str:
         """What was seen, in a line."""
         return (
@@ -34,14 +39,16 @@ class Look:
         )
 
 
-def looks(config: Config) -> dict[str, Look]:
-    """What a run may look at during training, by the name of the images."""
-    own = partial(Look, num_samples=config.evaluation.num_samples, attack=evaluation_attack(config))
+def measurements(config: Config) -> dict[str, Measurement]:
+    """What a run may measure during training, by the name of the images."""
+    own = partial(
+        Measurement, num_samples=config.evaluation.num_samples, attack=evaluation_attack(config)
+    )
     guard = _pgd(config, config.guard.num_steps, None)
     return {
         TEST: own(images=TEST),
         HELD_OUT: own(images=HELD_OUT),
-        TRAIN: Look(images=TRAIN, num_samples=config.guard.num_samples, attack=guard),
+        TRAIN: Measurement(images=TRAIN, num_samples=config.guard.num_samples, attack=guard),
     }
 
 

@@ -57,6 +57,7 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
         UserError: the input is bad, or the folder holds a run and `resume` is false.
         UnreadableError: samples could not be read for a while.
         NonFiniteLossError: the loss is not a number any more.
+        OverfittingError: the guard has ended the run, as `guard.action=stop` asks for.
         StorageError: the folder could not take the end of the run.
         KeyboardInterrupt: Ctrl-C; with `resume` the run goes on.
     """

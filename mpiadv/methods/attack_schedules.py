@@ -236,9 +236,11 @@ def _amata(ground: Ground) -> AttackSchedule:
     _require_at_most(ground, "first_steps", first)
     _require_taken(ground, range(first, most + 1))
     numbers = most - first + 1
-    return Foreseen(
-        lambda step: ground.settings_at(step, first + numbers * step // ground.training_steps)
-    )
+
+    def settings(step: int) -> AttackSettings:
+        return ground.settings_at(step, min(most, first + numbers * step // ground.training_steps))
+
+    return Foreseen(settings)
 
 
 def _m_plus(ground: Ground) -> AttackSchedule:

@@ -109,7 +109,6 @@ class Parts:
 
     config: TrainingConfig
     attack: AttackConfig
-
     model: nn.Module
     objective: Objective
     optimizer: Optimizer
@@ -157,7 +156,7 @@ class OrdinaryStep:
         self.model.train()
         seed_streams(seed, device_of(self.model))
         wants_slope = batch.images.requires_grad
-        given = {name: t for name in _READ if (t := getattr(batch, name)) is not None}
+        given = {name: t.detach() for name in _READ if (t := getattr(batch, name)) is not None}
         loss, accuracy, slope, *gradients = self._parts.execute(
             ("the training gradient", wants_slope),
             partial(self._pass, wants_slope, tuple(given)),

@@ -1,7 +1,9 @@
 """What the trainer may do with its batches, by name. Knows no message and no communicator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from mpiadv.attacks import Attack
+from mpiadv.attacks.attack import anywhere
 from mpiadv.methods.perturbed import PerturbedStep
 from mpiadv.methods.replays import KeptReplays, RestartedReplays
 from mpiadv.methods.training_step import OrdinaryStep, Parts, TrainingStep
@@ -10,15 +12,13 @@ from mpiadv.process.errors import UserError
 from mpiadv.settings import TrainingConfig
 from mpiadv.settings.registry import find_registered
 
-TRAINING_STEPS: Mapping[str, Callable[[Parts], TrainingStep]] = {
+TRAINING_STEPS: Mapping[str, type[OrdinaryStep]] = {
     "ordinary": OrdinaryStep,
     "awp": PerturbedStep,
     "free": KeptReplays,
     "deat": RestartedReplays,
     "yopo": CheapStep,
 }
-
-_ATTACKING = ("free", "deat", "yopo")
 
 
 def make_training_step(parts: Parts) -> TrainingStep:
@@ -30,19 +30,30 @@ def make_training_step(parts: Parts) -> TrainingStep:
     return _find(parts.config)(parts)
 
 
-def require_attacked(config: TrainingConfig, *, crafted: int, num_steps: int) -> None:
-    """Refuse crafted attack steps where the training step runs them all.
+def require_attacked(config: TrainingConfig, attack: Attack, *, climb: str, crafted: int) -> None:
+    """Refuse what a training step that runs all attack steps itself would not heed.
+
+    Args:
+        climb: name of the loss that the objective is made for.
+        crafted: how many of the attack's steps are crafted.
 
     Raises:
-        UserError: so many of the attack's are crafted, or no training step has that name.
+        UserError: there is any, or no training step has that name.
     """
-    _find(config)
-    if config.step in _ATTACKING and crafted:
+    if not _find(config).attacks:
+        return
+    if crafted:
         raise UserError(
-            f"training.step={config.step} runs the attack's {num_steps} steps itself, while it "
-            f"trains: use staleness.trainer_steps={num_steps}, so that none of them is crafted"
+            f"training.step={config.step} runs the attack's {attack.num_steps} steps itself, while "
+            f"it trains: use staleness.trainer_steps={attack.num_steps}, so that none is crafted"
+        )
+    loss = attack.loss.name if attack.loss else climb
+    if attack.stop is not None or attack.projection is anywhere or loss != climb:
+        raise UserError(
+            f"training.step={config.step} moves all images up the objective, within the ball: use "
+            "attack.name=pgd and attack.loss=null"
         )
 
 
-def _find(config: TrainingConfig) -> Callable[[Parts], TrainingStep]:
+def _find(config: TrainingConfig) -> type[OrdinaryStep]:
     return find_registered("training step", config.step, TRAINING_STEPS)

@@ -127,7 +127,7 @@ class Log:
     def condition(self) -> str:
         if self.state is RunState.STOPPED and len(self.events):
             kind = text(self.events[-1]["kind"])
-            return kind if kind in ("interrupted", DIVERGED) else "stopped"
+            return kind if kind in ("interrupted", "overfitted", DIVERGED) else "stopped"
         if self.state is RunState.UNKNOWN and self.hash:
             return "finished"
         return self.state.value

@@ -21,7 +21,7 @@ import numpy as np
 
 from mpiadv.process.errors import UserError
 from mpiadv.runlog.file import FORMAT_VERSION, Attributes, blocks, write_log_file
-from mpiadv.runlog.rows import END_EVENTS, Rows, layouts_with_snapshots
+from mpiadv.runlog.rows import END_EVENTS, TEST, Rows, layouts_with_snapshots
 
 Beat = Callable[[], object]
 """Called again and again while there is progress."""
@@ -107,7 +107,8 @@ def _cut_back(
         if name == "events":
             rows = rows[~np.isin(rows["kind"], [kind.encode() for kind in END_EVENTS.values()])]
         elif name == "evaluation":
-            rows = rows[rows["step"] != num_steps]
+            is_of_test_images = np.isin(rows["images"], (b"", TEST.encode()))
+            rows = rows[~(is_of_test_images & (rows["step"] == num_steps))]
         return rows[rows["step"] < first if name in _BY_TICKET else rows["step"] <= first]
 
     with h5py.File(path, "r", locking=False) as held_log:

@@ -60,7 +60,7 @@ def write_log_file(
             room = len(added) + (0 if kept is None else len(kept))
             dataset = _create_table(new, name, layout, room)
             for rows in blocks(kept):
-                _append_chunks(dataset, fitted(keep(name, rows), layout))
+                _append_chunks(dataset, keep(name, fitted(rows, layout)))
             _append_chunks(dataset, added)
 
 

@@ -38,9 +38,11 @@ class Ending:
     @cached_property
     def models(self) -> Mapping[str, nn.Module]:
         """What is evaluated and saved, by the name of its weights."""
-        best = {BEST: self.recorder.best} if self.recorder.best.state else {}
-        kept = {name: each.put_into(self.setup.new_model()) for name, each in best.items()}
-        return {**self.recorder.learner.step.models, **kept}
+        models, best = self.recorder.learner.step.models, self.recorder.best
+        return {
+            name: best.put_into(self.setup.new_model()) if name == BEST else models[name]
+            for name in self.setup.config.weights
+        }
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
         """Save the models, evaluate them with the help of all ranks, report, mark the run done.

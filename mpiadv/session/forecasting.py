@@ -147,7 +147,8 @@ def _evaluation_seconds(setup: Setup, measured: Measured, job: Job) -> tuple[flo
     looked_at = [source for source in (data.test, data.held_out) if source]
     every = sum(min(config.num_samples, source.num_samples) for source in looked_at)
     last = min(config.final_samples or data.test.num_samples, data.test.num_samples)
-    during = times * every * config.num_steps * len(setup.config.average.weights)
+    held = min(config.num_samples, data.held_out.num_samples) if data.held_out else 0
+    during = (times * every + held) * config.num_steps * len(setup.config.average.weights)
     if guard.every_steps:
         guarded = min(guard.num_samples, data.train.num_samples)
         during += job.num_steps // guard.every_steps * guarded * guard.num_steps

@@ -18,12 +18,15 @@ from mpiadv.storage.run_folder import RAW
 CURES = "use attack.name=nfgsm, objective.name=grad_align or more attack steps"
 """What helps against it."""
 
+FALLEN = "training images do not withstand PGD since an earlier measurement"
+"""Of a run that goes on after a fall that it was only told of."""
+
 
 @dataclass(kw_only=True)
 class Guard:
     """What has been measured so far; part of the checkpoint.
 
-    `highest`: accuracy, in percent. `good`: the weights before a fall, where the run is to stop.
+    `highest`: accuracy, in percent. `good`: the weights of the last measurement before a fall.
     """
 
     config: GuardConfig
@@ -31,16 +34,20 @@ class Guard:
     has_fallen: bool = False
     good: KeptWeights = field(default_factory=KeptWeights)
 
-    def judge(self, step: int, model: nn.Module, accuracy: float) -> str:
-        """What to say of the accuracy on training images under PGD, in percent; often nothing."""
+    def judge(self, step: int, model: nn.Module, accuracy: float, measure: str) -> str:
+        """What to say of the accuracy on training images under PGD, in percent; often nothing.
+
+        `measure` says how it was measured: what was measured otherwise does not compare.
+        """
+        if self.good.forget_other(measure):
+            self.highest, self.has_fallen = 0.0, False
         before, had_fallen = self.highest, self.has_fallen
         self.highest = max(before, accuracy)
         self.has_fallen = before - accuracy > 100 * self.config.largest_fall
         if self.has_fallen:
             fell = f"from {before:.1f} to {accuracy:.1f} %"
             return "" if had_fallen else f"{self._told} fell {fell}: catastrophic overfitting"
-        if self.config.action == "stop":
-            self.good.keep(step, RAW, model, accuracy)
+        self.good.keep(step, RAW, model, accuracy, measure)
         return ""
 
     @property

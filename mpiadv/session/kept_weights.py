@@ -31,18 +31,37 @@ def put_state(state: dict[str, Any], model: nn.Module) -> None:
 
 @dataclass(kw_only=True)
 class KeptWeights:
-    """`accuracy` is that under attack, in percent, and negative as long as nothing is kept."""
+    """Weights, and how they were measured; nothing is kept as long as `state` is empty.
+
+    Attributes:
+        step: training steps done.
+        weights: their name, as in the run's folder.
+        accuracy: under attack, in percent.
+        measure: of which images and under which attack.
+        state: of the model, on the CPU, as `state_of_model`.
+    """
 
     step: int = -1
     weights: str = ""
     accuracy: float = -1.0
+    measure: str = ""
     state: dict[str, Any] = field(default_factory=dict)
 
-    def keep(self, step: int, weights: str, model: nn.Module, accuracy: float) -> None:
+    def keep(
+        self, step: int, weights: str, model: nn.Module, accuracy: float, measure: str
+    ) -> None:
         """Keep what `model`, of the weights of that name, is now."""
         state = state_of_model(model)
         self.state = {key: _on_cpu(values) for key, values in state.items()}
-        self.step, self.weights, self.accuracy = step, weights, accuracy
+        self.step, self.weights = step, weights
+        self.accuracy, self.measure = accuracy, measure
+
+    def forget_other(self, measure: str) -> bool:
+        """Keep nothing that was measured otherwise, as it does not compare; whether there was."""
+        if not self.state or self.measure == measure:
+            return False
+        vars(self).update(vars(KeptWeights()))
+        return True
 
     def put_into(self, model: nn.Module) -> nn.Module:
         """A model of the same kind with these weights: it returns `model` itself."""

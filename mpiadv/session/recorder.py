@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 from torch import nn
 
@@ -13,14 +12,14 @@ from mpiadv.contract.accounts import StepRecord
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import Source
 from mpiadv.evaluation import Counts, attack_images, evaluate
-from mpiadv.evaluation.in_run import Look, evaluation_attack, looks
+from mpiadv.evaluation.in_run import Measurement, evaluation_attack, measurements
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objective import Batch
 from mpiadv.process.errors import OverfittingError
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
 from mpiadv.session.display import Display
-from mpiadv.session.guard import CURES, Guard
+from mpiadv.session.guard import CURES, FALLEN, Guard
 from mpiadv.session.kept_weights import KeptWeights
 from mpiadv.session.safekeeping import Safekeeping, Snapshot, reason_of
 from mpiadv.session.setup import Setup
@@ -81,18 +80,21 @@ class Recorder:
     def evaluate(self, step: int) -> None:
         """Measure test accuracy during the run, of the weights as they are and of their average."""
         for weights, model in self.learner.step.models.items():
-            self._look(step, TEST, weights, model)
+            self._measure(step, TEST, weights, model)
         self.choose_best(step)
 
     def choose_best(self, step: int) -> None:
         """Keep the weights that withstand most on images held out, if there are any."""
         if self.setup.data.held_out is None:
             return
+        measure = self._measurements[HELD_OUT].told
+        if self.best.forget_other(measure):
+            self.on_event("best forgotten", f"evaluated otherwise from here on: {measure}")
         accuracy = self.best.accuracy
         for weights, model in self.learner.step.models.items():
-            counts = self._look(step, HELD_OUT, weights, model)
+            counts = self._measure(step, HELD_OUT, weights, model)
             if counts.adversarial_accuracy > self.best.accuracy:
-                self.best.keep(step, weights, model, counts.adversarial_accuracy)
+                self.best.keep(step, weights, model, counts.adversarial_accuracy, measure)
         if self.best.accuracy > accuracy:
             self._save_kept(BEST, self.best)
 
@@ -103,20 +105,21 @@ class Recorder:
             OverfittingError: they suddenly do not, and the run is to stop then.
         """
         model = self.learner.model
-        counts = self._look(step, TRAIN, RAW, model)
-        told = self.guard.judge(step, model, counts.adversarial_accuracy)
+        counts = self._measure(step, TRAIN, RAW, model)
+        told = self.guard.judge(
+            step, model, counts.adversarial_accuracy, self._measurements[TRAIN].told
+        )
         if not self.guard.must_stop:
             if told:
                 self.on_event("overfitting", f"{told}: {CURES}")
             return
-        path = self._save_kept(GOOD, self.guard.good)
-        raise OverfittingError(
-            f"step {step}: {told or 'overfitted still'}: the weights of step "
-            f"{self.guard.good.step}, before it, are {path}: {CURES}"
-        )
+        good, path = self.guard.good, self.safekeeping.folder.model(GOOD)
+        is_saved = bool(good.state) and self._save_kept(GOOD, good)
+        where = f"the weights of step {good.step}, before it, are {path}: " if is_saved else ""
+        raise OverfittingError(f"step {step}: {told or FALLEN}: {where}{CURES}")
 
-    def _save_kept(self, weights: str, kept: KeptWeights) -> Path:
-        """Write weights that were kept to their file; a disk that does not take them is told of."""
+    def _save_kept(self, weights: str, kept: KeptWeights) -> bool:
+        """Write weights that were kept to their file; whether the disk took them, else it tells."""
         folder = self.safekeeping.folder
         path = folder.model(weights)
         try:
@@ -125,28 +128,29 @@ class Recorder:
         except OSError as error:
             text = f"{path} could not be written ({reason_of(error)})"
             self.log.event(f"{weights} failed", text, kept.step)
-            self.display.say(f"warning: {text}: training goes on")
-        return path
+            self.display.say(f"warning: {text}")
+            return False
+        return True
 
-    def _look(self, step: int, images: str, weights: str, model: nn.Module) -> Counts:
+    def _measure(self, step: int, images: str, weights: str, model: nn.Module) -> Counts:
         """Measure, log and tell natural and adversarial accuracy."""
         began = time.perf_counter()
-        data, look = self.setup.data, self._looks[images]
+        data, measurement = self.setup.data, self._measurements[images]
         source = {TEST: data.test, HELD_OUT: data.held_out, TRAIN: data.train}[images]
         assert source is not None
         (counts,) = evaluate(
             [model],
             source,
-            look.attack,
+            measurement.attack,
             seed=self.config.seed,
-            num_samples=look.num_samples,
+            num_samples=measurement.num_samples,
             batch_size=self.config.evaluation.batch_size,
             precision=self.config.evaluation.precision,
             between_steps=self.trainer.pump,
         )
         self.log_evaluation(step, weights, counts, time.perf_counter() - began, images)
         which = "" if weights == RAW else f", {weights}"
-        self.display.say(f"step {step}{which}: {look.describe(counts)}")
+        self.display.say(f"step {step}{which}: {measurement.describe(counts)}")
         return counts
 
     def log_evaluation(
@@ -156,7 +160,7 @@ class Recorder:
         self.log.evaluation(
             EvaluationRow(
                 step=step,
-                attack=self._looks[images].attack_name,
+                attack=self._measurements[images].attack_name,
                 num_samples=counts.num_samples,
                 natural_accuracy=counts.natural_accuracy / 100,
                 adversarial_accuracy=counts.adversarial_accuracy / 100,
@@ -169,8 +173,8 @@ class Recorder:
         )
 
     @cached_property
-    def _looks(self) -> Mapping[str, Look]:
-        return looks(self.config)
+    def _measurements(self) -> Mapping[str, Measurement]:
+        return measurements(self.config)
 
     @property
     def watchers(self) -> Watchers:

@@ -45,7 +45,7 @@ def carry_out(world: World, config: Config, resume: bool, interruption: Interrup
 
     Raises:
         AgreedError: the input is bad, or the folder cannot be used.
-        NonFiniteLossError, StorageError: and what `World` raises.
+        NonFiniteLossError, OverfittingError, StorageError: and what `World` raises.
     """
     desk = agree(world, lambda: open_desk(config, resume=resume) if world.is_trainer else None)
     if world.share(_tell_if_done(desk)):

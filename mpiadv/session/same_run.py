@@ -85,6 +85,7 @@ def require_same_data(
     effects = {
         "train": "the final bits are not those of an undisturbed run",
         "test": "accuracy before and after cannot be compared",
+        "held out": "the best weights before and after cannot be compared",
     }
     return [f"the {split} images have changed: {effects[split]}" for split in sorted(changed)]
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from torch import nn
 
 from mpiadv.attacks import (
+    LOSSES,
     Attack,
     as_target,
     attack_num_steps,
@@ -61,7 +62,12 @@ class Setup:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        return {"train": self.data.train.fingerprint, "test": self.data.test.fingerprint}
+        held_out = {"held out": self.data.held_out.fingerprint} if self.data.held_out else {}
+        return {
+            "train": self.data.train.fingerprint,
+            "test": self.data.test.fingerprint,
+            **held_out,
+        }
 
     @property
     def numerics(self) -> dict[str, str | int]:
@@ -223,7 +229,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     objective = make_objective(config.objective)
     attack = suited(config.attack, loss=objective.climb, start=objective.start)
-    require_purpose(attack)
+    require_purpose(attack, config.attack_schedule.later_tau)
     made = make_attack(attack)
     _require_natural(config, objective, made)
     _require_mixable(config, objective, made)
@@ -251,7 +257,8 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     num_steps = attack_num_steps(config.attack)
     rule.require_steps_for_trainer(num_steps)
-    require_attacked(config.training, crafted=rule.crafting_steps(num_steps), num_steps=num_steps)
+    crafted = rule.crafting_steps(num_steps)
+    require_attacked(config.training, made, climb=objective.climb, crafted=crafted)
     config.require_lengths(math.prod(data.image_shape))
     setup = Setup(
         config=config,
@@ -284,13 +291,13 @@ def _require_mixable(config: Config, objective: Objective, attack: Attack) -> No
     """Refuse mixed labels where one is needed, by what is trained or by what attacks climb."""
     if config.data.cutmix_alpha is None:
         return
-    loss = attack.loss.name if attack.loss else "ce"
-    is_climbed = loss == "ce" or (attack.loss is not None and attack.loss.needs_natural)
-    if not (objective.takes_targets and is_climbed):
+    loss = attack.loss or LOSSES["ce"]
+    if not (objective.takes_targets and loss.takes_targets) or attack.stop is not None:
         raise UserError(
-            f"data.cutmix_alpha mixes labels, and objective.name={config.objective.name} or its "
-            f"attacks, which climb {loss}, need a single one: use objective.name=adversarial, "
-            "trades, alp or score, or data.cutmix_alpha=null"
+            f"data.cutmix_alpha mixes labels, and objective.name={config.objective.name} or "
+            f"attack.name={config.attack.name}, which climbs {loss.name}, needs a single one: use "
+            "objective.name=adversarial, trades, alp or score with attack.name=pgd, or "
+            "data.cutmix_alpha=null"
         )
 
 

@@ -44,7 +44,8 @@ class AttackConfig(Section):
     relative_step_size: Annotated[Positive, _STEP_SIZE_IS_NULL] = RELATIVE_STEP_SIZE
     """Step size as a multiple of `epsilon / num_steps`; used where `step_size` is null."""
     tau: Annotated[Count, Field(le=10**5), _FRIENDLY] = 0
-    """Attack steps that an image still takes once it is misclassified (friendly)."""
+    """Attack steps that an image takes although it is misclassified, not necessarily in a row
+    (friendly)."""
     loss: Climbed | None = None
     """What is climbed: ce (cross-entropy), margin (best wrong logit less the correct one), kl
     (divergence from the natural prediction), squares (squared distance from it); null: what attack
@@ -61,7 +62,7 @@ class AttackConfig(Section):
 
 
 class AttackScheduleConfig(Section):
-    """How the settings of the attack change during the run. See the README, "Attack schedules"."""
+    """How the settings of the attack change during the run. See docs/methods.md."""
 
     name: Text = "constant"
     """constant: as in `attack`; piecewise: `first_steps`, then `later_steps` from `milestones` on;
@@ -75,7 +76,7 @@ class AttackScheduleConfig(Section):
     attacks take it when they begin on such a version, up to `staleness.max_staleness` later."""
     later_steps: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
     """Attack steps from each of the `milestones` on (piecewise)."""
-    later_tau: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
+    later_tau: Annotated[list[Count], _PIECEWISE] = Field(default_factory=list)
     """`attack.tau` from each of the `milestones` on (piecewise); empty: as it is."""
     gamma: Annotated[Positive, _M_PLUS] = 1.01
     """How much the gradient magnitude of an epoch has to grow for one more step (m_plus)."""

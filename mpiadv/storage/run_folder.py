@@ -51,7 +51,7 @@ class RunFolder:
             raise UserError(f"{self.path} holds {told}choose another folder with output=FOLDER")
 
     def model(self, weights: str) -> Path:
-        """The final model's state dict, with the weights of that name: `RAW` or `EMA`."""
+        """The final model's state dict, with the weights of that name, of `MODEL_NAMES`."""
         return self.path / MODEL_NAMES[weights]
 
     @property

@@ -18,6 +18,9 @@ Settings = Mapping[str, Any]
 REFRESHED = "refreshed"
 """What the names of runs on refreshed attacks have in the middle."""
 
+_FITTING: Settings = {"attack.step_size": None}
+"""Steps as long as their number, or the method, wants them, whatever others have."""
+
 _TRADES: Settings = {"objective.name": "trades"}
 _MART: Settings = {"objective.name": "mart", "objective.beta": 5.0}
 _M_PLUS: Settings = {"attack_schedule.name": "m_plus"}
@@ -77,17 +80,17 @@ METHODS: Mapping[str, Callable[[Config], Settings]] = {
     "score": _of({"objective.name": "score", "objective.beta": 5.0}),
     "margin": _of({"objective.name": "margin"}),
     "half_clean": _of({"objective.clean_fraction": 0.5}),
-    "fast": _of({"attack.name": "ufgsm"}),
-    "nfgsm": _of({"attack.name": "nfgsm"}),
+    "fast": _of(_FITTING, {"attack.name": "ufgsm"}),
+    "nfgsm": _of(_FITTING, {"attack.name": "nfgsm"}),
     "grad_align": _of(
-        {"attack.name": "fgsm", "objective.name": "grad_align", "objective.beta": 0.2}
+        _FITTING, {"attack.name": "fgsm", "objective.name": "grad_align", "objective.beta": 0.2}
     ),
     "friendly": _friendly,
     "friendly_trades": lambda config: {**_friendly(config), **_TRADES},
     "m_plus": _of(_M_PLUS),
     "m_plus_trades": _of(_M_PLUS, _TRADES),
     "m_plus_mart": _of(_M_PLUS, _MART),
-    "amata": _of({"attack_schedule.name": "amata", "attack_schedule.first_steps": 2}),
+    "amata": _of(_FITTING, {"attack_schedule.name": "amata", "attack_schedule.first_steps": 2}),
     "free": _free,
     "deat": _deat,
     "yopo": _yopo,

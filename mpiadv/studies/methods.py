@@ -32,7 +32,7 @@ _PARTS = {"strong": ("pgd:steps=100", "cw:steps=20"), "auto": ("autoattack",)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Result:
     """What became of a run: accuracies in percent by name of the attack, and what it took."""
 
     accuracies: Mapping[str, float]
@@ -86,7 +86,7 @@ def _report(folder: StudyFolder, name: str, part: str) -> dict[str, Any] | None:
         return None
 
 
-def outcome(folder: StudyFolder, each: Trained) -> Outcome | None:
+def result_of(folder: StudyFolder, each: Trained) -> Result | None:
     """What became of a run; None where it is not finished, or not evaluated."""
     log, strong = folder.log(each.name), _report(folder, each.name, "strong")
     if log is None or strong is None:
@@ -97,7 +97,7 @@ def outcome(folder: StudyFolder, each: Trained) -> Outcome | None:
         accuracies[AUTO] = auto["worst_case"]
     (run,) = (run for run in folder.runs if run.name == each.name)
     crafted = float(log.column("attack_steps").sum())
-    return Outcome(
+    return Result(
         accuracies={name: float(share["accuracy"]) for name, share in accuracies.items()},
         passes=crafted + trainer_passes(folder.config_of(run)),
         seconds=float(row_seconds(log).sum()),
@@ -106,7 +106,7 @@ def outcome(folder: StudyFolder, each: Trained) -> Outcome | None:
 
 def show(folder: StudyFolder) -> Results:
     """The table of all methods, and which of them stand stale attacks."""
-    found = {each: outcome(folder, each) for each in trained(folder.ranges)}
+    found = {each: result_of(folder, each) for each in trained(folder.ranges)}
     known = {each: found for each, found in found.items() if found is not None}
     parts: list[Table | Picture] = []
     if known:
@@ -120,7 +120,7 @@ def show(folder: StudyFolder) -> Results:
     )
 
 
-METHODS = Study(runs=runs, evaluate=evaluate, show=show)
+METHODS_STUDY = Study(runs=runs, evaluate=evaluate, show=show)
 
 _INTRODUCTION = (
     "Each method trains the same network on the same images in the same order, for the same number "
@@ -132,7 +132,7 @@ _INTRODUCTION = (
 )
 
 
-def _table(folder: StudyFolder, known: Mapping[Trained, Outcome]) -> Table:
+def _table(folder: StudyFolder, known: Mapping[Trained, Result]) -> Table:
     methods = list(dict.fromkeys(each.method for each in known if not each.is_refreshed))
     names = ["natural", PGD, CW, AUTO]
     rows = []
@@ -153,7 +153,7 @@ def _table(folder: StudyFolder, known: Mapping[Trained, Outcome]) -> Table:
     )
 
 
-def _composition(known: Mapping[Trained, Outcome], methods: Iterable[str]) -> Table:
+def _composition(known: Mapping[Trained, Result], methods: Iterable[str]) -> Table:
     rows = []
     for method in methods:
         sides = [_of(known, method, is_refreshed=is_refreshed) for is_refreshed in (False, True)]
@@ -185,7 +185,7 @@ def _verdict(synchronous: Sequence[float], refreshed: Sequence[float]) -> str:
     return "within the seeds"
 
 
-def _of(known: Mapping[Trained, Outcome], method: str, *, is_refreshed: bool) -> list[Outcome]:
+def _of(known: Mapping[Trained, Result], method: str, *, is_refreshed: bool) -> list[Result]:
     return [
         found
         for each, found in known.items()
@@ -202,7 +202,7 @@ def _over(values: Sequence[float | None]) -> str:
     return mean if len(there) == 1 else f"{mean} ({min(there):.1f} to {max(there):.1f})"
 
 
-def _picture(known: Mapping[Trained, Outcome]) -> Picture:
+def _picture(known: Mapping[Trained, Result]) -> Picture:
     figure, (axis,) = panels(1, height=4.0)
     for method in dict.fromkeys(each.method for each in known if not each.is_refreshed):
         ours = _of(known, method, is_refreshed=False)

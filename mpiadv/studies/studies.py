@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mpiadv.studies.definition import Study
 from mpiadv.studies.headline import HEADLINE
-from mpiadv.studies.methods import METHODS
+from mpiadv.studies.methods import METHODS_STUDY
 from mpiadv.studies.power import POWER
 from mpiadv.studies.speedup import SPEEDUP
 from mpiadv.studies.staleness import STALENESS
@@ -12,7 +12,7 @@ from mpiadv.studies.transfer import TRANSFER
 
 STUDIES: Mapping[str, Study] = {
     "headline": HEADLINE,
-    "methods": METHODS,
+    "methods": METHODS_STUDY,
     "power": POWER,
     "speedup": SPEEDUP,
     "staleness": STALENESS,

@@ -226,7 +226,7 @@ class TorchCrafter:
             images,
             num_ops=config.rand_augment_ops,
             magnitude=config.rand_augment_magnitude,
-            seed=seed_for(self._recipe.seed, Purpose.AUGMENTATION, ticket, 1),
+            seed=seed_for(self._recipe.seed, Purpose.RAND_AUGMENT, ticket),
         )
 
     def _start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:

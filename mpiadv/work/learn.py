@@ -93,8 +93,9 @@ class TorchLearner:
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
         if self._recipe.data.cutmix_alpha:
-            _, targets = mixed(self._recipe, ticket, batch.images, batch.labels)
-            batch = replace(batch, targets=targets)
+            # They depend on the images' number and size alone.
+            some = batch.images[:, :1]
+            batch = replace(batch, targets=mixed(self._recipe, ticket, some, batch.labels)[1])
         magnitude = None
         if not self.step.attacks:
             batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
@@ -102,10 +103,11 @@ class TorchLearner:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         if self._recipe.draw_nearby:
             batch = replace(batch, nearby=self._nearby(ticket, batch, settings))
-        for _ in range(self.step.replays(settings)):
+        for replay in range(self.step.replays(settings)):
+            if replay:
+                pump()
             learned = self.step.gradient(ticket, batch, settings)
             rate = self.step.apply()
-            pump()
         if learned.slope is not None:  # of a mean over the batch
             slope = learned.slope * len(batch.images)
             magnitude = mean_magnitude(slope[self._recipe.num_clean :])

@@ -47,7 +47,7 @@ def mixed(recipe: Recipe, ticket: int, images: Tensor, labels: Tensor) -> tuple[
         labels,
         alpha=alpha,
         num_classes=recipe.num_classes,
-        seed=seed_for(recipe.seed, Purpose.AUGMENTATION, ticket, 2),
+        seed=seed_for(recipe.seed, Purpose.MIXING, ticket),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mpiadv.attacks import ATTACKS, Attack, make_attack
 from mpiadv.evaluation.attack_specs import KINDS, read_attacks
-from mpiadv.evaluation.in_run import evaluation_attack, looks, step_warnings
+from mpiadv.evaluation.in_run import evaluation_attack, measurements, step_warnings
 from mpiadv.evaluation.protocols import PROTOCOLS
 from mpiadv.evaluation.subject import with_fitting_steps
 from mpiadv.evaluation.verdict import probe_attacks
@@ -102,9 +102,9 @@ def test_run_warns_of_step_sizes_that_were_made_for_another_ball() -> None:
 
 
 def test_figures_of_a_run_name_ball_and_step_size() -> None:
-    assert looks(_config("l2", 1.0))["test"].attack_name == "PGD-40 (l2 1, step 0.0625)"
+    assert measurements(_config("l2", 1.0))["test"].attack_name == "PGD-40 (l2 1, step 0.0625)"
     assert (
-        looks(_config("linf", 8 / 255))["test"].attack_name
+        measurements(_config("linf", 8 / 255))["test"].attack_name
         == "PGD-40 (linf 0.0313725, step 0.001961)"
     )
 

@@ -231,6 +231,8 @@ def test_random_streams_and_sample_order_are_the_same_in_every_release() -> None
         7325347427529846847,
         8614267415774447418,
         4108344316748851785,
+        1712589761163255738,
+        368986801049833537,
     ]
     order = SampleOrder(seed=3, num_samples=10, batch_size=3)
     assert [order.indices(ticket).tolist() for ticket in (0, 4)] == [[6, 4, 9], [0, 2, 5]]

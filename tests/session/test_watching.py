@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from end_to_end import TINY, Finished, settled
+from end_to_end import TINY, Finished, settled, staleness
 from mpi_runner import REPOSITORY
 from torch import Tensor, nn
 
@@ -67,14 +67,21 @@ def test_best_weights_are_those_that_withstood_most_on_images_held_out(tmp_path:
 
 
 def test_run_that_goes_on_remembers_its_best_weights(tmp_path: Path) -> None:
-    # Nothing changes any more after 12 steps, so that nothing later is better.
-    words = ("schedule.name=multistep", "schedule.milestones=[12]", "schedule.gamma=1e-30")
+    # Natural training from step 10 on: what withstands most is of that step.
+    words = (
+        "attack_schedule.name=piecewise", "attack_schedule.first_steps=5",
+        "attack_schedule.milestones=[10]", "attack_schedule.later_steps=[0]",
+        "attack.random_start=false", *staleness(0, 0, 1), "optimizer.learning_rate=0.02",
+        "schedule.name=constant", "average.decay=null",
+    )  # fmt: skip
     calm, gone = train(tmp_path / "calm", *words), tmp_path / "gone"
     train(gone, *words)
     for name in ("DONE", "best.pt", "checkpoints/checkpoint-000000025.pt"):
         (gone / name).unlink()
     again = train(gone, *words, resume=True)
-    assert _best_hash(again) == _best_hash(calm)
+    assert _best_hash(again) == _best_hash(calm) != f"hash {calm.hash}"
+    rows = again.table("evaluation")
+    assert rows["step"][rows["images"] == b"held out"].tolist() == [5, 10, 15, 20, 25]
     assert (gone / "best.pt").read_bytes() == (calm.path / "best.pt").read_bytes()
 
 
@@ -98,7 +105,7 @@ def test_kept_weights_are_a_copy_with_all_buffers() -> None:
     model, other, kept, again = Counting(), Counting(), KeptWeights(), KeptWeights()
     model.seen += 3
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    kept.keep(4, "raw", model, 50.0)
+    kept.keep(4, "raw", model, 50.0, "PGD")
     for tensor in (*model.parameters(), model.seen):
         tensor.data.zero_()
     again.load_state_dict(kept.state_dict())
@@ -110,7 +117,7 @@ def test_kept_weights_are_a_copy_with_all_buffers() -> None:
 
 def judged(guard: Guard, *accuracies: float) -> list[str]:
     model = nn.Linear(1, 1)
-    return [guard.judge(step, model, accuracy) for step, accuracy in enumerate(accuracies)]
+    return [guard.judge(step, model, accuracy, "PGD") for step, accuracy in enumerate(accuracies)]
 
 
 def test_guard_tells_of_a_fall_once_until_accuracy_is_back() -> None:
@@ -128,6 +135,26 @@ def test_guard_that_stops_keeps_the_weights_before_the_fall_also_when_gone_on_wi
     other.load_state_dict(guard.state_dict())
     assert judged(other, 10.0) != [""] and other.must_stop
     assert (other.good.step, other.good.accuracy) == (1, 60.0)
+
+
+def test_guard_that_is_to_stop_from_now_on_has_the_weights_from_before_the_fall() -> None:
+    warned, stopping = (
+        Guard(config=GuardConfig(every_steps=1, action=action)) for action in ("warn", "stop")
+    )
+    assert judged(warned, 60.0, 10.0)[1]
+    stopping.load_state_dict(warned.state_dict())
+    assert judged(stopping, 12.0) == [""] and stopping.must_stop
+    assert stopping.good.accuracy == 60.0
+
+
+def test_measurements_of_another_attack_do_not_compare() -> None:
+    guard, model, best = Guard(config=GuardConfig(every_steps=1)), nn.Linear(1, 1), KeptWeights()
+    assert guard.judge(1, model, 90.0, "PGD-1") == ""
+    assert guard.judge(2, model, 50.0, "PGD-20") == "" and not guard.has_fallen
+    assert guard.judge(3, model, 20.0, "PGD-20") != ""
+    best.keep(1, "raw", model, 90.0, "PGD-1")
+    assert not best.forget_other("PGD-1") and best.accuracy == 90.0
+    assert best.forget_other("PGD-20") and best == KeptWeights()
 
 
 MNIST = REPOSITORY.parent / "shared" / "data"

@@ -10,14 +10,17 @@ import pytest
 from made_up_study import finish_runs, open_study
 from mpi_runner import REPOSITORY
 
+from mpiadv.attacks import make_attack
+from mpiadv.methods.training_steps import TRAINING_STEPS
 from mpiadv.process.errors import UserError
 from mpiadv.report.drawing import style
 from mpiadv.settings import Config, load_config
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.method_runs import METHODS, Trained, runs, trained, trainer_passes
+from mpiadv.studies.method_runs import METHODS, REPLAYED, Trained, runs, trained, trainer_passes
 from mpiadv.studies.methods import evaluate, show
+from mpiadv.studies.presets import PRESETS
 from mpiadv.studies.results import Picture, Table
-from mpiadv.studies.runs import Request, configuration
+from mpiadv.studies.runs import Request, configuration, request_of
 
 FILES = REPOSITORY / "configs" / "methods"
 RANGES = {"methods": ["pgd"], "refreshed_methods": [], "seeds": [0], "trades_beta": 6.0}
@@ -30,6 +33,22 @@ def test_settings_are_those_of_the_configuration_of_that_name(name: str) -> None
     (run,) = runs(request)
     theirs = load_config(FILES / f"{name}.yaml")
     assert configuration(request, run, theirs.output) == theirs
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("name", "relative"), [("fast", 1.25), ("nfgsm", 1), ("grad_align", 1)])
+def test_single_steps_are_as_long_as_their_papers_have_them(
+    preset: str, name: str, relative: float
+) -> None:
+    request = request_of(
+        "methods", preset, PRESETS[preset], [f"study.methods=[{name}]", "data.root=data"]
+    )
+    attack = configuration(request, runs(request)[0], "runs").attack
+    assert make_attack(attack).step_size == pytest.approx(relative * attack.epsilon)
+
+
+def test_steps_that_attack_by_themselves_are_known_here_too() -> None:
+    assert {name for name, step in TRAINING_STEPS.items() if step.attacks} == {*REPLAYED}
 
 
 def test_passes_of_the_trainer_are_counted() -> None:
