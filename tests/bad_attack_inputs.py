@@ -69,6 +69,11 @@ ATTACK_CASES = {
         "training.step=free runs the attack's 2 steps itself, while it trains: use "
         "staleness.trainer_steps=2, so that none is crafted",
     ),
+    "no_steps_of_a_training_step_that_attacks": (
+        _attack("pgd", training__step="deat", attack__num_steps=0),
+        "training.step=deat trains on a batch as often as the attack has steps: use "
+        "attack.num_steps >= 1",
+    ),
     "stop_of_a_training_step_that_attacks": (
         _attack("friendly", training__step="deat", staleness__trainer_steps=2),
         "training.step=deat moves all images up the objective, within the ball: use "

@@ -153,6 +153,9 @@ class Attack:
     def _take_steps(self, look: Look, natural: Tensor, stand: Stand, count: int) -> Iterator[Stand]:
         # No `with torch.no_grad()` here: a generator would leave it on for its caller.
         for _ in range(count):
+            if not len(natural):  # a model need not take batches of no images
+                yield stand
+                continue
             slope = look(stand.images)
             moved = self._step(slope.gradient, natural, stand.images)
             stand = Stand(moved) if self.stop is None else self._stopped(slope, stand, moved)

@@ -48,7 +48,7 @@ def load_data(config: DataConfig) -> DataSet:
         data = find_registered("data set", config.name, REGISTERED)(config)
     require_padding(config, data.image_shape)
     require_augmentable(config, data.image_shape)
-    return hold_out(data, config.held_out_samples)
+    return hold_out(data, config)
 
 
 def may_download(config: DataConfig) -> bool:

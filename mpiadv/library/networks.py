@@ -33,7 +33,7 @@ def load_model(
     output logits [N, K]. The run's data set is opened, as it tells K, C, H and W.
 
     Args:
-        run: a run's folder, a model in it (`model.pt`, `model-ema.pt`, `best.pt`), a checkpoint, or
+        run: a run's folder, a model in it (as `model.pt`, `best.pt`), a checkpoint, or
             any file of weights.
         overrides: settings as `key.subkey=value`; for weights of elsewhere at least `model.name`
             and `data.name`.
@@ -75,8 +75,8 @@ def attack(
         norm: linf, l2 or l1.
         num_steps: steps uphill, at least 1.
         step_size: in pixels of [0, 1]; None: one that fits the ball.
-        loss: what is climbed: ce, cross-entropy; margin, best wrong logit less the correct one; or
-            kl, divergence from the natural prediction.
+        loss: what is climbed: ce, cross-entropy; margin, best wrong logit less the correct one;
+            kl, divergence from the natural prediction; or squares, squared distance from it.
         seed: of the start, and of whatever the model draws.
 
     Returns:

@@ -42,6 +42,11 @@ def require_attacked(config: TrainingConfig, attack: Attack, *, climb: str, craf
     """
     if not _find(config).attacks:
         return
+    if not attack.num_steps:
+        raise UserError(
+            f"training.step={config.step} trains on a batch as often as the attack has steps: use "
+            "attack.num_steps >= 1"
+        )
     if crafted:
         raise UserError(
             f"training.step={config.step} runs the attack's {attack.num_steps} steps itself, while "

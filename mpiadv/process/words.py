@@ -7,8 +7,8 @@ UNKNOWN = "-"
 
 
 def counted(number: int, what: str) -> str:
-    """`1 rank`, `1,024 ranks`, `2 classes`."""
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+    """`1 rank`, `1,024 ranks`, `2 classes`, `3 batches`."""
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith(('s', 'ch')) else 's'}"
 
 
 def shape_text(shape: Sequence[int]) -> str:

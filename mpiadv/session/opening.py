@@ -64,14 +64,20 @@ def _other_climb(setup: Setup) -> list[str]:
 
 
 def _unreached(config: Config) -> list[str]:
-    """Where milestones lie behind the end."""
+    """What begins behind the end."""
     steps, sections = config.training.num_steps, ("attack_schedule", "schedule")
     named = {f"{name}.milestones": getattr(config, name).milestones for name in sections}
-    return [
+    told = [
         f"{setting}={shown(milestones)}: training ends after {steps} steps, before the last of them"
         for setting, milestones in named.items()
         if milestones and milestones[-1] >= steps
     ]
+    if config.training.step == "awp" and config.training.awp_from_step >= steps:
+        told.append(
+            f"training.awp_from_step={config.training.awp_from_step}: training ends after {steps} "
+            "steps, before any weights are moved"
+        )
+    return told
 
 
 def _own_number_of_steps(config: Config) -> list[str]:

@@ -14,13 +14,10 @@ from typing import TypeVar
 from torch import nn
 
 from mpiadv.attacks import (
-    LOSSES,
-    Attack,
     as_target,
     attack_num_steps,
     make_attack,
     rehearse,
-    require_purpose,
     suited,
 )
 from mpiadv.comm.links import LinkShape
@@ -29,13 +26,12 @@ from mpiadv.comm.world import World
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
-from mpiadv.methods.objective import Objective
 from mpiadv.methods.objectives import make_objective, num_clean
-from mpiadv.methods.training_steps import require_attacked
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.models.execution import Executor
 from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
+from mpiadv.session.fitting import require_fitting
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
@@ -229,10 +225,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     objective = make_objective(config.objective)
     attack = suited(config.attack, loss=objective.climb, start=objective.start)
-    require_purpose(attack, config.attack_schedule.later_tau)
-    made = make_attack(attack)
-    _require_natural(config, objective, made)
-    _require_mixable(config, objective, made)
+    require_fitting(config, objective, attack, rule)
     recipe = Recipe(
         seed=config.seed,
         rule=rule,
@@ -251,14 +244,10 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         num_classes=data.num_classes,
         natural_every=config.log.natural_every,
         keep_natural=objective.needs_natural or rule.trainer_steps > 0,
-        keep_misses=made.stop is not None and rule.trainer_steps > 0,
+        keep_misses=rule.trainer_steps > 0 and make_attack(attack).stop is not None,
         draw_nearby=objective.needs_nearby,
         wire_dtype=config.training.wire_dtype,
     )
-    num_steps = attack_num_steps(config.attack)
-    rule.require_steps_for_trainer(num_steps)
-    crafted = rule.crafting_steps(num_steps)
-    require_attacked(config.training, made, climb=objective.climb, crafted=crafted)
     config.require_lengths(math.prod(data.image_shape))
     setup = Setup(
         config=config,
@@ -275,30 +264,6 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
-
-
-def _require_natural(config: Config, objective: Objective, attack: Attack) -> None:
-    """Refuse to drive images from predictions that nothing trains to stay where they are."""
-    if attack.loss and attack.loss.needs_natural and not objective.needs_natural:
-        raise UserError(
-            f"attacks climb {attack.loss.name}, away from the natural prediction, and "
-            f"objective.name={config.objective.name} is of no natural images: use "
-            "objective.name=trades or score, or attack.loss=ce"
-        )
-
-
-def _require_mixable(config: Config, objective: Objective, attack: Attack) -> None:
-    """Refuse mixed labels where one is needed, by what is trained or by what attacks climb."""
-    if config.data.cutmix_alpha is None:
-        return
-    loss = attack.loss or LOSSES["ce"]
-    if not (objective.takes_targets and loss.takes_targets) or attack.stop is not None:
-        raise UserError(
-            f"data.cutmix_alpha mixes labels, and objective.name={config.objective.name} or "
-            f"attack.name={config.attack.name}, which climbs {loss.name}, needs a single one: use "
-            "objective.name=adversarial, trades, alp or score with attack.name=pgd, or "
-            "data.cutmix_alpha=null"
-        )
 
 
 def _initial_model(config: Config, data: DataSet) -> nn.Module:

@@ -20,7 +20,7 @@ def find_registered(kind: str, name: str, registered: Mapping[str, T]) -> T:
         UserError: there is none; the line names the nearest known one.
     """
     if name not in registered:
-        nearest = difflib.get_close_matches(name, registered, n=1, cutoff=0.0)
+        nearest = difflib.get_close_matches(name.lower(), registered, n=1, cutoff=0.0)
         known = ", ".join(sorted(registered))
         raise UserError(f"unknown {kind} {name!r}: did you mean {nearest[0]!r}? Known: {known}")
     return registered[name]

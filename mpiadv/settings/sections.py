@@ -175,7 +175,8 @@ class EvaluationConfig(Section):
     every_steps: StepsOrNever = 100
     """Training steps between evaluations; 0: only at the end."""
     num_samples: Samples = 500
-    """Test images of an evaluation during the run; fewer than all are the same ones every time."""
+    """Test images of an evaluation during the run, and as many of those held out; fewer than all
+    are the same ones every time."""
     final_samples: Samples | None = None
     """Test images of the evaluation at the end; null: all."""
     num_steps: Annotated[AtLeastOne, Field(le=10**5)] = 40

@@ -33,7 +33,7 @@ def _friendly(config: Config) -> Settings:
         "attack.name": "friendly",
         "attack_schedule.name": "piecewise",
         "attack_schedule.first_steps": steps,
-        "attack_schedule.milestones": [5 * training // 12, 9 * training // 12],
+        "attack_schedule.milestones": [max(1, 5 * training // 12), max(2, 9 * training // 12)],
         "attack_schedule.later_steps": [steps, steps],
         "attack_schedule.later_tau": [1, 2],
     }
@@ -48,7 +48,7 @@ def _replayed(config: Config, *, step: str, relative_size: float) -> dict[str, A
     """All attack steps on the trainer, of so many times the radius."""
     return {
         "training.step": step,
-        "attack.step_size": relative_size * config.attack.epsilon,
+        "attack.step_size": relative_size * config.attack.epsilon or None,
         "staleness.trainer_steps": config.attack.num_steps,
     }
 
@@ -67,7 +67,7 @@ def _yopo(config: Config) -> Settings:
     return {
         "training.step": "yopo",
         "attack.num_steps": 5,
-        "attack.step_size": config.attack.epsilon / 4,
+        "attack.step_size": config.attack.epsilon / 4 or None,
         "staleness.trainer_steps": 5,
     }
 

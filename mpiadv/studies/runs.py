@@ -199,8 +199,12 @@ def _fits(value: Any, example: Any, most: int) -> bool:
 
 
 def _kind(example: Any, most: int) -> str:
-    one = example[0] if isinstance(example, list) else example
-    up_to = f" up to {most:,}" if type(one) in (int, float) else ""
+    one = min(example) if isinstance(example, list) else example
+    up_to = ""
+    if type(one) is int:
+        up_to = f" from {min(one, 1)} to {most:,}"
+    elif type(one) is float:
+        up_to = f"{' above 0,' if one else ','} up to {most:,}"
     kind = _KINDS.get(type(one), "text")
     return f"a list of {kind}s{up_to}" if isinstance(example, list) else f"a {kind}{up_to}"
 

@@ -47,8 +47,10 @@ def test_images_held_out_are_in_neither_training_nor_test_set() -> None:
 
 
 def test_set_that_is_all_held_out_is_refused() -> None:
-    with pytest.raises(UserError, match="held_out_samples=50 of 50 training samples leaves none"):
+    with pytest.raises(UserError, match="held_out_samples=50 of 50 training samples leaves 0 to"):
         load_data(DataConfig(train_samples=50, held_out_samples=50))
+    with pytest.raises(UserError, match="leaves 9 to train on, less than a batch of 10: use at mo"):
+        load_data(DataConfig(train_samples=50, held_out_samples=41, batch_size=10))
 
 
 def test_best_weights_are_those_that_withstood_most_on_images_held_out(tmp_path: Path) -> None:
