@@ -133,6 +133,51 @@ def _sparing(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=0.005, fused=True)
 
 
+class TwoNorms(nn.Module):
+    """Batch norm for adversarial and, where `which` says so, for natural images."""
+
+    def __init__(self, layer: nn.BatchNorm2d, which: list[str]) -> None:
+        super().__init__()
+        self.adversarial, self.natural = layer, nn.BatchNorm2d(layer.num_features)
+        self.which = which
+
+    def forward(self, features: Tensor) -> Tensor:
+        norm = self.natural if self.which[-1] == "natural" else self.adversarial
+        normalized: Tensor = norm(features)
+        return normalized
+
+
+WHICH = ["adversarial"]
+"""The last of it is what all norms are."""
+
+
+def _doubled(model: nn.Module) -> None:
+    for parent in [*model.modules()]:
+        for name, layer in [*parent.named_children()]:
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(parent, name, TwoNorms(layer, WHICH).train(layer.training))
+
+
+def _naturally(model: nn.Module, images: Tensor) -> Tensor:
+    WHICH.append("natural")
+    logits: Tensor = model(images)
+    WHICH.pop()
+    return logits
+
+
+def _half_through_each(seen: Seen) -> Tensor:
+    if not seen.model.training:
+        return cross_entropy(seen, "mean")
+    half = len(seen.images) // 2
+    logits = torch.cat([_naturally(seen.model, seen.images[:half]), seen.model(seen.images[half:])])
+    return F.cross_entropy(logits, seen.labels)
+
+
+def _both_through_each(seen: Seen) -> Tensor:
+    natural = F.cross_entropy(_naturally(seen.model, seen.natural), seen.labels)
+    return (natural + F.cross_entropy(seen.model(seen.images), seen.labels)) / 2
+
+
 PGD = Plain()
 ONE_STEP = Plain(num_steps=lambda *_: 1, relative=1.0)
 
@@ -166,6 +211,8 @@ METHODS: Mapping[str, Plain] = {
     "m_plus_mart": replace(PGD, trained=_mart, start=_gaussian, num_steps=m_plus),
     "m_plus_friendly": replace(PGD, tau=lambda ticket: 0, num_steps=m_plus),
     "amata": replace(PGD, num_steps=lambda ticket, *_: 2 + 4 * ticket // STEPS),
+    "mixture": replace(PGD, prepare=_doubled, trained=_half_through_each, clean=0.5),
+    "advprop": replace(PGD, prepare=_doubled, trained=_both_through_each),
     "cutmix": replace(PGD, is_mixed=True),
     "recipe": replace(_trades(5.0, smoothing=0.1), start=_uniform, optimizer=_sparing),
     "awp": replace(PGD, gamma=lambda ticket: 0.01),

@@ -64,7 +64,7 @@ class Plain:
     `step` makes a unit of length of a gradient, `clip` keeps a perturbation in the ball. An image
     stops where it is found misclassified after `tau(ticket)` other times. `clean` is the share of a
     batch that is not attacked. Weights are moved by `gamma(ticket)` of their length before the
-    gradient is taken. Images `is_mixed` by CutMix.
+    gradient is taken. Images `is_mixed` by CutMix. A new model is to `prepare`.
     """
 
     climbed: Callable[[Seen], Tensor] = lambda seen: cross_entropy(seen, "sum")
@@ -78,6 +78,7 @@ class Plain:
     clean: float = 0.0
     gamma: Callable[[int], float] = lambda ticket: 0.0
     is_mixed: bool = False
+    prepare: Callable[[nn.Module], object] = lambda model: None
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] = lambda model: torch.optim.Adam(
         model.parameters(), lr=0.005, fused=True
     )
@@ -90,7 +91,7 @@ def train_plainly(
     """Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`."""
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
     model, average, optimizer, schedule = _begun(config, method)
-    attacked = copy.deepcopy(model)
+    attacked = copy.deepcopy(model).eval()
     magnitudes: list[float] = []
     for ticket, (natural, labels, targets, nearby) in enumerate(_batches(config, method)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
@@ -175,8 +176,12 @@ def _begun(
 ) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """A new model, its average, the optimiser and the schedule."""
     model = build_model(
-        config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
+        config.model.model_copy(update={"mixture_batch_norm": False}),
+        num_classes=10,
+        image_shape=(1, 8, 8),
+        seed=seed_for(0, Purpose.MODEL),
     ).train()
+    method.prepare(model)
     optimizer = method.optimizer(model)
     total = config.training.num_steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -191,6 +196,8 @@ def _average(config: Config, average: nn.Module, model: nn.Module, ticket: int) 
     kept = min(DECAY, (1 + since) / (10 + since)) * (since >= 0)
     for mean, now in zip(average.parameters(), model.parameters(), strict=True):
         mean.data.lerp_(now.data, 1 - kept)
+    for newest, now in zip(average.buffers(), model.buffers(), strict=True):
+        newest.copy_(now)
 
 
 def _attack(

@@ -46,9 +46,13 @@ class Pausing(nn.Module):
         return logits
 
 
-def digits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def digits(
+    *, num_classes: int, image_shape: tuple[int, int, int], batch_norm: bool = False
+) -> nn.Module:
     """The network for digits."""
-    return Pausing(plain_digits(num_classes=num_classes, image_shape=image_shape))
+    return Pausing(
+        plain_digits(num_classes=num_classes, image_shape=image_shape, batch_norm=batch_norm)
+    )
 
 
 def batch_norm(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.models.execution import Executor, eagerly
+from mpiadv.models.mixture import natural_branch
 from mpiadv.models.modes import buffers_kept
 from mpiadv.models.random_streams import seed_streams
 from mpiadv.settings import Precision
@@ -28,7 +29,9 @@ def mixed_precision(device: torch.device, precision: Precision) -> Iterator[None
         torch.clear_autocast_cache()
 
 
-def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int) -> Tensor:
+def forward(
+    model: Callable[[Tensor], Tensor], images: Tensor, *, precision: Precision, seed: int
+) -> Tensor:
     """Logits float32 [N, K] of images float32 [N, C, H, W] in [0, 1].
 
     `seed` is of whatever the model draws at random, in evaluation mode too: some models do.
@@ -37,9 +40,9 @@ def forward(model: nn.Module, images: Tensor, *, precision: Precision, seed: int
     return _logits(model, images, precision)
 
 
-def _logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision) -> Tensor:
     with mixed_precision(images.device, precision):
-        logits: Tensor = model(images)
+        logits = model(images)
     return logits.float()
 
 
@@ -124,7 +127,7 @@ class Climb:
 
     def _natural_logits(self, version: int) -> Tensor:
         if version not in self._predicted:
-            with _unmoved(self.model), torch.no_grad():
+            with _unmoved(self.model), natural_branch(self.model), torch.no_grad():
                 logits = forward(
                     self.model, self.natural, precision=self.precision, seed=self.natural_seed
                 )

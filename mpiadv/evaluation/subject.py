@@ -19,6 +19,7 @@ from mpiadv.attacks import as_target
 from mpiadv.data import DataSet
 from mpiadv.evaluation.weights_file import read_weights_file
 from mpiadv.models import build_model, choose_format, fingerprint
+from mpiadv.models.mixture import NaturalBranch
 from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, unwrapped
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
@@ -28,7 +29,7 @@ from mpiadv.settings.dotted_keys import nested
 from mpiadv.settings.pixels import FITTING_STEPS
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import DamagedCheckpointError, is_checkpoint, load_checkpoint
-from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAMES, RAW, RunState, state_of
+from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAMES, NATURAL, RAW, RunState, state_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,6 +139,8 @@ def load_network(
             precision=precision,
         )
         as_target(model, data.image_shape, memory_format=memory_format, precision=precision)
+    if config.evaluation.branch == NATURAL:
+        model = NaturalBranch(model)
     return Network(model=model, hash=found, taken=(*subject.taken, *renaming))
 
 

@@ -6,6 +6,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mpiadv.methods.objective import Batch, Loss, Objective
+from mpiadv.models.mixture import by_branch
 from mpiadv.settings import ObjectiveConfig
 
 
@@ -21,7 +22,7 @@ def grad_align(config: ObjectiveConfig) -> Objective:
 
     def function(model: nn.Module, batch: Batch) -> Loss:
         assert batch.natural is not None and batch.nearby is not None
-        logits = model(batch.images).float()
+        logits = by_branch(model, batch.images, batch.num_clean).float()
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=config.label_smoothing)
         here = _slope(model, batch.natural, batch.labels, create_graph=False)
         there = _slope(model, batch.nearby, batch.labels, create_graph=True)

@@ -16,6 +16,7 @@ class Batch:
         targets: float32 [N, K], probabilities that stand for the labels where images are mixed.
         natural: the same images before the attack, for objectives that need them.
         nearby: one random place in the ball of each natural image, likewise.
+        num_clean: how many of `images`, at the front, are natural.
         misses: int64 [N], how often its attack missed each image so far, as in `attacks.Stand`, for
             attacks that stop images and go on elsewhere.
     """
@@ -25,6 +26,7 @@ class Batch:
     targets: Tensor | None = None
     natural: Tensor | None = None
     nearby: Tensor | None = None
+    num_clean: int = 0
     misses: Tensor | None = None
 
     @property

@@ -9,6 +9,7 @@ from mpiadv.attacks.losses import margins
 from mpiadv.methods.aligned import grad_align
 from mpiadv.methods.objective import Batch, Loss, Objective
 from mpiadv.methods.paired import alp, mart, score, trades
+from mpiadv.models.mixture import by_branch
 from mpiadv.settings import ObjectiveConfig
 from mpiadv.settings.registry import find_registered
 
@@ -40,7 +41,7 @@ def _of_attacked(
 ) -> Objective:
     def function(model: nn.Module, batch: Batch) -> Loss:
         # Autocast may hand over bfloat16 logits: the loss is always taken in float32.
-        logits = model(batch.images).float()
+        logits = by_branch(model, batch.images, batch.num_clean).float()
         return Loss(total=loss(logits, batch.goal), logits=logits.detach())
 
     return Objective(function=function, climb=climb, takes_targets=takes_targets)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mpiadv.attacks.losses import is_label, summed_kl, summed_squares
 from mpiadv.methods.objective import Batch, Loss, Objective
+from mpiadv.models.mixture import by_branch
 from mpiadv.settings import ObjectiveConfig
 
 _TINY = 1e-12
@@ -89,7 +90,8 @@ def score(config: ObjectiveConfig) -> Objective:
 def _paired(loss: Pairwise, *, climb: str, start: str, takes_targets: bool = True) -> Objective:
     def function(model: nn.Module, batch: Batch) -> Loss:
         assert batch.natural is not None, "batches of this objective come with natural images"
-        natural, attacked = (model(images).float() for images in (batch.natural, batch.images))
+        natural = by_branch(model, batch.natural, len(batch.natural)).float()
+        attacked = by_branch(model, batch.images, batch.num_clean).float()
         return Loss(total=loss(natural, attacked, batch.goal), logits=attacked.detach())
 
     return Objective(

@@ -5,7 +5,7 @@ between them: the gradient of a ticket, and what is done with the mean over the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -187,10 +187,12 @@ class OrdinaryStep:
         self, wants_slope: bool, names: tuple[str, ...], *given: Tensor
     ) -> list[Tensor | None]:
         """Forward and backward: what `Learned` has, in its order, and parameters' gradients."""
-        parts, batch = self._parts, Batch(**dict(zip(names, given, strict=True)))
-        images, labels = batch.images.detach().requires_grad_(wants_slope), batch.labels
+        parts, read = self._parts, dict(zip(names, given, strict=True))
+        images, labels = read["images"].detach().requires_grad_(wants_slope), read["labels"]
+        others = {name: read.get(name) for name in _READ[2:]}
+        batch = Batch(images=images, labels=labels, num_clean=parts.num_clean, **others)
         with mixed_precision(images.device, parts.config.precision):
-            loss = parts.objective(self.model, replace(batch, images=images))
+            loss = parts.objective(self.model, batch)
         parts.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         is_right = loss.logits.argmax(dim=1) == labels

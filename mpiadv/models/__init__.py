@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.memory_format import choose_format, lay_out
+from mpiadv.models.mixture import with_mixture
 from mpiadv.models.modes import device_of, evaluation_mode, freeze, parameters_frozen
 from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import PreActResNet
@@ -52,7 +53,8 @@ def build_model(
     global random generators, numpy's and Python's too, are left as they were.
 
     Raises:
-        UserError: no such model, arguments that it refuses, or images that it cannot take.
+        UserError: no such model, arguments that it refuses, images that it cannot take, or no batch
+            norm that could be doubled.
     """
     builder = _find_builder(config.name)
     with streams_kept(_CPU):
@@ -63,6 +65,8 @@ def build_model(
         if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
             # Sizes that are told by the first batch: its values do not matter.
             outputs_of_zeros(model, image_shape, num_images=2)
+    if config.mixture_batch_norm:
+        with_mixture(model, config.name)
     if config.mean is None or config.std is None:
         return model
     return normalized(model, mean=config.mean, std=config.std, num_channels=image_shape[0])

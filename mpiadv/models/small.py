@@ -8,20 +8,25 @@ from mpiadv.models.few_channels import GreyConv2d
 from mpiadv.process.errors import UserError
 
 
-def digits(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+def digits(
+    *, num_classes: int, image_shape: tuple[int, int, int], batch_norm: bool = False
+) -> nn.Module:
     """Two 3x3 convolutions and two dense layers, quick on one CPU thread.
 
-    Images [N, 1, 8, 8], logits [N, num_classes].
+    Images [N, 1, 8, 8], logits [N, num_classes]. With `batch_norm` after each convolution.
 
     Raises:
         UserError: the images are not 1x8x8.
     """
     require_image_shape("digits", image_shape, (1, 8, 8))
+    norms = [[nn.BatchNorm2d(16)], [nn.BatchNorm2d(32)]] if batch_norm else [[], []]
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
+        *norms[0],
         nn.ReLU(),
         # A stride instead of pooling: as robust, at less than half of the time.
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        *norms[1],
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(4 * 4 * 32, 64),

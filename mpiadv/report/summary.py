@@ -7,7 +7,7 @@ from itertools import groupby
 from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import row_seconds
-from mpiadv.storage.run_folder import BEST, EMA, RAW
+from mpiadv.storage.run_folder import BEST, EMA, NATURAL, RAW
 
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
@@ -85,7 +85,14 @@ def _rows_of(weights: str, called: str) -> dict[str, Callable[[Log], str]]:
     return {**accuracies, f"hash of {called}": lambda log: log.hash_of(weights) or UNKNOWN}
 
 
-_OF_OTHERS = {**_rows_of(EMA, "averaged weights"), **_rows_of(BEST, "best weights")}
+_OF_OTHERS = {
+    **_rows_of(EMA, "averaged weights"),
+    **_rows_of(BEST, "best weights"),
+    **{
+        f"{kind} accuracy, through natural batch norm": _accuracy(kind, NATURAL)
+        for kind in ("natural", "adversarial")
+    },
+}
 
 _OPTIONAL = {*_OF_OTHERS, "versions"}
 """Rows that are left out where no log has any."""

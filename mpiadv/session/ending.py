@@ -11,6 +11,7 @@ from mpiadv.comm.messages import Farewell
 from mpiadv.evaluation import Counts
 from mpiadv.evaluation.in_run import accuracies
 from mpiadv.models import fingerprint
+from mpiadv.models.mixture import NaturalBranch
 from mpiadv.process.errors import StorageError, UnreadableError, UserError
 from mpiadv.runlog.rows import END_EVENTS
 from mpiadv.session.desk import Desk
@@ -19,7 +20,7 @@ from mpiadv.session.safekeeping import reason_of
 from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import speed_lines
 from mpiadv.storage.checkpoint import save_model
-from mpiadv.storage.run_folder import BEST, RAW
+from mpiadv.storage.run_folder import BEST, MODEL_NAMES, NATURAL, RAW
 
 Evaluate = Callable[[nn.Module, str, Callable[[int, int], None]], Counts]
 """The final evaluation of a model with the weights of that name; the last is told of each batch."""
@@ -37,12 +38,19 @@ class Ending:
 
     @cached_property
     def models(self) -> Mapping[str, nn.Module]:
-        """What is evaluated and saved, by the name of its weights."""
-        models, best = self.recorder.learner.step.models, self.recorder.best
-        return {
-            name: best.put_into(self.setup.new_model()) if name == BEST else models[name]
-            for name in self.setup.config.weights
+        """What is evaluated, by the name of its weights."""
+        models = dict(self.recorder.learner.step.models)
+        further: Mapping[str, Callable[[], nn.Module]] = {
+            BEST: lambda: self.recorder.best.put_into(self.setup.new_model()),
+            NATURAL: lambda: NaturalBranch(models[RAW]),
         }
+        wanted = self.setup.config.weights
+        return {name: models[name] if name in models else further[name]() for name in wanted}
+
+    @property
+    def saved(self) -> Mapping[str, nn.Module]:
+        """Those that have a file."""
+        return {name: model for name, model in self.models.items() if name in MODEL_NAMES}
 
     def finish(self, evaluate: Evaluate, before_done: Callable[[], None]) -> None:
         """Save the models, evaluate them with the help of all ranks, report, mark the run done.
@@ -60,7 +68,7 @@ class Ending:
         self.recorder.safekeeping.settle(num_steps)
         for name, (counts, seconds) in results.items():
             self.recorder.log_evaluation(num_steps, name, counts, seconds)
-        hashes = {name: fingerprint(model) for name, model in self.models.items()}
+        hashes = {name: fingerprint(model) for name, model in self.saved.items()}
         for name, found in reversed(hashes.items()):
             self.recorder.log.event(END_EVENTS[name], f"hash {found}", num_steps)
         report = "\n".join(self._report(results, hashes))
@@ -89,7 +97,7 @@ class Ending:
 
     def _save_models(self) -> None:
         self.desk.folder.lock.require_held()
-        for name, model in self.models.items():
+        for name, model in self.saved.items():
             on_cpu = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
             save_model(self.desk.folder.model(name), on_cpu)
 

@@ -38,6 +38,7 @@ def opening_lines(
         *_own_number_of_steps(config),
         *_other_climb(setup),
         *_unreached(config),
+        *_idle_branch(setup),
         *_too_many(setup),
         *_no_gpu_to_capture(setup),
         *step_warnings(config),
@@ -87,6 +88,21 @@ def _own_number_of_steps(config: Config) -> list[str]:
     if asked in (taken, usual):
         return []
     return [f"attack.num_steps has no effect: attack {config.attack.name!r} takes {taken}"]
+
+
+def _idle_branch(setup: Setup) -> list[str]:
+    """Where nothing passes through one of two batch norms."""
+    config, num_clean = setup.config, setup.recipe.num_clean
+    if not config.model.mixture_batch_norm:
+        return []
+    if num_clean == setup.recipe.order.batch_size:
+        return ["no image trains the batch norm of adversarial images, that attacks go through"]
+    if num_clean or make_objective(config.objective).needs_natural:
+        return []
+    return [
+        "no image trains the batch norm of natural images: set objective.clean_fraction above 0, "
+        "or an objective of natural images, such as objective.name=alp"
+    ]
 
 
 def _too_many(setup: Setup) -> list[str]:

@@ -28,7 +28,7 @@ from mpiadv.settings.sections import (
     StalenessConfig,
     TrainingConfig,
 )
-from mpiadv.storage.run_folder import BEST
+from mpiadv.storage.run_folder import BEST, NATURAL
 
 
 def _with_home(path: str) -> str:
@@ -97,10 +97,24 @@ class Config(Section):
                 raise ValueError(str(error)) from None
         return self
 
+    @model_validator(mode="after")
+    def _branch_is_there(self) -> Self:
+        if self.evaluation.branch == NATURAL and not self.model.mixture_batch_norm:
+            raise ValueError(
+                "evaluation.branch=natural is of models with model.mixture_batch_norm=true: leave "
+                "it out"
+            )
+        return self
+
     @property
     def weights(self) -> tuple[str, ...]:
-        """What there is to evaluate and save at the end, `RAW` first."""
-        return (*self.average.weights, *((BEST,) if self.data.held_out_samples else ()))
+        """What there is to evaluate at the end, `RAW` first."""
+        best = (BEST,) if self.data.held_out_samples else ()
+        return (
+            *self.average.weights,
+            *best,
+            *((NATURAL,) if self.model.mixture_batch_norm else ()),
+        )
 
     def require_lengths(self, num_pixels: int | None = None) -> None:
         """Refuse a ball that holds every image, or a step that leaves it, as `require_length`."""

@@ -83,6 +83,10 @@ class ModelConfig(Section):
     std: list[Positive] | None = None
     """Standard deviation per channel, divided by second; null: no normalisation."""
 
+    mixture_batch_norm: bool = False
+    """Whether batch norm is doubled: natural images pass through one set of statistics and affine
+    parameters, adversarial ones, and attacks, through the other (Xie and Yuille 2020)."""
+
     @model_validator(mode="after")
     def _mean_and_std_go_together(self) -> Self:
         if (self.mean is None) != (self.std is None):
@@ -188,6 +192,9 @@ class EvaluationConfig(Section):
     """Test images per batch; each batch has its own random start."""
     precision: Precision = "float32"
     """In which networks judge and are attacked; bfloat16: by autocast."""
+    branch: Literal["adversarial", "natural"] = "adversarial"
+    """Of a model with `model.mixture_batch_norm`: which batch norm `mpiadv evaluate`, and
+    evaluations during the run, judge and attack; the one at the end is of both."""
 
 
 class GuardConfig(Section):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import nan
 
 import torch
@@ -18,6 +19,7 @@ from mpiadv.data.mixing import rand_augment
 from mpiadv.methods.objective import Batch
 from mpiadv.models import freeze
 from mpiadv.models.execution import Executor, eagerly
+from mpiadv.models.mixture import by_branch, natural_branch
 from mpiadv.models.modes import buffers_kept
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
@@ -205,7 +207,8 @@ class TorchCrafter:
         seed = seed_for(self._recipe.seed, Purpose.DROPOUT, piece.ticket)
         with torch.no_grad(), buffers_kept(self._model):
             images = self._rounded(piece.adversarial)
-            logits = forward(self._model, images, precision=self._recipe.precision, seed=seed)
+            judge = partial(by_branch, self._model, num_natural=clean)
+            logits = forward(judge, images, precision=self._recipe.precision, seed=seed)
         self._model.train(was_training)
         attacked, labels = logits[clean:], piece.labels[clean:]
         correct = (attacked.argmax(dim=1) == labels).float().mean()
@@ -251,7 +254,7 @@ class TorchCrafter:
         was_training = self._model.training
         self._model.eval()
         seed = seed_for(self._recipe.seed, Purpose.LAYERS, piece.ticket)
-        with torch.no_grad():
+        with natural_branch(self._model), torch.no_grad():
             logits = forward(
                 self._model, piece.natural, precision=self._recipe.precision, seed=seed
             )
