@@ -1,11 +1,12 @@
 """Which classifier a configuration names, built from a seed. Knows no data set and no training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from mpiadv.models.bottleneck import BottleneckResNet
 from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.memory_format import choose_format, lay_out
@@ -15,7 +16,9 @@ from mpiadv.models.normalized import normalized
 from mpiadv.models.preact_resnet import PreActResNet
 from mpiadv.models.random_streams import seed_streams, streams_kept
 from mpiadv.models.small import digits, mnist
-from mpiadv.models.torchvision_model import PREFIX, torchvision_builder
+from mpiadv.models.timm_model import timm_builder
+from mpiadv.models.torchvision_model import torchvision_builder
+from mpiadv.models.wide_resnet import WideResNet
 from mpiadv.process.errors import UserError, user_code
 from mpiadv.settings import ModelConfig
 from mpiadv.settings.registry import find_registered, import_dotted, is_dotted
@@ -41,7 +44,16 @@ REGISTERED: dict[str, Builder] = {
     "digits": digits,
     "mnist": mnist,
     "preact_resnet18": PreActResNet,
+    "wide_resnet": WideResNet,
+    "resnet": BottleneckResNet,
 }
+
+
+FROM_PACKAGES: Mapping[str, Callable[[str], Builder]] = {
+    "torchvision:": torchvision_builder,
+    "timm:": timm_builder,
+}
+"""What names of other packages' models begin with, to what makes their builders."""
 
 
 def build_model(
@@ -73,8 +85,9 @@ def build_model(
 
 
 def _find_builder(name: str) -> Builder:
-    if name.startswith(PREFIX):
-        return torchvision_builder(name)
+    for prefix, builder in FROM_PACKAGES.items():
+        if name.startswith(prefix):
+            return builder(name)
     if is_dotted(name):
         return import_dotted("model", name)
     return find_registered("model", name, REGISTERED)

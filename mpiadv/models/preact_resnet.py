@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from mpiadv.models.activations import activation_of
 
 
 class PreActResNet(nn.Module):
@@ -13,28 +14,35 @@ class PreActResNet(nn.Module):
     last block that robust training uses (Wong et al. 2020, Rice et al. 2020).
     """
 
-    def __init__(self, *, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, *, num_classes: int, image_shape: tuple[int, int, int], activation: str = "relu"
+    ) -> None:
         super().__init__()
+        self._activation = activation_of(activation)
         self.first = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
         self.blocks = nn.Sequential(
-            _PreActBlock(64, 64, stride=1), _PreActBlock(64, 64, stride=1),
-            _PreActBlock(64, 128, stride=2), _PreActBlock(128, 128, stride=1),
-            _PreActBlock(128, 256, stride=2), _PreActBlock(256, 256, stride=1),
-            _PreActBlock(256, 512, stride=2), _PreActBlock(512, 512, stride=1),
+            *(
+                _PreActBlock(*channels, stride=stride, activation=activation)
+                for channels, stride in (
+                    ((64, 64), 1), ((64, 64), 1), ((64, 128), 2), ((128, 128), 1),
+                    ((128, 256), 2), ((256, 256), 1), ((256, 512), 2), ((512, 512), 1),
+                )
+            )
         )  # fmt: skip
         self.last_norm = nn.BatchNorm2d(512)
         self.dense = nn.Linear(512, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        features = functional.relu(self.last_norm(self.blocks(self.first(images))))
+        features = self._activation(self.last_norm(self.blocks(self.first(images))))
         # A mean rather than adaptive pooling: its gradient on GPUs is deterministic for every size.
         logits: Tensor = self.dense(torch.mean(features, dim=(2, 3)))
         return logits
 
 
 class _PreActBlock(nn.Module):
-    def __init__(self, num_inputs: int, num_outputs: int, *, stride: int) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, *, stride: int, activation: str) -> None:
         super().__init__()
+        self._activation = activation_of(activation)
         self.norm1 = nn.BatchNorm2d(num_inputs)
         self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, stride=stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(num_outputs)
@@ -44,8 +52,8 @@ class _PreActBlock(nn.Module):
             self.shortcut = nn.Conv2d(num_inputs, num_outputs, 1, stride=stride, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        activated = functional.relu(self.norm1(features))
+        activated = self._activation(self.norm1(features))
         # Where the shape changes, the shortcut too starts from the activated features.
         skipped = features if self.shortcut is None else self.shortcut(activated)
-        residual: Tensor = self.conv2(functional.relu(self.norm2(self.conv1(activated))))
+        residual: Tensor = self.conv2(self._activation(self.norm2(self.conv1(activated))))
         return residual + skipped

@@ -165,5 +165,5 @@ class Ending:
 
 
 def _said(weights: str) -> str:
-    """Of which weights a line is, where they are not those that were trained."""
-    return "" if weights == RAW else f"{weights} "
+    """Of which weights, or branch, a line is, where it is not of those that were trained."""
+    return {RAW: "", NATURAL: "natural branch, "}.get(weights, f"{weights} ")

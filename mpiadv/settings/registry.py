@@ -28,7 +28,7 @@ def find_registered(kind: str, name: str, registered: Mapping[str, T]) -> T:
 
 def is_dotted(name: str) -> bool:
     """Whether `name` is a user's `my_package.my_module:function`."""
-    return ":" in name and not name.startswith("torchvision:")
+    return ":" in name and not name.startswith(("torchvision:", "timm:"))
 
 
 def import_dotted(kind: str, name: str) -> Callable[..., Any]:

@@ -75,7 +75,8 @@ class ModelConfig(Section):
     """The classifier. It takes pixels in [0, 1]; normalisation is its first layer."""
 
     name: Text = "digits"
-    """A registered model, `torchvision:NAME`, or a dotted name (`my_package.module:function`)."""
+    """A registered model, `torchvision:NAME`, `timm:NAME`, or a dotted name
+    (`my_package.module:function`)."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the model's function."""
     mean: list[Annotated[Number, Field(ge=-1e6, le=1e6)]] | None = None

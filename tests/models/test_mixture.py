@@ -78,7 +78,7 @@ def test_run_is_evaluated_through_both_branches_at_its_end(tmp_path: Path) -> No
     rows = run.table("evaluation")
     assert rows["weights"].tolist() == [b"raw", b"natural"]
     assert rows["natural_loss"][0] != rows["natural_loss"][1]
-    assert "natural natural accuracy" in (run.path / "DONE").read_text()
+    assert "natural branch, natural accuracy" in (run.path / "DONE").read_text()
     raw = mpiadv.load_model(run.path).eval()
     natural = mpiadv.load_model(run.path, ["evaluation.branch=natural"]).eval()
     assert not torch.equal(raw(images()), natural(images()))
