@@ -130,7 +130,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
-    config = load_config(FOLDER / f"{name}.yaml", list(words_of(name)))
+    config = load_config(
+        FOLDER / f"{name}.yaml",
+        list(words_of(name, *staleness(0, 0, 1, trainer_steps_of(name)[-1]))),
+    )
     expected = _plainly(config, name)
     for trainer_steps in trainer_steps_of(name):
         run = run_in(runs, f"{name}-synchronous-{trainer_steps}")
