@@ -6,7 +6,7 @@ import re
 
 from mpiadv.process.errors import UserError
 
-COMMANDS = ("evaluate", "job", "launch", "plan", "report", "study", "submit", "watch")
+COMMANDS = ("evaluate", "job", "launch", "plan", "report", "study", "submit", "visualize", "watch")
 """First words. A configuration that is called `launch` is `./launch`."""
 
 _MEANT = {

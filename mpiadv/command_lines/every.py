@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mpiadv.command_lines import evaluate, job, launch, submit
 from mpiadv.command_lines.described import EXIT_CODES
-from mpiadv.command_lines.tables import PLAN, REPORT, STUDY, TRAIN, WATCH
+from mpiadv.command_lines.tables import PLAN, REPORT, STUDY, TRAIN, VISUALIZE, WATCH
 
 READERS: Mapping[str, Callable[[Sequence[str]], argparse.Namespace | launch.Launch | None]] = {
     "train": TRAIN.read,
     "launch": launch.read,
     "evaluate": evaluate.read,
     "report": REPORT.read,
+    "visualize": VISUALIZE.read,
     "watch": WATCH.read,
     "plan": PLAN.read,
     "study": STUDY.read,
@@ -36,7 +37,8 @@ trained in a minute.
 def usage() -> str:
     """What `mpiadv --help` prints."""
     commands = (
-        TRAIN, launch.LAUNCH, evaluate.EVALUATE, REPORT, WATCH, PLAN, STUDY, submit.SUBMIT, job.JOB,
+        TRAIN, launch.LAUNCH, evaluate.EVALUATE, REPORT, VISUALIZE, WATCH, PLAN, STUDY,
+        submit.SUBMIT, job.JOB,
     )  # fmt: skip
     rows = {
         **{f"mpiadv {each.example}": each.summary for each in commands},

@@ -108,6 +108,30 @@ WATCH = Described(
     },
 )
 
+VISUALIZE = Described(
+    name="visualize",
+    example="visualize FOLDER ...",
+    summary="draw what trained networks' gradients show, side by side",
+    about="Draw gradients at test images, the images under attack, and classes climbed to from "
+    "noise, for several networks side by side: one page, and PNGs.",
+    epilog="The attack is that of the first network's own evaluation. Exit codes: 0 done, 2 bad "
+    "input.",
+    words={
+        "words": words(
+            "+",
+            "NETWORK|KEY=VALUE",
+            "runs' folders, checkpoints or state dicts (.pt, with model.name=... data.name=...); "
+            "and settings, as section.key=value",
+        )
+    },
+    options={
+        "--output": value("FOLDER", "visualization without it", default="visualization"),
+        "--images": value("N", "so many test images; 8 without it", whole(1, 32), 8),
+        **TRUSTED,
+        "--overwrite": flag("write over files of other programs, too"),
+    },
+)
+
 STUDIES = {
     "headline": "40 attack steps against 8, one rank against several: the paper's 26 times",
     "methods": "methods of robust training under equal conditions (table 1 of Wang et al.)",

@@ -58,6 +58,14 @@ def submit(asked: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def visualize(asked: argparse.Namespace) -> int:
+    """Draw networks' features."""
+    from mpiadv.examination.visualization import visualize
+
+    print(visualize(asked))
+    return EXIT_DONE
+
+
 def watch(asked: argparse.Namespace) -> int:
     """Watch until the run is done, or Ctrl-C."""
     from mpiadv.report.watching import watch

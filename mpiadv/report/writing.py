@@ -29,17 +29,17 @@ def write_report(
         UserError: a log cannot be read, or a file not be written.
     """
     path = Path(output or _usual_output(logs))
-    _require_writable(path, overwrite)
+    require_writable(path, overwrite)
     read = distinctly_labelled([read_log(each) for each in logs])
     if figures is not None:
-        _make(Path(figures))
+        make_folder(Path(figures))
     drawn: list[Drawn] = []
     written = page(read, lambda *picture: drawn.append(picture))
     files = _figure_files(drawn, figures, several=len(logs) > 1)
     for file in files:
-        _require_writable(file, overwrite)
+        require_writable(file, overwrite)
     for file, data in {**files, path: written.encode()}.items():
-        _write(file, data)
+        write_file(file, data)
     told = f", also in {figures} as PNG and PDF" if figures else ""
     runs = f"{len(logs)} run{'s' if len(logs) > 1 else ''}"
     return printable(f"{path}: {runs}, {len(drawn)} figures{told}")
@@ -80,7 +80,8 @@ def _file_name(label: str) -> str:
     return re.sub(r"[^\w.-]+", "_", label)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder for figures, unless it is there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -89,14 +90,19 @@ def _make(folder: Path) -> None:
         ) from None
 
 
-def _require_writable(path: Path, overwrite: bool) -> None:
+def require_writable(path: Path, overwrite: bool, *, parents: bool = False) -> None:
+    """Refuse what cannot be written, or is somebody else's; `parents` are made where they lack.
+
+    Raises:
+        UserError: saying what to do.
+    """
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder: say --output {path / 'report.html'}")
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and not parents:
         raise UserError(f"there is no folder {path.parent} to write {path.name} into: create it")
     if os.path.exists(path) and not overwrite and not _is_ours(path):
         raise UserError(
-            f"{path} exists and is not of mpiadv report: choose another place, or add --overwrite"
+            f"{path} exists and is not of mpiadv: choose another place, or add --overwrite"
         )
 
 
@@ -107,7 +113,8 @@ def _is_ours(path: Path) -> bool:
         return MARK.encode() in first + file.read()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
     try:
         with whole_file(path) as temporary:
             temporary.write_bytes(data)

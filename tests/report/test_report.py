@@ -191,7 +191,7 @@ def test_own_page_is_written_over_and_any_other_file_only_when_told(
     assert [cli.main(words), cli.main(words)] == [0, 0]
     output.write_text("<html>my own page</html>")
     assert cli.main(words) == 2
-    assert "exists and is not of mpiadv report" in capsys.readouterr().err
+    assert "exists and is not of mpiadv: choose" in capsys.readouterr().err
     assert output.read_text() == "<html>my own page</html>"
     assert cli.main([*words, "--overwrite"]) == 0
     assert "<figure>" in output.read_text()
@@ -210,7 +210,7 @@ def test_figures_are_written_as_png_and_pdf_and_only_over_own_ones(
     (figures / "staleness.pdf").write_bytes(b"mine")
     output.unlink()
     assert cli.main(words) == 2
-    assert "staleness.pdf exists and is not of mpiadv report" in capsys.readouterr().err
+    assert "staleness.pdf exists and is not of mpiadv: choose" in capsys.readouterr().err
     assert (figures / "staleness.pdf").read_bytes() == b"mine" and not output.exists()
 
 
