@@ -32,7 +32,7 @@ def test_page_and_pictures_are_written_and_written_over(
         assert main([*line, "--output", str(tmp_path / "made" / "here")]) == 0
     assert "visualization.html: 2 networks, 3 figures" in capsys.readouterr().out
     page = (tmp_path / "made" / "here" / "visualization.html").read_text()
-    assert page.count("<img") == 3 and "robust" not in page.partition("<img")[2][:40]
+    assert page.count("<img") == 3 and "http" not in page
     for name in ("gradients", "adversarial", "classes"):
         assert (tmp_path / "made" / "here" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
