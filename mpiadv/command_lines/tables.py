@@ -135,6 +135,7 @@ VISUALIZE = Described(
 STUDIES = {
     "headline": "40 attack steps against 8, one rank against several: the paper's 26 times",
     "methods": "methods of robust training under equal conditions (table 1 of Wang et al.)",
+    "mixture": "one batch norm or two, and natural images in training (Xie and Yuille)",
     "power": "train with k = 1, 2, 4, ... attack steps, attack with each (figures 3 and 4)",
     "speedup": "speed-up over one rank, with and without the trainer crafting (figure 9)",
     "staleness": "how old the parameters behind attacks may be, and what refreshing them buys",

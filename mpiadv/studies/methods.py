@@ -4,27 +4,19 @@ Wang et al. 2021, "Dynamic Efficient Adversarial Training Guided by Gradient Mag
 Draws from logs and evaluations alone: knows no torch.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from mpiadv.process.programs import python_module
 from mpiadv.process.words import counted
 from mpiadv.report.drawing import ADVERSARIAL, Picture, panels
 from mpiadv.report.series import row_seconds
-from mpiadv.settings import code_words
-from mpiadv.storage.small_files import read_small
 from mpiadv.studies.definition import Study
+from mpiadv.studies.evaluated import Evaluation, missing, over_seeds, results_of
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.method_runs import Trained, runs, trained, trainer_passes
 from mpiadv.studies.processes import Program
 from mpiadv.studies.results import Results, Table
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError)
-_MOST_BYTES = 2**24
 
 PGD, CW, AUTO = "PGD-100", "CW-20", "AutoAttack"
 _PARTS = {"strong": ("pgd:steps=100", "cw:steps=20"), "auto": ("autoattack",)}
@@ -42,58 +34,25 @@ class Result:
 
 def evaluate(folder: StudyFolder) -> list[Program]:
     """An evaluation of each finished network under the attacks of the table."""
-    return [
-        _evaluation(folder, each.name, part)
-        for each in trained(folder.ranges)
-        for part in _PARTS
-        if part != "auto" or folder.ranges["autoattack"]
-        if folder.is_done(each.name) and _report(folder, each.name, part) is None
-    ]
+    parts = ("strong", "auto") if folder.ranges["autoattack"] else ("strong",)
+    return missing(
+        folder, [_part(folder, each, part) for each in trained(folder.ranges) for part in parts]
+    )
 
 
-def _num_images(folder: StudyFolder, part: str) -> int:
-    return int(folder.ranges["num_images" if part == "strong" else "auto_images"])
-
-
-def _evaluation(folder: StudyFolder, name: str, part: str) -> Program:
-    attacks = [word for attack in _PARTS[part] for word in ("--attack", attack)]
-    samples = ["--samples", str(_num_images(folder, part))]
-    output = _place(folder, name, part)
-    output.parent.mkdir(exist_ok=True)
-    return Program(
-        name=f"{name}, {part}",
-        command=(
-            *python_module("mpiadv.cli"), "evaluate", str(folder.folder_of(name)), *attacks,
-            *samples, "--each-alone", "--no-probe", "--overwrite", "--output", str(output),
-            *code_words(folder.request.config),
-        ),
-        output=output.with_suffix(".txt"),
-    )  # fmt: skip
-
-
-def _place(folder: StudyFolder, name: str, part: str) -> Path:
-    return folder.path / "evaluations" / f"{name}-{part}"
-
-
-def _report(folder: StudyFolder, name: str, part: str) -> dict[str, Any] | None:
-    """The results of an evaluation of the network as it is now; None where there are none."""
-    try:
-        path = _place(folder, name, part) / "evaluation.json"
-        report: dict[str, Any] = json.loads(read_small(path, _MOST_BYTES))
-        is_ours = report["settings"]["model_hash"] == folder.hash_of(name)
-        return report if is_ours else None
-    except _UNREADABLE:
-        return None
+def _part(folder: StudyFolder, each: Trained, part: str) -> Evaluation:
+    num_images = folder.ranges["num_images" if part == "strong" else "auto_images"]
+    return Evaluation(run=each.name, part=part, attacks=_PARTS[part], num_images=num_images)
 
 
 def result_of(folder: StudyFolder, each: Trained) -> Result | None:
     """What became of a run; None where it is not finished, or not evaluated."""
-    log, strong = folder.log(each.name), _report(folder, each.name, "strong")
+    log, strong = folder.log(each.name), results_of(folder, _part(folder, each, "strong"))
     if log is None or strong is None:
         return None
     pgd, cw = strong["attacks"]
     accuracies = {"natural": strong["natural"], PGD: pgd["this_alone"], CW: cw["this_alone"]}
-    if auto := _report(folder, each.name, "auto"):
+    if auto := results_of(folder, _part(folder, each, "auto")):
         accuracies[AUTO] = auto["worst_case"]
     (run,) = (run for run in folder.runs if run.name == each.name)
     crafted = float(log.column("attack_steps").sum())
@@ -138,7 +97,7 @@ def _table(folder: StudyFolder, known: Mapping[Trained, Result]) -> Table:
     rows = []
     for method in methods:
         ours = _of(known, method, is_refreshed=False)
-        cells = [_over([one.accuracies.get(name) for one in ours]) for name in names]
+        cells = [over_seeds([one.accuracies.get(name) for one in ours]) for name in names]
         passes, seconds = fmean(o.passes for o in ours), fmean(o.seconds for o in ours)
         rows.append([method, *cells, f"{passes / 1000:.1f}", f"{seconds:.0f}", str(len(ours))])
     counts = counted(folder.ranges["num_images"], "test image")
@@ -158,7 +117,7 @@ def _composition(known: Mapping[Trained, Result], methods: Iterable[str]) -> Tab
     for method in methods:
         sides = [_of(known, method, is_refreshed=is_refreshed) for is_refreshed in (False, True)]
         cells = [
-            _over([one.accuracies[name] for one in side])
+            over_seeds([one.accuracies[name] for one in side])
             for name in ("natural", PGD)
             for side in sides
         ]
@@ -191,15 +150,6 @@ def _of(known: Mapping[Trained, Result], method: str, *, is_refreshed: bool) -> 
         for each, found in known.items()
         if each.method == method and each.is_refreshed is is_refreshed
     ]
-
-
-def _over(values: Sequence[float | None]) -> str:
-    """Mean, and the lowest and highest where there are several."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return "-"
-    mean = f"{fmean(there):.2f}"
-    return mean if len(there) == 1 else f"{mean} ({min(there):.1f} to {max(there):.1f})"
 
 
 def _picture(known: Mapping[Trained, Result]) -> Picture:

@@ -68,6 +68,17 @@ _PAPER_CIFAR: Mapping[str, Any] = {
     "checkpoint": {"every_steps": 390},
 }  # fmt: skip
 
+# Networks of batch norm: on MNIST a small one of bottleneck blocks.
+_DIGITS_NORMED = {**_DIGITS, "model": {"name": "digits", "arguments": {"batch_norm": True}}}
+_MNIST_NORMED = {
+    **_SHORT_MNIST,
+    "model": {
+        "name": "resnet", "arguments": {"blocks": [1, 1, 1, 1], "width": 8, "stem": "small"},
+    },
+}  # fmt: skip
+
+_MIXTURE: Mapping[str, Any] = {"clean_fractions": [0.0, 0.5, 1.0], "paired": True}
+
 _OF_DEAT = (
     "free", "deat", "yopo", "pgd", "friendly", "m_plus", "trades", "m_plus_trades", "mart",
     "m_plus_mart",
@@ -89,6 +100,7 @@ _EMULATED: Mapping[str, Any] = {
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         base=_DIGITS,
+        bases={"mixture": _DIGITS_NORMED},
         ranges={
             "power": {"training_steps": [1, 4], "attack_steps": [1, 2, 4], "num_images": 100},
             "transfer": {"training_steps": [1, 4], "num_images": 100},
@@ -121,6 +133,12 @@ PRESETS: Mapping[str, Preset] = {
                 "autoattack": False,
                 "auto_images": 100,
             },
+            "mixture": {
+                "clean_fractions": [0.0, 0.5, 1.0],
+                "paired": True,
+                "seeds": [0],
+                "num_images": 100,
+            },
             "headline": {
                 "num_steps": 40,
                 "every_steps": 10,
@@ -133,6 +151,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "small": Preset(
         base=_SHORT_MNIST,
+        bases={"mixture": _MNIST_NORMED},
         ranges={
             "power": {
                 "training_steps": [1, 2, 4, 8, 16, 32],
@@ -164,6 +183,12 @@ PRESETS: Mapping[str, Preset] = {
                 "autoattack": True,
                 "auto_images": 100,
             },
+            "mixture": {
+                "clean_fractions": [0.0, 0.5, 1.0],
+                "paired": True,
+                "seeds": [0, 1, 2],
+                "num_images": 500,
+            },
             "headline": {
                 "num_steps": 1200,
                 "every_steps": 100,
@@ -176,7 +201,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "paper": Preset(
         base=_PAPER_MNIST,
-        bases={"methods": _PAPER_CIFAR},
+        bases={"methods": _PAPER_CIFAR, "mixture": _PAPER_CIFAR},
         ranges={
             "power": {
                 "training_steps": [1, 2, 4, 8, 16, 32, 64, 128],
@@ -207,6 +232,12 @@ PRESETS: Mapping[str, Preset] = {
                 "num_images": 10000,
                 "autoattack": True,
                 "auto_images": 10000,
+            },
+            "mixture": {
+                "clean_fractions": [0.0, 0.5, 1.0],
+                "paired": True,
+                "seeds": [0, 1, 2],
+                "num_images": 10000,
             },
             "headline": {
                 "num_steps": 60000,

@@ -62,7 +62,8 @@ REFUSED = {
     "watch a --evry 2": "watch: unrecognized arguments: --evry 2: did you mean --every? See mpiadv "
     "watch --help",
     "study powr --preset smoke": "study: argument NAME: unknown study 'powr': did you mean "
-    "'power'? Known: headline, methods, power, speedup, staleness, transfer: see mpiadv study --help",
+    "'power'? Known: headline, methods, mixture, power, speedup, staleness, transfer: see mpiadv "
+    "study --help",
     "submit --gpu 2": "submit: unrecognized arguments: --gpu: did you mean --gpus? See mpiadv "
     "submit --help",
     "submit": "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N",

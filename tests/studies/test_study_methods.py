@@ -137,7 +137,7 @@ def test_results_of_another_network_do_not_count(tmp_path: Path) -> None:
     (folder.path / "evaluations" / "pgd-7-strong").rename(
         folder.path / "evaluations" / f"{second.name}-strong"
     )
-    assert [program.name for program in evaluate(folder)] == ["pgd-refreshed-0, strong"]
+    assert [program.name for program in evaluate(folder)] == ["pgd-refreshed-0-strong"]
 
 
 def test_study_is_done_and_not_done_twice(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Study mixture: which runs and branches it has, and what it shows."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_up_study import finish_runs, open_study
+
+from mpiadv.report.drawing import style
+from mpiadv.studies.mixture import Mixed, evaluate, mixed, show
+from mpiadv.studies.results import Table
+
+
+def test_runs_are_all_pairs_of_batch_norms_and_shares(tmp_path: Path) -> None:
+    folder = open_study(tmp_path / "study", "mixture", "study.seeds=[0, 3]")
+    names = [run.name for run in folder.runs]
+    assert len(names) == 2 * 4 * 2
+    assert {"one-0-0", "two-50-3", "two-100-0", "one-alp-3"} <= {*names}
+    (run,) = (run for run in folder.runs if run.name == "two-alp-3")
+    config = folder.config_of(run)
+    assert config.model.mixture_batch_norm and config.model.arguments == {"batch_norm": True}
+    assert (config.objective.name, config.objective.beta, config.seed) == ("alp", 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("is_double", "clean", "branches"),
+    [
+        (False, 0.5, ("adversarial",)), (True, 0.0, ("adversarial",)), (True, 1.0, ("natural",)),
+        (True, 0.5, ("adversarial", "natural")), (True, "alp", ("adversarial", "natural")),
+    ],
+)  # fmt: skip
+def test_branches_are_those_that_images_train(
+    is_double: bool, clean: float | str, branches: tuple[str, ...]
+) -> None:
+    assert Mixed(is_double=is_double, clean=clean, seed=0).branches == branches
+
+
+def test_each_branch_is_evaluated_and_has_a_row(tmp_path: Path) -> None:
+    folder = open_study(tmp_path / "study", "mixture", "study.clean_fractions=[0.5]")
+    finish_runs(folder)
+    programs = evaluate(folder)
+    assert [program.name for program in programs] == [
+        "one-50-0-adversarial", "one-alp-0-adversarial", "two-50-0-adversarial",
+        "two-50-0-natural", "two-alp-0-adversarial", "two-alp-0-natural",
+    ]  # fmt: skip
+    assert ["evaluation.branch=natural" in program.command for program in programs] == [
+        program.name.endswith("natural") for program in programs
+    ]
+    for number, program in enumerate(programs):
+        run = program.name.rpartition("-")[0]
+        results = {
+            "settings": {"model_hash": f"hash of {run}"},
+            "natural": {"accuracy": 90.0 + number},
+            "attacks": [{"this_alone": {"accuracy": 50.0 + number}}],
+        }
+        path = folder.path / "evaluations" / program.name
+        path.mkdir()
+        (path / "evaluation.json").write_text(json.dumps(results))
+    assert evaluate(folder) == []
+    with style():
+        (table,) = show(folder).parts
+    assert isinstance(table, Table)
+    assert [*map(list, table.rows)] == [
+        ["one", "50 %", "-", "90.00", "50.00"],
+        ["one", "each, paired", "-", "91.00", "51.00"],
+        ["two", "50 %", "adversarial", "92.00", "52.00"],
+        ["two", "50 %", "natural", "93.00", "53.00"],
+        ["two", "each, paired", "adversarial", "94.00", "54.00"],
+        ["two", "each, paired", "natural", "95.00", "55.00"],
+    ]
+    assert len(mixed(folder.ranges)) == 4
