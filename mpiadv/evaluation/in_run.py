@@ -21,6 +21,8 @@ class Measurement:
     images: str
     num_samples: int
     attack: Attack
+    branch: str = ""
+    precision: str = ""
 
     @property
     def attack_name(self) -> str:
@@ -29,7 +31,8 @@ class Measurement:
     @property
     def told(self) -> str:
         """Measurements of which this is the same compare."""
-        return f"{self.attack_name} on at most {self.num_samples} {_CALLED[self.images]}"
+        how = f"{self.attack_name}, {self.branch} batch norm, {self.precision}"
+        return f"{how}, on at most {self.num_samples} {_CALLED[self.images]}"
 
     def describe(self, counts: Counts) -> str:
         """What was seen, in a line."""
