@@ -21,8 +21,8 @@ class Measurement:
     images: str
     num_samples: int
     attack: Attack
-    branch: str = ""
-    precision: str = ""
+    branch: str
+    precision: str
 
     @property
     def attack_name(self) -> str:
@@ -44,14 +44,14 @@ class Measurement:
 
 def measurements(config: Config) -> dict[str, Measurement]:
     """What a run may measure during training, by the name of the images."""
-    own = partial(
-        Measurement, num_samples=config.evaluation.num_samples, attack=evaluation_attack(config)
-    )
-    guard = _pgd(config, config.guard.num_steps, None)
+    evaluation, guard = config.evaluation, config.guard
+    of = partial(Measurement, branch=evaluation.branch, precision=evaluation.precision)
+    own = partial(of, num_samples=evaluation.num_samples, attack=evaluation_attack(config))
+    pgd = _pgd(config, guard.num_steps, None)
     return {
         TEST: own(images=TEST),
         HELD_OUT: own(images=HELD_OUT),
-        TRAIN: Measurement(images=TRAIN, num_samples=config.guard.num_samples, attack=guard),
+        TRAIN: of(images=TRAIN, num_samples=guard.num_samples, attack=pgd),
     }
 
 
