@@ -76,7 +76,7 @@ class AttackScheduleConfig(Section):
     attacks take it when they begin on such a version, up to `staleness.max_staleness` later."""
     later_steps: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
     """Attack steps from each of the `milestones` on (piecewise)."""
-    later_tau: Annotated[list[Count], _PIECEWISE] = Field(default_factory=list)
+    later_tau: Annotated[list[AttackSteps], _PIECEWISE] = Field(default_factory=list)
     """`attack.tau` from each of the `milestones` on (piecewise); empty: as it is."""
     gamma: Annotated[Positive, _M_PLUS] = 1.01
     """How much the gradient magnitude of an epoch has to grow for one more step (m_plus)."""

@@ -86,6 +86,8 @@ def _in_snapshots() -> float:
         learner=cast(Any, SimpleNamespace(model=_SaysZero())),
         safekeeping=cast(Any, None),
         display=cast(Any, None),
+        best=cast(Any, None),
+        guard=cast(Any, None),
     )  # fmt: skip
     recorder.trainer = cast(Any, SimpleNamespace(pump=lambda: None))
     recorder.take_snapshot(1)
