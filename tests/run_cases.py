@@ -129,6 +129,7 @@ RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in
 RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
 
 PIECEWISE = "piecewise"
+NOT_CRAFTED = "free_bfloat16_wire"
 WATCHED = "evaluations_and_snapshots"
 IDLE_TRAINER = "trainer_crafts_nothing"
 WITHOUT_EFFECT = (WATCHED, IDLE_TRAINER)
