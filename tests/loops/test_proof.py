@@ -45,12 +45,12 @@ FLAWS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too_few_steps": (
         {"attack_steps": 3},
-        "attacked ticket 20 with AttackSettings(num_steps=3, epsilon=0.3), not with AttackSettings("
-        "num_steps=4, epsilon=0.3)",
+        "attacked ticket 20 with AttackSettings(num_steps=3, epsilon=0.3, tau=0), not with "
+        "AttackSettings(num_steps=4, epsilon=0.3, tau=0)",
     ),
     "radius_of_another_version": (
         {"epsilon": 0.4},
-        "attacked ticket 20 with AttackSettings(num_steps=4, epsilon=0.4), not with",
+        "attacked ticket 20 with AttackSettings(num_steps=4, epsilon=0.4, tau=0), not with",
     ),
     "first_too_old": (
         {"first_version": 0}, "says that ticket 20 was crafted on versions 0 to 16; the rule says",
