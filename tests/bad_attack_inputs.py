@@ -116,5 +116,71 @@ ATTACK_CASES = {
         _attack("pgd", attack__loss="cwe"),
         "attack.loss='cwe': input should be 'ce', 'margin', 'kl' or 'squares'",
     ),
+    "threat_model_without_radius": (
+        _attack("pgd", attack__further="[{name: l2}]"),
+        "attack.further: l2 has no radius: add epsilon, as in [[]{name: l2, epsilon: 1.0}]",
+    ),
+    "threat_model_with_what_is_for_others": (
+        _attack("pgd", attack__further="[{name: rotation_translation, epsilon: 1}]"),
+        "attack.further: rotation_translation takes no epsilon: leave it out",
+    ),
+    "unknown_threat_model": (
+        _attack("pgd", attack__further="[{name: l3, epsilon: 1}]"),
+        "attack.further[[]0].name='l3': input should be 'linf', 'l2' or 'l1', or "
+        "'rotation_translation'",
+    ),
+    "unknown_setting_of_a_threat_model": (
+        _attack("pgd", attack__further="[{name: l2, epsilon: 1, radius: 2}]"),
+        "attack.further[[]0].radius=2: there is no such setting",
+    ),
+    "no_further_threat_model": (
+        _attack("pgd", attack__further="[]"),
+        "attack.further=[[][]] names no threat model: expected some, as in *, or null",
+    ),
+    "radius_of_a_threat_model_that_holds_any_image": (
+        _attack("pgd", attack__further="[{name: linf, epsilon: 2}]"),
+        "attack.further[[]0].epsilon=2*",
+    ),
+    "threat_models_of_a_training_step_that_attacks": (
+        _attack(
+            "pgd",
+            attack__further="[{name: l2, epsilon: 1}]",
+            training__step="free",
+            staleness__trainer_steps=2,
+        ),
+        "attack.further names other threat models, and training.step=free is for a single one: "
+        "use attack.further=null, or leave it out",
+    ),
+    "threat_models_with_mixed_labels": (
+        _attack("pgd", attack__further="[{name: l2, epsilon: 1}]", data__cutmix_alpha=1),
+        "attack.further names other threat models, and data.cutmix_alpha is for a single one: *",
+    ),
+    "worst_threat_model_of_no_steps": (
+        _attack("pgd", attack__further="[{name: l2, epsilon: 1}]", attack__num_steps=0),
+        "attack.combine=worst chooses after the last attack step, and some attacks have none: use "
+        "attack.num_steps and attack_schedule.first_steps of at least 1",
+    ),
+    "worst_threat_model_of_no_steps_at_first": (
+        _attack(
+            "pgd",
+            attack__further="[{name: l2, epsilon: 1}]",
+            attack_schedule__name="m_plus",
+        ),
+        "attack.combine=worst chooses after the last attack step, and some attacks have none: *",
+    ),
+    "source_that_is_no_run": (
+        _attack("pgd", attack__sources="[nowhere]"),
+        "attack.sources: nowhere is no folder of a run: expected one that holds log.h5",
+    ),
+    "source_of_a_training_step_that_attacks": (
+        _attack(
+            "pgd",
+            attack__sources="[nowhere]",
+            training__step="free",
+            staleness__trainer_steps=2,
+        ),
+        "training.step=free attacks the network that it trains: use attack.sources=[[]], or "
+        "training.step=ordinary",
+    ),
 }
 """A command line, made in a folder, and the line that it gives (fnmatch)."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from plain_threats import drawn, everything, in_l2, several, worst
 from plain_training import (
     EPSILON,
     Hashes,
@@ -179,6 +180,7 @@ def _both_through_each(seen: Seen) -> Tensor:
 
 
 PGD = Plain()
+L2 = in_l2(_unit, _into_l2, _start_in_l2)
 ONE_STEP = Plain(num_steps=lambda *_: 1, relative=1.0)
 
 METHODS: Mapping[str, Plain] = {
@@ -214,6 +216,10 @@ METHODS: Mapping[str, Plain] = {
     "mixture": replace(PGD, prepare=_doubled, trained=_half_through_each, clean=0.5),
     "advprop": replace(PGD, prepare=_doubled, trained=_both_through_each),
     "cutmix": replace(PGD, is_mixed=True),
+    "threats_worst": several(L2, worst),
+    "threats_average": several(L2, everything),
+    "threats_random": several(L2, drawn),
+    "ensemble": replace(ONE_STEP, relative=1.25, clean=0.5),
     "recipe": replace(_trades(5.0, smoothing=0.1), start=_uniform, optimizer=_sparing),
     "awp": replace(PGD, gamma=lambda ticket: 0.01),
     "awp_trades": replace(_trades(6.0), gamma=lambda ticket: 0.005 * (ticket >= 5)),

@@ -64,7 +64,8 @@ class Plain:
     `step` makes a unit of length of a gradient, `clip` keeps a perturbation in the ball. An image
     stops where it is found misclassified after `tau(ticket)` other times. `clean` is the share of a
     batch that is not attacked. Weights are moved by `gamma(ticket)` of their length before the
-    gradient is taken. Images `is_mixed` by CutMix. A new model is to `prepare`.
+    gradient is taken. Images `is_mixed` by CutMix. A new model is to `prepare`. An `attack` of its
+    own gives the images, and what their gradients are told as.
     """
 
     climbed: Callable[[Seen], Tensor] = lambda seen: cross_entropy(seen, "sum")
@@ -83,6 +84,9 @@ class Plain:
         model.parameters(), lr=0.005, fused=True
     )
     epsilon: float = EPSILON
+    attack: "Callable[[Plain, Seen, int, int, torch.Generator], tuple[Tensor, float | None]]" = (
+        lambda *given: attack_plainly(*given)
+    )
 
 
 def train_plainly(
@@ -91,21 +95,24 @@ def train_plainly(
     """Attacked is a copy of the model whose parameters, as the batches, are rounded to `wire`."""
     mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16)
     model, average, optimizer, schedule = _begun(config, method)
-    attacked = copy.deepcopy(model).eval()
+    attacked, sources = copy.deepcopy(model).eval(), [*_sources(config)]
     magnitudes: list[float] = []
     for ticket, (natural, labels, targets, nearby) in enumerate(_batches(config, method)):
         attacked.load_state_dict({k: v.to(wire).float() for k, v in model.state_dict().items()})
         generator = torch.Generator().manual_seed(seed_for(0, Purpose.START, ticket))
         number, clean = method.num_steps(ticket, magnitudes, _per_epoch(config)), 0
         clean = round(method.clean * len(labels))
+        drawn = seed_for(0, Purpose.SOURCES, ticket) % (1 + len(sources))
         seen = Seen(
-            model=attacked, images=natural[clean:], natural=natural[clean:],
+            model=[attacked, *sources][drawn], images=natural[clean:], natural=natural[clean:],
             nearby=nearby, labels=labels[clean:], targets=targets[clean:],
         )  # fmt: skip
         with mixed:
-            crafted, magnitude = _attack(method, seen, ticket, number, generator)
+            crafted, magnitude = method.attack(method, seen, ticket, number, generator)
         images = torch.cat([natural[:clean], crafted]).to(wire).float()
         natural = natural.to(wire).float()
+        if len(images) > len(labels):
+            labels = targets = labels.repeat(len(images) // len(labels))
         seen = Seen(
             model=model, images=images, natural=natural, nearby=nearby, labels=labels,
             targets=targets,
@@ -200,7 +207,15 @@ def _average(config: Config, average: nn.Module, model: nn.Module, ticket: int) 
         newest.copy_(now)
 
 
-def _attack(
+def _sources(config: Config) -> Iterator[nn.Module]:
+    """The networks that runs have left."""
+    for folder in config.attack.sources:
+        source, *_ = _begun(config, Plain())
+        source.load_state_dict(torch.load(f"{folder}/model.pt", weights_only=True))
+        yield source.eval()
+
+
+def attack_plainly(
     method: Plain, seen: Seen, ticket: int, number: int, generator: torch.Generator
 ) -> tuple[Tensor, float | None]:
     """The adversarial images, and the mean L1 norm of their last gradients."""

@@ -21,7 +21,7 @@ def recipe_of(*, num_samples: int, batch_size: int, **changes: Any) -> Recipe:
         "natural_every": 0,
         "keep_natural": False,
         "num_classes": 10,
-        "keep_misses": False,
+        "keep_notes": False,
         "draw_nearby": False,
         "wire_dtype": "float32",
     }

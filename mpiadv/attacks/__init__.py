@@ -5,6 +5,7 @@ from mpiadv.attacks.casting import as_target, hold_cast
 from mpiadv.attacks.climb import (
     Climb,
     Look,
+    Looking,
     Slope,
     forward,
     mean_magnitude,
@@ -13,6 +14,13 @@ from mpiadv.attacks.climb import (
 from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.attacks.named import ATTACKS, attack_num_steps, make_attack, require_purpose, suited
 from mpiadv.attacks.norms import NORMS
+from mpiadv.attacks.threats import (
+    Crafting,
+    crafting_attack,
+    keeps_notes,
+    make_attacks,
+    num_copies,
+)
 from mpiadv.attacks.user import rehearse
 
 __all__ = [
@@ -23,16 +31,22 @@ __all__ = [
     "Attack",
     "AttackLoss",
     "Climb",
+    "Crafting",
     "Look",
+    "Looking",
     "Slope",
     "Stand",
     "as_target",
     "attack_num_steps",
+    "crafting_attack",
     "forward",
     "hold_cast",
+    "keeps_notes",
     "make_attack",
+    "make_attacks",
     "mean_magnitude",
     "mixed_precision",
+    "num_copies",
     "rehearse",
     "require_purpose",
     "suited",

@@ -20,7 +20,7 @@ GAUSSIAN_SCALE = 0.001
 """Standard deviation of the start that TRADES and MART take, in pixels of [0, 1]."""
 
 STOPPED = 2**31 - 1
-"""In the place of the misses of an image that stays where it is."""
+"""Noted of an image that stays where it is."""
 
 _ROUNDING = 1e-6
 
@@ -28,12 +28,12 @@ _ROUNDING = 1e-6
 class Stand(NamedTuple):
     """Where an attack stands between two steps, and all that those to come need to know.
 
-    `images` float32 [N, C, H, W]; `misses` int64 [N]: in how many looks each was misclassified, or
-    `STOPPED`; None, of attacks that stop no image.
+    `images` float32 [N, C, H, W]; `notes` int64 [N], of attacks that keep any. Those that stop
+    images note in how many looks each was misclassified, or `STOPPED`.
     """
 
     images: Tensor
-    misses: Tensor | None = None
+    notes: Tensor | None = None
 
 
 def do_nothing() -> None:
@@ -87,6 +87,11 @@ class Attack:
     step: "Callable[[Attack, Tensor, Tensor], Tensor]" = steepest
     projection: "Callable[[Attack, Tensor], Tensor]" = nearest
     stop: Callable[[Slope, Tensor], Tensor] | None = None
+
+    @property
+    def keeps_notes(self) -> bool:
+        """Whether it stands on notes, too."""
+        return self.stop is not None
 
     @property
     def misfit(self) -> str:
@@ -165,7 +170,7 @@ class Attack:
         """Where the attack stands after a step to `moved`, which some images do not take."""
         assert self.stop is not None
         is_missed = slope.logits.argmax(dim=1) != slope.labels
-        misses = is_missed.long() if stand.misses is None else stand.misses + is_missed
+        misses = is_missed.long() if stand.notes is None else stand.notes + is_missed
         is_stopped = (misses >= STOPPED) | self.stop(slope, misses)
         return Stand(
             torch.where(is_stopped[:, None, None, None], stand.images, moved),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.models.execution import Executor, eagerly
@@ -121,6 +122,12 @@ class Climb:
         self._gradient = gradient.contiguous()
         return Slope(self._gradient, logits, self.labels)
 
+    def losses(self, images: Tensor, *, seed: int) -> Tensor:
+        """Cross-entropy at each of the images float32 [N, C, H, W]: float32 [N], no gradient."""
+        with _unmoved(self.model), torch.no_grad():
+            logits = forward(self.model, images, precision=self.precision, seed=seed)
+        return F.cross_entropy(logits, self.labels, reduction="none")
+
     def looking(self, seeds: Iterator[int]) -> Look:
         """The slope with a seed of its own for each look, on parameters that stay the same."""
         return lambda images: self.slope(images, seed=next(seeds))
@@ -133,6 +140,25 @@ class Climb:
                 )
             self._predicted = {version: logits}
         return self._predicted[version]
+
+
+@dataclass(kw_only=True)
+class Looking:
+    """A climb as the steps of an attack see it.
+
+    `seed`, of what the model draws, and `version`, of its parameters, are set before each step.
+    """
+
+    climb: Climb
+    seed: int = 0
+    version: int = 0
+
+    def __call__(self, images: Tensor) -> Slope:
+        return self.climb.slope(images, seed=self.seed, version=self.version)
+
+    def losses(self, images: Tensor) -> Tensor:
+        """As `Climb.losses`."""
+        return self.climb.losses(images, seed=self.seed)
 
 
 def _look(

@@ -40,8 +40,26 @@ def placements(
 @torch.no_grad()
 def place(images: Tensor, placement: Placement) -> Tensor:
     """Images float32 [N, C, H, W] in [0, 1], turned and shifted, in the same shape and range."""
-    theta = _source_of(placement, height=images.shape[2], width=images.shape[3]).to(images)
-    grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    theta = _source_of(placement, height=images.shape[2], width=images.shape[3])
+    return _moved(images, theta.expand(len(images), 2, 3))
+
+
+@torch.no_grad()
+def place_each(images: Tensor, *, degrees: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """As `place`, each image in its own way: three tensors float64 [N] on the CPU."""
+    placements = [
+        Placement(degrees=turned, right=x, down=y)
+        for turned, x, y in zip(degrees.tolist(), right.tolist(), down.tolist(), strict=True)
+    ]
+    height, width = images.shape[2:]
+    return _moved(
+        images, torch.stack([_source_of(p, height=height, width=width) for p in placements])
+    )
+
+
+def _moved(images: Tensor, theta: Tensor) -> Tensor:
+    """Images as seen through maps float32 [N, 2, 3] from where pixels go to where they are from."""
+    grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False).clamp_(0, 1)
 
 

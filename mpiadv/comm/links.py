@@ -123,7 +123,7 @@ class BatchSlot:
         self.buffer = allocate(shape.num_bytes)
         self._header = header_of(self.buffer, BatchHeader)
         self.labels = shape.labels(self.buffer)
-        self.misses = shape.misses(self.buffer)
+        self.notes = shape.notes(self.buffer)
         self.images = shape.images(self.buffer)
         self.natural = shape.natural(self.buffer)
 

@@ -176,56 +176,62 @@ LONGEST_HEADER = max(BATCH_HEADER.itemsize, PARAMETER_HEADER.itemsize)
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The arrays of a batch: images [batch_size, *image_shape] in `wire_dtype`, and two of int64.
+    """The arrays of a batch: images [num_images, *image_shape] in `wire_dtype`, and two of int64.
 
-    `with_natural`, `with_misses`: whether the natural images travel, too, and how often attacks
-    missed each image, for attacks that go on elsewhere.
+    `num_images`: None is `batch_size`, else attacks have made several of each image.
+    `with_natural`, `with_notes`: whether the natural images travel, too, and what attacks that go
+    on elsewhere have noted of each of theirs.
     """
 
     batch_size: int
     image_shape: tuple[int, int, int]
+    num_images: int | None = None
     with_natural: bool = False
-    with_misses: bool = False
+    with_notes: bool = False
     wire_dtype: WireDtype = "float32"
 
     @property
     def num_bytes(self) -> int:
-        copies = 2 if self.with_natural else 1
-        return self._images_start + copies * self._image_bytes + ALIGNMENT
+        natural = self._image_bytes(self.batch_size) if self.with_natural else 0
+        return self._images_start + self._image_bytes(self._num_images) + natural + ALIGNMENT
+
+    @property
+    def _num_images(self) -> int:
+        return self.batch_size if self.num_images is None else self.num_images
 
     @property
     def _images_start(self) -> int:
-        numbers = 2 if self.with_misses else 1
-        return aligned(BATCH_HEADER.itemsize + 8 * numbers * self.batch_size)
+        notes = self._num_images if self.with_notes else 0
+        return aligned(BATCH_HEADER.itemsize + 8 * (self.batch_size + notes))
 
-    @property
-    def _image_bytes(self) -> int:
+    def _image_bytes(self, count: int) -> int:
         value_bytes = WIRE_ARRAYS[self.wire_dtype].itemsize
-        return aligned(self.batch_size * prod(self.image_shape) * value_bytes)
+        return aligned(count * prod(self.image_shape) * value_bytes)
 
     def labels(self, buffer: Bytes) -> npt.NDArray[np.int64]:
         """The labels in a batch's buffer: int64 [batch_size]."""
         return np.ndarray(self.batch_size, np.int64, buffer, BATCH_HEADER.itemsize)
 
-    def misses(self, buffer: Bytes) -> npt.NDArray[np.int64] | None:
-        """How often each image was missed, where that travels: int64 [batch_size]."""
-        if not self.with_misses:
+    def notes(self, buffer: Bytes) -> npt.NDArray[np.int64] | None:
+        """What attacks noted of each of their images, where that travels: int64 [num_images]."""
+        if not self.with_notes:
             return None
         start = BATCH_HEADER.itemsize + 8 * self.batch_size
-        return np.ndarray(self.batch_size, np.int64, buffer, start)
+        return np.ndarray(self._num_images, np.int64, buffer, start)
 
     def images(self, buffer: Bytes) -> npt.NDArray[Any]:
-        """The adversarial images in a batch's buffer: `WIRE_ARRAYS` [batch_size, C, H, W]."""
-        return self._image_array(buffer, self._images_start)
+        """The adversarial images in a batch's buffer: `WIRE_ARRAYS` [num_images, C, H, W]."""
+        return self._image_array(buffer, self._images_start, self._num_images)
 
     def natural(self, buffer: Bytes) -> npt.NDArray[Any] | None:
         """The natural images, where they travel too: `WIRE_ARRAYS` [batch_size, C, H, W]."""
         if not self.with_natural:
             return None
-        return self._image_array(buffer, self._images_start + self._image_bytes)
+        start = self._images_start + self._image_bytes(self._num_images)
+        return self._image_array(buffer, start, self.batch_size)
 
-    def _image_array(self, buffer: Bytes, start: int) -> npt.NDArray[Any]:
-        shape = self.batch_size, *self.image_shape
+    def _image_array(self, buffer: Bytes, start: int, count: int) -> npt.NDArray[Any]:
+        shape = count, *self.image_shape
         return np.ndarray(shape, WIRE_ARRAYS[self.wire_dtype], buffer, start)
 
 

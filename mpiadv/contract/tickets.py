@@ -32,6 +32,8 @@ class Purpose(IntEnum):
     NEARBY = 9
     RAND_AUGMENT = 10
     MIXING = 11
+    THREATS = 12
+    SOURCES = 13
 
 
 def seed_for(seed: int, purpose: Purpose, *index: int) -> int:

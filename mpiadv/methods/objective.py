@@ -17,8 +17,7 @@ class Batch:
         natural: the same images before the attack, for objectives that need them.
         nearby: one random place in the ball of each natural image, likewise.
         num_clean: how many of `images`, at the front, are natural.
-        misses: int64 [N], how often its attack missed each image so far, as in `attacks.Stand`, for
-            attacks that stop images and go on elsewhere.
+        notes: int64 [N], those of `attacks.Stand`, for attacks that keep any and go on elsewhere.
     """
 
     images: Tensor
@@ -27,7 +26,7 @@ class Batch:
     natural: Tensor | None = None
     nearby: Tensor | None = None
     num_clean: int = 0
-    misses: Tensor | None = None
+    notes: Tensor | None = None
 
     @property
     def goal(self) -> Tensor:

@@ -30,6 +30,15 @@ def make_training_step(parts: Parts) -> TrainingStep:
     return _find(parts.config)(parts)
 
 
+def attacks_itself(config: TrainingConfig) -> bool:
+    """Whether the training step that the configuration names runs all attack steps itself.
+
+    Raises:
+        UserError: none has that name.
+    """
+    return _find(config).attacks
+
+
 def require_attacked(config: TrainingConfig, attack: Attack, *, climb: str, crafted: int) -> None:
     """Refuse what a training step that runs all attack steps itself would not heed.
 
@@ -40,7 +49,7 @@ def require_attacked(config: TrainingConfig, attack: Attack, *, climb: str, craf
     Raises:
         UserError: there is any, or no training step has that name.
     """
-    if not _find(config).attacks:
+    if not attacks_itself(config):
         return
     if not attack.num_steps:
         raise UserError(

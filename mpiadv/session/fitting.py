@@ -1,9 +1,9 @@
 """Parts of a method that do not go together are refused, before anything is trained."""
 
-from mpiadv.attacks import LOSSES, Attack, make_attack, require_purpose
+from mpiadv.attacks import LOSSES, Attack, make_attack, make_attacks, require_purpose
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.methods.objective import Objective
-from mpiadv.methods.training_steps import require_attacked
+from mpiadv.methods.training_steps import attacks_itself, require_attacked
 from mpiadv.process.errors import UserError
 from mpiadv.settings import AttackConfig, Config
 
@@ -25,6 +25,8 @@ def require_fitting(
     require_attacked(config.training, made, climb=objective.climb, crafted=crafted)
     _require_natural(config, objective, made)
     _require_mixable(config, objective, made)
+    _require_several(config, objective, attack)
+    _require_own(config)
 
 
 def _require_natural(config: Config, objective: Objective, attack: Attack) -> None:
@@ -48,4 +50,44 @@ def _require_mixable(config: Config, objective: Objective, attack: Attack) -> No
             f"attack.name={config.attack.name}, which climbs {loss.name}, needs a single one: use "
             "objective.name=adversarial, trades, alp or score with attack.name=pgd, or "
             "data.cutmix_alpha=null"
+        )
+
+
+def _require_several(config: Config, objective: Objective, attack: AttackConfig) -> None:
+    """Refuse further threat models beside what is for a single one, or which are no attacks."""
+    if attack.further is None:
+        return
+    make_attacks(attack)
+    alone = {
+        f"training.step={config.training.step}": attacks_itself(config.training),
+        f"objective.name={config.objective.name}": objective.needs_nearby,
+        "data.cutmix_alpha": config.data.cutmix_alpha is not None,
+    }
+    for setting, is_made_for_one in alone.items():
+        if is_made_for_one:
+            raise UserError(
+                f"attack.further names other threat models, and {setting} is for a single one: "
+                "use attack.further=null, or leave it out"
+            )
+    if attack.combine == "worst" and _fewest_steps(config, attack) == 0:
+        raise UserError(
+            "attack.combine=worst chooses after the last attack step, and some attacks have none: "
+            "use attack.num_steps and attack_schedule.first_steps of at least 1"
+        )
+
+
+def _fewest_steps(config: Config, attack: AttackConfig) -> int:
+    """Attack steps of the tickets that have the fewest."""
+    schedule = config.attack_schedule
+    if schedule.name == "constant":
+        return make_attack(attack).num_steps
+    return min(schedule.first_steps, *schedule.later_steps, attack.num_steps)
+
+
+def _require_own(config: Config) -> None:
+    """Refuse source networks where the gradient is that of training."""
+    if config.attack.sources and attacks_itself(config.training):
+        raise UserError(
+            f"training.step={config.training.step} attacks the network that it trains: use "
+            "attack.sources=[], or training.step=ordinary"
         )

@@ -12,6 +12,7 @@ from mpiadv.process.errors import printable, shown
 from mpiadv.process.words import counted
 from mpiadv.session.same_run import differences
 from mpiadv.session.setup import Setup
+from mpiadv.session.source_networks import shape_text
 from mpiadv.settings import AttackConfig, Config, dump_config
 from mpiadv.settings.unread import unread_settings
 from mpiadv.storage.checkpoint import Checkpoint
@@ -135,6 +136,9 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
         "memory_format": setup.recipe.memory_format,
+        "image_shape": shape_text(setup.data),
+        "num_classes": setup.data.num_classes,
+        **({"sources": ",".join(setup.sources)} if setup.sources else {}),
         "batches_per_epoch": setup.recipe.order.batches_per_epoch,
         "version_python": platform.python_version(),
         "version_mpi": setup.world.library(),

@@ -118,9 +118,10 @@ def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) ->
 def differences(checkpoint: Checkpoint, here: Mapping[str, str | int]) -> list[str]:
     """What differs beside the configuration, so that bits may not be those of an undisturbed run.
 
-    `here` is what holds now: threads, device and memory_format.
+    `here` is what holds now: threads, device, memory_format, and hashes of source networks.
     """
-    before = {"memory_format": "contiguous", **checkpoint.payload}  # earlier versions tell of none
+    earlier = {"memory_format": "contiguous", "sources": ""}  # versions that tell of none
+    before = {**earlier, **checkpoint.payload}
     return [
         f"resumed with {key}={value}, begun with {key}={before[key]}: the final bits "
         "may differ from those of an undisturbed run"

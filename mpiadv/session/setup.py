@@ -16,7 +16,9 @@ from torch import nn
 from mpiadv.attacks import (
     as_target,
     attack_num_steps,
+    keeps_notes,
     make_attack,
+    make_attacks,
     rehearse,
     suited,
 )
@@ -33,6 +35,7 @@ from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.fitting import require_fitting
 from mpiadv.session.rehearsal import Rehearsal, Sample
+from mpiadv.session.source_networks import load_sources
 from mpiadv.settings import Config
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.craft import TorchCrafter
@@ -53,6 +56,8 @@ class Setup:
     threads: int
     data: DataSet
     recipe: Recipe
+    sources: tuple[str, ...] = ()
+    """Hashes of the networks in `recipe.sources`."""
     doubts: tuple[str, ...] = ()
     """What looks wrong with the data, the model or the device, on rank 0."""
 
@@ -72,6 +77,7 @@ class Setup:
             "threads": self.threads,
             "device": self.device.torch.type,
             "memory_format": self.recipe.memory_format,
+            "sources": ",".join(self.sources),
         }
 
     def new_model(self) -> nn.Module:
@@ -103,9 +109,10 @@ class Setup:
         return LinkShape(
             batch=BatchShape(
                 batch_size=self.recipe.order.batch_size,
+                num_images=self.recipe.num_images,
                 image_shape=self.data.image_shape,
                 with_natural=self.recipe.keep_natural,
-                with_misses=self.recipe.keep_misses,
+                with_notes=self.recipe.keep_notes,
                 wire_dtype=self.recipe.wire_dtype,
             ),
             parameter_bytes=parameter_bytes,
@@ -169,6 +176,7 @@ def prepare(config: Config, world: World) -> Setup:
     data = load_data_together(config, world)
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, device, threads, data))
+    _require_same_sources(setup)
     doubts += device.doubts_about(config.training.precision)
     doubts += agree(world, lambda: _check_model(setup))
     doubts += _unlike(setup)
@@ -218,6 +226,17 @@ def _require_same_everywhere(config: Config, world: World, split: str, fingerpri
         )
 
 
+def _require_same_sources(setup: Setup) -> None:
+    world = setup.world
+    everywhere = world.gather(",".join(setup.sources))
+    others = [rank for rank, one in enumerate(everywhere) if one and one != everywhere[0]]
+    if others:
+        raise AgreedError(
+            f"attack.sources: {world.roster.name(others[0])} has other networks than "
+            f"{world.roster.name(0)}: all need the same, copy them anew"
+        )
+
+
 def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:
     rule = config.staleness.rule()
     order = SampleOrder(
@@ -226,6 +245,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     objective = make_objective(config.objective)
     attack = suited(config.attack, loss=objective.climb, start=objective.start)
     require_fitting(config, objective, attack, rule)
+    sources = load_sources(config, data, device.torch)
     recipe = Recipe(
         seed=config.seed,
         rule=rule,
@@ -244,9 +264,10 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
         num_classes=data.num_classes,
         natural_every=config.log.natural_every,
         keep_natural=objective.needs_natural or rule.trainer_steps > 0,
-        keep_misses=rule.trainer_steps > 0 and make_attack(attack).stop is not None,
+        keep_notes=rule.trainer_steps > 0 and keeps_notes(attack),
         draw_nearby=objective.needs_nearby,
         wire_dtype=config.training.wire_dtype,
+        sources=tuple(source.model for source in sources),
     )
     config.require_lengths(math.prod(data.image_shape))
     setup = Setup(
@@ -261,6 +282,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
             held_out=data.held_out and data.held_out.to(device.torch),
         ),
         recipe=recipe,
+        sources=tuple(source.hash for source in sources),
     )
     setup.new_attack_schedule()  # refused here where it does not fit
     return setup
@@ -281,7 +303,8 @@ def _check_model(setup: Setup) -> list[str]:
         check_model(setup.new_model(), setup.data.image_shape, setup.data.num_classes)
         return []
     recipe, few = setup.recipe, _sample(setup, 2)
-    rehearse(make_attack(recipe.attack), few.images, few.labels, few.num_classes)
+    for attack in make_attacks(recipe.attack):
+        rehearse(attack, few.images, few.labels, few.num_classes)
     rehearsal = Rehearsal(
         build=setup.new_model,
         sample=lambda count: _sample(setup, count),

@@ -9,6 +9,7 @@ from mpiadv.settings.method_sections import (
     ObjectiveConfig,
     OptimizerConfig,
     ScheduleConfig,
+    ThreatModel,
 )
 from mpiadv.settings.reading import (
     code_words,
@@ -36,6 +37,7 @@ __all__ = [
     "OptimizerConfig",
     "Precision",
     "ScheduleConfig",
+    "ThreatModel",
     "TrainingConfig",
     "code_words",
     "dump_config",

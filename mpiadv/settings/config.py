@@ -125,6 +125,10 @@ class Config(Section):
         }
         for key, pixels in lengths.items():
             require_length(key, pixels or 0.0, self.attack.norm, num_pixels)
+        for number, threat in enumerate(self.attack.further or ()):
+            for key, pixels in (("epsilon", threat.epsilon), ("step_size", threat.step_size)):
+                place = f"attack.further[{number}].{key}"
+                require_length(place, pixels or 0.0, threat.name, num_pixels)
 
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""

@@ -1,8 +1,8 @@
 """The sections of a method: attack, objective, optimiser, and how they change. Typed, frozen."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mpiadv.settings.choices import Climbed, Norm
 from mpiadv.settings.numbers import Count, Fraction, Number, Positive, Radius, StepSize
@@ -21,7 +21,49 @@ _SGD = read_with_name("sgd")
 _MULTISTEP = read_with_name("multistep")
 _STEP_SIZE_IS_NULL = ReadWith("step_size=null", lambda attack: attack.step_size is None)
 _START_IS_NULL = ReadWith("start=null", lambda attack: attack.start is None)
+_SEVERAL = ReadWith("further set", lambda attack: attack.further is not None)
 _DECAY = ReadWith("decay", lambda average: average.decay is not None)
+
+
+class ThreatModel(Section):
+    """What an attacker may do to images, beside `attack.norm` and `attack.epsilon`."""
+
+    name: Norm | Literal["rotation_translation"]
+    """A norm, of a ball; or rotations and shifts (Engstrom et al. 2019)."""
+    epsilon: Radius | None = None
+    """Radius of the ball, in pixels of [0, 1]."""
+    step_size: StepSize | None = None
+    """Step size in pixels of [0, 1]; null: `attack.relative_step_size * epsilon / num_steps`."""
+    degrees: Annotated[Number, Field(ge=0, le=360)] = 30.0
+    """Largest rotation, either way (rotation_translation)."""
+    pixels: Annotated[Number, Field(ge=0, le=10_000)] = 3.0
+    """Largest shift in each direction, in pixels (rotation_translation)."""
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        is_ball, usual = self.name != "rotation_translation", ThreatModel.model_fields
+        if is_ball and self.epsilon is None:
+            raise ValueError(
+                f"attack.further: {self.name} has no radius: add epsilon, as in "
+                f"[{{name: {self.name}, epsilon: 1.0}}]"
+            )
+        others = ("degrees", "pixels") if is_ball else ("epsilon", "step_size")
+        given = [key for key in others if getattr(self, key) != usual[key].default]
+        if given:
+            raise ValueError(f"attack.further: {self.name} takes no {given[0]}: leave it out")
+        return self
+
+
+def _named(threats: list[ThreatModel]) -> list[ThreatModel]:
+    if not threats:
+        raise ValueError(
+            "attack.further=[] names no threat model: expected some, as in [{name: l2, epsilon: "
+            "1.0}], or null"
+        )
+    return threats
+
+
+_SOME = AfterValidator(_named)
 
 
 class AttackConfig(Section):
@@ -59,6 +101,16 @@ class AttackConfig(Section):
     """Mode of the whole model while it is attacked; its running statistics never change."""
     epsilon_warmup_steps: StepsOrNever = 0
     """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
+    further: Annotated[list[ThreatModel], Field(max_length=16), _SOME] | None = None
+    """Threat models beside `norm` and `epsilon`, such as `[{name: l2, epsilon: 1.0},
+    {name: rotation_translation, degrees: 30, pixels: 3}]`; null: none. Evaluations during the run
+    are of `norm` and `epsilon` alone."""
+    combine: Annotated[Literal["worst", "average", "random"], _SEVERAL] = "worst"
+    """worst: of each image the one of the highest loss is trained on; average: all are (Tramèr and
+    Boneh 2019); random: a batch is under one of them, drawn by its ticket."""
+    sources: list[Text] = Field(default_factory=list)
+    """Folders of finished runs: a batch is crafted on one of their networks, which stay as they
+    are, or on the one being trained, drawn by its ticket (Tramèr et al. 2018)."""
 
 
 class AttackScheduleConfig(Section):

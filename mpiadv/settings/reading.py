@@ -207,6 +207,8 @@ def _first_line(error: ValidationError) -> str:
         return f"{what}{also}"
     if first["type"] == "missing":
         what = "a value is missing"
+    if first["type"] == "extra_forbidden":
+        what = "there is no such setting"
     if first["type"] == "model_type":
         what = "expected a section of settings, not one value"
     for other in others:
@@ -216,5 +218,15 @@ def _first_line(error: ValidationError) -> str:
 
 
 def _key_of(error: ErrorDetails) -> str:
+    """Where it is: the setting, and within a list of sections the item, and what of that.
+
+    Places that pydantic names have more, such as which member of a union was tried.
+    """
     names = {part for known in _KNOWN for part in known.split(".")}
-    return ".".join(str(part) for part in error["loc"] if part in names)
+    key, item = "", ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            item = f"[{part}]"
+        elif part in names or (item and part.isidentifier()):
+            key, item = f"{key}{item}.{part}".lstrip("."), ""
+    return key

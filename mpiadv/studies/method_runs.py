@@ -3,12 +3,12 @@
 The settings are those of `configs/methods`, where each has its source.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mpiadv.process.errors import UserError
-from mpiadv.settings import Config
+from mpiadv.settings import Config, ThreatModel
 from mpiadv.settings.registry import find_registered
 from mpiadv.studies.runs import Request, Run
 
@@ -176,4 +176,11 @@ def trainer_passes(config: Config) -> int:
         return 0
     training, each = config.training, _TRAINER_PASSES.get(config.objective.name, 1)
     perturbed = training.num_steps - training.awp_from_step if training.step == "awp" else 0
-    return each * (training.num_steps + max(0, perturbed))
+    clean = config.objective.clean_fraction
+    images = 1 + (1 - clean) * len(_all_trained_on(config))
+    return round(each * (training.num_steps + max(0, perturbed)) * images)
+
+
+def _all_trained_on(config: Config) -> Sequence[ThreatModel]:
+    """The threat models whose images are trained on beside those of the attack itself."""
+    return (config.attack.further or ()) if config.attack.combine == "average" else ()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Attack, Climb, Slope, Stand, forward, make_attack
+from mpiadv.attacks import Crafting, Looking, Stand, forward
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
@@ -24,7 +24,7 @@ from mpiadv.models.modes import buffers_kept
 from mpiadv.process.errors import SampleError, UserError
 from mpiadv.work.device import Device
 from mpiadv.work.protocols import ProbeReport
-from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire
+from mpiadv.work.recipe import Recipe, climb_of, mixed, of_each_image, state_on_the_wire
 from mpiadv.work.rounding import as_tensor, rounded
 
 MOMENT_SECONDS = 0.001
@@ -32,32 +32,21 @@ MOMENT_SECONDS = 0.001
 
 
 @dataclass(kw_only=True)
-class _Looking:
-    """What the steps of a piece hold of it: what they climb, and what is the step's own.
-
-    If they held the piece, which holds them, its tensors would stay until Python's collector came
-    upon the two: dozens of batches on the device, and holes all over the host's heap.
-    """
-
-    climb: Climb
-    seed: int = 0
-    version: int = 0
-
-    def __call__(self, images: Tensor) -> Slope:
-        return self.climb.slope(images, seed=self.seed, version=self.version)
-
-
-@dataclass(kw_only=True)
 class _Piece:
-    """A ticket being crafted: images float32 [N, C, H, W], the first `num_clean` stay natural."""
+    """A ticket being crafted: images float32 [N, C, H, W], the first `num_clean` stay natural.
+
+    Its steps hold `looking`, and not the piece, which holds them: its tensors would stay until
+    Python's collector came upon the two, dozens of batches on the device, and holes all over the
+    host's heap.
+    """
 
     ticket: int
     natural: Tensor
     labels: Tensor
     adversarial: Tensor
-    looking: _Looking
+    looking: Looking
     steps: Iterator[Stand]
-    misses: Tensor | None = None
+    notes: Tensor | None = None
     natural_accuracy: Tensor | None = None
 
 
@@ -114,7 +103,7 @@ class TorchCrafter:
             natural=self._rounded(piece.natural).contiguous()
             if self._recipe.keep_natural
             else None,
-            misses=self._all_misses(piece) if self._recipe.keep_misses else None,
+            notes=self._all_notes(piece) if self._recipe.keep_notes else None,
         )
         report = CraftReport(
             gradient_magnitude=_number(piece.looking.climb.magnitude),
@@ -138,8 +127,8 @@ class TorchCrafter:
         torch.from_numpy(slot.labels).copy_(batch.labels)
         if slot.natural is not None and batch.natural is not None:
             as_tensor(slot.natural, wire_dtype).copy_(batch.natural)
-        if slot.misses is not None and batch.misses is not None:
-            torch.from_numpy(slot.misses).copy_(batch.misses)
+        if slot.notes is not None and batch.notes is not None:
+            torch.from_numpy(slot.notes).copy_(batch.notes)
 
     def _new_piece(self, ticket: int, settings: AttackSettings, *, last: int) -> _Piece:
         """The ticket's images, where their attack starts, and its steps up to step `last`."""
@@ -152,12 +141,12 @@ class TorchCrafter:
         labels, targets = labels.to(self._device.torch), None
         if self._recipe.data.cutmix_alpha:
             natural, targets = mixed(self._recipe, ticket, natural, labels)
-        attack = make_attack(self._recipe.attack, settings)
+        attack = self._recipe.attack_on(ticket, settings)
         clean = self._recipe.num_clean
         adversarial = self._start(ticket, attack, natural)
         batch = Batch(images=adversarial, labels=labels, targets=targets, natural=natural)
         climb = climb_of(self._recipe, attack, self._model, self._execute, ticket, batch)
-        looking = _Looking(climb=climb)
+        looking = Looking(climb=climb)
         return _Piece(
             ticket=ticket,
             natural=natural,
@@ -171,16 +160,16 @@ class TorchCrafter:
         """Run attack step `step` on the parameters that are loaded, those of `version`."""
         seed = seed_for(self._recipe.seed, Purpose.ATTACK_DROPOUT, piece.ticket, step)
         piece.looking.seed, piece.looking.version = seed, version
-        attacked, piece.misses = next(piece.steps)
+        attacked, piece.notes = next(piece.steps)
         piece.adversarial = torch.cat([piece.natural[: self._recipe.num_clean], attacked])
         self._device.mark()
 
-    def _all_misses(self, piece: _Piece) -> Tensor:
-        """Of each image of the batch, how often it was missed so far: int64 [N]."""
-        misses = torch.zeros_like(piece.labels)
-        if piece.misses is not None:
-            misses[self._recipe.num_clean :] = piece.misses
-        return misses
+    def _all_notes(self, piece: _Piece) -> Tensor:
+        """Of each image of the batch, what its attack has noted so far: int64 [N]."""
+        notes = torch.zeros(len(piece.adversarial), dtype=torch.int64, device=self._device.torch)
+        if piece.notes is not None:
+            notes[self._recipe.num_clean :] = piece.notes
+        return notes
 
     def _probing(
         self, ticket: int, settings: AttackSettings, parameters: ParameterSlot
@@ -210,7 +199,8 @@ class TorchCrafter:
             judge = partial(by_branch, self._model, num_natural=clean)
             logits = forward(judge, images, precision=self._recipe.precision, seed=seed)
         self._model.train(was_training)
-        attacked, labels = logits[clean:], piece.labels[clean:]
+        attacked = logits[clean:]
+        labels = of_each_image(self._recipe, piece.labels, len(logits))[clean:]
         correct = (attacked.argmax(dim=1) == labels).float().mean()
         return correct, functional.cross_entropy(attacked, labels)
 
@@ -232,7 +222,7 @@ class TorchCrafter:
             seed=seed_for(self._recipe.seed, Purpose.RAND_AUGMENT, ticket),
         )
 
-    def _start(self, ticket: int, attack: Attack, natural: Tensor) -> Tensor:
+    def _start(self, ticket: int, attack: Crafting, natural: Tensor) -> Tensor:
         clean = self._recipe.num_clean
         generator = self._generator(Purpose.START, ticket)
         return torch.cat([natural[:clean], attack.start(natural[clean:], generator)])

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import STARTS, Stand, make_attack, mean_magnitude
+from mpiadv.attacks import STARTS, Looking, Stand, make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
@@ -17,7 +17,7 @@ from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_step import Learned, TrainingStep
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
-from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire
+from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire, whole
 from mpiadv.work.rounding import RangeGuard, as_tensor
 
 
@@ -80,7 +80,7 @@ class TorchLearner:
             images=self._floats(slot.images),
             labels=self._integers(slot.labels),
             natural=None if slot.natural is None else self._floats(slot.natural),
-            misses=None if slot.misses is None else self._integers(slot.misses),
+            notes=None if slot.notes is None else self._integers(slot.notes),
         )
 
     def _integers(self, array: npt.NDArray[Any]) -> Tensor:
@@ -99,6 +99,7 @@ class TorchLearner:
         magnitude = None
         if not self.step.attacks:
             batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
+        batch = whole(self._recipe, batch)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         if self._recipe.draw_nearby:
@@ -129,19 +130,16 @@ class TorchLearner:
             return batch, None
         assert batch.natural is not None
         model.train(recipe.attack.batch_norm == "train")
-        attack, clean = make_attack(recipe.attack, settings), recipe.num_clean
-        purpose, steps = Purpose.ATTACK_DROPOUT, range(first, num_steps)
-        seeds = (seed_for(recipe.seed, purpose, ticket, step) for step in steps)
+        attack, clean = recipe.attack_on(ticket, settings), recipe.num_clean
         climb = climb_of(recipe, attack, model, self._execute, ticket, batch)
-        misses = None if batch.misses is None else batch.misses[clean:]
-        attacked = attack.run(
-            climb.looking(seeds),
-            batch.natural[clean:],
-            Stand(batch.images[clean:], misses),
-            first=first,
-            after_step=pump,
-        )
-        images = torch.cat([batch.natural[:clean], attacked])
+        looking, natural = Looking(climb=climb), batch.natural[clean:]
+        stand = Stand(batch.images[clean:], None if batch.notes is None else batch.notes[clean:])
+        steps = attack.steps(looking, natural, stand, first=first)
+        for step in range(first, num_steps):
+            looking.seed = seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, ticket, step)
+            stand = next(steps)
+            pump()
+        images = torch.cat([batch.natural[:clean], stand.images])
         return replace(batch, images=images), climb.magnitude
 
     def _nearby(self, ticket: int, batch: Batch, settings: AttackSettings) -> Tensor:

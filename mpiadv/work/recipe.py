@@ -1,23 +1,33 @@
 """By what every ticket is made: what crafting and training need of the configuration. No MPI."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Attack, Climb
+from mpiadv.attacks import Climb, Crafting, crafting_attack, num_copies
 from mpiadv.comm.messages import WireDtype
-from mpiadv.contract.tickets import Purpose, SampleOrder, StalenessRule, seed_for
+from mpiadv.contract.tickets import (
+    AttackSettings,
+    Purpose,
+    SampleOrder,
+    StalenessRule,
+    seed_for,
+)
 from mpiadv.data.mixing import cut_mix
 from mpiadv.methods.objective import Batch
 from mpiadv.models import FlatState
-from mpiadv.models.execution import Executor
+from mpiadv.models.execution import Executor, eagerly
 from mpiadv.settings import AttackConfig, DataConfig, MemoryFormat, Precision
 from mpiadv.work.rounding import WIRE_TENSORS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The same on every rank."""
+    """The same on every rank.
+
+    `sources`: networks that batches are crafted on beside the one being trained, frozen.
+    """
 
     seed: int
     rule: StalenessRule
@@ -30,9 +40,47 @@ class Recipe:
     num_classes: int
     natural_every: int
     keep_natural: bool
-    keep_misses: bool
+    keep_notes: bool
     draw_nearby: bool
     wire_dtype: WireDtype
+    sources: tuple[nn.Module, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """How many images of a batch attackers hand on.
+
+        Several of each, where attacks are several and none of them is chosen yet, or none at all.
+        """
+        size, several = self.order.batch_size, num_copies(self.attack)
+        is_chosen = self.attack.combine == "worst" and self.rule.trainer_steps == 0
+        return size if is_chosen else self.num_clean + several * (size - self.num_clean)
+
+    def attack_on(self, ticket: int, settings: AttackSettings) -> Crafting:
+        """What crafts a ticket. Raises UserError: as `make_attack`."""
+        return crafting_attack(self.attack, settings, seed_for(self.seed, Purpose.THREATS, ticket))
+
+    def source_of(self, ticket: int) -> nn.Module | None:
+        """The network that a ticket is crafted on; None: the one being trained."""
+        if not self.sources:
+            return None
+        networks = (None, *self.sources)
+        return networks[seed_for(self.seed, Purpose.SOURCES, ticket) % len(networks)]
+
+
+def of_each_image(recipe: Recipe, tensor: Tensor, count: int) -> Tensor:
+    """What belongs to each image of a batch, for `count` images that attacks have made of them."""
+    clean, attacked = tensor[: recipe.num_clean], tensor[recipe.num_clean :]
+    if count == len(tensor):
+        return tensor
+    copies = (count - len(clean)) // len(attacked)
+    return torch.cat([clean, *[attacked] * copies])
+
+
+def whole(recipe: Recipe, batch: Batch) -> Batch:
+    """The batch with labels, and natural images, for each of its images."""
+    count = len(batch.images)
+    natural = None if batch.natural is None else of_each_image(recipe, batch.natural, count)
+    return replace(batch, labels=of_each_image(recipe, batch.labels, count), natural=natural)
 
 
 def mixed(recipe: Recipe, ticket: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,10 +105,15 @@ def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
 
 
 def climb_of(
-    recipe: Recipe, attack: Attack, model: nn.Module, execute: Executor, ticket: int, batch: Batch
+    recipe: Recipe, attack: Crafting, model: nn.Module, execute: Executor, ticket: int, batch: Batch
 ) -> Climb:
-    """What the attack on a ticket climbs; not on the clean images at the front of its batch."""
+    """What the attack on a ticket climbs; not on the clean images at the front of its batch.
+
+    `model` is the one being trained, or a copy of it.
+    """
     assert batch.natural is not None
+    if source := recipe.source_of(ticket):
+        model, execute = source, eagerly
     return Climb(
         model=model,
         precision=recipe.precision,

@@ -102,7 +102,7 @@ def test_image_that_is_stopped_is_so_in_the_next_part_too() -> None:
     natural = torch.zeros(2, 1, 2, 2)
     uphill = Slope(torch.ones(2, 1, 2, 2), torch.eye(2), torch.arange(2))
     *_, part = attack.steps(lambda images: uphill, natural, Stand(natural), last=2)
-    assert part.misses is not None and part.misses.tolist() == [STOPPED, STOPPED]
+    assert part.notes is not None and part.notes.tolist() == [STOPPED, STOPPED]
     assert torch.equal(attack.run(lambda images: uphill, natural, part, first=2), natural)
 
 

@@ -37,6 +37,9 @@ SHAPES = {
     "float16": BatchShape(
         batch_size=5, image_shape=(3, 5, 3), with_natural=True, wire_dtype="float16"
     ),
+    "several_of_each_image": BatchShape(
+        batch_size=5, image_shape=(1, 3, 3), num_images=11, with_natural=True, with_notes=True
+    ),
     "bfloat16": BatchShape(batch_size=7, image_shape=(1, 8, 8), wire_dtype="bfloat16"),
 }
 
@@ -45,13 +48,17 @@ SHAPES = {
 def test_arrays_of_a_batch_share_no_byte_and_are_aligned(shape: BatchShape) -> None:
     slot = BatchSlot(shape, plain_memory)
     arrays = [slot._header, slot.labels, slot.images]
-    arrays += [] if slot.natural is None else [slot.natural]
+    arrays += [each for each in (slot.natural, slot.notes) if each is not None]
     assert (slot.natural is not None) == shape.with_natural
+    assert (slot.notes is not None) == shape.with_notes
     for number, array in enumerate(arrays, start=1):
         array.view(np.uint8)[...] = number
     for number, array in enumerate(arrays, start=1):
         assert (array.view(np.uint8) == number).all()
-    assert slot.images.shape == (shape.batch_size, *shape.image_shape)
+    count = shape.num_images or shape.batch_size
+    assert slot.images.shape == (count, *shape.image_shape)
+    assert slot.natural is None or slot.natural.shape == (shape.batch_size, *shape.image_shape)
+    assert slot.notes is None or slot.notes.shape == (count,)
     assert slot.labels.shape == (shape.batch_size,)
     assert slot.buffer.size % ALIGNMENT == 0
     assert all(a.ctypes.data % ALIGNMENT == 0 for a in (slot.buffer, slot.images))

@@ -17,7 +17,10 @@ SCHEMA = Config.model_json_schema()
 def _numbers(
     schema: Mapping[str, Any], key: str = ""
 ) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Each number of a schema: its setting, a value that holds it at `...`, and its own schema."""
+    """Each number of a schema: its setting, a value that holds it at `...`, and its own schema.
+
+    Of a list of sections each number is told with its item, as `attack.further[0].epsilon`.
+    """
     if "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
     for name, field in schema.get("properties", {}).items():
@@ -25,6 +28,9 @@ def _numbers(
     for choice in (*schema.get("anyOf", ()), *schema.get("allOf", ())):
         yield from _numbers(choice, key)
     for items in (schema.get("items"), *schema.get("prefixItems", ())):
+        if items and "$ref" in items:
+            yield from _numbers(items, f"{key}[0]")
+            continue
         for name, value, number in _numbers(items, key) if items else ():
             yield name, [value] * schema.get("minItems", 1), number
     if schema.get("type") in ("integer", "number"):
@@ -37,6 +43,9 @@ NUMBERS = {key: (value, number) for key, value, number in _numbers(SCHEMA)}
 
 def _with(key: str, number: Any) -> dict[str, Any]:
     """A configuration with a number in the place of the setting's."""
+    setting, _, field = key.partition("[0].")
+    if field:
+        return nested({setting: [{"name": "l2", field: number}]})
     holder, _ = NUMBERS[key]
     value = number if holder is ... else [number for _ in holder]
     others = {"model.std": [1.0]} if key == "model.mean" else {}
@@ -53,6 +62,7 @@ def _refusal(key: str, number: Any) -> str:
 def test_every_number_is_found() -> None:
     assert len(NUMBERS) >= 42
     assert {"seed", "optimizer.betas", "schedule.milestones", "training.threads"} < set(NUMBERS)
+    assert {"attack.further[0].epsilon", "attack.further[0].degrees"} < set(NUMBERS)
 
 
 @pytest.mark.parametrize("key", NUMBERS)

@@ -8,6 +8,7 @@ from mpiadv.settings.unread import ReadWith, unread_settings
 UNREAD = {
     "attack.relative_step_size=2": ("attack.step_size=0.1", "attack.step_size=null"),
     "attack.random_start=false": ("attack.start=gaussian", "attack.start=null"),
+    "attack.combine=average": ("", "attack.further=[{name: l2, epsilon: 1}]"),
     "attack_schedule.first_steps=3": ("", "attack_schedule.name=m_plus"),
     "attack_schedule.milestones=[3]": ("", "attack_schedule.name=piecewise"),
     "attack_schedule.later_steps=[3]": ("", "attack_schedule.name=piecewise"),

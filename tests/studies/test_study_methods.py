@@ -61,6 +61,11 @@ def test_passes_of_the_trainer_are_counted() -> None:
         assert trainer_passes(load_config(None, [word] if word else [])) == passes
     late = ["objective.name=mart", "training.step=awp", "training.awp_from_step=100"]
     assert trainer_passes(load_config(None, late)) == 2 * (400 + 300)
+    all_of_them = [
+        "attack.further=[{name: l2, epsilon: 1}]", "attack.combine=average",
+        "objective.clean_fraction=0.5",
+    ]  # fmt: skip
+    assert trainer_passes(load_config(None, all_of_them)) == 400 * (0.5 + 2 * 0.5)
 
 
 def test_each_method_is_trained_on_each_seed_and_some_on_refreshed_attacks() -> None:

@@ -30,23 +30,26 @@ pytestmark = pytest.mark.long
 NAMES = [*METHODS, *REPLAYED]
 FOLDER = REPOSITORY / "configs" / "methods"
 RANKS = (3, 2, 1)
+SOURCE = "source"
+"""The run that another one attacks."""
 KILLED_AFTER = random.Random(0).sample(range(6, STEPS - 1), 6)
-ONE_STEP = {"fast", "fast_l2", "nfgsm", "grad_align"}
+ONE_STEP = {"fast", "fast_l2", "nfgsm", "grad_align", "ensemble"}
 """Whose only step is left to those who craft."""
 
 
-def words_of(name: str, *rule: str) -> tuple[str, ...]:
+def words_of(folder: Path, name: str, *rule: str) -> tuple[str, ...]:
     number = 360 if name == "recipe" else 160  # of which 200 are held out
     words = (
         *TINY, f"training.num_steps={STEPS}", f"data.train_samples={number}",
         "checkpoint.every_steps=4", "average.decay=0.9",
     )  # fmt: skip
-    return (*settled([*words, *SHORT.get(name, ())]), *rule)
+    source = (f"attack.sources=[{folder}/{SOURCE}]",) if name == "ensemble" else ()
+    return (*settled([*words, *SHORT.get(name, ()), *source]), *rule)
 
 
-def refreshed(name: str) -> tuple[str, ...]:
+def refreshed(folder: Path, name: str) -> tuple[str, ...]:
     trainer_steps = 0 if name in ONE_STEP else trainer_steps_of(name)[-1]
-    return words_of(name, *staleness(8, 2, 2, trainer_steps))
+    return words_of(folder, name, *staleness(8, 2, 2, trainer_steps))
 
 
 def trainer_steps_of(name: str) -> tuple[int, ...]:
@@ -61,15 +64,17 @@ def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Star
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("methods")
+    source = start_of("pgd", SOURCE, 1, (*words_of(folder, "pgd"), "seed=1"))
+    run_all([source], folder, ranks=1, timeout=60)
     _kill(folder)
     starts = []
     for number, name in enumerate(NAMES):
         for trainer_steps in trainer_steps_of(name):
-            words = words_of(name, *staleness(0, 0, 1, trainer_steps))
+            words = words_of(folder, name, *staleness(0, 0, 1, trainer_steps))
             starts.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
         for ranks in RANKS:
-            starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(name)))
-        resumed = (*refreshed(name), "--resume")
+            starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(folder, name)))
+        resumed = (*refreshed(folder, name), "--resume")
         starts.append(start_of(name, f"{name}-killed", 2 + number % 2, resumed))
     run_all(starts, folder, ranks=max(RANKS), timeout=600)
     return folder
@@ -80,7 +85,7 @@ def _kill(folder: Path) -> None:
     plan = [
         (
             str(FOLDER / f"{name}.yaml"),
-            [*refreshed(name), f"output={folder}/{name}-killed"],
+            [*refreshed(folder, name), f"output={folder}/{name}-killed"],
             KILLED_AFTER[number % len(KILLED_AFTER)],
         )
         for number, name in enumerate(NAMES)
@@ -132,7 +137,7 @@ def one_thread() -> Iterator[None]:
 def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
     config = load_config(
         FOLDER / f"{name}.yaml",
-        list(words_of(name, *staleness(0, 0, 1, trainer_steps_of(name)[-1]))),
+        list(words_of(runs, name, *staleness(0, 0, 1, trainer_steps_of(name)[-1]))),
     )
     expected = _plainly(config, name)
     for trainer_steps in trainer_steps_of(name):

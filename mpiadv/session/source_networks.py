@@ -1,0 +1,65 @@
+"""The fixed networks that batches are crafted on beside the one being trained.
+
+Tramèr et al. 2018, "Ensemble Adversarial Training: Attacks and Defenses", section 3.4.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mpiadv.data import DataSet
+from mpiadv.evaluation.subject import Network, load_network, read_subject
+from mpiadv.models import freeze
+from mpiadv.process.errors import UserError
+from mpiadv.runlog import read_attributes
+from mpiadv.settings import Config, code_words
+from mpiadv.storage.run_folder import LOG_NAME
+
+
+def load_sources(config: Config, data: DataSet, device: torch.device) -> Sequence[Network]:
+    """The networks of `attack.sources`, in evaluation mode and frozen.
+
+    Raises:
+        UserError: one is no finished run, or of images or classes other than those of `data`.
+    """
+    return [_load(Path(folder), config, data, device) for folder in config.attack.sources]
+
+
+def _load(folder: Path, config: Config, data: DataSet, device: torch.device) -> Network:
+    named = f"attack.sources: {folder}"
+    if not (folder / LOG_NAME).is_file():
+        raise UserError(f"{named} is no folder of a run: expected one that holds {LOG_NAME}")
+    told = read_attributes(folder / LOG_NAME)
+    ours = {"image_shape": shape_text(data), "num_classes": data.num_classes}
+    for key, value in ours.items():
+        if told.get(key, value) != value:
+            raise UserError(
+                f"{named} was trained with {key}={told[key]}, this run has {key}={value}: sources "
+                "are to be of the same images and classes"
+            )
+    try:
+        subject = read_subject(folder, [], None)
+        _require_known(subject.config, config)
+        network = load_network(subject, data, device, config.training.precision)
+    except UserError as error:
+        raise UserError(f"{named}: {error}") from error
+    freeze(network.model)
+    network.model.eval()
+    return network
+
+
+def _require_known(source: Config, config: Config) -> None:
+    """Refuse a network made by code that this run's own configuration does not name, too."""
+    ours = code_words(config)
+    for word in code_words(source):
+        if word.startswith("model.") and word not in ours:
+            raise UserError(
+                f"{word} is code, and no file may choose what is run: sources are to be of "
+                "registered models, or of this run's own"
+            )
+
+
+def shape_text(data: DataSet) -> str:
+    """Of its images, as logs tell it: channels x height x width."""
+    return "x".join(str(size) for size in data.image_shape)
