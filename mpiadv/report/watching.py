@@ -11,12 +11,15 @@ from rich.live import Live
 
 from mpiadv.process.errors import UserError, printable
 from mpiadv.process.streams import is_unread
-from mpiadv.report.reading import Log, read_log
+from mpiadv.report.reading import DIVERGED, Log, read_log
 from mpiadv.report.screen import Sight, line, screen
 from mpiadv.storage.run_folder import LOG_NAME, RunState, state_of
 
 TERMINAL_SECONDS, FILE_SECONDS = 2.0, 10.0
 """Seconds between looks unless told otherwise."""
+
+_LAST = ("finished", "overfitted", DIVERGED)
+"""Conditions that nobody ends by going on with the run as it is."""
 
 
 def watch(log: str, *, every: float | None, once: bool) -> None:
@@ -36,7 +39,8 @@ def looks(
 ) -> Iterator[tuple[Log, str]]:
     """The log now and every so many seconds, and why it could not be read just then, if so.
 
-    A run that is just starting is waited for. Ends with the look at a finished run.
+    A run that is just starting is waited for. Ends with the look at a run that is finished, or that
+    diverged or overfitted.
 
     Raises:
         UserError: at the first look; later the log as last read is given again.
@@ -46,7 +50,7 @@ def looks(
     log, trouble = read_log(path, snapshots=False), ""
     while True:
         yield log, trouble
-        if once or log.condition == "finished":
+        if once or log.condition in _LAST:
             return
         sleep(every)
         try:

@@ -18,7 +18,7 @@ from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.headline_figures import Arm, Reached, shown
 from mpiadv.studies.processes import Program, available_cores
 from mpiadv.studies.results import Results
-from mpiadv.studies.runs import Request, Run
+from mpiadv.studies.runs import Request, Run, require_unchanged
 from mpiadv.studies.speedup import (
     IMAGE_VALUES,
     OUTSTANDING,
@@ -50,7 +50,12 @@ EMULATED_STEPS, EMULATED_WARMUP_STEPS = 200, 20
 
 
 def runs(request: Request) -> list[Run]:
-    """The three runs; the asynchronous one on all ranks."""
+    """The three runs; the asynchronous one on all ranks.
+
+    Raises:
+        UserError: a change of what is asynchronous, and what is not.
+    """
+    require_unchanged(request, REFRESHED)
     ranges = request.ranges
     shared = {
         "training.num_steps": ranges["num_steps"],

@@ -10,7 +10,7 @@ from typing import Any
 from mpiadv.process.errors import UserError
 from mpiadv.settings import Config, ThreatModel
 from mpiadv.settings.registry import find_registered
-from mpiadv.studies.runs import Request, Run
+from mpiadv.studies.runs import Request, Run, require_unchanged
 
 Settings = Mapping[str, Any]
 """Dotted settings to their values."""
@@ -143,18 +143,29 @@ def trained(ranges: Mapping[str, Any]) -> list[Trained]:
     ]
 
 
+_REFRESHED: Settings = {
+    "staleness.max_staleness": 16, "staleness.final_staleness": 2, "staleness.publish_every": 2,
+}  # fmt: skip
+
+_SHARED = ("attack.num_steps", "attack.step_size")
+"""What some methods set, and users may set for all others."""
+
+
 def runs(request: Request) -> list[Run]:
-    """A run for each method and seed, and again on refreshed attacks."""
-    refreshed = {
-        "staleness.max_staleness": 16, "staleness.final_staleness": 2, "staleness.publish_every": 2,
-    }  # fmt: skip
+    """A run for each method and seed, and again on refreshed attacks.
+
+    Raises:
+        UserError: a change of what makes a method, which would make another one of some rows.
+    """
+    makes = {key for method in METHODS.values() for key in method(request.config)}
+    require_unchanged(request, (makes | {*_REFRESHED}) - {*_SHARED})
     return [
         Run(
             name=each.name,
             overrides={
                 "seed": each.seed,
                 **_settings(each.method, request),
-                **(refreshed if each.is_refreshed else {}),
+                **(_REFRESHED if each.is_refreshed else {}),
             },
         )
         for each in trained(request.ranges)

@@ -13,7 +13,7 @@ from mpiadv.studies.evaluated import Evaluation, missing, over_seeds, results_of
 from mpiadv.studies.folder import StudyFolder
 from mpiadv.studies.processes import Program
 from mpiadv.studies.results import Results, Table
-from mpiadv.studies.runs import Request, Run
+from mpiadv.studies.runs import Request, Run, require_unchanged
 
 PAIRED = "alp"
 """In the place of a share: each image natural and attacked, their logits paired."""
@@ -62,7 +62,12 @@ def mixed(ranges: Mapping[str, Any]) -> list[Mixed]:
 
 
 def runs(request: Request) -> list[Run]:
-    """A run for each number of batch norms, share of natural images and seed."""
+    """A run for each number of batch norms, share of natural images and seed.
+
+    Raises:
+        UserError: a change of what tells them apart.
+    """
+    require_unchanged(request, ("objective.name", "objective.beta", "objective.clean_fraction"))
     return [Run(name=each.name, overrides=each.settings) for each in mixed(request.ranges)]
 
 

@@ -1,7 +1,7 @@
 """The runs of a study and their settings, before anything is trained. Pure: knows no files."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,7 +132,16 @@ def require_consistent(request: Request, runs: Sequence[Run]) -> None:
                         "of a list once")  # fmt: skip
     if request.config.output != Config().output:
         raise UserError(f"output={request.config.output}: a study's folder is --output FOLDER")
-    for key in sorted(_set_by_all(runs) & set(request.changes)):
+    require_unchanged(request, _set_by_all(runs))
+
+
+def require_unchanged(request: Request, keys: Collection[str]) -> None:
+    """Refuse changes of settings that the study itself sets, or by which its runs are told apart.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key in sorted({*keys} & {*request.changes}):
         own = ", ".join(f"{OF_STUDY}{name}" for name in request.ranges)
         raise UserError(
             f"{key} is set by study {request.study} itself: leave it out; the study's own settings "

@@ -130,6 +130,21 @@ def test_looking_ends_with_the_finished_run(tmp_path: Path) -> None:
     assert pauses == [5.0, 5.0]
 
 
+@pytest.mark.parametrize("kind", ["diverged", "overfitted"])
+def test_looking_ends_with_a_run_that_ended_itself(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "run"
+    log = begin(folder)
+    sign(folder, os.getpid())
+
+    def meanwhile(seconds: float) -> None:
+        log.event(kind, "at step 60", 60)
+        log.close()
+        (folder / "lock").write_text("")
+
+    seen = [log.condition for log, _ in looks(str(folder), 5.0, sleep=meanwhile)]
+    assert seen == ["running", kind]
+
+
 def test_run_that_is_just_starting_is_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

@@ -82,6 +82,9 @@ def test_each_method_is_trained_on_each_seed_and_some_on_refreshed_attacks() -> 
         ("study.methods=[]", r"expected a list of texts, such as \['pgd', 'trades', 'm_plus'\]"),
         ("study.methods=[pgd,pgd]", "run pgd-0 would be there twice"),
         ("seed=3", "seed is set by study methods itself"),
+        ("objective.name=mart", "objective.name is set by study methods itself"),
+        ("attack.name=cw", "attack.name is set by study methods itself"),
+        ("staleness.max_staleness=4", "staleness.max_staleness is set by study methods itself"),
     ],
 )
 def test_bad_methods_are_refused(tmp_path: Path, word: str, line: str) -> None:

@@ -57,6 +57,11 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
     "no_images": (["power", "--preset", "smoke", "study.num_images=0"], "expected a whole number"),
     "what_the_study_varies": (["power", "--preset", "smoke", "attack.num_steps=3"],
                               "attack.num_steps is set by study power"),
+    "what_one_of_its_runs_sets": (["headline", "--preset", "smoke", "staleness.trainer_steps=2"],
+                                  "staleness.trainer_steps is set by study headline"),
+    "what_tells_two_of_its_runs_apart": (
+        ["mixture", "--preset", "smoke", "objective.clean_fraction=0.3"],
+        "objective.clean_fraction is set by study mixture"),
     "folder_as_a_setting": (["power", "--preset", "smoke", "output=x"], "--output FOLDER"),
     "unknown_setting": (["power", "--preset", "smoke", "attack.epsilonn=3"], "attack.epsilon"),
     "share": (["power", "--preset", "smoke", "--share", "3/2"], "expected I/N"),
