@@ -168,6 +168,29 @@ ATTACK_CASES = {
         ),
         "attack.combine=worst chooses after the last attack step, and some attacks have none: *",
     ),
+    "several_tickets_of_a_step_that_replays": (
+        _attack(
+            "pgd",
+            training__tickets_per_step=2,
+            training__step="deat",
+            staleness__trainer_steps=2,
+        ),
+        "training.step=deat updates several times on each batch: use training.tickets_per_step=1, "
+        "or training.step=ordinary",
+    ),
+    "growing_attack_of_less_than_a_step_an_epoch": (
+        _attack(
+            "pgd",
+            training__tickets_per_step=8,
+            attack_schedule__name="m_plus",
+        ),
+        "attack_schedule.name=m_plus compares epochs, and one of 6 batches is less than a training "
+        "step: use training.tickets_per_step <= 6",
+    ),
+    "three_tickets_a_step": (
+        _attack("pgd", training__tickets_per_step=3),
+        "training.tickets_per_step=3: expected 1, 2, 4, 8, ...",
+    ),
     "source_that_is_no_run": (
         _attack("pgd", attack__sources="[nowhere]"),
         "attack.sources: nowhere is no folder of a run: expected one that holds log.h5",

@@ -5,10 +5,11 @@ deviation changes the final value. A device is feigned: it is busy for as long a
 parameters only when it is done, and a snapshot is garbage until it is complete.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import nan
+from statistics import mean
 
 import numpy as np
 from contract import contract_first_version, contract_version
@@ -63,8 +64,9 @@ def attacked(value: int, step: int, version: int, parameters: bytes) -> int:
     return mixed("attack", value, step, version, parameters)
 
 
-def trained(value: int, ticket: int, batch: int, num_own_steps: int) -> int:
-    return mixed("train", value, ticket, batch, num_own_steps)
+def trained(value: int, tickets: Sequence[tuple[int, int, int]]) -> int:
+    """Of a step's tickets number, batch and how many attack steps the trainer ran."""
+    return mixed("train", value, tuple(tickets))
 
 
 def own_magnitude(value: int) -> float:
@@ -77,49 +79,65 @@ def probed(value: int, ticket: int) -> ProbeReport:
 
 
 def sequential_value(
-    rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
+    rule: StalenessRule, num_steps: int, settings_at: Callable[[int], AttackSettings]
 ) -> int:
     """The final parameters' hash by the definition alone."""
-    return sequential_values(rule, num_tickets, settings_at)[-1]
+    return sequential_values(rule, num_steps, settings_at)[-1]
 
 
 def fresh_report(
-    rule: StalenessRule, ticket: int, value: int, settings_at: Callable[[int], AttackSettings]
+    rule: StalenessRule, trained: int, value: int, settings_at: Callable[[int], AttackSettings]
 ) -> ProbeReport:
-    """What a probe of `ticket` tells by the definition; `value` is its own version's hash."""
+    """What a probe of step `trained` tells by the definition; `value` is its version's hash."""
+    ticket = trained * rule.tickets_per_step
     settings = settings_at(contract_first_version(rule, ticket))
     batch = begun(ticket, settings)
     for step in range(settings.num_steps):
-        batch = attacked(batch, step, ticket, parameters_of(value))
+        batch = attacked(batch, step, trained, parameters_of(value))
     return probed(batch, ticket)
 
 
 def sequential_values(
-    rule: StalenessRule, num_tickets: int, settings_at: Callable[[int], AttackSettings]
+    rule: StalenessRule, num_steps: int, settings_at: Callable[[int], AttackSettings]
 ) -> list[int]:
     """The parameters' hash at every step by the definition alone, one ticket after the other."""
-    return adaptive_values(rule, num_tickets, Foreseen(settings_at))
+    return adaptive_values(rule, num_steps, Foreseen(settings_at))
 
 
 def adaptive_values(
-    rule: StalenessRule, num_tickets: int, attack_schedule: AttackSchedule
+    rule: StalenessRule, num_steps: int, attack_schedule: AttackSchedule
 ) -> list[int]:
     """The same where the settings depend on the training."""
     values, published = [START], {}
-    for ticket in range(num_tickets):
-        published[ticket] = attack_schedule.settings(ticket)
-        settings = published[contract_first_version(rule, ticket)]
-        batch, k = begun(ticket, settings), settings.num_steps
-        num_crafted = max(0, k - rule.trainer_steps)
-        for step in range(num_crafted):
-            version = contract_version(rule, ticket, step, k)
-            batch = attacked(batch, step, version, parameters_of(values[version]))
-        values.append(trained(values[-1], ticket, batch, k - num_crafted))
-        magnitude = float(ticket) if num_crafted == k > 0 else own_magnitude(values[-1])
+    for step in range(num_steps):
+        published[step] = attack_schedule.settings(step)
+        tickets = range(step * rule.tickets_per_step, (step + 1) * rule.tickets_per_step)
+        settings = published[contract_first_version(rule, tickets[0])]
+        num_crafted = max(0, settings.num_steps - rule.trainer_steps)
+        own = settings.num_steps - num_crafted
+        batches = [crafted_batch(rule, ticket, settings, values) for ticket in tickets]
+        values.append(
+            trained(
+                values[-1], [(n, batch, own) for n, batch in zip(tickets, batches, strict=True)]
+            )
+        )
+        is_last = own == 0 < num_crafted
+        magnitude = float(mean(tickets)) if is_last else own_magnitude(values[-1])
         attack_schedule.hear(
-            TrainedStep(step=ticket, settings=settings, gradient_magnitude=magnitude)
+            TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
         )
     return values
+
+
+def crafted_batch(
+    rule: StalenessRule, ticket: int, settings: AttackSettings, values: Sequence[int]
+) -> int:
+    """A ticket's batch as attackers hand it on; `values` are the versions' hashes."""
+    batch = begun(ticket, settings)
+    for step in range(max(0, settings.num_steps - rule.trainer_steps)):
+        version = contract_version(rule, ticket, step, settings.num_steps)
+        batch = attacked(batch, step, version, parameters_of(values[version]))
+    return batch
 
 
 class FakeCrafter:
@@ -223,6 +241,7 @@ class FakeLearner:
         self._rest = rest
         self._nan_at = nan_at
         self._trained: Callable[[], int] | None = None
+        self._tickets: list[tuple[int, int, int]] = []
         self._loss = 1.0
         self._measures = False
 
@@ -251,9 +270,18 @@ class FakeLearner:
     ) -> None:
         assert ticket == batch.ticket and self._trained is None
         own = settings.num_steps - max(0, settings.num_steps - self._rule.trainer_steps)
-        self._trained = lambda: trained(self.value, ticket, batch.value, own)
+        if not self._tickets:
+            self._loss = 1.0
+        self._tickets.append((ticket, batch.value, own))
+        self._trained = self._trained_on
         self._measures = own > 0 or settings.num_steps == 0
-        self._loss = nan if ticket == self._nan_at else 1.0
+        self._loss = nan if ticket == self._nan_at else self._loss
+
+    def _trained_on(self) -> int:
+        if len(self._tickets) < self._rule.tickets_per_step:
+            return self.value
+        tickets, self._tickets = self._tickets, []
+        return trained(self.value, tickets)
 
     def busy(self) -> bool:
         if self._trained is None:
@@ -264,7 +292,7 @@ class FakeLearner:
         return False
 
     def outcome(self) -> Outcome:
-        assert self._trained is None
+        assert self._trained is None and not self._tickets
         magnitude = own_magnitude(self.value) if self._measures else None
         return Outcome(
             loss=self._loss, accuracy=0.5, learning_rate=1e-3, gradient_magnitude=magnitude

@@ -35,7 +35,7 @@ class JobShape:
     rule: StalenessRule
     num_attackers: int
     seed: int = 0
-    num_tickets: int = 40
+    training_steps: int = 40
     outstanding: int | None = 2
     mode: StalenessMode = StalenessMode.FIXED
     trainer_crafts: bool = True
@@ -284,8 +284,8 @@ class Job:
             shape.rule,
             attackers=self.link.attackers,
             outstanding=shape.outstanding,
-            num_tickets=shape.num_tickets,
-            first_ticket=self.saved.step,
+            num_tickets=shape.training_steps * shape.rule.tickets_per_step,
+            first_ticket=self.saved.step * shape.rule.tickets_per_step,
             mode=shape.mode,
             trainer_crafts=shape.trainer_crafts,
         )

@@ -9,12 +9,15 @@ from in_memory_job import Job, JobShape
 from mpiadv.contract.tickets import StalenessRule
 
 
-def rule(largest: int, final: int, every: int, trainer_steps: int = 0) -> StalenessRule:
+def rule(
+    largest: int, final: int, every: int, trainer_steps: int = 0, *, tickets_per_step: int = 1
+) -> StalenessRule:
     return StalenessRule(
         max_staleness=largest,
         final_staleness=final,
         publish_every=every,
         trainer_steps=trainer_steps,
+        tickets_per_step=tickets_per_step,
     )
 
 
@@ -27,6 +30,13 @@ SHAPES = {
     "trainer_steps": JobShape(rule=rule(12, 3, 2, 2), num_attackers=0),
     "all_steps_on_the_trainer": JobShape(rule=rule(4, 2, 3, 5), num_attackers=0),
     "one_attack_step": JobShape(rule=rule(6, 2, 3), num_attackers=0, num_steps=1),
+    "two_tickets_a_step": JobShape(
+        rule=rule(6, 2, 2, tickets_per_step=2), num_attackers=0, outstanding=None
+    ),
+    "synchronous_tickets_of_a_step": JobShape(
+        rule=rule(0, 0, 1, 1, tickets_per_step=4), num_attackers=0
+    ),
+    "many_tickets_a_step": JobShape(rule=rule(3, 1, 1, tickets_per_step=8), num_attackers=0),
     "no_attack": JobShape(rule=rule(6, 6, 1), num_attackers=0, num_steps=0),
 }
 SEEDS = range(6)
@@ -45,7 +55,7 @@ def disturbed(shape: JobShape, num_attackers: int, seed: int) -> JobShape:
 
 
 def expected(shape: JobShape) -> int:
-    return sequential_value(shape.rule, shape.num_tickets, shape.settings_at)
+    return sequential_value(shape.rule, shape.training_steps, shape.settings_at)
 
 
 def left_over(job: Job) -> int:

@@ -144,7 +144,7 @@ class AttackerEnd:
 
 
 def farewell(rank: int, num_tickets: int, *, host: str) -> Farewell:
-    probe = Probed(ticket=4, rank=rank, accuracy=0.25, loss=2.25, seconds=0.5)
+    probe = Probed(step=4, rank=rank, accuracy=0.25, loss=2.25, seconds=0.5)
     work = made(
         RankWork, rank=rank, host=host, tickets=num_tickets, craft_seconds=1.5,
         parameter_wait_seconds=2.5, trainer_wait_seconds=3.5, grant_wait_seconds=4.5,

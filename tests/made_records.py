@@ -30,5 +30,5 @@ def version_header(version: int, **values: Any) -> VersionHeader:
 def batch_header(
     ticket: int, *, rank: int, fate: Fate = Fate.CRAFTED, **values: Any
 ) -> BatchHeader:
-    origin = made(Provenance, ticket=ticket, rank=rank, **values)
+    origin = made(Provenance, ticket=ticket, rank=rank, **{"step": ticket, **values})
     return blank(BatchHeader, fate=fate, origin=origin, probe=NOTHING)

@@ -32,7 +32,7 @@ def evaluation_row(step: int) -> EvaluationRow:
 
 
 def fresh_row(step: int) -> Probed:
-    return Probed(ticket=step, rank=2, accuracy=0.25, loss=1.5, seconds=0.5)
+    return Probed(step=step, rank=2, accuracy=0.25, loss=1.5, seconds=0.5)
 
 
 def attacker_row(step: int) -> AttackerRow:

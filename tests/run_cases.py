@@ -74,6 +74,15 @@ FEATURES = {
         *RULES["two_trainer_steps"], "model.name=small_models:batch_norm", "average.decay=0.9",
         "average.warmup_fraction=0.3",
     ),
+    "four_tickets_a_step": (
+        *RULES["two_trainer_steps"], "training.tickets_per_step=4", "training.wire_dtype=float16",
+        "model.name=small_models:batch_norm", "attack.batch_norm=train", "average.decay=0.9",
+        "training.precision=bfloat16",
+    ),
+    "two_tickets_a_growing_step": (
+        *RULES["refreshed"], "training.tickets_per_step=2", "attack_schedule.name=m_plus",
+        "data.train_samples=160", "log.fresh_every=4",
+    ),
     "evaluations_and_snapshots": (
         *RULES["refreshed"], "evaluation.every_steps=8", "evaluation.num_samples=50",
         "log.snapshot_every=8", "log.snapshot_images=2", "checkpoint.every_steps=8",
@@ -129,6 +138,7 @@ RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in
 RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
 
 PIECEWISE = "piecewise"
+GROWING = "two_tickets_a_growing_step"
 NOT_CRAFTED = "free_bfloat16_wire"
 WATCHED = "evaluations_and_snapshots"
 IDLE_TRAINER = "trainer_crafts_nothing"
@@ -151,6 +161,7 @@ CHAINS = {
     "epsilon_warmup": (1, 2, 8, 5),
     "natural_float16_wire": (2, 3, 1, 2),
     "averaged": (3, 1, 2, 3),
+    "four_tickets_a_step": (3, 5, 1, 2),
 }
 """Case to the numbers of ranks of its first start and the three that resume it."""
 

@@ -48,7 +48,7 @@ def evaluation_row(step: int, weights: str = "raw") -> EvaluationRow:
 def fresh_row(step: int) -> Probed:
     """Half as accurate as the batch was when it was crafted."""
     return Probed(
-        ticket=step,
+        step=step,
         rank=1 + step // 4 % 2,
         accuracy=0.5 * step / (step + 20),
         loss=2.3,

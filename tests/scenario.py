@@ -33,7 +33,7 @@ class Scenario:
 
     rule: StalenessRule
     num_attackers: int
-    num_tickets: int = 60
+    training_steps: int = 60
     outstanding: int | None = 2
     mode: StalenessMode = StalenessMode.FIXED
     trainer_crafts: bool = True
@@ -49,6 +49,10 @@ class Scenario:
     losses: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     stop_at: int | None = None
+
+    @property
+    def num_tickets(self) -> int:
+        return self.training_steps * self.rule.tickets_per_step
 
     def settings_at(self, version: int) -> AttackSettings:
         more = self.changing_steps and (version // self.rule.publish_every) % 2

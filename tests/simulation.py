@@ -107,14 +107,15 @@ class RecordingBook(Dispatcher):
             scenario.rule,
             attackers=list(job.attackers),
             outstanding=scenario.outstanding,
-            num_tickets=scenario.num_tickets,
-            first_ticket=first.step,
+            num_tickets=scenario.training_steps * scenario.rule.tickets_per_step,
+            first_ticket=first.step * scenario.rule.tickets_per_step,
             mode=scenario.mode,
             trainer_crafts=scenario.trainer_crafts,
         )
         self._job = job
         self._scenario = scenario
         self._kept: dict[int, int] = {}
+        self._sum = 0
         self._lost: set[int] = set()
         self.own = job.new_queue(TRAINER)
 
@@ -165,21 +166,24 @@ class RecordingBook(Dispatcher):
 
     def decide(self, versions: Versions) -> Train | AttackStep | None:
         decision = super().decide(versions)
-        is_ready = self.state(self.step) is State.READY
+        is_ready = self.state(self.ticket) is State.READY
         self._job.observed.kept_waiting += is_ready and not isinstance(decision, Train)
         return decision
 
     def trained(self) -> None:
-        ticket, seen, rule = self.step, self._job.observed, self.rule
+        ticket, seen, rule, trained = self.ticket, self._job.observed, self.rule, self.step
         rank = self._kept.pop(ticket)
         value, steps = self._job.queues[rank].copies.pop(ticket)
         settings = self._scenario.settings_at(rule.first_version(ticket))
         own = [
-            UsedStep(ticket=ticket, step=step, version=ticket, rank=TRAINER, settings=settings)
+            UsedStep(ticket=ticket, step=step, version=trained, rank=TRAINER, settings=settings)
             for step in range(rule.crafting_steps(settings.num_steps), settings.num_steps)
         ]
         super().trained()
-        self._job.values.append(mixed(self._job.values[-1], value, len(own)))
+        self._sum = mixed(self._sum or self._job.values[-1], value, len(own))
+        if self.is_between_steps:
+            self._job.values.append(self._sum)
+            self._sum = 0
         seen.consumed.append(ticket)
         seen.used[ticket] = [*steps, *own]
         seen.crafted_by[ticket] = rank
@@ -264,7 +268,7 @@ def _job(scenario: Scenario) -> Job:
         num_attack_steps=scenario.num_steps,
         craft_seconds=scenario.attack_step * crafted,
         train_seconds=scenario.train + scenario.attack_step * (scenario.num_steps - crafted),
-        num_steps=scenario.num_tickets,
+        num_steps=scenario.training_steps,
         outstanding=scenario.outstanding,
         mode=scenario.mode,
         trainer_crafts=scenario.trainer_crafts,

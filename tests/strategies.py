@@ -31,7 +31,7 @@ def examples(number: int) -> Callable[[Any], Any]:
 
 @st.composite
 def rules(draw: st.DrawFn, largest_trainer_steps: int = 4) -> StalenessRule:
-    """Every admissible rule up to a staleness of 40."""
+    """Every admissible rule up to a staleness of 40, with up to four tickets a step."""
     largest = draw(st.integers(0, LARGEST_STALENESS))
     final = draw(st.integers(0, largest))
     return StalenessRule(
@@ -39,6 +39,7 @@ def rules(draw: st.DrawFn, largest_trainer_steps: int = 4) -> StalenessRule:
         final_staleness=final,
         publish_every=draw(st.integers(1, final + 1)),
         trainer_steps=draw(st.integers(0, largest_trainer_steps)),
+        tickets_per_step=draw(st.sampled_from([1, 1, 2, 4])),
     )
 
 
@@ -61,10 +62,11 @@ def scenarios(
     num_attackers = draw(st.integers(0, 9))
     slow = draw(st.sets(st.integers(1, 9), max_size=3))
     lost = draw(st.sampled_from([set(), draw(st.sets(st.integers(1, 9), max_size=9))]))
+    rule = draw(rules(largest_trainer_steps=min(4, num_steps)))
     return Scenario(
-        rule=draw(rules(largest_trainer_steps=min(4, num_steps))),
+        rule=rule,
         num_attackers=num_attackers,
-        num_tickets=draw(st.integers(1, 60)),
+        training_steps=draw(st.integers(1, 60 // rule.tickets_per_step)),
         outstanding=draw(st.none() | st.integers(1, 4)),
         mode=draw(modes),
         trainer_crafts=draw(st.booleans()),

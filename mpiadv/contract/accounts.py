@@ -18,19 +18,21 @@ class Provenance:
     ticket: int = column("i8", "number of the adversarial batch")
     first_version: int = column(
         "i8",
-        "training steps behind the first attack step's parameters; the ticket if none is crafted",
+        "training steps behind the first attack step's parameters; the own one if none is crafted",
     )
     last_version: int = column(
-        "i8", "training steps behind those of the last one that was crafted; the ticket if none was"
+        "i8", "training steps behind those of the last one that was crafted; the own if none was"
     )
-    first_staleness: int = column("i4", "training steps: ticket - first_version", init=False)
-    last_staleness: int = column("i4", "training steps: ticket - last_version", init=False)
+    first_staleness: int = column("i4", "training steps: step - first_version", init=False)
+    last_staleness: int = column("i4", "training steps: step - last_version", init=False)
     rank: int = column("i4", "rank that crafted the batch")
     settings: AttackSettings
+    step: int
+    """The training step that consumes it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "first_staleness", self.ticket - self.first_version)
-        object.__setattr__(self, "last_staleness", self.ticket - self.last_version)
+        object.__setattr__(self, "first_staleness", self.step - self.first_version)
+        object.__setattr__(self, "last_staleness", self.step - self.last_version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +73,12 @@ class RankWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Probed:
-    """A training batch attacked again, all of the attack on the parameters of its own step.
+    """A step's first batch attacked again, all of the attack on the parameters of the step itself.
 
     There is none for a batch that came due while its rank was busy with another, or was lost.
     """
 
-    ticket: int = column(
-        "i8", "training steps done before the one that trains on the batch", name="step"
-    )
+    step: int = column("i8", "training steps done before the one that trains on the batch")
     rank: int = column("i4", "rank that measured")
     accuracy: float = column(
         "f8",
@@ -93,7 +93,7 @@ class Probed:
     seconds: float = column("f8", "seconds: attack and measurement")
 
 
-NOTHING = Probed(ticket=-1, rank=0, accuracy=nan, loss=nan, seconds=0.0)
+NOTHING = Probed(step=-1, rank=0, accuracy=nan, loss=nan, seconds=0.0)
 """No probe."""
 
 
@@ -113,7 +113,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """A training step; seconds of the trainer count from its last step on."""
+    """A training step; seconds of the trainer count from its last step on.
+
+    Of several tickets, `origin` and `seconds` are those of the first, with the oldest versions of
+    any, `report` the mean.
+    """
 
     step: int = column("i8", "training steps done before this one")
     origin: Provenance
@@ -126,3 +130,5 @@ class StepRecord:
     publish_seconds: float = column("f8", "seconds: publishing of parameters")
     wall_clock: float = column("f8", "seconds since 1970-01-01 UTC, at the end of the step")
     total_seconds: float
+    crafted: tuple[tuple[int, float], ...] = ()
+    """Of each of its tickets the rank that crafted it, and for how many seconds."""

@@ -128,7 +128,7 @@ class CraftQueue:
                 return None
             crafting.settings = versions[first]
             # Until a step says otherwise: where none is crafted, no version was used.
-            crafting.first_version = crafting.last_version = ticket
+            crafting.first_version = crafting.last_version = self._rule.step_of(ticket)
         return crafting
 
     def _is_done(self, crafting: Crafting) -> bool:
@@ -138,7 +138,7 @@ class CraftQueue:
         """Whether the next version is all it needs, and the trainer needs it right after."""
         required = self._required(crafting)
         is_next = required == max(versions) + self._rule.publish_every
-        return is_next and crafting.ticket - required <= 1
+        return is_next and self._rule.step_of(crafting.ticket) - required <= 1
 
     def _required(self, crafting: Crafting) -> int:
         return self._rule.version(crafting.ticket, crafting.steps_done, _num_steps(crafting))
@@ -147,7 +147,8 @@ class CraftQueue:
         required = self._required(crafting)
         if self._mode is StalenessMode.FIXED:
             return required if required in versions else None
-        newest = max((v for v in versions if v <= crafting.ticket), default=-1)
+        trained = self._rule.step_of(crafting.ticket)
+        newest = max((v for v in versions if v <= trained), default=-1)
         return newest if newest >= required else None
 
 

@@ -59,9 +59,10 @@ class Train:
 class Dispatcher:
     """The trainer's book: grants, ready batches, own crafting.
 
-    Held by construction: tickets are consumed exactly once and in order; at most
-    `max_staleness + 1` tickets are live; at most `outstanding` tickets per attacker (None: by its
-    speed), and `max_staleness + 1` in all, are granted and not yet both consumed and returned.
+    Held by construction: tickets are consumed exactly once and in order; at most those of
+    `max_staleness + 1` training steps are live; at most `outstanding` tickets per attacker (None:
+    by its speed), and as many in all as may be live, are granted and not yet both consumed and
+    returned.
 
     A ticket may be with several ranks, the first copy counts and all are identical: a late
     attacker's tickets are granted again, and one that is too slow to take part is tried from time
@@ -83,7 +84,8 @@ class Dispatcher:
         trainer_crafts: bool = True,
     ) -> None:
         self.rule = rule
-        self.step = first_ticket
+        self.ticket = first_ticket
+        """The next one to be consumed."""
         self.num_tickets = num_tickets
         self.own = CraftQueue(rule, mode)
         self._turns = Turns(
@@ -106,12 +108,22 @@ class Dispatcher:
         return self._turns.pace
 
     @property
+    def step(self) -> int:
+        """Training steps that are complete."""
+        return self.rule.step_of(self.ticket)
+
+    @property
+    def is_between_steps(self) -> bool:
+        """Whether no ticket of the next training step is consumed yet."""
+        return self.ticket % self.rule.tickets_per_step == 0
+
+    @property
     def finished(self) -> bool:
-        return self.step >= self.num_tickets
+        return self.ticket >= self.num_tickets
 
     @property
     def num_live(self) -> int:
-        return self._next_ticket - self.step
+        return self._next_ticket - self.ticket
 
     def state(self, ticket: int) -> TicketState | None:
         return self._states.get(ticket)
@@ -123,7 +135,7 @@ class Dispatcher:
     def next_grant(self) -> Grant | None:
         """The next ticket to give out and the attacker to craft it, None while there is none."""
         ticket = self._due()
-        attacker = None if ticket is None else self._turns.whose_turn(ticket, self.step)
+        attacker = None if ticket is None else self._turns.whose_turn(ticket, self.ticket)
         if ticket is None or attacker is None:
             return self._next_trial()
         if ticket in self._returned:
@@ -136,11 +148,12 @@ class Dispatcher:
         return Grant(ticket=ticket, attacker=attacker, patient=self._turns.has_slack())
 
     def in_a_hurry(self, version: int, versions: Versions) -> list[int]:
-        """Who needs a new version for the ticket that is trained on right after the version's own.
+        """Who needs a new version for the ticket that is trained on right after the version's step.
 
         Nobody where attacks are finished on older parameters. `versions` are the earlier ones.
         """
-        rule, ticket = self.rule, version + 1
+        rule = self.rule
+        ticket = (version + 1) * rule.tickets_per_step
         settings = versions.get(rule.first_version(ticket))
         if settings is None:
             return []
@@ -171,7 +184,7 @@ class Dispatcher:
         """Book that `attacker` gave up a ticket, consumed without it or not needed any more."""
         if ticket in self._states and not self._closed:
             raise ValueError(f"attacker {attacker} dropped ticket {ticket}, which is live")
-        self._turns.gave_up(ticket, attacker, self.step)
+        self._turns.gave_up(ticket, attacker, self.ticket)
         self._release(ticket, attacker)
 
     def unread(self, ticket: int, attacker: int) -> None:
@@ -186,7 +199,7 @@ class Dispatcher:
             self._returned.remove(ticket)
             self._happened(ticket, TicketEvent.TAKEN)
             self.own.add(ticket)
-        self._turns.gave_up(ticket, attacker, self.step)
+        self._turns.gave_up(ticket, attacker, self.ticket)
         self._release(ticket, attacker)
 
     def lost(self, attacker: int) -> list[int]:
@@ -216,8 +229,8 @@ class Dispatcher:
 
     def decide(self, versions: Versions) -> Train | AttackStep | None:
         """What the trainer does now: train, run one attack step of its own, or wait (None)."""
-        if self._states.get(self.step) is TicketState.READY:
-            return Train(ticket=self.step)
+        if self._states.get(self.ticket) is TicketState.READY:
+            return Train(ticket=self.ticket)
         step = self.own.next_step(versions)
         if step is None and self._take_own():
             step = self.own.next_step(versions)
@@ -225,12 +238,12 @@ class Dispatcher:
 
     def trained(self) -> None:
         """Book the next ticket in order as consumed."""
-        if self._states.get(self.step) is not TicketState.READY:
-            raise ValueError(f"ticket {self.step} is not ready: {self.state(self.step)}")
-        del self._states[self.step]
-        self.holders.pop(self.step, None)
-        self._turns.consumed(self.step)
-        self.step += 1
+        if self._states.get(self.ticket) is not TicketState.READY:
+            raise ValueError(f"ticket {self.ticket} is not ready: {self.state(self.ticket)}")
+        del self._states[self.ticket]
+        self.holders.pop(self.ticket, None)
+        self._turns.consumed(self.ticket)
+        self.ticket += 1
 
     def _release(self, ticket: int, attacker: int) -> None:
         """Give the credit back once the ticket is both consumed and returned."""
@@ -275,7 +288,7 @@ class Dispatcher:
         """A copy of the newest ticket at work, for an attacker that was too slow so far."""
         at_work = (TicketState.GRANTED, TicketState.OWN)
         newest = max((t for t, state in self._states.items() if state in at_work), default=None)
-        attacker = None if newest is None else self._turns.whose_trial(self.step)
+        attacker = None if newest is None else self._turns.whose_trial(self.ticket)
         if newest is None or attacker is None:
             return None
         self._turns.tried(newest, attacker)
@@ -284,7 +297,7 @@ class Dispatcher:
     def _take_own(self) -> bool:
         """Take a ticket to craft here; False where there is none, or attackers will do it."""
         ticket = min(self._returned, default=None)
-        if ticket is not None and (self._trainer_crafts or ticket == self.step):
+        if ticket is not None and (self._trainer_crafts or ticket == self.ticket):
             # No attacker had credit for it, and the trainer would wait for it.
             self._returned.remove(ticket)
             self._happened(ticket, TicketEvent.TAKEN)

@@ -118,10 +118,10 @@ class AttackSettings:
 class StalenessRule:
     """Which version of the parameters attack step `j` of ticket `n` uses.
 
-    A version is named by the number of training steps behind it. Staleness is
-    `ticket - version`; it never exceeds `max_staleness`, and that of the last attack step run by
-    the crafting rank, be it the only one, never `final_staleness`. The last `trainer_steps` attack
-    steps run on the trainer with its current parameters, when it consumes the ticket.
+    A version is named by the number of training steps behind it. Staleness is the step that trains
+    on the ticket less that; it never exceeds `max_staleness`, and that of the last attack step run
+    by the crafting rank, be it the only one, never `final_staleness`. The last `trainer_steps`
+    attack steps run on the trainer with its current parameters, when it consumes the ticket.
 
     Raises:
         UserError: the numbers would deadlock or make no sense.
@@ -131,6 +131,7 @@ class StalenessRule:
     final_staleness: int
     publish_every: int
     trainer_steps: int = 0
+    tickets_per_step: int = 1
 
     def __post_init__(self) -> None:
         largest, final, every = self.max_staleness, self.final_staleness, self.publish_every
@@ -169,7 +170,15 @@ class StalenessRule:
     @property
     def window(self) -> int:
         """How many tickets may be live (granted or crafted, not yet consumed) at once."""
-        return self.max_staleness + 1
+        return (self.max_staleness + 1) * self.tickets_per_step
+
+    def step_of(self, ticket: int) -> int:
+        """The training step that consumes a ticket: so many are done before it."""
+        return ticket // self.tickets_per_step
+
+    def ends_step(self, ticket: int) -> bool:
+        """Whether a ticket is the last one of its training step."""
+        return (ticket + 1) % self.tickets_per_step == 0
 
     @property
     def num_versions(self) -> int:
@@ -191,25 +200,30 @@ class StalenessRule:
 
     def version(self, ticket: int, step: int, num_steps: int) -> int:
         """The version that attack step `step` of `ticket` uses in `fixed` mode."""
+        trained = self.step_of(ticket)
         if step >= self.crafting_steps(num_steps):
-            return ticket
-        return self._round_up(ticket - self.lag(step, num_steps))
+            return trained
+        return self._round_up(trained - self.lag(step, num_steps))
 
     def first_version(self, ticket: int) -> int:
         """The version that carries the ticket's attack settings: the oldest that it may use.
 
         That of its first attack step, except where only one is crafted, or none.
         """
-        return self._round_up(ticket - self.max_staleness)
+        return self._oldest(self.step_of(ticket))
+
+    def _oldest(self, step: int) -> int:
+        return self._round_up(step - self.max_staleness)
 
     def not_needed(self, versions: Iterable[int], step: int) -> list[int]:
-        """Those of `versions` that no ticket from `step` on uses."""
-        oldest = self.first_version(step)
+        """Those of `versions` that no ticket from training step `step` on uses."""
+        oldest = self._oldest(step)
         return [version for version in versions if version < oldest]
 
     def newest_startable(self, step: int) -> int:
         """The newest ticket whose first version is published when the trainer is at `step`."""
-        return step - step % self.publish_every + self.max_staleness
+        newest_step = step - step % self.publish_every + self.max_staleness
+        return (newest_step + 1) * self.tickets_per_step - 1
 
     def is_published(self, step: int) -> bool:
         """Whether the trainer publishes its parameters when it reaches `step`."""
@@ -230,7 +244,7 @@ class StalenessRule:
     def verify(self, ticket: int, *, first: int, last: int, num_steps: int, exact: bool) -> None:
         """Check the versions that a crafted ticket says it used.
 
-        One of which no step is crafted has used none, and says so by its own number.
+        One of which no step is crafted has used none, and says so by its training step.
 
         Raises:
             AssertionError: they break a bound, or with `exact` differ from the rule. This cannot
@@ -238,7 +252,7 @@ class StalenessRule:
         """
         last_step = max(0, self.crafting_steps(num_steps) - 1)
         oldest = tuple(self.version(ticket, step, num_steps) for step in (0, last_step))
-        within = oldest[0] <= first <= last <= ticket and oldest[1] <= last
+        within = oldest[0] <= first <= last <= self.step_of(ticket) and oldest[1] <= last
         if not within or (exact and (first, last) != oldest):
             raise AssertionError(
                 f"ticket {ticket} was crafted on versions {first} to {last}; "

@@ -68,14 +68,15 @@ class Job:
 
     @property
     def trainer_seconds(self) -> float:
-        """What a training step takes of the trainer's time, all in all."""
+        """What a batch takes of the trainer's time, all in all."""
         copying = 0.0 if self.leaves_host_free else self.snapshot_seconds
-        return self.train_seconds + self.step_overhead_seconds + copying / self.rule.publish_every
+        of_step = self.step_overhead_seconds + copying / self.rule.publish_every
+        return self.train_seconds + of_step / self.rule.tickets_per_step
 
     @property
     def alone_seconds(self) -> float:
         """A training step on one rank, which crafts and trains in turn."""
-        return self.craft_seconds + self.trainer_seconds
+        return self.rule.tickets_per_step * (self.craft_seconds + self.trainer_seconds)
 
     @property
     def feeding_attackers(self) -> int:

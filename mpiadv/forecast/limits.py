@@ -177,7 +177,8 @@ def _link_bytes(job: Job, network: Network, ranks: int) -> float:
     remote = sum(map(network.is_remote, range(1, ranks)))
     sendings = network.num_sendings(network.num_hosts(ranks))
     sent = sendings * job.version_bytes / job.rule.publish_every
-    return max(sent, job.batch_bytes * remote / max(1, ranks - 1))
+    received = job.rule.tickets_per_step * job.batch_bytes
+    return max(sent, received * remote / max(1, ranks - 1))
 
 
 def _as_fresh(job: Job) -> Iterator[Choice]:

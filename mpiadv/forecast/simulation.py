@@ -60,7 +60,7 @@ class Simulation:
             attackers=list(self.attackers),
             outstanding=job.outstanding,
             # More than are looked at: the last tickets of a job leave attackers without work.
-            num_tickets=job.num_steps + job.rule.window,
+            num_tickets=job.num_steps * job.rule.tickets_per_step + job.rule.window,
             mode=job.mode,
             trainer_crafts=job.trainer_crafts,
         )
@@ -86,7 +86,7 @@ class Simulation:
         began, ended = self._run_to(start), self._run_to(num_steps)
         seconds, idle, busy, sent, received = (b - a for a, b in zip(began, ended, strict=True))
         steps = num_steps - start
-        first, last = zip(*self.trainer.ages[start:], strict=True)
+        first, last = zip(*self.trainer.ages[start * job.rule.tickets_per_step :], strict=True)
         return Forecast(
             ranks=self._ranks,
             step_seconds=seconds / steps,
@@ -158,7 +158,7 @@ class SimulatedAttacker:
     def _drop_consumed(self) -> None:
         newest = max(self.versions, default=0)
         for ticket in self._queue.tickets:
-            if ticket < newest:
+            if self._simulation.job.rule.step_of(ticket) < newest:
                 self._queue.remove(ticket)
                 self._send(0, partial(self._simulation.trainer.dropped, ticket, self._rank))
 
@@ -233,7 +233,8 @@ class SimulatedTrainer:
         simulation, job = self._simulation, self._simulation.job
         if isinstance(decision, Train):
             seconds = simulation.took(job.train_seconds, 0)
-            self._clock.after(seconds + job.step_overhead_seconds, partial(self._trained, seconds))
+            overhead = job.step_overhead_seconds / job.rule.tickets_per_step
+            self._clock.after(seconds + overhead, partial(self._trained, seconds))
         else:
             seconds = simulation.took(job.attack_step_seconds, 0)
             self._clock.after(seconds, partial(self._ran, decision))
@@ -263,14 +264,14 @@ class SimulatedTrainer:
 
     def _trained(self, seconds: float) -> None:
         book, rule = self.book, self.book.rule
-        used = self._ready.pop(book.step)
+        used = self._ready.pop(book.ticket)
         self.ages.append((book.step - used.first_version, book.step - used.last_version))
         book.trained()
         book.pace.trained(seconds)
         for old in rule.not_needed(self.versions, book.step):
             del self.versions[old]
             self._outbox.withdraw(old)
-        if rule.is_published(book.step):
+        if book.is_between_steps and rule.is_published(book.step):
             self._publish(book.step)
         else:
             self._go_on()
@@ -329,7 +330,7 @@ class SimulatedTrainer:
         self._send_versions()
 
     def _craft_again_if_overdue(self) -> None:
-        ticket, now = self.book.step, self._clock.now
+        ticket, now = self.book.ticket, self._clock.now
         if self.book.state(ticket) is not TicketState.GRANTED:
             return
         allowed = self._simulation.allowed_seconds(self.book.holders[ticket])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mpiadv.contract.tickets import StalenessRule
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Cause, Prospect, worth_a_warning
 from mpiadv.forecast.memory import JobMemory, Memory
@@ -200,7 +201,7 @@ def _shortfall(prospect: Prospect) -> str:
 
 def _cause(prospect: Prospect, plan: Plan) -> str:
     rule, network, attackers = plan.job.rule, plan.network, prospect.ranks - 1
-    window = f"{counted(rule.window, 'ticket')} (max_staleness + 1)"
+    window = f"{counted(rule.window, 'ticket')} ({_window(rule)})"
     fresh = (
         f"waiting for fresh parameters (final_staleness={rule.final_staleness}, "
         f"publish_every={rule.publish_every})"
@@ -216,6 +217,11 @@ def _cause(prospect: Prospect, plan: Plan) -> str:
     }
     without = f"; without it {prospect.without:.2f}"
     return causes[prospect.cause] + without * (prospect.cause is not Cause.UNKNOWN)
+
+
+def _window(rule: StalenessRule) -> str:
+    per_step = rule.tickets_per_step
+    return "max_staleness + 1" if per_step == 1 else f"{per_step} * (max_staleness + 1)"
 
 
 def _helps(prospect: Prospect) -> str:

@@ -131,9 +131,9 @@ class Attacker(Generic[BatchT]):
             self._prober.begin(header.version)
 
     def _drop_consumed(self) -> None:
-        """Parameters of step `n` say that tickets before `n` were consumed without this rank."""
+        """Parameters of step `n` say that earlier steps were trained without this rank."""
         for ticket in self._bench.queue.tickets:
-            if ticket < self._newest or self._stop is not Stop.NO:
+            if self._ring.rule.step_of(ticket) < self._newest or self._stop is not Stop.NO:
                 self._bench.queue.remove(ticket)
                 self._give_up(ticket, Fate.DROPPED)
 

@@ -49,9 +49,10 @@ class VersionRing:
 
 @dataclass(frozen=True, kw_only=True)
 class Crafted(Generic[BatchT]):
-    """A batch whose crafting steps are complete."""
+    """A batch whose crafting steps are complete; `step` is to train on it."""
 
     crafting: Crafting
+    step: int
     batch: BatchT
     report: CraftReport
     seconds: float
@@ -64,6 +65,7 @@ class Crafted(Generic[BatchT]):
             fate=Fate.CRAFTED,
             origin=Provenance(
                 ticket=crafting.ticket,
+                step=self.step,
                 first_version=crafting.first_version,
                 last_version=crafting.last_version,
                 rank=rank,
@@ -136,7 +138,8 @@ class Bench(Generic[BatchT]):
         self._begun.discard(crafting.ticket)
         batch, report = self._crafter.finish(crafting.ticket)
         seconds = self._seconds.pop(crafting.ticket, 0.0)
-        return Crafted(crafting=crafting, batch=batch, report=report, seconds=seconds)
+        step = self.ring.rule.step_of(crafting.ticket)
+        return Crafted(crafting=crafting, step=step, batch=batch, report=report, seconds=seconds)
 
     def forget(self, ticket: int) -> None:
         """Give up a ticket that left the queue before it was complete."""

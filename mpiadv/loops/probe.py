@@ -1,4 +1,4 @@
-"""Attacks a ticket again on the parameters of its own step: what the staleness of a batch hides.
+"""Attacks a batch again on the parameters of its own step: what the staleness of a batch hides.
 
 A probe is work beside the tickets, one at a time on each rank, and nothing waits for it. Knows no
 MPI and no torch.
@@ -19,22 +19,22 @@ NOBODY = 0
 """In place of a prober, as rank 0 trains."""
 
 
-def is_probed(ticket: int, every: int) -> bool:
-    """Whether a run that probes every so many tickets, 0 meaning never, probes this one."""
-    return every > 0 and ticket % every == 0
+def is_probed(step: int, every: int) -> bool:
+    """Whether a run that probes every so many steps, 0 meaning never, probes this one."""
+    return every > 0 and step % every == 0
 
 
-def prober_of(ticket: int, every: int, attackers: Sequence[int]) -> int:
-    """The attacker whose turn it is to probe `ticket`; `NOBODY` where it is not probed by one."""
-    if not attackers or not is_probed(ticket, every):
+def prober_of(step: int, every: int, attackers: Sequence[int]) -> int:
+    """The attacker whose turn it is to probe `step`; `NOBODY` where it is not probed by one."""
+    if not attackers or not is_probed(step, every):
         return NOBODY
-    return attackers[ticket // every % len(attackers)]
+    return attackers[step // every % len(attackers)]
 
 
 class Prober(Generic[BatchT]):
     """One rank's probes: one at a time, each until its result was taken.
 
-    A probe reads the parameters of its ticket's step until it has a result, also after they left
+    A probe reads the parameters of its step until it has a result, also after they left
     `ring`: a rank that probes holds one version more.
     """
 
@@ -64,15 +64,16 @@ class Prober(Generic[BatchT]):
     def is_under_way(self) -> bool:
         return self._slot is not None
 
-    def begin(self, ticket: int) -> None:
-        """Begin to probe a ticket whose own version the ring holds, unless a probe is on hand.
+    def begin(self, step: int) -> None:
+        """Begin to probe a step whose own version the ring holds, unless a probe is on hand.
 
-        Nor on a rank so late that it was not sent the ticket's first version any more.
+        Nor on a rank so late that it was not sent the first version of its tickets any more.
         """
+        ticket = step * self._ring.rule.tickets_per_step
         settings = self._ring.settings.get(self._ring.rule.first_version(ticket))
         if self.is_under_way or self._result is not NOTHING or settings is None:
             return
-        self._slot, self._seconds = self._ring[ticket], 0.0
+        self._slot, self._seconds = self._ring[step], 0.0
         self._steps = self._crafter.probe(ticket, settings, self._slot)
 
     def goes_before(self, step: AttackStep | None) -> bool:
@@ -100,7 +101,7 @@ class Prober(Generic[BatchT]):
         self._seconds += self._clock() - began
         if report is not None:
             self._result = Probed(
-                ticket=self._slot.version,
+                step=self._slot.version,
                 rank=self._rank,
                 accuracy=report.accuracy,
                 loss=report.loss,

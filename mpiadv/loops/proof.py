@@ -32,6 +32,8 @@ def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, 
 
 def verify(origin: Provenance, rule: StalenessRule, *, exact: bool) -> None:
     """Check the versions that a batch was crafted on. Raises as `StalenessRule.verify` does."""
+    if origin.step != rule.step_of(origin.ticket):
+        raise AssertionError(f"ticket {origin.ticket} is of step {origin.step}: {rule}")
     rule.verify(
         origin.ticket,
         first=origin.first_version,

@@ -5,25 +5,24 @@ Knows no MPI and no torch: messages go through a link, the work through a learne
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic
 
 from mpiadv.comm.links import Delivery
 from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.waiting import Wait
-from mpiadv.contract.accounts import Outcome, Probed, Provenance, StepRecord
+from mpiadv.contract.accounts import Outcome, Probed, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.contract.tickets import AttackSettings
 from mpiadv.loops.bench import Bench, VersionRing, settle
 from mpiadv.loops.idleness import Idleness
 from mpiadv.loops.probe import Prober, is_probed, prober_of
 from mpiadv.loops.proof import flaw_of, verify
 from mpiadv.loops.publisher import Publisher
 from mpiadv.loops.supervision import Supervision
+from mpiadv.loops.together import require_finite, together
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
-from mpiadv.process.errors import NonFiniteLossError
 from mpiadv.work.protocols import BatchT, Crafter, Learner
 
 BACKSTOP = 2.0
@@ -38,10 +37,11 @@ class _Spent:
     craft: float = 0.0
     wait: float = 0.0
     publish: float = 0.0
+    train: float = 0.0
 
 
 class Trainer(Generic[BatchT]):
-    """Runs training from `dispatcher.step` to the last ticket.
+    """Runs training from `dispatcher.ticket` to the last ticket.
 
     `attack_schedule` hears every training step and then says the attack settings of the version to
     be published, `on_step` sees every training step, `on_event(kind, text)` what is out of the
@@ -96,6 +96,7 @@ class Trainer(Generic[BatchT]):
         self._own: dict[int, tuple[BatchT, BatchHeader]] = {}
         self._received: dict[int, Delivery] = {}
         self._spent = _Spent()
+        self._consumed: list[BatchHeader] = []
         self._idle_since: float | None = None
         self._step_began = clock()
 
@@ -127,7 +128,7 @@ class Trainer(Generic[BatchT]):
         """
         self._step_began = self._clock()
         while not self.dispatcher.finished:
-            if interrupted():
+            if self.dispatcher.is_between_steps and interrupted():
                 return Stop.INTERRUPTED
             self.pump()
             self.supervision.look_after()
@@ -185,24 +186,26 @@ class Trainer(Generic[BatchT]):
                 self._bench.prefetch(following)
             self._spent.craft += self._bench.run(decision)
         else:
-            self._probe_alone(decision.ticket)
+            self._probe_alone()
             self._train(decision.ticket)
 
-    def _probe_alone(self, ticket: int) -> None:
+    def _probe_alone(self) -> None:
         """Without attackers, probe here what is due; no part of any step's time."""
-        if self._link.attackers or not is_probed(ticket, self._fresh_every):
+        step = self.dispatcher.step
+        is_due = self.dispatcher.is_between_steps and is_probed(step, self._fresh_every)
+        if self._link.attackers or not is_due:
             return
         began = self._clock()
-        while ticket not in self.ring.settings:
+        while step not in self.ring.settings:
             self.pump()  # until the snapshot of this moment is complete
-        self._prober.begin(ticket)
+        self._prober.begin(step)
         while self._prober.is_under_way:
             self._prober.run()
         self._take_probe(self._prober.take_result())
         self._step_began += self._clock() - began
 
     def _take_probe(self, probed: Probed) -> None:
-        if probed.ticket >= 0:
+        if probed.step >= 0:
             self._on_probe(probed)
 
     def _keep(self, crafting: Crafting) -> None:
@@ -215,35 +218,30 @@ class Trainer(Generic[BatchT]):
     def _train(self, ticket: int) -> None:
         began = self._clock()
         batch, header = self._batch_of(ticket)
-        settings = self.ring.settings[self.dispatcher.rule.first_version(ticket)]
-        outcome = self._learn(ticket, batch, settings, header.origin)
-        seconds = self._clock() - began
-        magnitude = outcome.gradient_magnitude
-        if magnitude is not None:  # the last look at the slope was the trainer's
-            header = replace(header, report=replace(header.report, gradient_magnitude=magnitude))
-        step, magnitude = self.dispatcher.step, header.report.gradient_magnitude
-        self.attack_schedule.hear(
-            TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
-        )
-        self.dispatcher.trained()
-        self.dispatcher.pace.trained(seconds)
-        self.publisher.evict(self.dispatcher.step)
-        if not self.dispatcher.finished:
-            self.publish_due()
-        self._report(step, header, outcome, seconds)
-
-    def _learn(
-        self, ticket: int, batch: BatchT, settings: AttackSettings, origin: Provenance
-    ) -> Outcome:
+        rule = self.dispatcher.rule
+        settings = self.ring.settings[rule.first_version(ticket)]
         self._learner.train(ticket, batch, settings, self.pump)
         settle(self._learner, self.pump)
-        outcome = self._learner.outcome()
-        if not outcome.loss - outcome.loss == 0.0:
-            raise NonFiniteLossError(
-                f"the training loss is {outcome.loss} at step {ticket}, ticket {ticket} "
-                f"(crafted by rank {origin.rank}): lower optimizer.learning_rate or check the data"
+        self._consumed.append(header)
+        outcome = self._learner.outcome() if rule.ends_step(ticket) else None
+        if outcome is not None:
+            require_finite(outcome, header.origin)
+        seconds = self._clock() - began
+        self._spent.train += seconds
+        step = self.dispatcher.step
+        if outcome is not None:
+            header = together(self._consumed, outcome)
+            magnitude = header.report.gradient_magnitude
+            self.attack_schedule.hear(
+                TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
             )
-        return outcome
+        self.dispatcher.trained()
+        self.dispatcher.pace.trained(seconds)
+        if outcome is not None:
+            self.publisher.evict(self.dispatcher.step)
+            if not self.dispatcher.finished:
+                self.publish_due()
+            self._report(step, header, outcome)
 
     def _batch_of(self, ticket: int) -> tuple[BatchT, BatchHeader]:
         if ticket in self._own:
@@ -254,7 +252,7 @@ class Trainer(Generic[BatchT]):
         self._link.release(delivery.slot)
         return batch, header
 
-    def _report(self, step: int, header: BatchHeader, outcome: Outcome, seconds: float) -> None:
+    def _report(self, step: int, header: BatchHeader, outcome: Outcome) -> None:
         now = self._clock()
         record = StepRecord(
             step=step,
@@ -264,12 +262,13 @@ class Trainer(Generic[BatchT]):
             seconds=header.seconds,
             own_craft_seconds=self._spent.craft,
             wait_seconds=self._spent.wait,
-            train_seconds=seconds,
+            train_seconds=self._spent.train,
             publish_seconds=self._spent.publish,
             wall_clock=time.time(),
             total_seconds=now - self._step_began,
+            crafted=tuple((h.origin.rank, h.seconds.craft_seconds) for h in self._consumed),
         )
-        self._spent = _Spent()
+        self._spent, self._consumed = _Spent(), []
         self._on_step(record)
         self._step_began = self._clock()
         self.supervision.was_away(self._step_began - now)
@@ -277,7 +276,7 @@ class Trainer(Generic[BatchT]):
     def _idle(self) -> None:
         if self._idle_since is None:
             self._idle_since = self._clock()
-        ticket = self.dispatcher.step
+        ticket = self.dispatcher.ticket
         if self.supervision.is_overdue(ticket):
             # Crafted here as well: the first copy wins.
             self._on_event("re-crafted", f"ticket {ticket}: {self.supervision.missing()}")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.process.errors import UserError, shown
+from mpiadv.process.words import counted
 from mpiadv.settings import AttackConfig, AttackScheduleConfig
 from mpiadv.settings.registry import find_registered
 
@@ -86,6 +87,7 @@ class MPlus:
     most_steps: int
     gamma: float
     batches_per_epoch: int
+    batches_per_step: int = 1
     settings_at: Callable[[int, int], AttackSettings]
     falls_short: Callable[[int], bool]
     threshold: float = inf
@@ -95,8 +97,11 @@ class MPlus:
 
     def hear(self, trained: TrainedStep) -> None:
         self.magnitude += trained.gradient_magnitude
-        epoch, is_within = divmod(trained.step + 1, self.batches_per_epoch)
-        if not is_within:
+        before, epoch = (
+            step * self.batches_per_step // self.batches_per_epoch
+            for step in (trained.step, trained.step + 1)
+        )
+        if epoch > before:
             self._end(epoch)
             self.magnitude = 0.0
 
@@ -142,6 +147,7 @@ class Ground:
     steps_of: StepsOf
     batches_per_epoch: int
     training_steps: int
+    batches_per_step: int = 1
 
     def epsilon_at(self, step: int) -> float:
         """The radius with the warm-up that all schedules share."""
@@ -245,6 +251,12 @@ def _amata(ground: Ground) -> AttackSchedule:
 
 def _m_plus(ground: Ground) -> AttackSchedule:
     config, attack = ground.config, ground.attack
+    if ground.batches_per_step > ground.batches_per_epoch:
+        raise UserError(
+            f"attack_schedule.name=m_plus compares epochs, and one of "
+            f"{counted(ground.batches_per_epoch, 'batch')} is less than a training step: "
+            f"use training.tickets_per_step <= {ground.batches_per_epoch}"
+        )
     _require_at_most(ground, "first_steps", config.first_steps)
     _require_taken(ground, range(config.first_steps, attack.num_steps + 1))
     return MPlus(
@@ -252,6 +264,7 @@ def _m_plus(ground: Ground) -> AttackSchedule:
         most_steps=attack.num_steps,
         gamma=config.gamma,
         batches_per_epoch=ground.batches_per_epoch,
+        batches_per_step=ground.batches_per_step,
         settings_at=ground.settings_at,
         # Three steps of 0.1 do reach 0.3, rounded as they are.
         falls_short=lambda n: n * ground.with_steps(n).step_size < attack.epsilon * (1 - 1e-6),

@@ -51,6 +51,11 @@ def require_attacked(config: TrainingConfig, attack: Attack, *, climb: str, craf
     """
     if not attacks_itself(config):
         return
+    if config.tickets_per_step > 1 and issubclass(_find(config), RestartedReplays):
+        raise UserError(
+            f"training.step={config.step} updates several times on each batch: use "
+            "training.tickets_per_step=1, or training.step=ordinary"
+        )
     if not attack.num_steps:
         raise UserError(
             f"training.step={config.step} trains on a batch as often as the attack has steps: use "

@@ -110,13 +110,13 @@ class Display:
 
     def _words(self, record: StepRecord) -> list[str]:
         """What there is to tell, first what is missed most where it does not fit."""
-        origin, seconds = record.origin, max(self._step_seconds.value, 1e-9)
+        seconds = max(self._step_seconds.value, 1e-9)
         return [
             f"loss {self._loss.value:.3f}",
             f"adversarial {percent(self._accuracy.value)}",
             f"{1.0 / seconds:.1f} steps/s",
             f"natural {percent(self._natural.value)}",
-            f"staleness {origin.first_staleness} to {origin.last_staleness}",
+            f"staleness {record.origin.first_staleness} to {record.origin.last_staleness}",
             f"trainer waits {percent(self._wait_seconds.value / seconds)}",
         ]
 

@@ -181,12 +181,13 @@ class Lead:
             copies = copies_told(link.groups, setup.world.roster.hosts)
             self._log.event("sharing", copies, self._desk.first_step)
         mode = StalenessMode(setup.config.staleness.mode)
+        per_step = setup.recipe.rule.tickets_per_step
         dispatcher = Dispatcher(
             setup.recipe.rule,
             attackers=link.attackers,
             outstanding=setup.config.staleness.credit,
-            num_tickets=setup.config.training.num_steps,
-            first_ticket=self._desk.first_step,
+            num_tickets=setup.config.training.num_steps * per_step,
+            first_ticket=self._desk.first_step * per_step,
             mode=mode,
             trainer_crafts=setup.config.staleness.trainer_crafts,
         )

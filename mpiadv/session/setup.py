@@ -134,6 +134,7 @@ class Setup:
             attack=attack,
             steps_of=partial(make_attack, attack),
             batches_per_epoch=epoch,
+            batches_per_step=self.recipe.rule.tickets_per_step,
             training_steps=self.config.training.num_steps,
         )
         return make_attack_schedule(ground)
@@ -238,7 +239,7 @@ def _require_same_sources(setup: Setup) -> None:
 
 
 def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:
-    rule = config.staleness.rule()
+    rule = config.staleness.rule(tickets_per_step=config.training.tickets_per_step)
     order = SampleOrder(
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
     )

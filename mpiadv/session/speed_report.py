@@ -37,9 +37,9 @@ class SpeedBook:
         self._waited = self._total = 0.0
 
     def add(self, record: StepRecord) -> None:
-        rank = record.origin.rank
-        self._tickets[rank] += 1
-        self._craft_seconds[rank] += record.seconds.craft_seconds
+        for rank, seconds in record.crafted:
+            self._tickets[rank] += 1
+            self._craft_seconds[rank] += seconds
         self._waited += record.wait_seconds
         self._total += record.total_seconds
 

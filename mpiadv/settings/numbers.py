@@ -7,7 +7,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from mpiadv.settings.pixels import DECIMAL, EXPECTED, read_pixels
@@ -50,10 +50,17 @@ def _pixels(value: Any) -> Any:
         raise PydanticCustomError("pixels", f"expected {EXPECTED}") from None
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise PydanticCustomError("power_of_two", "expected 1, 2, 4, 8, ...")
+    return value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=0)]
 AtLeastOne = Annotated[Whole, Field(ge=1)]
 """Both want an upper bound of their own where they are used: `Annotated[Count, Field(le=...)]`."""
+PowerOfTwo = Annotated[Whole, Field(ge=1, le=1024), AfterValidator(_power_of_two)]
 
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]

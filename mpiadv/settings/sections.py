@@ -15,6 +15,7 @@ from mpiadv.settings.numbers import (
     Fraction,
     Number,
     Positive,
+    PowerOfTwo,
     Seconds,
     StepSize,
 )
@@ -129,12 +130,13 @@ class StalenessConfig(Section):
         """Most tickets of an attacker; None: by its speed."""
         return None if self.outstanding == "auto" else self.outstanding
 
-    def rule(self) -> StalenessRule:
+    def rule(self, *, tickets_per_step: int = 1) -> StalenessRule:
         return StalenessRule(
             max_staleness=self.max_staleness,
             final_staleness=self.final_staleness,
             publish_every=self.publish_every,
             trainer_steps=self.trainer_steps,
+            tickets_per_step=tickets_per_step,
         )
 
 
@@ -142,7 +144,10 @@ class TrainingConfig(Section):
     """Length and numerics of the run."""
 
     num_steps: Steps = 400
-    """Training steps; each consumes one ticket."""
+    """Training steps; each consumes `tickets_per_step` tickets."""
+    tickets_per_step: PowerOfTwo = 1
+    """Batches whose gradients, and batch statistics, a training step takes the mean of: 1, 2, 4, 8,
+    ... Staleness goes on counting training steps."""
     step: Text = "ordinary"
     """What the trainer does with a batch, a registered training step: ordinary; awp, whose gradient
     is that at weights moved up the loss (Wu et al. 2020); free and deat, which train on it as often

@@ -14,11 +14,12 @@ from mpiadv.comm.messages import Bytes
 from mpiadv.contract.accounts import Outcome
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objective import Batch
-from mpiadv.methods.training_step import Learned, TrainingStep
+from mpiadv.methods.training_step import TrainingStep
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
 from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire, whole
 from mpiadv.work.rounding import RangeGuard, as_tensor
+from mpiadv.work.step_sum import StepSum, Told
 
 
 class TorchLearner:
@@ -49,7 +50,8 @@ class TorchLearner:
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
         self._execute = execute
-        self._told: tuple[Learned, float, Tensor | None] | None = None
+        self._sum = StepSum(step.model, recipe.rule.tickets_per_step)
+        self._rate: float | None = None
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         """See `Learner.snapshot`.
@@ -107,12 +109,13 @@ class TorchLearner:
         for replay in range(self.step.replays(settings)):
             if replay:
                 pump()
+            self._sum.begin()
             learned = self.step.gradient(ticket, batch, settings)
-            rate = self.step.apply()
-        if learned.slope is not None:  # of a mean over the batch
-            slope = learned.slope * len(batch.images)
-            magnitude = mean_magnitude(slope[self._recipe.num_clean :])
-        self._told = learned, rate, magnitude
+            if learned.slope is not None:  # of a mean over the batch
+                slope = learned.slope * len(batch.images)
+                magnitude = mean_magnitude(slope[self._recipe.num_clean :])
+            if self._sum.end(Told(learned.loss, learned.accuracy, magnitude)):
+                self._rate = self.step.apply()
         self._device.mark()
 
     def _finish_attack(
@@ -150,11 +153,11 @@ class TorchLearner:
         return attack.start(batch.natural, self._device.generator(seed))
 
     def outcome(self) -> Outcome:
-        assert self._told is not None, "no training step has run"
-        learned, rate, magnitude = self._told
+        assert self._rate is not None, "no training step is complete"
+        means = self._sum.means()
         return Outcome(
-            loss=float(learned.loss),
-            accuracy=float(learned.accuracy),
-            learning_rate=rate,
-            gradient_magnitude=None if magnitude is None else float(magnitude),
+            loss=means.loss,
+            accuracy=means.accuracy,
+            learning_rate=self._rate,
+            gradient_magnitude=means.magnitude,
         )

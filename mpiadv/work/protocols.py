@@ -93,7 +93,10 @@ class Learner(Work, Protocol[BatchT]):
     def train(
         self, ticket: int, batch: BatchT, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        """Run the trainer's own attack steps, if any, `pump` after each, and one training step."""
+        """Run the trainer's own attack steps, if any, `pump` after each, and train on the batch.
+
+        The last ticket of a training step completes it.
+        """
 
     def outcome(self) -> Outcome:
-        """Of the last training step; asked for when no longer busy."""
+        """Of the training step that is complete; asked for when no longer busy."""

@@ -27,7 +27,7 @@ def scenario(rule: StalenessRule, slowness: dict[int, float], **others: object) 
         rule=rule,
         num_attackers=len(slowness),
         slowness=slowness,
-        num_tickets=400,
+        training_steps=400,
         jitter=0.05,
         broadcast=(0.5, 3.0),
         overdue=2500.0,
@@ -98,7 +98,7 @@ def slow_for_a_while(simulation: Simulation, rank: int, begins: float, ends: flo
 @pytest.mark.parametrize("others", [0, 3])
 def test_attacker_that_was_slow_for_a_while_takes_part_again(others: int) -> None:
     equal = scenario(RULES["default"], {rank: 1.0 for rank in range(1, others + 2)})
-    simulation = Simulation(replace(equal, num_tickets=1500))
+    simulation = Simulation(replace(equal, training_steps=1500))
     slow_for_a_while(simulation, rank=1, begins=2000.0, ends=12_000.0)
     crafted_by = simulation.run().crafted_by
     last = Counter(rank for ticket, rank in crafted_by.items() if ticket >= 1200)

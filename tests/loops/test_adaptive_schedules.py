@@ -39,7 +39,7 @@ class Chained:
 
 
 def expected(shape: JobShape) -> int:
-    return adaptive_values(shape.rule, shape.num_tickets, Chained())[-1]
+    return adaptive_values(shape.rule, shape.training_steps, Chained())[-1]
 
 
 @pytest.mark.parametrize("num_attackers", [0, 1, 4])

@@ -1,6 +1,7 @@
 """The real trainer and attackers joined in memory: same bits whoever crafted, and nothing left."""
 
 from dataclasses import replace
+from statistics import mean
 
 import pytest
 from contract import contract_first_version, contract_version
@@ -22,12 +23,12 @@ def probing(shape: JobShape, num_attackers: int, seed: int, fewer: int = 1) -> J
 
 
 def assert_probes_are_those_of_the_definition(shape: JobShape, probes: list[Probed]) -> None:
-    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
-    tickets = [probed.ticket for probed in probes]
-    assert len(set(tickets)) == len(tickets)
+    values = sequential_values(shape.rule, shape.training_steps, shape.settings_at)
+    steps = [probed.step for probed in probes]
+    assert len(set(steps)) == len(steps)
     for probed in probes:
-        ticket = probed.ticket
-        report = fresh_report(shape.rule, ticket, values[ticket], shape.settings_at)
+        value = values[probed.step]
+        report = fresh_report(shape.rule, probed.step, value, shape.settings_at)
         assert (probed.accuracy, probed.loss) == (report.accuracy, report.loss)
 
 
@@ -58,8 +59,8 @@ def test_trainer_that_does_not_craft_ends_with_the_same_bits(
 @each_shape
 def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobShape) -> None:
     job = Job(disturbed(shape, 4, seed=2)).run()
-    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
-    assert [record.step for record in job.records] == list(range(shape.num_tickets))
+    values = sequential_values(shape.rule, shape.training_steps, shape.settings_at)
+    assert [record.step for record in job.records] == list(range(shape.training_steps))
     for record in job.records:
         ticket, origin = record.origin.ticket, record.origin
         settings = shape.settings_at(contract_first_version(shape.rule, ticket))
@@ -68,14 +69,16 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
             contract_version(shape.rule, ticket, step, settings.num_steps)
             for step in range(crafted)
         ]
-        used = used or [ticket]
+        used = used or [record.step]
         assert (origin.first_version, origin.last_version) == (used[0], used[-1])
         bounds = shape.rule
         assert 0 <= origin.first_staleness <= (bounds.max_staleness if crafted else 0)
         assert 0 <= origin.last_staleness <= (bounds.final_staleness if crafted else 0)
         assert origin.settings == settings
         is_last = crafted == settings.num_steps > 0
-        magnitude = ticket if is_last else own_magnitude(values[ticket + 1])
+        tickets = range(ticket, ticket + shape.rule.tickets_per_step)
+        magnitude = mean(tickets) if is_last else own_magnitude(values[record.step + 1])
+        assert tickets[0] == record.step * shape.rule.tickets_per_step
         assert record.report.gradient_magnitude == magnitude
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}
 
@@ -147,16 +150,16 @@ def test_probes_tell_the_figures_of_the_definition_and_leave_the_bits(
         assert job.learner.value == expected(shape)
         assert left_over(job) == 0
         assert_probes_are_those_of_the_definition(shape, job.probes)
-        assert all(p.rank == prober_of(p.ticket, every, attackers) > 0 for p in job.probes)
+        assert all(p.rank == prober_of(p.step, every, attackers) > 0 for p in job.probes)
         probes += job.probes
-    assert len({probed.ticket for probed in probes}) > 1
+    assert len({probed.step for probed in probes}) > 1
 
 
 @each_shape
 def test_trainer_alone_probes_every_ticket_that_is_due_in_its_own_time(shape: JobShape) -> None:
     job = Job(replace(probing(shape, 0, seed=1), snapshot_polls=9)).run()
     every = job.shape.fresh_every
-    assert [p.ticket for p in job.probes] == list(range(0, shape.num_tickets, every))
+    assert [p.step for p in job.probes] == list(range(0, shape.training_steps, every))
     assert_probes_are_those_of_the_definition(shape, job.probes)
     assert job.learner.value == expected(shape)
     assert {probed.rank for probed in job.probes} == {0}
@@ -168,10 +171,10 @@ def test_trainer_alone_probes_every_ticket_that_is_due_in_its_own_time(shape: Jo
 def test_resumed_job_probes_no_ticket_again_that_was_trained_on(shape: JobShape) -> None:
     for stop_at in (7, 16):
         stopped = Job(replace(probing(shape, 3, seed=stop_at), stop_at=stop_at)).run()
-        kept = [probed for probed in stopped.probes if probed.ticket < stop_at]
+        kept = [probed for probed in stopped.probes if probed.step < stop_at]
         for num_attackers in (0, 2):
             job = Job(probing(shape, num_attackers, seed=stop_at + 1), stopped.saved).run()
-            assert all(probed.ticket >= stop_at for probed in job.probes)
+            assert all(probed.step >= stop_at for probed in job.probes)
             assert_probes_are_those_of_the_definition(shape, kept + job.probes)
             assert job.learner.value == expected(shape)
 
@@ -187,14 +190,14 @@ def test_probe_never_leaves_an_attacker_without_room_for_the_next_version(shape:
 def test_probe_without_a_batch_to_go_with_comes_with_the_farewell() -> None:
     jobs = [Job(probing(SHAPES["fresh"], 4, seed)).run() for seed in range(12)]
     told = [
-        (farewell.probe.ticket, job)
+        (farewell.probe.step, job)
         for job in jobs
         for farewell in job.farewells.values()
-        if farewell.probe.ticket >= 0
+        if farewell.probe.step >= 0
     ]
     assert told
     for ticket, job in told:
-        assert ticket in [probed.ticket for probed in job.probes]
+        assert ticket in [probed.step for probed in job.probes]
 
 
 def test_version_goes_first_to_whoever_needs_it_for_the_next_ticket() -> None:

@@ -127,7 +127,7 @@ def test_batch_that_does_not_arrive_as_it_was_sent_ends_the_job_that_cannot_do_w
     job = Job(replace(shape, breaks={1: 9}, breakage=breakage))
     with pytest.raises(SilentRankError, match=r"rank 1 on memory-1 with .* sent .*: go on with"):
         job.run()
-    values = sequential_values(shape.rule, shape.num_tickets, shape.settings_at)
+    values = sequential_values(shape.rule, shape.training_steps, shape.settings_at)
     assert job.learner.value == values[job.trainer.dispatcher.step]
 
 
@@ -146,7 +146,7 @@ def test_job_that_was_stopped_as_a_whole_gives_nobody_up() -> None:
 
 def test_late_attacker_is_named_once_with_its_ticket_and_its_last_sign_of_life() -> None:
     shape = JobShape(
-        rule=rule(8, 8, 4), num_attackers=2, stops={2: 9}, deadline_seconds=50.0, num_tickets=60
+        rule=rule(8, 8, 4), num_attackers=2, stops={2: 9}, deadline_seconds=50.0, training_steps=60
     )
     job = Job(replace(shape, overdue_seconds=3.0)).run()
     assert job.learner.value == expected(shape)
@@ -212,7 +212,7 @@ def test_attacker_that_answers_but_takes_longer_than_the_deadline_is_not_given_u
     shape = JobShape(
         rule=rule(4, 2, 1),
         num_attackers=1,
-        num_tickets=6,
+        training_steps=6,
         num_steps=12,
         trainer_crafts=False,
         hang_share=1.0,

@@ -30,7 +30,8 @@ def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
         assert job.learner.value == expected(shape)
         assert left_over(job) == 0
         assert all(
-            record.origin.rank == 0 or record.step not in unread.get(record.origin.rank, ())
+            record.origin.rank == 0
+            or record.origin.ticket not in unread.get(record.origin.rank, ())
             for record in job.records
         )
         told = [text for kind, text in job.events if kind == "unread"]
@@ -61,7 +62,7 @@ def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobSh
 def test_images_that_take_long_to_read_are_told_of_once_for_each_ticket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shape = JobShape(rule=rule(4, 2, 1), num_attackers=0, num_tickets=6, deadline_seconds=1e6)
+    shape = JobShape(rule=rule(4, 2, 1), num_attackers=0, training_steps=6, deadline_seconds=1e6)
     job = Job(shape)
 
     def wait(ticket: int) -> bool:

@@ -25,7 +25,7 @@ RULE = StalenessRule(max_staleness=4, final_staleness=2, publish_every=2)
     ],
 )
 def test_attackers_probe_in_turn(every: int, attackers: list[int], probers: list[int]) -> None:
-    assert [prober_of(ticket, every, attackers) for ticket in range(6)] == probers
+    assert [prober_of(step, every, attackers) for step in range(6)] == probers
 
 
 def slot_of(version: int) -> ParameterSlot:
@@ -35,7 +35,7 @@ def slot_of(version: int) -> ParameterSlot:
 
 
 class Rank:
-    """A rank that holds versions 4, 6 and 8, and may probe ticket 8."""
+    """A rank that holds versions 4, 6 and 8, and may probe step 8."""
 
     def __init__(self) -> None:
         self.ring = VersionRing(RULE)
@@ -85,7 +85,7 @@ def test_due_probe_is_skipped_until_the_one_before_was_told() -> None:
     rank.prober.begin(4)
     assert not rank.prober.is_under_way
     told = rank.prober.take_result()
-    assert (told.ticket, told.rank) == (8, 7)
+    assert (told.step, told.rank) == (8, 7)
     assert rank.prober.take_result() is NOTHING
     rank.ring.add(slot_of(10))
     rank.prober.begin(10)

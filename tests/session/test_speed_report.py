@@ -16,7 +16,7 @@ def step_record(
 ) -> StepRecord:
     return made(
         StepRecord, step=step, ticket=step, rank=rank, craft_seconds=craft_seconds,
-        wait_seconds=wait, total_seconds=total,
+        wait_seconds=wait, total_seconds=total, crafted=((rank, craft_seconds),),
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from run_cases import (
     CASES,
     CHAINS,
     FEATURES,
+    GROWING,
     IDLE_TRAINER,
     MANY_RANKS,
     NOT_CRAFTED,
@@ -211,7 +212,7 @@ def test_attack_steps_are_those_that_the_first_version_carries(runs: Path) -> No
     assert set(expected) == {0, 1, 5}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in (PIECEWISE, NOT_CRAFTED)])
+@pytest.mark.parametrize("case", [c for c in CASES if c not in (PIECEWISE, NOT_CRAFTED, GROWING)])
 def test_log_staleness_equals_the_formula(runs: Path, case: str) -> None:
     num_steps = 1 if case in ("ufgsm", "grad_align_batch_norm") else 5
     last_step = num_steps - 1 - int(CASES[case][3].partition("=")[2])
@@ -221,8 +222,20 @@ def test_log_staleness_equals_the_formula(runs: Path, case: str) -> None:
         for prefix, step in (("first", 0), ("last", last_step)):
             versions = [version_of(n, step, num_steps, CASES[case]) for n in range(NUM_STEPS)]
             assert rows[f"{prefix}_version"].tolist() == versions
-            staleness = rows["ticket"] - versions
+            staleness = rows["step"] - versions
             assert rows[f"{prefix}_staleness"].tolist() == staleness.tolist()
+
+
+def test_epochs_of_a_growing_attack_are_counted_in_tickets(runs: Path) -> None:
+    """Of five tickets, so that some end in the middle of a step of two."""
+    rows = run_in(runs, GROWING, 3).table("train")
+    assert rows["ticket"].tolist() == [2 * step for step in range(NUM_STEPS)]
+    ends = [5 * epoch / 2 for epoch in range(1, 11)]
+    grown = np.flatnonzero(np.diff(rows["attack_steps"])) + 1
+    # The oldest version that a ticket may use carries the number.
+    carried = [version_of(int(step), 0, 5, RULES["refreshed"]) for step in grown]
+    assert carried[0] == 4 and rows["attack_steps"][grown[0]] == 1
+    assert all(any(end <= version < end + 4 for end in ends) for version in carried)
 
 
 @pytest.mark.parametrize("ranks", BOUNDED_RANKS)

@@ -1,0 +1,120 @@
+"""What a step's tickets come to, and what the model is until the last of them."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mpiadv.work.step_sum import StepSum, Told
+
+
+class Counting(nn.Module):
+    """Float, whole and truth buffers that each pass changes; a layer that only some reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.seldom = nn.Linear(2, 1), nn.Linear(2, 1)
+        self.norm = nn.BatchNorm1d(2)
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.bool))
+
+    def forward(self, values: Tensor, ticket: int) -> Tensor:
+        self.seen[ticket % 3] = True
+        loss: Tensor = self.used(self.norm(values)).sum()
+        return loss + self.seldom(values).sum() if ticket == 2 else loss
+
+
+def _model() -> Counting:
+    torch.manual_seed(0)
+    return Counting()
+
+
+def _values(ticket: int) -> Tensor:
+    return torch.rand(5, 2, generator=torch.Generator().manual_seed(ticket)) + ticket
+
+
+def _passed(model: Counting, ticket: int) -> float:
+    model.zero_grad(set_to_none=True)
+    loss = model(_values(ticket), ticket)
+    loss.backward()
+    return float(loss.detach())
+
+
+def _told(loss: float, magnitude: float | None = 1.0) -> Told:
+    measured = None if magnitude is None else torch.tensor(magnitude)
+    return Told(torch.tensor(loss), torch.tensor(loss / 8), measured)
+
+
+def test_gradients_and_statistics_are_means_of_passes_that_begin_alike() -> None:
+    model, alone = _model(), []
+    for ticket in range(4):
+        one = copy.deepcopy(model)
+        _passed(one, ticket)
+        alone.append(one)
+    together = StepSum(model, 4)
+    for ticket in range(4):
+        together.begin()
+        _passed(model, ticket)
+        assert together.end(_told(ticket)) == (ticket == 3)
+    for name, buffer in model.named_buffers():
+        each = [dict(one.named_buffers())[name] for one in alone]
+        if buffer.dtype == torch.bool:
+            assert buffer.tolist() == [True, True, True]
+        elif buffer.is_floating_point():
+            assert torch.equal(buffer, ((each[0] + each[1]) + (each[2] + each[3])) / 4), name
+        else:
+            assert buffer == 1, "each pass counts itself"
+    gradients = [one.used.weight.grad for one in alone]
+    total = (gradients[0] + gradients[1]) + (gradients[2] + gradients[3])  # type: ignore[operator]
+    assert model.used.weight.grad is not None
+    assert torch.equal(model.used.weight.grad, total / 4)
+    rare = alone[2].seldom.weight.grad
+    assert rare is not None and model.seldom.weight.grad is not None
+    assert torch.equal(model.seldom.weight.grad, rare / 4)
+    means = together.means()
+    assert (means.loss, means.accuracy, means.magnitude) == (1.5, 1.5 / 8, 1.0)
+
+
+def test_model_is_as_the_step_found_it_until_the_last_ticket() -> None:
+    model = _model()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    together = StepSum(model, 2)
+    together.begin()
+    _passed(model, 1)
+    together.end(_told(0.0))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_second_step_begins_anew() -> None:
+    model = _model()
+    together = StepSum(model, 2)
+    for ticket in range(4):
+        together.begin()
+        _passed(model, ticket)
+        together.end(_told(ticket))
+    assert together.means().loss == 2.5
+    assert model.norm.num_batches_tracked == 2
+
+
+def test_single_ticket_keeps_its_own_tensors() -> None:
+    model = _model()
+    together = StepSum(model, 1)
+    together.begin()
+    _passed(model, 2)
+    gradient = model.used.weight.grad
+    assert together.end(_told(3.0, None))
+    assert model.used.weight.grad is gradient
+    assert together.means().magnitude is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_a_ticket_told_may_be_overwritten_by_the_next_one(count: int) -> None:
+    model, loss = _model(), torch.tensor(0.0)
+    together = StepSum(model, count)
+    for ticket in range(count):
+        loss.fill_(ticket)
+        together.begin()
+        _passed(model, ticket)
+        together.end(Told(loss, loss, None))
+    assert together.means().loss == (count - 1) / 2
