@@ -41,8 +41,8 @@ class EvaluationRow:
     weights: str = column(
         "S8",
         "raw: the weights as trained (also where older logs have no text), ema: their average, "
-        "best: those of either that withstood most on images held out, natural: raw, through the "
-        "batch norm of natural images",
+        "best: those of either that withstood most on images held out, natural, attacked: raw, "
+        "through the batch norm that evaluation.branch does not name",
     )
     images: str = column(
         "S8",

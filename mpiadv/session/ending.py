@@ -11,16 +11,16 @@ from mpiadv.comm.messages import Farewell
 from mpiadv.evaluation import Counts
 from mpiadv.evaluation.in_run import accuracies
 from mpiadv.models import fingerprint
-from mpiadv.models.mixture import NaturalBranch
 from mpiadv.process.errors import StorageError, UnreadableError, UserError
 from mpiadv.runlog.rows import END_EVENTS
+from mpiadv.session.branches import branch_text, judged
 from mpiadv.session.desk import Desk
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.safekeeping import reason_of
 from mpiadv.session.setup import Setup
 from mpiadv.session.speed_report import speed_lines
 from mpiadv.storage.checkpoint import save_model
-from mpiadv.storage.run_folder import BEST, MODEL_NAMES, NATURAL, RAW
+from mpiadv.storage.run_folder import ATTACKED, BEST, MODEL_NAMES, NATURAL, RAW
 
 Evaluate = Callable[[nn.Module, str, Callable[[int, int], None]], Counts]
 """The final evaluation of a model with the weights of that name; the last is told of each batch."""
@@ -42,7 +42,7 @@ class Ending:
         models = dict(self.recorder.learner.step.models)
         further: Mapping[str, Callable[[], nn.Module]] = {
             BEST: lambda: self.recorder.best.put_into(self.setup.new_model()),
-            NATURAL: lambda: NaturalBranch(models[RAW]),
+            **dict.fromkeys((NATURAL, ATTACKED), lambda: models[RAW]),
         }
         wanted = self.setup.config.weights
         return {name: models[name] if name in models else further[name]() for name in wanted}
@@ -81,7 +81,8 @@ class Ending:
         """A final evaluation and its seconds; test images at fault cost no training."""
         began = time.perf_counter()
         try:
-            counts = evaluate(self.models[weights], weights, self.recorder.display.evaluation())
+            model = judged(self.setup.config, self.models[weights], weights)
+            counts = evaluate(model, weights, self.recorder.display.evaluation())
             return counts, time.perf_counter() - began
         except (UserError, UnreadableError) as error:
             num_steps = self.setup.config.training.num_steps
@@ -136,7 +137,7 @@ class Ending:
         share = kept.seconds / max(self.train_seconds, 1e-9)
         rows = {
             **{
-                f"{_said(name)}{title}": text
+                f"{branch_text(config, name)}{_said(name)}{title}": text
                 for name, (counts, _) in results.items()
                 for title, text in accuracies(config, counts).items()
             },
@@ -165,5 +166,5 @@ class Ending:
 
 
 def _said(weights: str) -> str:
-    """Of which weights, or branch, a line is, where it is not of those that were trained."""
-    return {RAW: "", NATURAL: "natural branch, "}.get(weights, f"{weights} ")
+    """Of which weights a line is, where it is not of those that were trained."""
+    return "" if weights in (RAW, NATURAL, ATTACKED) else f"{weights} "

@@ -15,10 +15,10 @@ from mpiadv.evaluation import Counts, attack_images, evaluate
 from mpiadv.evaluation.in_run import Measurement, evaluation_attack, measurements
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.objective import Batch
-from mpiadv.models.mixture import NaturalBranch
 from mpiadv.process.errors import OverfittingError
 from mpiadv.runlog import AttackerRow, EvaluationRow, RunLog
 from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
+from mpiadv.session.branches import branch_text, judged
 from mpiadv.session.display import Display
 from mpiadv.session.guard import CURES, FALLEN, Guard
 from mpiadv.session.kept_weights import KeptWeights
@@ -28,7 +28,7 @@ from mpiadv.session.speed_report import SpeedBook
 from mpiadv.session.state import Watchers, training_state
 from mpiadv.settings import Config
 from mpiadv.storage.checkpoint import save_model
-from mpiadv.storage.run_folder import BEST, GOOD, NATURAL, RAW
+from mpiadv.storage.run_folder import BEST, GOOD, RAW
 from mpiadv.work.host_copies import HostCopies
 from mpiadv.work.learn import TorchLearner
 
@@ -140,7 +140,7 @@ class Recorder:
         source = {TEST: data.test, HELD_OUT: data.held_out, TRAIN: data.train}[images]
         assert source is not None
         (counts,) = evaluate(
-            [NaturalBranch(model) if self.config.evaluation.branch == NATURAL else model],
+            [judged(self.config, model, weights)],
             source,
             measurement.attack,
             seed=self.config.seed,
@@ -151,7 +151,8 @@ class Recorder:
         )
         self.log_evaluation(step, weights, counts, time.perf_counter() - began, images)
         which = "" if weights == RAW else f", {weights}"
-        self.display.say(f"step {step}{which}: {measurement.describe(counts)}")
+        branch = branch_text(self.config, weights)
+        self.display.say(f"step {step}{which}: {branch}{measurement.describe(counts)}")
         return counts
 
     def log_evaluation(

@@ -17,15 +17,15 @@ from mpiadv.evaluation.accuracy import tell_nobody
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
 from mpiadv.models import FlatState
-from mpiadv.models.mixture import NaturalBranch
 from mpiadv.process.errors import UnreadableError, UserError, printable, tell_warning
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.process.interruption import Interruption
+from mpiadv.session.branches import judged
 from mpiadv.session.desk import Desk, give_up, open_desk
 from mpiadv.session.lead import Lead
 from mpiadv.session.setup import AgreedError, Setup, agree, prepare
 from mpiadv.settings import Config, dump_config, parse_config, read_words
-from mpiadv.storage.run_folder import NATURAL, RAW
+from mpiadv.storage.run_folder import RAW
 from mpiadv.work.recipe import state_on_the_wire
 
 _CODES = {
@@ -92,8 +92,7 @@ def _attack(setup: Setup) -> Stop:
             torch.from_numpy(final.values).to(device.torch)
         )
         for weights in setup.config.weights:
-            judged = NaturalBranch(model) if weights == NATURAL else model
-            evaluate_together(setup, judged, weights)
+            evaluate_together(setup, judged(setup.config, model, weights), weights)
     return reason
 
 

@@ -28,7 +28,7 @@ from mpiadv.settings.sections import (
     StalenessConfig,
     TrainingConfig,
 )
-from mpiadv.storage.run_folder import BEST, NATURAL
+from mpiadv.storage.run_folder import ATTACKED, BEST, NATURAL
 
 
 def _with_home(path: str) -> str:
@@ -110,10 +110,11 @@ class Config(Section):
     def weights(self) -> tuple[str, ...]:
         """What there is to evaluate at the end, `RAW` first."""
         best = (BEST,) if self.data.held_out_samples else ()
+        other = ATTACKED if self.evaluation.branch == NATURAL else NATURAL
         return (
             *self.average.weights,
             *best,
-            *((NATURAL,) if self.model.mixture_batch_norm else ()),
+            *((other,) if self.model.mixture_batch_norm else ()),
         )
 
     def require_lengths(self, num_pixels: int | None = None) -> None:

@@ -17,8 +17,9 @@ LOG_NAME = "log.h5"
 RAW, EMA, BEST, GOOD = "raw", "ema", "best", "good"
 """The weights of a run that are saved: as trained, their moving average, those of either that
 withstood most on images held out, and those before an overfitting that ended the run."""
-NATURAL = "natural"
-"""In the place of the weights' name: as trained, through the batch norm of natural images."""
+NATURAL, ATTACKED = "natural", "attacked"
+"""In the place of the weights' name: as trained, through the batch norm of natural or of
+adversarial images, where the run looks through the other."""
 MODEL_NAMES = {RAW: "model.pt", EMA: "model-ema.pt", BEST: "best.pt", GOOD: "good.pt"}
 CHECKPOINTS_NAME = "checkpoints"
 _DONE_NAME = "DONE"

@@ -40,7 +40,14 @@ class Mixed:
         objective: Mapping[str, Any] = {"objective.clean_fraction": self.clean}
         if self.clean == PAIRED:
             objective = {"objective.name": "alp", "objective.beta": 0.5}
-        return {"seed": self.seed, "model.mixture_batch_norm": self.is_double, **objective}
+        # What the run itself tells of is a branch that something trains.
+        branch = ADVERSARIAL if ADVERSARIAL in self.branches else NATURAL
+        return {
+            "seed": self.seed,
+            "model.mixture_batch_norm": self.is_double,
+            "evaluation.branch": branch,
+            **objective,
+        }
 
     @property
     def branches(self) -> tuple[str, ...]:

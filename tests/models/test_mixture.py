@@ -78,10 +78,23 @@ def test_run_is_evaluated_through_both_branches_at_its_end(tmp_path: Path) -> No
     rows = run.table("evaluation")
     assert rows["weights"].tolist() == [b"raw", b"natural"]
     assert rows["natural_loss"][0] != rows["natural_loss"][1]
-    assert "natural branch, natural accuracy" in (run.path / "DONE").read_text()
+    told = (run.path / "DONE").read_text()
+    assert "adversarial branch, natural accuracy" in told
+    assert "natural branch, natural accuracy" in told
     raw = mpiadv.load_model(run.path).eval()
     natural = mpiadv.load_model(run.path, ["evaluation.branch=natural"]).eval()
     assert not torch.equal(raw(images()), natural(images()))
+
+
+def test_run_looks_through_the_branch_that_it_names_at_every_time(tmp_path: Path) -> None:
+    words = settled([*WORDS, "evaluation.branch=natural", "evaluation.every_steps=4"])
+    mpiadv.train(load_config(None, [*words, f"output={tmp_path / 'run'}"]))
+    rows = Finished(path=tmp_path / "run").table("evaluation")
+    assert rows["weights"].tolist()[-3:] == [b"raw", b"raw", b"attacked"]
+    natural = mpiadv.load_model(tmp_path / "run").eval()
+    assert natural.__class__.__name__ == "NaturalBranch"
+    losses = rows["natural_loss"][-2:]
+    assert losses[0] != losses[1]
 
 
 def test_branch_of_a_model_that_has_none_is_refused() -> None:
