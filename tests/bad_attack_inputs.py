@@ -158,7 +158,7 @@ ATTACK_CASES = {
     "worst_threat_model_of_no_steps": (
         _attack("pgd", attack__further="[{name: l2, epsilon: 1}]", attack__num_steps=0),
         "attack.combine=worst chooses after the last attack step, and some attacks have none: use "
-        "attack.num_steps and attack_schedule.first_steps of at least 1",
+        "attack.num_steps, attack_schedule.first_steps and later_steps of at least 1",
     ),
     "worst_threat_model_of_no_steps_at_first": (
         _attack(
@@ -191,9 +191,46 @@ ATTACK_CASES = {
         _attack("pgd", training__tickets_per_step=3),
         "training.tickets_per_step=3: expected 1, 2, 4, 8, ...",
     ),
+    "growing_attack_by_gradients_that_some_tickets_have_none_of": (
+        _attack(
+            "pgd",
+            attack__further="[{name: rotation_translation}]",
+            attack__combine="random",
+            attack_schedule__name="m_plus",
+        ),
+        "attack_schedule.name=m_plus goes by gradients, which rotation_translation has none of: *",
+    ),
+    "radii_that_grow_as_nothing_does": (
+        _attack(
+            "pgd",
+            attack__further="[{name: l2, epsilon: 1}]",
+            attack__epsilon=0,
+            attack__epsilon_warmup_steps=5,
+        ),
+        "attack.epsilon_warmup_steps lets all radii grow as attack.epsilon does, which is 0: *",
+    ),
+    "loss_that_is_another_in_each_norm": (
+        _attack("small_attacks:by_norm", attack__further="[{name: l2, epsilon: 1}]"),
+        "attack.name=small_attacks:by_norm climbs ce or margin, by the norm, and the threat models "
+        "of attack.further are looked at together: let it climb the same in each",
+    ),
+    "threat_model_that_is_none": (
+        _attack("pgd", attack__further="[null]"),
+        "attack.further[[]0]=None: expected a section of settings, not one value",
+    ),
+    "threat_model_without_name": (
+        _attack("pgd", attack__further="[{epsilon: 1}]"),
+        "attack.further[[]0].name: a value is missing",
+    ),
+    "two_unknown_threat_models": (
+        _attack("pgd", attack__further="[{name: l3, epsilon: 1}, {name: l4, epsilon: 1}]"),
+        "attack.further[[]0].name='l3': input should be 'linf', 'l2' or 'l1', or "
+        "'rotation_translation' (also wrong: attack.further[[]1].name)",
+    ),
     "source_that_is_no_run": (
         _attack("pgd", attack__sources="[nowhere]"),
-        "attack.sources: nowhere is no folder of a run: expected one that holds log.h5",
+        "attack.sources: nowhere is no folder of a run, as *nowhere holds no log.h5: train one "
+        "there first, with output=FOLDER, or correct the name",
     ),
     "source_of_a_training_step_that_attacks": (
         _attack(

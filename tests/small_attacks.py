@@ -103,3 +103,8 @@ def superstitious(**asked: Any) -> Attack:
         return attack.step_size * gradient.sign()
 
     return Attack(**asked, step=step)
+
+
+def by_norm(**asked: Any) -> Attack:
+    """Climbs another loss in each norm."""
+    return Attack(**asked, loss=LOSSES["ce" if asked["norm"] == "linf" else "margin"])

@@ -6,7 +6,7 @@ Knows no model.
 from dataclasses import dataclass
 from functools import partial
 
-from mpiadv.attacks import Attack, make_attack
+from mpiadv.attacks import Attack, make_attack, make_attacks
 from mpiadv.evaluation.accuracy import Counts
 from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
 from mpiadv.settings import AttackConfig, Config
@@ -83,11 +83,14 @@ def accuracies(config: Config, counts: Counts) -> dict[str, str]:
 
 def step_warnings(config: Config) -> list[str]:
     """A line for each step size that does not fit the run's ball, as where a file's is changed."""
-    crafting = make_attack(config.attack).misfit
+    sizes = [config.attack.step_size]
+    sizes += [each.step_size for each in config.attack.further or () if each.epsilon is not None]
     judging = evaluation_attack(config).misfit
-    lines = []
-    if crafting and config.attack.step_size is not None:
-        lines.append(f"the training attack's {crafting}: attack.step_size=null gives fitting steps")
+    lines = [
+        f"the training attack's {attack.misfit}: step_size=null gives fitting steps"
+        for attack, size in zip(make_attacks(config.attack), sizes, strict=True)
+        if attack.misfit and size is not None
+    ]
     if judging and config.evaluation.step_size is not None:
         lines.append(
             f"the evaluation's {judging}, so that its figures flatter the model: "

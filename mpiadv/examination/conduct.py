@@ -84,8 +84,12 @@ def _opening(path: str, examined: Examined, wanted: Wanted) -> list[str]:
     """What is evaluated."""
     chosen, num_images = examined.assault.num_samples, examined.data.test.num_samples
     count = f"{chosen}" if chosen == num_images else f"{chosen} of {num_images}"
-    name = examined.subject.config.data.name
-    return [f"{path}: {count} test images of {name}", *notes_on(examined, wanted)]
+    config = examined.subject.config
+    through = f", through the {config.evaluation.branch} branch" * config.model.mixture_batch_norm
+    return [
+        f"{path}: {count} test images of {config.data.name}{through}",
+        *notes_on(examined, wanted),
+    ]
 
 
 def _judged(

@@ -60,7 +60,8 @@ def with_mixture(model: nn.Module, name: str) -> nn.Module:
     if not places:
         raise UserError(
             f"model.mixture_batch_norm doubles batch norm, and model {name!r} has none: use "
-            "another model, or model.mixture_batch_norm=false"
+            "another model (digits has it with model.arguments.batch_norm=true), or "
+            "model.mixture_batch_norm=false"
         )
     for parent, key in places:
         setattr(parent, key, MixtureBatchNorm(getattr(parent, key)))

@@ -141,6 +141,7 @@ class Ending:
                 for name, (counts, _) in results.items()
                 for title, text in accuracies(config, counts).items()
             },
+            **self._not_looked_at(),
             **self._which_is_best(),
             "training": f"{self.train_seconds:.1f} s, {rate:.1f} steps/s",
             "log, checkpoints": f"{100 * share:.2f} % of it",
@@ -156,6 +157,17 @@ class Ending:
             *([*table, ""] if table else []),
             *(f"{name:<{width}}  {value}" for name, value in rows.items()),
         ]
+
+    def _not_looked_at(self) -> dict[str, str]:
+        """How to look at the threat models that the run's own evaluations leave out."""
+        others = [
+            f"--attack grid:degrees={each.degrees:g},pixels={each.pixels:g}"
+            if each.epsilon is None
+            else f"--attack pgd:norm={each.name},epsilon={each.epsilon:g}"
+            for each in self.setup.config.attack.further or ()
+        ]
+        command = f"mpiadv evaluate {self.desk.folder.path} --attack pgd {' '.join(others)}"
+        return {"other threat models": command} if others else {}
 
     def _which_is_best(self) -> dict[str, str]:
         best = self.recorder.best

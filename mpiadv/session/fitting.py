@@ -57,7 +57,12 @@ def _require_several(config: Config, objective: Objective, attack: AttackConfig)
     """Refuse further threat models beside what is for a single one, or which are no attacks."""
     if attack.further is None:
         return
-    make_attacks(attack)
+    losses = {made.loss.name if made.loss else "ce" for made in make_attacks(attack)}
+    if len(losses) > 1:
+        raise UserError(
+            f"attack.name={attack.name} climbs {' or '.join(sorted(losses))}, by the norm, and the "
+            "threat models of attack.further are looked at together: let it climb the same in each"
+        )
     alone = {
         f"training.step={config.training.step}": attacks_itself(config.training),
         f"objective.name={config.objective.name}": objective.needs_nearby,
@@ -69,19 +74,32 @@ def _require_several(config: Config, objective: Objective, attack: AttackConfig)
                 f"attack.further names other threat models, and {setting} is for a single one: "
                 "use attack.further=null, or leave it out"
             )
-    if attack.combine == "worst" and _fewest_steps(config, attack) == 0:
+    schedule = config.attack_schedule
+    if attack.combine == "worst" and _has_tickets_without_steps(config, attack):
         raise UserError(
             "attack.combine=worst chooses after the last attack step, and some attacks have none: "
-            "use attack.num_steps and attack_schedule.first_steps of at least 1"
+            "use attack.num_steps, attack_schedule.first_steps and later_steps of at least 1"
+        )
+    if attack.epsilon_warmup_steps and not attack.epsilon:
+        raise UserError(
+            "attack.epsilon_warmup_steps lets all radii grow as attack.epsilon does, which is 0: "
+            "use attack.epsilon_warmup_steps=0, or a radius"
+        )
+    is_drawn = attack.combine == "random" and any(each.epsilon is None for each in attack.further)
+    if is_drawn and schedule.name == "m_plus":
+        raise UserError(
+            "attack_schedule.name=m_plus goes by gradients, which rotation_translation has none "
+            "of: use attack.combine=worst or average, or attack_schedule.name=constant"
         )
 
 
-def _fewest_steps(config: Config, attack: AttackConfig) -> int:
-    """Attack steps of the tickets that have the fewest."""
+def _has_tickets_without_steps(config: Config, attack: AttackConfig) -> bool:
     schedule = config.attack_schedule
-    if schedule.name == "constant":
-        return make_attack(attack).num_steps
-    return min(schedule.first_steps, *schedule.later_steps, attack.num_steps)
+    if schedule.name == "piecewise":
+        return min(schedule.first_steps, *schedule.later_steps, attack.num_steps) == 0
+    if schedule.name in ("amata", "m_plus"):
+        return schedule.first_steps == 0
+    return make_attack(attack).num_steps == 0
 
 
 def _require_own(config: Config) -> None:

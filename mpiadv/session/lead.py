@@ -33,7 +33,7 @@ from mpiadv.session.kept_weights import KeptWeights
 from mpiadv.session.opening import opening_lines
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.safekeeping import Safekeeping
-from mpiadv.session.same_run import require_same_data
+from mpiadv.session.same_run import differences, require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import Watchers, restore
 from mpiadv.work.learn import TorchLearner
@@ -61,6 +61,9 @@ class Lead:
             watchers: Watchers = {"best": best, "guard": guard}
             self._restored = restore(self._learner, self._attack_schedule, checkpoint, watchers)
         self._log, told = open_log(setup, desk)
+        if checkpoint is not None:
+            for change in differences(checkpoint, setup.numerics):
+                self._log.event("changed", change, desk.first_step)
         self._notes = [*set_damaged_aside(desk), *resumed_from(desk), *told]
         self._display = Display(
             first_step=desk.first_step, num_steps=setup.config.training.num_steps

@@ -32,7 +32,8 @@ def opening_lines(
     lines = [
         f"mpiadv: training {config.model.name} on {config.data.name} for "
         f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
-        f"{counted(setup.threads, 'thread')} per rank"
+        f"{counted(setup.threads, 'thread')} per rank",
+        f"method: {'; '.join(_method(setup))}",
     ]
     odd = (
         *unread_settings(config),
@@ -54,6 +55,33 @@ def opening_lines(
     lines += [split_line(name, source, data) for name, source in splits.items() if source]
     lines += [f"warning: {doubt}" for doubt in setup.doubts]
     return [printable(line) for line in lines]
+
+
+def _method(setup: Setup) -> list[str]:
+    """What makes the method that the run trains by, as far as names tell it."""
+    config, attack = setup.config, setup.recipe.attack
+    further = [
+        f"{each.name}{'' if each.epsilon is None else f' {each.epsilon:g}'}"
+        for each in attack.further or ()
+    ]
+    threats = ", ".join([f"{attack.norm} {attack.epsilon:g}", *further])
+    combined = f" ({attack.combine})" if further else ""
+    schedule = config.attack_schedule.name
+    chosen = {
+        f"{schedule} schedule": schedule != "constant",
+        f"also on {', '.join(attack.sources)}": bool(attack.sources),
+        f"training step {config.training.step}": config.training.step != "ordinary",
+        f"{config.training.tickets_per_step} batches a step": config.training.tickets_per_step > 1,
+        f"{100 * config.objective.clean_fraction:g} % natural": config.objective.clean_fraction > 0,
+        "two batch norms": config.model.mixture_batch_norm,
+        "CutMix": config.data.cutmix_alpha is not None,
+        "RandAugment": config.data.rand_augment_ops > 0,
+    }
+    return [
+        f"objective {config.objective.name}",
+        f"attack {attack.name} of {counted(attack_num_steps(attack), 'step')}, {threats}{combined}",
+        *(text for text, is_so in chosen.items() if is_so),
+    ]
 
 
 def _other_climb(setup: Setup) -> list[str]:

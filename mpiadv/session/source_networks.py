@@ -3,18 +3,20 @@
 Tramèr et al. 2018, "Ensemble Adversarial Training: Attacks and Defenses", section 3.4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mpiadv.data import DataSet
-from mpiadv.evaluation.subject import Network, load_network, read_subject
+from mpiadv.evaluation.subject import Network, Subject, load_network, read_subject
 from mpiadv.models import freeze
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
 from mpiadv.settings import Config, code_words
-from mpiadv.storage.run_folder import LOG_NAME
+from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAMES, RAW
 
 
 def load_sources(config: Config, data: DataSet, device: torch.device) -> Sequence[Network]:
@@ -23,30 +25,46 @@ def load_sources(config: Config, data: DataSet, device: torch.device) -> Sequenc
     Raises:
         UserError: one is no finished run, or of images or classes other than those of `data`.
     """
-    return [_load(Path(folder), config, data, device) for folder in config.attack.sources]
+    return [
+        _load(Path(folder).expanduser(), config, data, device) for folder in config.attack.sources
+    ]
 
 
 def _load(folder: Path, config: Config, data: DataSet, device: torch.device) -> Network:
     named = f"attack.sources: {folder}"
     if not (folder / LOG_NAME).is_file():
-        raise UserError(f"{named} is no folder of a run: expected one that holds {LOG_NAME}")
-    told = read_attributes(folder / LOG_NAME)
-    ours = {"image_shape": shape_text(data), "num_classes": data.num_classes}
-    for key, value in ours.items():
-        if told.get(key, value) != value:
-            raise UserError(
-                f"{named} was trained with {key}={told[key]}, this run has {key}={value}: sources "
-                "are to be of the same images and classes"
-            )
+        raise UserError(
+            f"{named} is no folder of a run, as {folder.resolve()} holds no {LOG_NAME}: train one "
+            "there first, with output=FOLDER, or correct the name"
+        )
+    if not (folder / MODEL_NAMES[RAW]).is_file():
+        raise UserError(f"{named} holds no {MODEL_NAMES[RAW]} yet: finish that run, with --resume")
     try:
+        _require_same_images(read_attributes(folder / LOG_NAME), data)
         subject = read_subject(folder, [], None)
         _require_known(subject.config, config)
-        network = load_network(subject, data, device, config.training.precision)
+        network = load_network(_attacked(subject), data, device, config.training.precision)
     except UserError as error:
         raise UserError(f"{named}: {error}") from error
     freeze(network.model)
     network.model.eval()
     return network
+
+
+def _require_same_images(told: Mapping[str, Any], data: DataSet) -> None:
+    """Refuse a log that tells of other images or classes; older ones tell of none."""
+    for key, value in (("image_shape", shape_text(data)), ("num_classes", data.num_classes)):
+        if told.get(key, value) != value:
+            raise UserError(
+                f"it was trained with {key}={told[key]}, this run has {key}={value}: sources are "
+                "to be of the same images and classes"
+            )
+
+
+def _attacked(subject: Subject) -> Subject:
+    """Attacks go through the batch norm of adversarial images, whatever evaluations do."""
+    evaluation = subject.config.evaluation.model_copy(update={"branch": "adversarial"})
+    return replace(subject, config=subject.config.model_copy(update={"evaluation": evaluation}))
 
 
 def _require_known(source: Config, config: Config) -> None:

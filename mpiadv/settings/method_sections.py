@@ -19,7 +19,13 @@ _SMOOTHED = read_with_name("adversarial", "trades", "alp", "score", "grad_align"
 _DECAYED = ReadWith("weight_decay above 0", lambda optimizer: optimizer.weight_decay > 0)
 _SGD = read_with_name("sgd")
 _MULTISTEP = read_with_name("multistep")
-_STEP_SIZE_IS_NULL = ReadWith("step_size=null", lambda attack: attack.step_size is None)
+_STEP_SIZE_IS_NULL = ReadWith(
+    "step_size=null",
+    lambda attack: (
+        attack.step_size is None
+        or any(each.epsilon and each.step_size is None for each in attack.further or ())
+    ),
+)
 _START_IS_NULL = ReadWith("start=null", lambda attack: attack.start is None)
 _SEVERAL = ReadWith("further set", lambda attack: attack.further is not None)
 _DECAY = ReadWith("decay", lambda average: average.decay is not None)

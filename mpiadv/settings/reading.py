@@ -207,12 +207,14 @@ def _first_line(error: ValidationError) -> str:
         return f"{what}{also}"
     if first["type"] == "missing":
         what = "a value is missing"
+        if isinstance(first["input"], Mapping):  # the section that lacks it
+            return f"{keys[0]}: {what}{also}"
     if first["type"] == "extra_forbidden":
         what = "there is no such setting"
     if first["type"] == "model_type":
         what = "expected a section of settings, not one value"
     for other in others:
-        if other["type"] == "literal_error" and other["loc"][:2] == first["loc"][:2]:
+        if other["type"] == "literal_error" and _key_of(other) == keys[0]:
             what += f", or {other['ctx']['expected']}"
     return f"{keys[0]}={shown(first['input'])}: {what[0].lower()}{what[1:]}{also}"
 
@@ -229,4 +231,4 @@ def _key_of(error: ErrorDetails) -> str:
             item = f"[{part}]"
         elif part in names or (item and part.isidentifier()):
             key, item = f"{key}{item}.{part}".lstrip("."), ""
-    return key
+    return key + item * (error["type"] == "model_type")

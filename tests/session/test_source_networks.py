@@ -8,7 +8,7 @@ from launching import hash_of, train_alone, words_of
 
 import mpiadv
 from mpiadv.process.errors import UserError
-from mpiadv.runlog import read_attributes
+from mpiadv.runlog import read_attributes, read_table
 
 SHORT = {"training__num_steps": 4, "evaluation__final_samples": 4}
 
@@ -50,7 +50,7 @@ def test_source_of_other_images_is_refused(source: Path, tmp_path: Path) -> None
         data__arguments={"shape": [1, 5, 5]},
     )
     assert line == (
-        f"attack.sources: {source} was trained with image_shape=1x4x4, this run has "
+        f"attack.sources: {source}: it was trained with image_shape=1x4x4, this run has "
         "image_shape=1x5x5: sources are to be of the same images and classes"
     )
 
@@ -95,3 +95,22 @@ def test_resume_with_another_source_is_told(
     capsys.readouterr()
     train_alone(words, resume=True)
     assert "resumed with sources=" in capsys.readouterr().out
+    events = read_table(tmp_path / "run" / "log.h5", "events")
+    (told,) = [event["text"].decode() for event in events if event["kind"] == b"changed"]
+    assert f"sources={hash_of(copy)}" in told
+
+
+def test_branch_of_the_sources_evaluations_plays_no_part(tmp_path: Path) -> None:
+    mixture = {
+        "model__name": "digits",
+        "data__name": "digits",
+        "model__arguments": {"batch_norm": True},
+        "model__mixture_batch_norm": True,
+        "objective__clean_fraction": 0.5,
+    }
+    hashes = set()
+    for branch in ("natural", "adversarial"):
+        source = tmp_path / branch
+        _hash(source, **mixture, evaluation__branch=branch)
+        hashes.add(_hash(tmp_path / f"on-{branch}", **mixture, attack__sources=[str(source)]))
+    assert len(hashes) == 1
