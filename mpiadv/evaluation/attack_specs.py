@@ -230,6 +230,9 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec
             settings[key] = value
         else:
             settings["arguments"] = {**settings["arguments"], key: value}
+    for reach, number in (("degrees", "angles"), ("pixels", "shifts")):
+        if settings.get(reach) == 0:
+            settings[number] = 1  # all others would be the same
     if "epsilon" in kind.takes and settings["epsilon"] is None:
         raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
     names = kind.stands_for or (name,)

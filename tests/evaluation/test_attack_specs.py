@@ -183,3 +183,12 @@ def test_random_numbers_depend_on_the_attack_and_not_on_its_place() -> None:
     assert attack.seed_key == elsewhere.seed_key
     assert attack.seed_key != _specs("pgd:restarts=2")[0].seed_key
     assert len({part.seed_key for part in _specs("autoattack")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "tries"),
+    [("grid", 775), ("grid:pixels=0", 31), ("grid:degrees=0", 25), ("grid:degrees=0,pixels=0", 1)],
+)
+def test_no_placement_is_tried_twice(word: str, tries: int) -> None:
+    (spec,) = _specs(word)
+    assert spec.num_restarts == tries
