@@ -33,11 +33,17 @@ class Result:
 
 
 def evaluate(folder: StudyFolder) -> list[Program]:
-    """An evaluation of each finished network under the attacks of the table."""
-    parts = ("strong", "auto") if folder.ranges["autoattack"] else ("strong",)
-    return missing(
-        folder, [_part(folder, each, part) for each in trained(folder.ranges) for part in parts]
-    )
+    """An evaluation of each finished network under the attacks of the table.
+
+    Those of refreshed attacks are compared under PGD and CW alone, and spared AutoAttack.
+    """
+    wanted = [
+        _part(folder, each, part)
+        for each in trained(folder.ranges)
+        for part in ("strong", "auto")
+        if part == "strong" or (folder.ranges["autoattack"] and not each.is_refreshed)
+    ]
+    return missing(folder, wanted)
 
 
 def _part(folder: StudyFolder, each: Trained, part: str) -> Evaluation:

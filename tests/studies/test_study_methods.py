@@ -136,6 +136,14 @@ def test_table_has_means_over_seeds_what_they_cost_and_which_stand_stale_attacks
     ]
 
 
+def test_autoattack_is_for_networks_of_synchronous_attacks_alone(tmp_path: Path) -> None:
+    words = ("study.methods=[pgd]", "study.seeds=[0]", "study.autoattack=true")
+    folder = open_study(tmp_path / "study", "methods", *words, "study.refreshed_methods=[pgd]")
+    finish_runs(folder)
+    wanted = [program.name for program in evaluate(folder)]
+    assert wanted == ["pgd-0-strong", "pgd-0-auto", "pgd-refreshed-0-strong"]
+
+
 def test_results_of_another_network_do_not_count(tmp_path: Path) -> None:
     folder = open_study(tmp_path / "study", "methods", "study.methods=[pgd]", "study.seeds=[0]")
     finish_runs(folder)
