@@ -65,6 +65,12 @@ class JobShape:
     snapshot_polls: int = 0
     """How often a snapshot has to be asked for before it is complete."""
 
+    @property
+    def stop_ticket(self) -> int | None:
+        """Inside the step at which it stops, where a step has several tickets."""
+        per_step = self.rule.tickets_per_step
+        return None if self.stop_at is None else self.stop_at * per_step + per_step // 2
+
     def settings_at(self, version: int) -> AttackSettings:
         """The number of steps and epsilon change during the run, as in adaptive schedules."""
         more = version // self.rule.publish_every % 2
@@ -178,7 +184,7 @@ class Job:
         trainer = self.trainer
         trainer.publisher.publish_restored(self.saved.published)
         trainer.publish_due()
-        reason = trainer.run(lambda: trainer.dispatcher.step == self.shape.stop_at)
+        reason = trainer.run(lambda: trainer.dispatcher.ticket == self.shape.stop_ticket)
         if reason is Stop.INTERRUPTED:
             self._save()
         self.farewells = trainer.shut_down(reason)

@@ -54,7 +54,8 @@ def drawn(seen: Seen, candidates: Sequence[Callable[[], Crafted]], ticket: int) 
 
 def _placed(seen: Seen, ticket: int, number: int) -> Tensor:
     """Of so many random placements of each image the one of the highest loss."""
-    seed = seed_for(0, Purpose.THREATS, ticket)
+    of_second = 1
+    seed = seed_for(seed_for(0, Purpose.THREATS, ticket), Purpose.THREATS, of_second)
     best, highest = seen.natural, torch.full((len(seen.labels),), -1.0)
     for step in range(number):
         generator = torch.Generator().manual_seed(seed_for(seed, Purpose.THREATS, step))

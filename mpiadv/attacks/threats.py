@@ -13,7 +13,7 @@ from mpiadv.attacks.climb import Looking
 from mpiadv.attacks.losses import AttackLoss
 from mpiadv.attacks.named import make_attack
 from mpiadv.attacks.placing import PlacingAttack
-from mpiadv.contract.tickets import AttackSettings
+from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.settings import AttackConfig, ThreatModel
 
 
@@ -137,14 +137,14 @@ def crafting_attack(config: AttackConfig, settings: AttackSettings, seed: int) -
         return own
     warm = settings.epsilon / config.epsilon if config.epsilon else 1.0
     attacks: list[Crafting] = [own]
-    for threat in config.further:
+    for number, threat in enumerate(config.further):
         if threat.epsilon is None:
             attacks.append(
                 PlacingAttack(
                     num_steps=own.num_steps,
                     degrees=warm * threat.degrees,
                     pixels=warm * threat.pixels,
-                    seed=seed,
+                    seed=seed_for(seed, Purpose.THREATS, number),
                 )
             )
         else:

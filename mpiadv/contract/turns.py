@@ -39,8 +39,8 @@ next to nothing."""
 USUAL_CREDIT = 2
 """Tickets that an attacker as slow as the slowest may have: one in work, and the next."""
 
-RETRY_STEPS = 200
-"""Training steps between two trials of an attacker that is too slow."""
+RETRY_TICKETS = 200
+"""Tickets between two trials of an attacker that is too slow."""
 
 OVERDUE_FACTOR, OVERDUE_SECONDS = 10.0, 1.0
 """A ticket is overdue after so many times the seconds that its holder usually takes for one, and so
@@ -156,7 +156,7 @@ class Turns:
         """Book that training reached `step` without the batch that `attacker` owed."""
         self.owed[attacker].remove(ticket)
         if self._trials.get(attacker) == ticket:
-            self._retry_at[attacker] = step + RETRY_STEPS
+            self._retry_at[attacker] = step + RETRY_TICKETS
 
     def consumed(self, ticket: int) -> None:
         """Give the credit for a consumed ticket back to all that have returned it."""

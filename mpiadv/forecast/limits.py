@@ -6,6 +6,7 @@ Limits are found by simulating the job without each of them.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import ceil
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import CARRIED_SHARE, Forecast, Job, Network
@@ -198,8 +199,9 @@ def _older(job: Job, ranks: int) -> Iterator[Choice]:
     """A larger bound for the first attack step, for the last, for both; and rarer versions."""
     rule = job.rule
     largest, final, every = rule.max_staleness, rule.final_staleness, rule.publish_every
-    oldest = max(OLDEST, largest, 2 * (ranks - 1))
-    tried = (2 * (ranks - 1), 4 * (ranks - 1), 2 * largest, oldest)
+    attackers = ceil((ranks - 1) / rule.tickets_per_step)
+    oldest = max(OLDEST, largest, 2 * attackers)
+    tried = (2 * attackers, 4 * attackers, 2 * largest, oldest)
     wider = [number for number in tried if number > largest]
     for number in sorted({min(number, oldest) for number in wider}):
         yield _with(job, max_staleness=number)

@@ -80,7 +80,7 @@ class Simulation:
     def forecast(self, even_steps: int) -> Forecast:
         """Simulate as many steps as are needed, and look at the last of them."""
         job = self.job
-        start = min(LONGEST_START, 50 + 4 * (job.rule.window + self._ranks))
+        start = min(LONGEST_START, 50 + 4 * (job.rule.max_staleness + 1 + self._ranks))
         start = min(start, job.num_steps // 2)
         num_steps = min(job.num_steps, start + even_steps)
         began, ended = self._run_to(start), self._run_to(num_steps)

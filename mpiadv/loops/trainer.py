@@ -124,11 +124,11 @@ class Trainer(Generic[BatchT]):
             SilentRankError: an attacker does not answer, and the job cannot do without it.
             UserError, UnreadableError: samples are at fault, or could not be read for a while.
 
-        The last step is complete then.
+        Of a step that is not complete nothing is kept then.
         """
         self._step_began = self._clock()
         while not self.dispatcher.finished:
-            if self.dispatcher.is_between_steps and interrupted():
+            if interrupted():
                 return Stop.INTERRUPTED
             self.pump()
             self.supervision.look_after()

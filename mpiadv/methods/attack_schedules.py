@@ -87,7 +87,7 @@ class MPlus:
     most_steps: int
     gamma: float
     batches_per_epoch: int
-    batches_per_step: int = 1
+    tickets_per_step: int = 1
     settings_at: Callable[[int, int], AttackSettings]
     falls_short: Callable[[int], bool]
     threshold: float = inf
@@ -98,10 +98,16 @@ class MPlus:
     def hear(self, trained: TrainedStep) -> None:
         self.magnitude += trained.gradient_magnitude
         before, epoch = (
-            step * self.batches_per_step // self.batches_per_epoch
+            step * self.tickets_per_step // self.batches_per_epoch
             for step in (trained.step, trained.step + 1)
         )
         if epoch > before:
+            # Some have a step more than others, where steps do not divide them.
+            first, last = (
+                -(-each * self.batches_per_epoch // self.tickets_per_step)
+                for each in (epoch - 1, epoch)
+            )
+            self.magnitude /= (last - first) * self.tickets_per_step / self.batches_per_epoch
             self._end(epoch)
             self.magnitude = 0.0
 
@@ -147,7 +153,7 @@ class Ground:
     steps_of: StepsOf
     batches_per_epoch: int
     training_steps: int
-    batches_per_step: int = 1
+    tickets_per_step: int = 1
 
     def epsilon_at(self, step: int) -> float:
         """The radius with the warm-up that all schedules share."""
@@ -251,7 +257,7 @@ def _amata(ground: Ground) -> AttackSchedule:
 
 def _m_plus(ground: Ground) -> AttackSchedule:
     config, attack = ground.config, ground.attack
-    if ground.batches_per_step > ground.batches_per_epoch:
+    if ground.tickets_per_step > ground.batches_per_epoch:
         raise UserError(
             f"attack_schedule.name=m_plus compares epochs, and one of "
             f"{counted(ground.batches_per_epoch, 'batch')} is less than a training step: "
@@ -264,7 +270,7 @@ def _m_plus(ground: Ground) -> AttackSchedule:
         most_steps=attack.num_steps,
         gamma=config.gamma,
         batches_per_epoch=ground.batches_per_epoch,
-        batches_per_step=ground.batches_per_step,
+        tickets_per_step=ground.tickets_per_step,
         settings_at=ground.settings_at,
         # Three steps of 0.1 do reach 0.3, rounded as they are.
         falls_short=lambda n: n * ground.with_steps(n).step_size < attack.epsilon * (1 - 1e-6),

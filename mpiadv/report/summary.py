@@ -7,7 +7,7 @@ from itertools import groupby
 from mpiadv.process.words import UNKNOWN, duration
 from mpiadv.report.reading import Log, text
 from mpiadv.report.series import row_seconds
-from mpiadv.storage.run_folder import BEST, EMA, NATURAL, RAW
+from mpiadv.storage.run_folder import ATTACKED, BEST, EMA, NATURAL, RAW
 
 
 def summary_table(logs: Sequence[Log]) -> list[tuple[str, ...]]:
@@ -89,7 +89,8 @@ _OF_OTHERS = {
     **_rows_of(EMA, "averaged weights"),
     **_rows_of(BEST, "best weights"),
     **{
-        f"{kind} accuracy, through natural batch norm": _accuracy(kind, NATURAL)
+        f"{kind} accuracy, through {branch} batch norm": _accuracy(kind, weights)
+        for weights, branch in ((NATURAL, "natural"), (ATTACKED, "adversarial"))
         for kind in ("natural", "adversarial")
     },
 }

@@ -163,7 +163,7 @@ class Ending:
         others = [
             f"--attack grid:degrees={each.degrees:g},pixels={each.pixels:g}"
             if each.epsilon is None
-            else f"--attack pgd:norm={each.name},epsilon={each.epsilon:g}"
+            else f"--attack pgd:norm={each.name},epsilon={each.epsilon!r}"
             for each in self.setup.config.attack.further or ()
         ]
         command = f"mpiadv evaluate {self.desk.folder.path} --attack pgd {' '.join(others)}"

@@ -158,9 +158,10 @@ def _evaluation_seconds(setup: Setup, measured: Measured, job: Job) -> tuple[flo
 
 def _described(config: Config) -> str:
     most = "" if config.attack_schedule.name == "constant" else "up to "
+    size = config.training.tickets_per_step * config.data.batch_size
     return (
-        f"{config.model.name} on {config.data.name}, {config.training.num_steps:,} steps of "
-        f"{config.data.batch_size} images, {config.attack.name} of {most}{config.attack.num_steps} "
+        f"{config.model.name} on {config.data.name}, {config.training.num_steps:,} steps of {size} "
+        f"images, {config.attack.name} of {most}{config.attack.num_steps} "
         "steps"
     )
 

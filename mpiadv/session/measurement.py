@@ -68,20 +68,22 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     """Craft and train a few batches, an attacker's work first and the trainer's then."""
     num_batches = WARM_UP + most_batches
     setup = _endless(setup, num_batches)
-    timed = partial(_timed, num_batches, setup.recipe.rule.max_staleness)
+    rule, per_step = setup.recipe.rule, setup.recipe.rule.tickets_per_step
+    timed = partial(_timed, num_batches)
     model = setup.new_target()
     version = _published(setup, state_on_the_wire(setup.recipe, model))
     batch = BatchSlot(setup.link_shape(0).batch, setup.device.allocate)
     crafter = setup.new_crafter(model, tell_warning)
-    crafting = timed(lambda ticket: _craft(setup, crafter, ticket, version, batch))
+    first = rule.max_staleness * per_step
+    crafting = timed(lambda number: _craft(setup, crafter, first + number, version, batch))
     messages = version.buffer.nbytes + batch.buffer.nbytes
     attacker = _memory(setup, messages)
     learner = new_learner(setup, tell_warning)
-    training = timed(lambda ticket: _train(setup, learner, ticket, batch))
+    training = timed(lambda number: _train(setup, learner, rule.max_staleness + number, batch))
     return Measured(
         num_batches=min(len(crafting), len(training)),
         craft_seconds=median(crafting),
-        train_seconds=median(training),
+        train_seconds=median(training) / per_step,
         evaluation_step_seconds=_evaluation_step_seconds(setup, learner.model),
         version_bytes=learner.parameter_bytes,
         trainer=_memory(setup, messages),
@@ -104,13 +106,13 @@ def _published(setup: Setup, state: FlatState) -> ParameterSlot:
     return slot
 
 
-def _timed(num_batches: int, first: int, work: Callable[[int], None]) -> list[float]:
-    """Seconds of each piece of work but the first ones; tickets as in the midst of a run."""
+def _timed(num_pieces: int, work: Callable[[int], None]) -> list[float]:
+    """Seconds of each of so many pieces of work but the first ones."""
     began = time.perf_counter()
     taken: list[float] = []
-    for ticket in range(first, first + num_batches):
+    for number in range(num_pieces):
         start = time.perf_counter()
-        work(ticket)
+        work(number)
         taken.append(time.perf_counter() - start)
         if len(taken) > WARM_UP and time.perf_counter() - began > LONGEST_SECONDS:
             break
@@ -132,11 +134,12 @@ def _craft(
     crafter.download(crafted, batch)
 
 
-def _train(setup: Setup, learner: TorchLearner, ticket: int, batch: BatchSlot) -> None:
-    """All that the trainer does with a batch that came."""
-    settings = setup.largest_settings
-    learner.train(ticket, learner.upload(batch), settings, _nothing)
-    settle(learner, _nothing)
+def _train(setup: Setup, learner: TorchLearner, step: int, batch: BatchSlot) -> None:
+    """All that the trainer does with the batches of a training step that came."""
+    per_step = setup.recipe.rule.tickets_per_step
+    for ticket in range(step * per_step, (step + 1) * per_step):
+        learner.train(ticket, learner.upload(batch), setup.largest_settings, _nothing)
+        settle(learner, _nothing)
     learner.outcome()
 
 

@@ -188,7 +188,7 @@ class Recorder:
         test = self.setup.data.test
         indices = choose_samples(test.num_samples, self.config.log.snapshot_images)
         attacked = attack_images(
-            self.learner.model,
+            judged(self.config, self.learner.model, RAW),
             test,
             evaluation_attack(self.config),
             indices,

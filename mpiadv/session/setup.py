@@ -134,7 +134,7 @@ class Setup:
             attack=attack,
             steps_of=partial(make_attack, attack),
             batches_per_epoch=epoch,
-            batches_per_step=self.recipe.rule.tickets_per_step,
+            tickets_per_step=self.recipe.rule.tickets_per_step,
             training_steps=self.config.training.num_steps,
         )
         return make_attack_schedule(ground)

@@ -189,7 +189,8 @@ def trainer_passes(config: Config) -> int:
     perturbed = training.num_steps - training.awp_from_step if training.step == "awp" else 0
     clean = config.objective.clean_fraction
     images = 1 + (1 - clean) * len(_all_trained_on(config))
-    return round(each * (training.num_steps + max(0, perturbed)) * images)
+    steps = (training.num_steps + max(0, perturbed)) * training.tickets_per_step
+    return round(each * steps * images)
 
 
 def _all_trained_on(config: Config) -> Sequence[ThreatModel]:

@@ -61,10 +61,11 @@ def result_of(folder: StudyFolder, each: Trained) -> Result | None:
     if auto := results_of(folder, _part(folder, each, "auto")):
         accuracies[AUTO] = auto["worst_case"]
     (run,) = (run for run in folder.runs if run.name == each.name)
-    crafted = float(log.column("attack_steps").sum())
+    config = folder.config_of(run)
+    crafted = float(log.column("attack_steps").sum()) * config.training.tickets_per_step
     return Result(
         accuracies={name: float(share["accuracy"]) for name, share in accuracies.items()},
-        passes=crafted + trainer_passes(folder.config_of(run)),
+        passes=crafted + trainer_passes(config),
         seconds=float(row_seconds(log).sum()),
     )
 

@@ -56,17 +56,21 @@ class StepSum:
         if self._count == 1:
             self._told = [told]
             return True
-        # What captured graphs tell is overwritten by their next run.
-        magnitude = None if told.magnitude is None else told.magnitude.clone()
-        self._told.append(Told(told.loss.clone(), told.accuracy.clone(), magnitude))
+        self._told.append(told)
         parameters, buffers = list(self._model.parameters()), list(self._model.buffers())
-        left = [*(parameter.grad for parameter in parameters), *buffers]
-        self._sum.push([each if each is None else each.clone() for each in left])
+        # Nothing for buffers that stay: sums of large numbers, or of small types, might overflow.
+        moved = [
+            None if torch.equal(buffer, kept) else _summand(buffer)
+            for buffer, kept in zip(buffers, self._kept, strict=True)
+        ]
+        self._sum.push([*(parameter.grad for parameter in parameters), *moved])
         is_complete = len(self._told) == self._count
         means = [_mean(each, self._count) for each in self._sum.take()] if is_complete else []
-        for buffer, mean in zip(buffers, means[len(parameters) :] or self._kept, strict=True):
-            assert mean is not None
-            buffer.copy_(mean)
+        for buffer, kept in zip(buffers, self._kept, strict=True):
+            buffer.copy_(kept)
+        for buffer, mean in zip(buffers, means[len(parameters) :], strict=False):
+            if mean is not None:
+                buffer.copy_(mean)
         for parameter, mean in zip(parameters, means[: len(parameters)], strict=False):
             parameter.grad = mean
         return is_complete
@@ -88,6 +92,12 @@ def _added(left: list[Tensor | None], right: list[Tensor | None]) -> list[Tensor
         b if a is None else a if b is None else _plus(a, b)
         for a, b in zip(left, right, strict=True)
     ]
+
+
+def _summand(buffer: Tensor) -> Tensor:
+    """What may be changed in its place; whole numbers in a type that holds their sum."""
+    is_whole = not (buffer.is_floating_point() or buffer.is_complex() or buffer.dtype == torch.bool)
+    return buffer.to(torch.int64, copy=True) if is_whole else buffer.clone()
 
 
 def _plus(left: Tensor, right: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from mpiadv.attacks import (
 )
 from mpiadv.attacks.placing import PlacingAttack
 from mpiadv.attacks.spatial import Placement, place, place_each
-from mpiadv.contract.tickets import AttackSettings
+from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.settings import AttackConfig
 
 COUNT, STEPS, SEED, RADIUS = 12, 4, 9, 0.42
@@ -188,7 +188,8 @@ def test_radius_that_grows_makes_all_threat_models_grow() -> None:
     in_ball, in_l2, placed = (part - IMAGES for part in small)
     assert in_ball.abs().max() <= 0.025 + 1e-6
     assert in_l2.flatten(1).norm(dim=1).max() <= RADIUS / 4 + 1e-6
-    (part,) = _stands(_placing(num_steps=1, degrees=10.0, pixels=0.5), model)
+    drawn = seed_for(SEED, Purpose.THREATS, 0)
+    (part,) = _stands(_placing(num_steps=1, degrees=10.0, pixels=0.5, seed=drawn), model)
     quarter = _made(_config(PLACED, combine="average"), epsilon=0.025)
     assert torch.equal(_stands(quarter, model)[0].images[COUNT:], part.images)
     assert placed.abs().max() > 0
@@ -199,6 +200,12 @@ def test_nothing_grows_where_the_radius_is_zero() -> None:
     in_ball, in_l2 = _stands(attack, _model())[-1].images.split(COUNT)
     assert torch.equal(in_ball, IMAGES)
     assert not torch.equal(in_l2, IMAGES), "the other threat model is as it was given"
+
+
+def test_two_ranges_of_placements_are_drawn_apart() -> None:
+    attack = _made(_config(PLACED, PLACED, combine="average"))
+    _, first, second = _stands(attack, _model())[-1].images.split(COUNT)
+    assert not torch.equal(first, second)
 
 
 def test_what_travels_is_known_from_the_configuration() -> None:

@@ -105,6 +105,12 @@ def test_versions_are_with_the_trainer_and_the_leader_of_each_other_host(
     ]
 
 
+def test_plan_of_several_tickets_a_step_is_of_whole_steps() -> None:
+    completed = planned([*TINY, "--ranks", "2", "training.tickets_per_step=4"])
+    assert completed.returncode == 0, completed.stderr
+    assert "400 steps of 16 images" in completed.stdout.splitlines()[0]
+
+
 def test_plan_of_a_configuration_is_a_table() -> None:
     completed = planned([*TINY, "--ranks", "2", "staleness.trainer_steps=1"])
     assert completed.returncode == 0, completed.stderr

@@ -9,7 +9,7 @@ from simulation import Simulation, simulate
 
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import StalenessRule
-from mpiadv.contract.turns import NUM_RECENT, RETRY_STEPS, TRAINER, Grant, Pace
+from mpiadv.contract.turns import NUM_RECENT, RETRY_TICKETS, TRAINER, Grant, Pace
 
 RULES = {
     "constant": StalenessRule(max_staleness=16, final_staleness=16, publish_every=4),
@@ -173,14 +173,14 @@ def test_copy_that_is_given_up_is_followed_by_another_only_after_many_steps() ->
     dispatcher = book(1, 2, outstanding=6)
     make_slow(dispatcher, 2, 300.0)
     given = []
-    for step in range(RETRY_STEPS + 10):
+    for step in range(RETRY_TICKETS + 10):
         given += grants(dispatcher).get(2, [])
         dispatcher.arrived(step, 1)
         dispatcher.trained()
         if step in dispatcher.owed_by(2):
             dispatcher.dropped(step, 2)
     assert given[0] == 5
-    assert [ticket > RETRY_STEPS for ticket in given[1:]] == [True]
+    assert [ticket > RETRY_TICKETS for ticket in given[1:]] == [True]
 
 
 def test_what_else_a_late_attacker_holds_is_given_to_others_and_its_copy_counts() -> None:

@@ -32,6 +32,7 @@ def schedule_of(
     attack: AttackConfig | None = None,
     batches_per_epoch: int = 3,
     training_steps: int = 12,
+    tickets_per_step: int = 1,
     takes: int | None = None,
     **config: object,
 ) -> AttackSchedule:
@@ -49,6 +50,7 @@ def schedule_of(
             steps_of=steps_of,
             batches_per_epoch=batches_per_epoch,
             training_steps=training_steps,
+            tickets_per_step=tickets_per_step,
         )
     )
 
@@ -113,6 +115,16 @@ def test_m_plus_that_begins_with_no_steps_grows_until_they_reach_the_border(
     attack = AttackConfig(epsilon=0.3, num_steps=4, step_size=step_size)
     schedule = schedule_of(name="m_plus", attack=attack, batches_per_epoch=1)
     assert hear(schedule, [4.0, 3.0, 2.0, 1.0]) == steps
+
+
+def test_m_plus_does_not_grow_by_epochs_of_a_step_more_than_others() -> None:
+    """Epochs of five tickets, steps of two: three steps, two, three, two, ..."""
+    schedule = schedule_of(
+        name="m_plus", first_steps=1, batches_per_epoch=5, tickets_per_step=2
+    )  # fmt: skip
+    assert hear(schedule, [1.0] * 15) == [1, 1, 1] + [2] * 13
+    louder = schedule_of(name="m_plus", first_steps=1, batches_per_epoch=5, tickets_per_step=2)
+    assert hear(louder, [1.0] * 5 + [1.1] * 5)[-1] == 3
 
 
 def test_m_plus_never_has_more_steps_than_the_attack() -> None:

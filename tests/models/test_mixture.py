@@ -87,14 +87,18 @@ def test_run_is_evaluated_through_both_branches_at_its_end(tmp_path: Path) -> No
 
 
 def test_run_looks_through_the_branch_that_it_names_at_every_time(tmp_path: Path) -> None:
-    words = settled([*WORDS, "evaluation.branch=natural", "evaluation.every_steps=4"])
-    mpiadv.train(load_config(None, [*words, f"output={tmp_path / 'run'}"]))
-    rows = Finished(path=tmp_path / "run").table("evaluation")
-    assert rows["weights"].tolist()[-3:] == [b"raw", b"raw", b"attacked"]
-    natural = mpiadv.load_model(tmp_path / "run").eval()
-    assert natural.__class__.__name__ == "NaturalBranch"
-    losses = rows["natural_loss"][-2:]
-    assert losses[0] != losses[1]
+    words = settled([*WORDS, "evaluation.every_steps=4", "evaluation.num_samples=100"])
+    found = {}
+    for branch in ("natural", "adversarial"):
+        further = (f"evaluation.branch={branch}", f"output={tmp_path / branch}")
+        mpiadv.train(load_config(None, [*words, *further]))
+        rows = Finished(path=tmp_path / branch).table("evaluation")
+        losses = rows["natural_loss"].tolist()
+        found[branch] = dict(zip(rows["weights"].tolist()[-2:], losses[-2:], strict=True))
+        found[branch, 4] = losses[0]
+    assert found["natural"][b"raw"] == found["adversarial"][b"natural"]
+    assert found["natural"][b"attacked"] == found["adversarial"][b"raw"]
+    assert found["natural", 4] != found["adversarial", 4]
 
 
 def test_branch_of_a_model_that_has_none_is_refused() -> None:

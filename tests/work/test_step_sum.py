@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -108,13 +107,16 @@ def test_single_ticket_keeps_its_own_tensors() -> None:
     assert together.means().magnitude is None
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_what_a_ticket_told_may_be_overwritten_by_the_next_one(count: int) -> None:
-    model, loss = _model(), torch.tensor(0.0)
-    together = StepSum(model, count)
-    for ticket in range(count):
-        loss.fill_(ticket)
+def test_buffers_that_stay_are_not_added_and_small_types_do_not_overflow() -> None:
+    model = _model()
+    lowest = torch.full((2,), torch.finfo(torch.float32).min)
+    model.register_buffer("mask", lowest.clone())
+    model.register_buffer("count", torch.tensor(200, dtype=torch.uint8))
+    together = StepSum(model, 4)
+    for ticket in range(4):
         together.begin()
         _passed(model, ticket)
-        together.end(Told(loss, loss, None))
-    assert together.means().loss == (count - 1) / 2
+        model.get_buffer("count").fill_(240)
+        together.end(_told(ticket))
+    assert torch.equal(model.get_buffer("mask"), lowest)
+    assert model.get_buffer("count") == 240
