@@ -17,7 +17,7 @@ from scenario import mixed
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
-from mpiadv.contract.accounts import CraftReport, Outcome
+from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
 from mpiadv.methods.attack_schedules import AttackSchedule, Foreseen, TrainedStep
@@ -122,7 +122,7 @@ def adaptive_values(
             )
         )
         is_last = own == 0 < num_crafted
-        magnitude = float(mean(tickets)) if is_last else own_magnitude(values[-1])
+        magnitude = float(mean(tickets)) if is_last else own_magnitude(values[-2])
         attack_schedule.hear(
             TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
         )
@@ -225,6 +225,7 @@ class FakeLearner:
     """
 
     leaves_host_free = True
+    sum_bytes = 64 * 3
 
     def __init__(
         self,
@@ -273,15 +274,32 @@ class FakeLearner:
         if not self._tickets:
             self._loss = 1.0
         self._tickets.append((ticket, batch.value, own))
-        self._trained = self._trained_on
+        self._trained = lambda: self.value
         self._measures = own > 0 or settings.num_steps == 0
         self._loss = nan if ticket == self._nan_at else self._loss
 
-    def _trained_on(self) -> int:
-        if len(self._tickets) < self._rule.tickets_per_step:
-            return self.value
+    def give_sum(self, values: Bytes) -> None:
+        """Which tickets there were, each in a place of its own."""
+        values[:] = 0
+        places = values.view(np.uint64).reshape(-1, 3)
+        for ticket, value, own in self._tickets:
+            number = self._rule.number(ticket)
+            places[number % self._rule.tickets_per_step] = number + 1, value, own
+
+    def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
+        values[start : start + theirs.size] |= theirs
+
+    def complete(self, values: Bytes | None = None) -> float:
+        assert self._trained is None
         tickets, self._tickets = self._tickets, []
-        return trained(self.value, tickets)
+        if values is not None:
+            places = values.view(np.uint64).reshape(-1, 3)[: self._rule.tickets_per_step]
+            tickets = [(int(number) - 1, int(value), int(own)) for number, value, own in places]
+        self._trained = lambda: trained(self.value, tickets)
+        return 1e-3
+
+    def fingerprint(self) -> int:
+        return self.value >> 1
 
     def busy(self) -> bool:
         if self._trained is None:
@@ -291,9 +309,8 @@ class FakeLearner:
         self.value, self._trained = self._trained(), None
         return False
 
-    def outcome(self) -> Outcome:
-        assert self._trained is None and not self._tickets
+    def told(self) -> list[TicketTold]:
+        assert self._trained is None
         magnitude = own_magnitude(self.value) if self._measures else None
-        return Outcome(
-            loss=self._loss, accuracy=0.5, learning_rate=1e-3, gradient_magnitude=magnitude
-        )
+        told = TicketTold(loss=self._loss, accuracy=0.5, gradient_magnitude=magnitude)
+        return [told] * len(self._tickets)

@@ -135,7 +135,8 @@ def train_and_craft(
             pass
         batch = _craft(crafter, ticket, slot)
         learner.train(ticket, batch, SETTINGS, lambda: None)
-        told += [batch.images.cpu(), learner.outcome()]
+        told += [batch.images.cpu(), learner.told()]
+        learner.complete()
     return [*told, fingerprint(trained)]
 
 

@@ -20,6 +20,7 @@ def train_row(step: int) -> StepRecord:
         accuracy=0.5, natural_accuracy=0.75, gradient_magnitude=1.0, craft_seconds=0.1,
         parameter_wait_seconds=0.0, trainer_wait_seconds=0.0, grant_wait_seconds=0.0,
         own_craft_seconds=0.0, wait_seconds=0.0, train_seconds=0.1, publish_seconds=0.0,
+        exchange_seconds=0.0,
         wall_clock=step + 1.0,
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ def train_row(step: int, *, num_ranks: int = 3, began: float = BEGAN, **changed:
         accuracy=step / (step + 20), natural_accuracy=0.9 if step % 10 == 0 else float("nan"),
         gradient_magnitude=5.0 + step % 7, craft_seconds=0.6, parameter_wait_seconds=0.1,
         trainer_wait_seconds=0.2, grant_wait_seconds=0.1, own_craft_seconds=0.2,
-        wait_seconds=0.15, train_seconds=0.1, publish_seconds=0.01,
+        wait_seconds=0.15, train_seconds=0.1, publish_seconds=0.01, exchange_seconds=0.0,
         wall_clock=began + (step + 1) * STEP_SECONDS,
     )  # fmt: skip
     return made(StepRecord, **row | changed)

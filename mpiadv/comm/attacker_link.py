@@ -243,4 +243,4 @@ def _order(slot: ParameterSlot) -> tuple[int, int]:
 
 
 def _trainer_lost() -> TrainerLostError:
-    return TrainerLostError("the trainer (rank 0) is gone")
+    return TrainerLostError("the trainer is gone")

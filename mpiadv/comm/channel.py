@@ -18,6 +18,10 @@ class Tag(IntEnum):
     FAREWELL = 3
     VERSION = 4
     RELEASE = 5
+    PART = 6
+    """What a trainer adds to its own."""
+    TOTAL = 7
+    """What a trainer has of the sum of all."""
     FRAME = 11
     TEXT = 12
 

@@ -178,7 +178,7 @@ class Exchange:
         if frame.sign is Sign.ALIVE:
             self._await_frame(part)
         elif frame.sign is Sign.LEAVE:
-            raise DismissedError("the trainer (rank 0) has given this rank up")
+            raise DismissedError("the trainer has given this rank up")
         elif frame.size:
             self._await_text(part, frame)
         else:

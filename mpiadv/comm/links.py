@@ -187,7 +187,7 @@ class Incoming:
             DismissedError: it is the word to leave.
         """
         if call.word is Word.LEAVE:
-            raise DismissedError("the trainer (rank 0) has given this rank up")
+            raise DismissedError("the trainer has given this rank up")
         if call.word is Word.GRANT:
             self.grants.append(call.grant)
         self.last_call |= call.word is Word.LAST_CALL

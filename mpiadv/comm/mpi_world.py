@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -23,25 +24,31 @@ from mpiadv.comm.mpi_broadcasts import MpiBroadcasts
 from mpiadv.comm.mpi_channel import MpiChannel
 from mpiadv.comm.requests import require_loss
 from mpiadv.comm.settling import find_home
+from mpiadv.comm.sums import ChannelSums, Sums
 from mpiadv.comm.trainer_link import TrainerLink
-from mpiadv.comm.world import LONGEST_MESSAGE, World
+from mpiadv.comm.world import LONGEST_MESSAGE, Division, World
 from mpiadv.process.errors import DeadlineError
 from mpiadv.process.launched import require_known_to_mpi
 
 
 class MpiWorld(World):
-    """All ranks of a job, or of `comm`.
+    """All ranks of a job, or of `comm`, whose ranks people know by `numbers`.
 
     Raises:
         UserError: a launcher of another MPI started several of us, each of them alone.
     """
 
-    def __init__(self, comm: MPI.Intracomm | None = None) -> None:
+    def __init__(
+        self, comm: MPI.Intracomm | None = None, numbers: Sequence[int] | None = None
+    ) -> None:
         self._comm: MPI.Intracomm = MPI.COMM_WORLD if comm is None else comm
         self.rank, self.size = int(self._comm.rank), int(self._comm.size)
         if comm is None:
             require_known_to_mpi(os.environ, self.library(), self.size)
         super().__init__()
+        if numbers is not None:
+            self.roster.numbers = numbers
+            self.watchdog.name = self.roster.name(self.rank)
         self._exchange = Exchange(
             self._comm, self.roster, self.watchdog, lambda: self.deadline_seconds
         )
@@ -135,6 +142,41 @@ class MpiWorld(World):
         finally:
             group.Free()
             everybody.Free()
+
+    def divide(self, teams: Sequence[Sequence[int]]) -> Division:
+        if len(teams) == 1:
+            return Division(team=self)
+        if self.roster.absent:
+            names = ", ".join(map(self.roster.name, self.roster.absent))
+            raise DeadlineError(f"{names} was lost before the teams were made: start again")
+        number = next(n for n, team in enumerate(teams) if self.rank in team)
+        team = self._part(teams[number])
+        assert team is not None
+        trainer_ranks = [ranks[0] for ranks in teams]
+        return Division(
+            team=team,
+            number=number,
+            num_teams=len(teams),
+            trainers=self._part(trainer_ranks),
+            trainer_ranks=trainer_ranks,
+        )
+
+    def _part(self, ranks: Sequence[int]) -> "MpiWorld | None":
+        """A world of `ranks` in their order; None for those that are none of them. All ask."""
+        is_in = self.rank in ranks
+        color, key = (ranks[0], ranks.index(self.rank)) if is_in else (MPI.UNDEFINED, 0)
+        with self.watchdog.watching():
+            comm = MPI.Intracomm(self._comm.Split(color, key))
+        if not is_in:
+            return None
+        part = MpiWorld(comm, ranks)
+        part.deadline_seconds = self.deadline_seconds
+        part.watchdog.deadline_seconds = self.watchdog.deadline_seconds
+        part.roster.hosts = [self.roster.hosts[rank] for rank in ranks]
+        return part
+
+    def sums(self, allocate: Allocate) -> Sums:
+        return ChannelSums(MpiChannel(self._comm, self.watchdog), self.size, allocate)
 
     def abort(self, exit_code: int) -> None:
         if self.size > 1:

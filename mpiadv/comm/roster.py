@@ -1,5 +1,6 @@
 """Who takes part in a job, and who is gone from it. Knows no MPI."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -14,10 +15,14 @@ class Absence(Enum):
 
 @dataclass(kw_only=True)
 class Roster:
-    """The ranks of a job as the trainer knows them; `hosts` by rank, "" where none was told."""
+    """The ranks of a job, or of a team, as the trainer knows them.
+
+    `hosts` by rank, "" where none was told. `numbers`: what people know each rank by, the job's.
+    """
 
     size: int
     hosts: list[str] = field(default_factory=list)
+    numbers: Sequence[int] = ()
     absent: dict[int, Absence] = field(default_factory=dict)
     doubted: dict[int, str] = field(default_factory=dict)
     """Ranks that sent what proves nothing, and what that was."""
@@ -50,4 +55,9 @@ class Roster:
 
     def name(self, rank: int) -> str:
         host = self.hosts[rank] if rank < len(self.hosts) else ""
-        return f"rank {rank} on {host}" if host else f"rank {rank}"
+        number = self.number(rank)
+        return f"rank {number} on {host}" if host else f"rank {number}"
+
+    def number(self, rank: int) -> int:
+        """What people know a rank by."""
+        return self.numbers[rank] if self.numbers else rank

@@ -180,6 +180,10 @@ class TrainerLink:
         """The attacker and its host, as people are told of it."""
         return self._roster.name(attacker)
 
+    def number(self, rank: int) -> int:
+        """What people know a rank of the team by."""
+        return self._roster.number(rank)
+
     def pending(self) -> int:
         """How many messages are on their way, to or from attackers that are there."""
         there = set(self.attackers)

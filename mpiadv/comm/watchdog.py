@@ -21,7 +21,7 @@ class Watchdog:
 
     def __init__(self, name: str, deadline_seconds: float) -> None:
         self.deadline_seconds = deadline_seconds
-        self._name = name
+        self.name = name
         self._call = 0
         self._is_inside = False
         self._thread: threading.Thread | None = None
@@ -48,7 +48,7 @@ class Watchdog:
             looks = looks + 1 if self._is_inside and self._call == call else 0
             call = self._call
         sys.stderr.write(
-            f"mpiadv: error: {self._name} has been inside MPI for {self.deadline_seconds:g} s, "
+            f"mpiadv: error: {self.name} has been inside MPI for {self.deadline_seconds:g} s, "
             "perhaps since another rank died: go on with --resume\n"
         )
         sys.stderr.flush()

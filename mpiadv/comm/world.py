@@ -1,7 +1,9 @@
 """The ranks of a job, as everything above sees them. Knows no MPI: here a rank is alone."""
 
 import platform
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from mpiadv.comm.homes import Home
 from mpiadv.comm.links import Allocate, LinkShape, Pin, no_device
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.roster import Roster
+from mpiadv.comm.sums import Sums
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.watchdog import Watchdog
 from mpiadv.contract.turns import TRAINER
@@ -19,6 +22,21 @@ from mpiadv.contract.turns import TRAINER
 DEFAULT_DEADLINE_SECONDS = 600.0
 LONGEST_MESSAGE = 2**30
 """Bytes; MPI counts them in 31 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """What a rank is in once the job is divided.
+
+    `team`: its own, whose rank 0 trains; the whole job where there is but one. `trainers`: those of
+    all teams, by team, where it is one of several.
+    """
+
+    team: "World"
+    number: int = 0
+    num_teams: int = 1
+    trainers: "World | None" = None
+    trainer_ranks: Sequence[int] = (TRAINER,)
 
 
 class World:
@@ -114,6 +132,18 @@ class World:
     ) -> AttackerLink:
         """An attacker's end; it meets rank 0, which asks for its own then."""
         raise AssertionError("a rank that is alone trains")
+
+    def divide(self, teams: Sequence[Sequence[int]]) -> "Division":
+        """Divide the ranks into teams; all ranks ask for the same ones.
+
+        Raises:
+            DeadlineError: a rank was lost before.
+        """
+        return Division(team=self)
+
+    def sums(self, allocate: Allocate) -> Sums:
+        """The sums of these ranks, of which each is a trainer."""
+        raise AssertionError("a rank that is alone has nobody to add to")
 
     def abort(self, exit_code: int) -> None:
         """End every rank of the job at once; a rank that is alone ends by itself."""

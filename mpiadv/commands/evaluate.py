@@ -13,9 +13,9 @@ from mpiadv.process.launched import is_one_of_several
 from mpiadv.process.lifeline import end_with_the_starter
 from mpiadv.process.loading import keep_loaded
 from mpiadv.process.streams import outlive_readers
+from mpiadv.session.agreement import agree
 from mpiadv.session.all_ranks import on_all_ranks
 from mpiadv.session.display import console_for
-from mpiadv.session.setup import agree
 
 
 def main(argv: Sequence[str]) -> int:

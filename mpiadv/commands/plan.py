@@ -9,9 +9,10 @@ from mpiadv.command_lines.tables import PLAN
 from mpiadv.forecast.text import lines_of, values_of
 from mpiadv.process.errors import UserError
 from mpiadv.process.exit_codes import EXIT_DONE
+from mpiadv.session.agreement import agree
 from mpiadv.session.all_ranks import on_all_ranks
 from mpiadv.session.forecasting import Where, plan_run
-from mpiadv.session.setup import agree, prepare
+from mpiadv.session.setup import prepare
 from mpiadv.settings import read_words
 
 

@@ -98,6 +98,15 @@ NOTHING = Probed(step=-1, rank=0, accuracy=nan, loss=nan, seconds=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
+class TicketTold:
+    """What training on a ticket told, as the `Outcome` of its step, which is the mean of these."""
+
+    loss: float
+    accuracy: float
+    gradient_magnitude: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a training step told of the batch before the update.
 
@@ -109,6 +118,25 @@ class Outcome:
     loss: float = column("f8", "training objective, mean over the batch")
     accuracy: float = column("f8", "accuracy on the batch's adversarial images, 0 to 1")
     gradient_magnitude: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketRecord:
+    """One of the tickets of a training step."""
+
+    step: int = column("i8", "training steps done before the one that trains on the batch")
+    origin: Provenance
+    report: CraftReport
+    seconds: RankSeconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSeconds:
+    """Of a trainer since its last step: how long it was idle, and how long it took."""
+
+    rank: int
+    wait_seconds: float
+    total_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +156,14 @@ class StepRecord:
     wait_seconds: float = column("f8", "seconds: trainer idle since the last step")
     train_seconds: float = column("f8", "seconds: training step")
     publish_seconds: float = column("f8", "seconds: publishing of parameters")
+    exchange_seconds: float = column(
+        "f8",
+        "seconds: trainer idle until what all trainers' tickets come to is there; 0 where it is "
+        "alone",
+    )
     wall_clock: float = column("f8", "seconds since 1970-01-01 UTC, at the end of the step")
     total_seconds: float
-    crafted: tuple[tuple[int, float], ...] = ()
-    """Of each of its tickets the rank that crafted it, and for how many seconds."""
+    tickets: tuple[TicketRecord, ...] = ()
+    """Each of its tickets."""
+    others: tuple[TrainerSeconds, ...] = ()
+    """Of the other trainers, the step before."""

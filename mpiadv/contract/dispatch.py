@@ -115,7 +115,7 @@ class Dispatcher:
     @property
     def is_between_steps(self) -> bool:
         """Whether no ticket of the next training step is consumed yet."""
-        return self.ticket % self.rule.tickets_per_step == 0
+        return self.ticket % self.rule.team_tickets == 0
 
     @property
     def finished(self) -> bool:
@@ -153,7 +153,7 @@ class Dispatcher:
         Nobody where attacks are finished on older parameters. `versions` are the earlier ones.
         """
         rule = self.rule
-        ticket = (version + 1) * rule.tickets_per_step
+        ticket = (version + 1) * rule.team_tickets
         settings = versions.get(rule.first_version(ticket))
         if settings is None:
             return []
@@ -227,9 +227,9 @@ class Dispatcher:
             self._happened(crafting.ticket, TicketEvent.CRAFTED_HERE)
         return crafting
 
-    def decide(self, versions: Versions) -> Train | AttackStep | None:
+    def decide(self, versions: Versions, *, may_train: bool = True) -> Train | AttackStep | None:
         """What the trainer does now: train, run one attack step of its own, or wait (None)."""
-        if self._states.get(self.ticket) is TicketState.READY:
+        if may_train and self._states.get(self.ticket) is TicketState.READY:
             return Train(ticket=self.ticket)
         step = self.own.next_step(versions)
         if step is None and self._take_own():

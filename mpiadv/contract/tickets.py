@@ -5,7 +5,7 @@ function of the configuration, so who crafts it, and when, is only a matter of s
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
 
@@ -123,6 +123,9 @@ class StalenessRule:
     by the crafting rank, be it the only one, never `final_staleness`. The last `trainer_steps`
     attack steps run on the trainer with its current parameters, when it consumes the ticket.
 
+    Several trainers share out the tickets of each step evenly, each with a team of its own. A team
+    counts its own tickets alone, from 0 on: `number` says which of all tickets one of them is.
+
     Raises:
         UserError: the numbers would deadlock or make no sense.
     """
@@ -132,6 +135,9 @@ class StalenessRule:
     publish_every: int
     trainer_steps: int = 0
     tickets_per_step: int = 1
+    """Of all teams."""
+    team: int = 0
+    num_teams: int = 1
 
     def __post_init__(self) -> None:
         largest, final, every = self.max_staleness, self.final_staleness, self.publish_every
@@ -170,15 +176,29 @@ class StalenessRule:
     @property
     def window(self) -> int:
         """How many tickets may be live (granted or crafted, not yet consumed) at once."""
-        return (self.max_staleness + 1) * self.tickets_per_step
+        return (self.max_staleness + 1) * self.team_tickets
+
+    def of_team(self, team: int, num_teams: int) -> "StalenessRule":
+        """The rule of one of several teams, which share out the tickets of each step evenly."""
+        return replace(self, team=team, num_teams=num_teams)
+
+    @property
+    def team_tickets(self) -> int:
+        """How many tickets of each training step are the team's."""
+        return self.tickets_per_step // self.num_teams
+
+    def number(self, ticket: int) -> int:
+        """Which of the tickets of all teams a ticket of this team is."""
+        step, place = divmod(ticket, self.team_tickets)
+        return step * self.tickets_per_step + self.team * self.team_tickets + place
 
     def step_of(self, ticket: int) -> int:
         """The training step that consumes a ticket: so many are done before it."""
-        return ticket // self.tickets_per_step
+        return ticket // self.team_tickets
 
     def ends_step(self, ticket: int) -> bool:
-        """Whether a ticket is the last one of its training step."""
-        return (ticket + 1) % self.tickets_per_step == 0
+        """Whether a ticket is the team's last one of its training step."""
+        return (ticket + 1) % self.team_tickets == 0
 
     @property
     def num_versions(self) -> int:
@@ -223,7 +243,7 @@ class StalenessRule:
     def newest_startable(self, step: int) -> int:
         """The newest ticket whose first version is published when the trainer is at `step`."""
         newest_step = step - step % self.publish_every + self.max_staleness
-        return (newest_step + 1) * self.tickets_per_step - 1
+        return (newest_step + 1) * self.team_tickets - 1
 
     def is_published(self, step: int) -> bool:
         """Whether the trainer publishes its parameters when it reaches `step`."""

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
-from mpiadv.comm.messages import BatchShape, Bytes
+from mpiadv.comm.messages import BatchShape, Bytes, aligned
 from mpiadv.comm.mpi_world import MpiWorld
-from mpiadv.contract.accounts import CraftReport, Outcome, StepRecord
+from mpiadv.contract.accounts import CraftReport, StepRecord, TicketTold
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
@@ -144,6 +144,9 @@ class EmulatedLearner:
         self._seconds = scenario.train_seconds
         self._parameters = np.zeros(scenario.value_bytes * scenario.num_parameters, np.uint8)
         self._device = device
+        self._gradient = np.zeros(aligned(4 * scenario.num_parameters), np.uint8)
+        self.sum_bytes = self._gradient.size
+        self._num_tickets = scenario.rule.team_tickets
         self._copy_engine = ThreadPoolExecutor(max_workers=1)
         self.busy = device.busy
 
@@ -162,8 +165,29 @@ class EmulatedLearner:
     ) -> None:
         self._device.work(self._seconds)
 
-    def outcome(self) -> Outcome:
-        return Outcome(loss=1.0, accuracy=0.5, learning_rate=0.1)
+    def told(self) -> list[TicketTold]:
+        return [TicketTold(loss=1.0, accuracy=0.5, gradient_magnitude=None)] * self._num_tickets
+
+    def give_sum(self, values: Bytes) -> None:
+        self._copy(values, self._gradient)
+
+    def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
+        mine = values[start : start + theirs.size].view(np.float32)
+        mine += theirs.view(np.float32)
+
+    def complete(self, values: Bytes | None = None) -> float:
+        if values is not None:
+            self._copy(self._gradient, values)
+        return 0.1
+
+    def fingerprint(self) -> int:
+        return 0
+
+    def _copy(self, to: Bytes, values: Bytes) -> None:
+        """Between host and device, which a device with a copy engine does by itself."""
+        self._device.meter.begin("copy")
+        to[:] = values
+        self._device.meter.end("copy")
 
 
 class Window:

@@ -42,7 +42,8 @@ from mpiadv.examination.examined import (
 from mpiadv.examination.follow import Follower
 from mpiadv.examination.kept_images import bring_together
 from mpiadv.examination.wanted import Wanted
-from mpiadv.session.setup import agree, load_data_together
+from mpiadv.session.agreement import agree
+from mpiadv.session.setup import load_data_together
 from mpiadv.work.device import choose_device, choose_threads, make_deterministic
 
 

@@ -29,6 +29,7 @@ class RunLog:
         config: the newest start's configuration, flat: `training.num_steps` and so on.
         attributes: what the newest start said of itself: versions, hosts, device, seed, ...
         train: a row for each training step.
+        tickets: a row for each batch, where training steps take several.
         evaluation: a row for each evaluation and attack; accuracies from 0 to 1.
         fresh: a row for each training batch attacked again on the parameters of its own step.
         events: what happened, and when; its texts are bytes in UTF-8.
@@ -39,6 +40,7 @@ class RunLog:
     config: Mapping[str, Any]
     attributes: Mapping[str, Any]
     train: Rows
+    tickets: Rows
     evaluation: Rows
     fresh: Rows
     events: Rows

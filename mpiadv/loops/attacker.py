@@ -166,7 +166,7 @@ class Attacker(Generic[BatchT]):
         slot = self._link.free_batch_slot()
         while slot is None:
             self._pump()
-            self._wait.pause(lambda: "the trainer (rank 0) to receive a batch")
+            self._wait.pause(lambda: "the trainer to receive a batch")
             slot = self._link.free_batch_slot()
         self._wait.over()
         return slot
@@ -175,13 +175,13 @@ class Attacker(Generic[BatchT]):
         """Wait until every grant was answered, say farewell; True when all is sent."""
         # The last grants may have come in while the earlier ones were being dropped.
         if not self._last_call or len(self._bench.queue):
-            self._wait.pause(lambda: "the trainer's (rank 0) last call")
+            self._wait.pause(lambda: "the trainer's last call")
             return False
         if not self._parted:
             self._link.bid_farewell(self._farewell())
             self._parted = True
         if self._link.pending():
-            self._wait.pause(lambda: "the trainer (rank 0) to take the last batches")
+            self._wait.pause(lambda: "the trainer to take the last batches")
             return False
         self._link.free()
         return True
@@ -199,7 +199,7 @@ class Attacker(Generic[BatchT]):
         began = self._clock()
         holds = self._bench.queue.tickets
         waits_for = f"parameters for ticket {holds[0]}" if holds else "a ticket"
-        self._wait.pause(lambda: f"{waits_for} from the trainer (rank 0)")
+        self._wait.pause(lambda: f"{waits_for} from the trainer")
         seconds = self._clock() - began
         if holds:
             self._idleness.blocked(seconds)

@@ -69,7 +69,7 @@ class Prober(Generic[BatchT]):
 
         Nor on a rank so late that it was not sent the first version of its tickets any more.
         """
-        ticket = step * self._ring.rule.tickets_per_step
+        ticket = step * self._ring.rule.team_tickets
         settings = self._ring.settings.get(self._ring.rule.first_version(ticket))
         if self.is_under_way or self._result is not NOTHING or settings is None:
             return

@@ -145,7 +145,7 @@ class Supervision:
         self._on_event(
             "late",
             f"{self._link.name(attacker)} has had ticket {ticket} for {waited:.1f} s, its last "
-            f"sign of life was {sign:.1f} s ago: rank 0 crafts the ticket too",
+            f"sign of life was {sign:.1f} s ago: the trainer crafts the ticket too",
         )
 
     def _do_without(self, attacker: int, how: str) -> None:

@@ -6,9 +6,21 @@ from math import isfinite, isnan, nan
 from statistics import fmean
 
 from mpiadv.comm.messages import BatchHeader
-from mpiadv.contract.accounts import CraftReport, Outcome, Provenance
+from mpiadv.contract.accounts import CraftReport, Outcome, Provenance, TicketTold
 from mpiadv.contract.pairwise import pairwise_mean
 from mpiadv.process.errors import NonFiniteLossError
+
+
+def outcome_of(tickets: Sequence[TicketTold], learning_rate: float) -> Outcome:
+    """The mean of what all tickets of a step told, of all trainers', in their order."""
+    magnitudes = [ticket.gradient_magnitude for ticket in tickets]
+    known = [magnitude for magnitude in magnitudes if magnitude is not None]
+    return Outcome(
+        loss=pairwise_mean([ticket.loss for ticket in tickets]),
+        accuracy=pairwise_mean([ticket.accuracy for ticket in tickets]),
+        learning_rate=learning_rate,
+        gradient_magnitude=pairwise_mean(known) if len(known) == len(magnitudes) else None,
+    )
 
 
 def together(headers: Sequence[BatchHeader], outcome: Outcome) -> BatchHeader:

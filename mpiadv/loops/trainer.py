@@ -5,39 +5,31 @@ Knows no MPI and no torch: messages go through a link, the work through a learne
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic
 
 from mpiadv.comm.links import Delivery
 from mpiadv.comm.messages import BatchHeader, Farewell, Fate, Stop
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.comm.waiting import Wait
-from mpiadv.contract.accounts import Outcome, Probed, StepRecord
+from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import AttackStep, Crafting, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.loops.bench import Bench, VersionRing, settle
+from mpiadv.loops.bench import Bench, VersionRing
+from mpiadv.loops.colleagues import Alone, Colleagues
 from mpiadv.loops.idleness import Idleness
+from mpiadv.loops.ledger import Ledger
 from mpiadv.loops.probe import Prober, is_probed, prober_of
 from mpiadv.loops.proof import flaw_of, verify
 from mpiadv.loops.publisher import Publisher
+from mpiadv.loops.stepping import Stepping
 from mpiadv.loops.supervision import Supervision
-from mpiadv.loops.together import require_finite, together
-from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
+from mpiadv.methods.attack_schedules import AttackSchedule
+from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Crafter, Learner
 
 BACKSTOP = 2.0
 """The trainer's own waits last so many deadlines: after one, `Supervision` has seen to whomever it
 waits for."""
-
-
-@dataclass(kw_only=True)
-class _Spent:
-    """Where the trainer's time went since its last training step."""
-
-    craft: float = 0.0
-    wait: float = 0.0
-    publish: float = 0.0
-    train: float = 0.0
 
 
 class Trainer(Generic[BatchT]):
@@ -46,6 +38,7 @@ class Trainer(Generic[BatchT]):
     `attack_schedule` hears every training step and then says the attack settings of the version to
     be published, `on_step` sees every training step, `on_event(kind, text)` what is out of the
     ordinary, `on_probe` the probes that are due every `fresh_every` steps (0: never), in any order.
+    `colleagues`: the trainers of other teams; None: there are none.
     """
 
     def __init__(
@@ -63,6 +56,7 @@ class Trainer(Generic[BatchT]):
         overdue_seconds: float | None = None,
         fresh_every: int = 0,
         on_probe: Callable[[Probed], None] = lambda probed: None,
+        colleagues: Colleagues | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,10 +89,19 @@ class Trainer(Generic[BatchT]):
         )
         self._own: dict[int, tuple[BatchT, BatchHeader]] = {}
         self._received: dict[int, Delivery] = {}
-        self._spent = _Spent()
-        self._consumed: list[BatchHeader] = []
-        self._idle_since: float | None = None
-        self._step_began = clock()
+        self._ledger = Ledger(clock)
+        self.stepping = Stepping(
+            dispatcher,
+            self.ring,
+            learner,
+            colleagues or Alone(learner),
+            attack_schedule,
+            self._ledger,
+            number_of=link.number,
+            pump=self.pump,
+            clock=clock,
+            sleep=sleep,
+        )
 
     def _new_publisher(self) -> Publisher:
         return Publisher(
@@ -120,20 +123,32 @@ class Trainer(Generic[BatchT]):
     def run(self, interrupted: Callable[[], bool]) -> Stop:
         """Train until the last ticket is consumed, or until `interrupted` says so.
 
+        Where there are other trainers, until any of them is interrupted: all end at the same step.
+
         Raises:
             SilentRankError: an attacker does not answer, and the job cannot do without it.
+            ColleagueLostError, BrokenBitsError: another trainer is gone, or computes other bits.
             UserError, UnreadableError: samples are at fault, or could not be read for a while.
 
         Of a step that is not complete nothing is kept then.
         """
-        self._step_began = self._clock()
+        self._ledger.begin()
         while not self.dispatcher.finished:
-            if interrupted():
+            if self.stepping.is_to_end:
                 return Stop.INTERRUPTED
+            if interrupted():
+                if not self.stepping.must_agree:
+                    return Stop.INTERRUPTED
+                self.stepping.wants_to_end = True
             self.pump()
             self.supervision.look_after()
             self._grant()
-            self._act()
+            try:
+                self._act()
+            except (UserError, UnreadableError) as fault:
+                if self.stepping.is_agreed or not self.stepping.must_agree:
+                    raise
+                self.stepping.meet(fault)
         return Stop.FINISHED
 
     def shut_down(self, reason: Stop) -> dict[int, Farewell]:
@@ -143,6 +158,7 @@ class Trainer(Generic[BatchT]):
         self._link.call_last()
         self.supervision.part()
         self._until(self._everything_is_in)
+        self.stepping.free()
         self._link.dissolve()
         self._until(lambda: not self._link.pending())
         self._link.free()
@@ -167,13 +183,21 @@ class Trainer(Generic[BatchT]):
         for delivery in self._link.poll():
             self._take_in(delivery)
         self.supervision.keep_alive()
+        self.stepping.move_on()
 
     def _act(self) -> None:
+        if self.stepping.move_on():
+            self._end_idling()
+            self._complete_step()
+            return
+        if self.stepping.tell_fault():
+            return
         crafted = self.dispatcher.crafted_here(self.ring.settings)
         if crafted is not None:
             self._keep(crafted)
             return
-        decision = self.dispatcher.decide(self.ring.settings)
+        may_train = not self.stepping.is_exchanging
+        decision = self.dispatcher.decide(self.ring.settings, may_train=may_train)
         if decision is None:
             self._idle()
             return
@@ -184,7 +208,7 @@ class Trainer(Generic[BatchT]):
             if decision.step == 0 and alone:
                 # The trainer crafts the next ticket too: have its images ready by then.
                 self._bench.prefetch(following)
-            self._spent.craft += self._bench.run(decision)
+            self._ledger.spent.craft += self._bench.run(decision)
         else:
             self._probe_alone()
             self._train(decision.ticket)
@@ -202,7 +226,7 @@ class Trainer(Generic[BatchT]):
         while self._prober.is_under_way:
             self._prober.run()
         self._take_probe(self._prober.take_result())
-        self._step_began += self._clock() - began
+        self._ledger.leave_out(self._clock() - began)
 
     def _take_probe(self, probed: Probed) -> None:
         if probed.step >= 0:
@@ -216,32 +240,20 @@ class Trainer(Generic[BatchT]):
         self._own[crafting.ticket] = crafted.batch, header
 
     def _train(self, ticket: int) -> None:
-        began = self._clock()
         batch, header = self._batch_of(ticket)
-        rule = self.dispatcher.rule
-        settings = self.ring.settings[rule.first_version(ticket)]
-        self._learner.train(ticket, batch, settings, self.pump)
-        settle(self._learner, self.pump)
-        self._consumed.append(header)
-        outcome = self._learner.outcome() if rule.ends_step(ticket) else None
-        if outcome is not None:
-            require_finite(outcome, header.origin)
-        seconds = self._clock() - began
-        self._spent.train += seconds
-        step = self.dispatcher.step
-        if outcome is not None:
-            header = together(self._consumed, outcome)
-            magnitude = header.report.gradient_magnitude
-            self.attack_schedule.hear(
-                TrainedStep(step=step, settings=settings, gradient_magnitude=magnitude)
-            )
-        self.dispatcher.trained()
-        self.dispatcher.pace.trained(seconds)
-        if outcome is not None:
-            self.publisher.evict(self.dispatcher.step)
-            if not self.dispatcher.finished:
-                self.publish_due()
-            self._report(step, header, outcome)
+        self.stepping.train(ticket, batch, header)
+        if self.stepping.move_on():
+            self._complete_step()
+
+    def _complete_step(self) -> None:
+        done = self.stepping.complete()
+        self.publisher.evict(self.dispatcher.step)
+        if not self.dispatcher.finished:
+            self.publish_due()
+        record, began = self.stepping.record(done), self._clock()
+        self._on_step(record)
+        self.stepping.reported(record)
+        self.supervision.was_away(self._clock() - began)
 
     def _batch_of(self, ticket: int) -> tuple[BatchT, BatchHeader]:
         if ticket in self._own:
@@ -252,30 +264,11 @@ class Trainer(Generic[BatchT]):
         self._link.release(delivery.slot)
         return batch, header
 
-    def _report(self, step: int, header: BatchHeader, outcome: Outcome) -> None:
-        now = self._clock()
-        record = StepRecord(
-            step=step,
-            origin=header.origin,
-            outcome=outcome,
-            report=header.report,
-            seconds=header.seconds,
-            own_craft_seconds=self._spent.craft,
-            wait_seconds=self._spent.wait,
-            train_seconds=self._spent.train,
-            publish_seconds=self._spent.publish,
-            wall_clock=time.time(),
-            total_seconds=now - self._step_began,
-            crafted=tuple((h.origin.rank, h.seconds.craft_seconds) for h in self._consumed),
-        )
-        self._spent, self._consumed = _Spent(), []
-        self._on_step(record)
-        self._step_began = self._clock()
-        self.supervision.was_away(self._step_began - now)
-
     def _idle(self) -> None:
-        if self._idle_since is None:
-            self._idle_since = self._clock()
+        self._ledger.idle(exchanging=self.stepping.is_exchanging)
+        if self.stepping.is_exchanging:
+            self.stepping.wait()
+            return
         ticket = self.dispatcher.ticket
         if self.supervision.is_overdue(ticket):
             # Crafted here as well: the first copy wins.
@@ -284,11 +277,8 @@ class Trainer(Generic[BatchT]):
         self._wait.pause(self.supervision.missing)
 
     def _end_idling(self) -> None:
-        """Book the wait as a whole: moving messages on in vain is waiting too."""
         self._wait.over()
-        if self._idle_since is not None:
-            self._spent.wait += self._clock() - self._idle_since
-            self._idle_since = None
+        self._ledger.end_idling()
 
     def _grant(self) -> None:
         while (grant := self.dispatcher.next_grant()) is not None:
@@ -306,7 +296,7 @@ class Trainer(Generic[BatchT]):
         self._take_probe(header.probe)
         if header.fate is Fate.UNREAD:
             told = f"{self._link.name(attacker)} cannot craft ticket {ticket}, be it for its images"
-            self._on_event("unread", f"{told}: rank 0 tries")
+            self._on_event("unread", f"{told}: the trainer tries")
             self.dispatcher.unread(ticket, attacker)
         elif header.fate is Fate.DROPPED:
             self.dispatcher.dropped(ticket, attacker)
@@ -325,7 +315,7 @@ class Trainer(Generic[BatchT]):
         step = self.dispatcher.step
         settings = self.attack_schedule.settings(step)
         self.publisher.publish(step, settings, self._learner.snapshot, stop=stop)
-        self._spent.publish += self._clock() - began
+        self._ledger.spent.publish += self._clock() - began
 
     def _in_a_hurry(self, version: int) -> list[int]:
         """Nobody where the host trains: a head start would last as long as the training step."""

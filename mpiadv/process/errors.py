@@ -40,6 +40,18 @@ class TrainerLostError(RuntimeError):
     """The trainer is gone, without which no other rank can go on."""
 
 
+class ColleagueLostError(DeadlineError):
+    """Another trainer is gone, be it the lead, without which no step can be completed."""
+
+    def __init__(self, text: str, *, is_lead: bool) -> None:
+        super().__init__(text)
+        self.is_lead = is_lead
+
+
+class BrokenBitsError(RuntimeError):
+    """Trainers hold different parameters; the text says where."""
+
+
 class DismissedError(RuntimeError):
     """The trainer has given this rank up, because it did not answer."""
 

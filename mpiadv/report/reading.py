@@ -74,6 +74,14 @@ class Log:
     snapshots: Snapshots | None
     fresh: Rows
     """Training batches attacked again with current parameters."""
+    crafted: Rows
+    """A row for each ticket that was trained on, with who crafted it, and for how long."""
+
+    @property
+    def trainers(self) -> list[int]:
+        """The ranks that train."""
+        told = text(self.attributes.get("trainers", "0"))
+        return [int(rank) for rank in told.split(",") if rank.isdecimal()] or [0]
 
     @property
     def num_steps(self) -> int:
@@ -193,6 +201,7 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
     attributes = {key: value for start in starts for key, value in start.items()}
     config = flat_config(path, attributes.get("config", ""))
     tables = {name: _table(path, file, name) for name in ("train", "events", "fresh")}
+    tickets = _table(path, file, "tickets")
     return Log(
         path=path,
         label=text(path.resolve().parent.name if path.name == LOG_NAME else path.stem),
@@ -202,6 +211,7 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         ranks=tuple(int(start["ranks"]) for start in starts if "ranks" in start),
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
         evaluations=_table(path, file, "evaluation"),
+        crafted=tickets if len(tickets) else tables["train"],
         **tables,
     )
 
@@ -213,7 +223,7 @@ def starts_of(file: h5py.File) -> list[dict[str, Any]]:
 
 
 def _table(path: Path, file: h5py.File, name: str) -> Rows:
-    if name == "fresh" and name not in file:  # in a log from before that
+    if name in ("fresh", "tickets") and name not in file:  # in a log from before that
         return np.empty(0, LAYOUTS[name].dtype)
     if name not in file or not file[name].dtype.names:
         raise UserError(f"{path} is not a log of mpiadv: it has no table {name}")

@@ -17,8 +17,6 @@ from mpiadv.report.reading import Log, text
 from mpiadv.report.series import (
     ATTACKER_ACTIVITIES,
     COLOURS,
-    OTHER,
-    TRAINER_ACTIVITIES,
     attacker_seconds,
     final_evaluation,
     last_written,
@@ -165,7 +163,7 @@ def _shares(log: Log, sight: Sight) -> Group:
     """Who waits for whom: the trainer's time and the attackers', over the newest steps."""
     attackers = attacker_seconds(log, _recent_rows(log))
     parts: list[RenderableType] = [
-        _legend("trainer", [*TRAINER_ACTIVITIES, OTHER]),
+        _legend("trainer", _trainer_shares(log)),
         _share_rows({"  rank 0": _trainer_shares(log)}, sight),
     ]
     if attackers:

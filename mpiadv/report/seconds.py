@@ -1,6 +1,6 @@
 """Figures of time: what the trainer did, who crafted, and whom the attackers waited for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def crafting(log: Log) -> Picture | None:
     tickets, attackers = tickets_by_rank(log), attacker_seconds(log)
     height = min(9.0, 3.2 + 0.2 * max(0, len(attackers) - 8))
     figure, axes = panels(2 if attackers else 1, height=height)
-    _add_tickets(axes[0], tickets)
+    _add_tickets(axes[0], tickets, log.trainers)
     if attackers:
         rows = {f"rank {rank}": shares(seconds) for rank, seconds in attackers.items()}
         stacked_bars(axes[1], rows)
@@ -68,8 +68,8 @@ def crafting(log: Log) -> Picture | None:
     )
 
 
-def _add_tickets(axis: Axes, tickets: Mapping[int, int]) -> None:
-    colours = [COLOURS["training" if rank == 0 else "crafting"] for rank in tickets]
+def _add_tickets(axis: Axes, tickets: Mapping[int, int], trainers: Sequence[int]) -> None:
+    colours = [COLOURS["training" if rank in trainers else "crafting"] for rank in tickets]
     bars = axis.bar(list(tickets), list(tickets.values()), color=colours, width=0.7)
     if len(tickets) <= 12:
         axis.bar_label(bars, fontsize=9)

@@ -12,11 +12,15 @@ import numpy.typing as npt
 from mpiadv.report.reading import Floats, Log
 from mpiadv.runlog.rows import Rows
 
+EXCHANGING = "exchanging"
+"""Waiting for the other trainers, where there are any."""
+
 TRAINER_ACTIVITIES = {
     "training": "train_seconds",
     "crafting": "own_craft_seconds",
     "waiting": "wait_seconds",
     "publishing": "publish_seconds",
+    EXCHANGING: "exchange_seconds",
 }
 """What the trainer does to its column in `/train`."""
 
@@ -36,6 +40,7 @@ COLOURS: Mapping[str, str] = {
     "crafting": "#ef8e19",
     "waiting": "#c62828",
     "publishing": "#2e7d32",
+    "exchanging": "#00838f",
     OTHER: "#b0bec5",
     "waiting for parameters on their way": "#8e6bbf",
     "waiting for the trainer": "#c62828",
@@ -97,20 +102,31 @@ def row_seconds(log: Log) -> Floats:
 
 def trainer_seconds(log: Log) -> dict[str, Floats]:
     """The trainer's seconds by activity, `OTHER` last: float64 [rows] each."""
-    seconds = {name: _known(log.column(key)) for name, key in TRAINER_ACTIVITIES.items()}
+    seconds = {
+        name: _known(log.column(key))
+        for name, key in TRAINER_ACTIVITIES.items()
+        if name != EXCHANGING or len(log.trainers) > 1
+    }
     accounted = sum(seconds.values(), np.zeros(len(log.train)))
     return {**seconds, OTHER: np.maximum(row_seconds(log) - accounted, 0.0)}
 
 
 def attacker_seconds(log: Log, last_rows: int | None = None) -> dict[int, dict[str, float]]:
-    """Each attacker's seconds by activity, over the tickets that were trained on, by rank."""
-    rows = slice(None) if last_rows is None else slice(-last_rows, None)
-    ranks = log.train["rank"][rows]
-    columns = {name: _known(log.column(key)[rows]) for name, key in ATTACKER_ACTIVITIES.items()}
+    """Each attacker's seconds by activity, over the tickets that were trained on, by rank.
+
+    Of the last so many steps alone, where `last_rows` says so.
+    """
+    rows = log.crafted
+    if last_rows is not None and len(log.train):
+        rows = rows[rows["step"] >= log.train["step"][-last_rows:][0]]
+    ranks = rows["rank"]
+    columns = {
+        name: _known(np.asarray(rows[key], np.float64)) for name, key in ATTACKER_ACTIVITIES.items()
+    }
     return {
         int(rank): {name: float(column[ranks == rank].sum()) for name, column in columns.items()}
         for rank in np.unique(ranks)
-        if rank != 0
+        if rank not in log.trainers
     }
 
 
@@ -122,7 +138,7 @@ def together(attackers: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
 
 def tickets_by_rank(log: Log) -> dict[int, int]:
     """How many of the batches that were trained on each rank crafted."""
-    ranks, counts = np.unique(log.train["rank"], return_counts=True)
+    ranks, counts = np.unique(log.crafted["rank"], return_counts=True)
     return dict(zip(ranks.tolist(), counts.tolist(), strict=True))
 
 

@@ -9,12 +9,13 @@ Each table is one dataset of a compound type, each column's unit or meaning its 
         train = pandas.DataFrame(log["train"][:])
         units = dict(log["train"].attrs)
 
-`/train` has one row per training step, `/evaluation` one per evaluation and attack, `/fresh` one
-per training batch attacked again on the parameters of its own step (as they come in, not always in
-order), `/snapshots` the same test images attacked at regular steps, `/snapshot_originals` those
-images before the attack, `/events` what happened, `/attackers` one row per crafting rank each time
-a run ends: see the row classes. File attributes hold what `create` was given (configuration,
-versions, hosts, seeds); group `/resumes` what each `resume` was given.
+`/train` has one row per training step, `/tickets` one per ticket where a step has several (what
+`/train` says of a ticket is of the first then), `/evaluation` one per evaluation and attack,
+`/fresh` one per training batch attacked again on the parameters of its own step (as they come in,
+not always in order), `/snapshots` the same test images attacked at regular steps,
+`/snapshot_originals` those images before the attack, `/events` what happened, `/attackers` one row
+per crafting rank each time a run ends: see the row classes. File attributes hold what `create` was
+given (configuration, versions, hosts, seeds); group `/resumes` what each `resume` was given.
 
 Why it is written as it is. A kill, or another process's read, may come between any two writes of
 the HDF5 library (2.0, earliest format). In the usual layout, chunks of 256 rows, 18 of the 239

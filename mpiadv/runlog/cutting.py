@@ -27,7 +27,7 @@ Beat = Callable[[], object]
 """Called again and again while there is progress."""
 
 _NEEDED = ("train", "evaluation", "events")
-_BY_TICKET = ("train", "fresh")
+_BY_TICKET = ("train", "fresh", "tickets")
 """Tables whose row of step n is made again when training goes on at step n."""
 _SHOWN_BLOCKS = 64
 """Of a table that is larger, a reader looks only here and there."""

@@ -106,12 +106,13 @@ class RunLog:
     ) -> Self:
         """Go on with a log from a checkpoint with `step` training steps behind it.
 
-        Rows of `/train` and `/fresh` from `step` on, and others of later steps, are dropped; so are
-        the evaluation after `num_steps` and the event `end`, for the run has to end once more. The
-        file's attributes stay those of the first start; `attributes` go into `/resumes`. An event
-        `resume` is added. A log that cannot be read is moved aside, with a warning, and a new one
-        begun; so is one whose file is missing, and one that holds steps where `step` is None, as
-        there is no checkpoint. `trial` reads it, for nobody knows what state it is in.
+        Rows of `/train`, `/tickets` and `/fresh` from `step` on, and others of later steps, are
+        dropped; so are the evaluation after `num_steps` and the event `end`, for the run has to end
+        once more. The file's attributes stay those of the first start; `attributes` go into
+        `/resumes`. An event `resume` is added. A log that cannot be read is moved aside, with a
+        warning, and a new one begun; so is one whose file is missing, and one that holds steps
+        where `step` is None, as there is no checkpoint. `trial` reads it, for nobody knows what
+        state it is in.
 
         Raises:
             UserError: the log holds snapshots of another shape.
@@ -143,6 +144,9 @@ class RunLog:
 
     def train(self, row: StepRecord) -> None:
         self._add("train", row)
+        if len(row.tickets) > 1:
+            for ticket in row.tickets:
+                self._add("tickets", ticket)
 
     def evaluation(self, row: EvaluationRow) -> None:
         self._add("evaluation", row)

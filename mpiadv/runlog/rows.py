@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from mpiadv.contract.accounts import Probed, RankWork, StepRecord
+from mpiadv.contract.accounts import Probed, RankWork, StepRecord, TicketRecord
 from mpiadv.contract.columns import column, columns_of, cut_text
 from mpiadv.storage.run_folder import BEST, EMA, GOOD, RAW
 
@@ -107,6 +107,7 @@ LAYOUTS = {
     "train": layout_of(StepRecord, 1024),
     "evaluation": layout_of(EvaluationRow, 256),
     "fresh": layout_of(Probed, 256),
+    "tickets": layout_of(TicketRecord, 1024),
     "events": layout_of(EventRow, 256),
     "attackers": layout_of(AttackerRow, 64),
 }

@@ -30,7 +30,7 @@ from mpiadv.process.exit_codes import (
 )
 from mpiadv.process.launched import refused
 from mpiadv.process.memory import keep_freed_memory
-from mpiadv.session.setup import AgreedError
+from mpiadv.session.agreement import AgreedError
 
 
 def on_all_ranks(program: Callable[[World], int]) -> int:

@@ -152,7 +152,8 @@ class Ending:
             **{f"{_said(name)}hash": found for name, found in hashes.items()},
         }
         width = max(map(len, rows))
-        table = speed_lines(self.recorder.speed.speeds(self.setup.world.roster, self.farewells))
+        roster, trainers = self.setup.world.roster, self.setup.division.trainer_ranks
+        table = speed_lines(self.recorder.speed.speeds(roster, self.farewells, trainers))
         return [
             *([*table, ""] if table else []),
             *(f"{name:<{width}}  {value}" for name, value in rows.items()),

@@ -1,22 +1,17 @@
 """The trainer's rank from its folder to the end of training: checkpoint, log, training."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from mpiadv.comm.homes import copies_told
 from mpiadv.comm.messages import Stop
-from mpiadv.contract.craft_queue import StalenessMode
-from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.loops.publisher import Published
 from mpiadv.loops.trainer import Trainer
-from mpiadv.methods.averages import make_average
 from mpiadv.methods.objective import Batch
-from mpiadv.methods.objectives import make_objective
-from mpiadv.methods.optimizers import make_optimizer, make_schedule
-from mpiadv.methods.training_step import Parts
-from mpiadv.methods.training_steps import make_training_step
 from mpiadv.process.errors import (
+    BrokenBitsError,
+    ColleagueLostError,
     NonFiniteLossError,
     OverfittingError,
     SampleError,
@@ -28,6 +23,7 @@ from mpiadv.process.errors import (
 from mpiadv.session.desk import Desk, open_log, resumed_from, set_damaged_aside
 from mpiadv.session.display import Display
 from mpiadv.session.ending import Ending, Evaluate
+from mpiadv.session.engine import new_colleagues, new_learner, new_trainer
 from mpiadv.session.guard import Guard
 from mpiadv.session.kept_weights import KeptWeights
 from mpiadv.session.opening import opening_lines
@@ -36,7 +32,8 @@ from mpiadv.session.safekeeping import Safekeeping
 from mpiadv.session.same_run import differences, require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import Watchers, restore
-from mpiadv.work.learn import TorchLearner
+from mpiadv.session.together import gather_farewells
+from mpiadv.storage.checkpoint import Checkpoint
 
 
 class Lead:
@@ -94,6 +91,11 @@ class Lead:
         self._display.close()
         self._stack.close()
 
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What the run goes on from."""
+        return self._desk.checkpoint
+
     def train(self, interrupted: Callable[[], bool]) -> Stop:
         """Train to the end or to an interruption; all ranks have parted when this returns."""
         for line in opening_lines(self._setup, self._desk.checkpoint, self._changes, self._notes):
@@ -106,7 +108,7 @@ class Lead:
         with self._failures_recorded(trainer):
             reason = self._run(trainer, interrupted)
             self._save_at_end(trainer, reason)
-            self._farewells = trainer.shut_down(reason)
+            self._farewells = gather_farewells(self._setup, trainer.shut_down(reason))
         step = trainer.dispatcher.step
         self._recorder.log_farewells(step, self._farewells)
         self._train_seconds = time.perf_counter() - began
@@ -147,9 +149,13 @@ class Lead:
         except OverfittingError as error:
             self._recorder.on_event("overfitted", str(error))
             raise
-        except SilentRankError as error:
+        except BrokenBitsError as error:
+            self._recorder.on_event("broken bits", str(error))
+            raise
+        except (SilentRankError, ColleagueLostError) as error:
             step = trainer.dispatcher.step
-            self._recorder.on_event("silent", str(error))
+            kind = "silent" if isinstance(error, SilentRankError) else "trainer lost"
+            self._recorder.on_event(kind, str(error))
             self._recorder.save_last(step)
             self._safekeeping.require_saved(step, trainer.pump)
             raise
@@ -174,65 +180,20 @@ class Lead:
         self._recorder.on_event("eager", text)
 
     def _new_trainer(self) -> Trainer[Batch]:
-        setup = self._setup
-        with setup.world.at_work():
-            model = setup.new_target()
-        crafter = setup.new_crafter(model, self._tell_eager)
-        shape = setup.link_shape(self._learner.parameter_bytes)
-        link = setup.world.trainer_link(shape, setup.device.allocate, setup.device.pin)
-        if link.attackers:
-            copies = copies_told(link.groups, setup.world.roster.hosts)
-            self._log.event("sharing", copies, self._desk.first_step)
-        mode = StalenessMode(setup.config.staleness.mode)
-        per_step = setup.recipe.rule.tickets_per_step
-        dispatcher = Dispatcher(
-            setup.recipe.rule,
-            attackers=link.attackers,
-            outstanding=setup.config.staleness.credit,
-            num_tickets=setup.config.training.num_steps * per_step,
-            first_ticket=self._desk.first_step * per_step,
-            mode=mode,
-            trainer_crafts=setup.config.staleness.trainer_crafts,
-        )
-        return Trainer(
-            dispatcher=dispatcher,
-            link=link,
-            learner=self._learner,
-            crafter=crafter,
-            mode=mode,
-            attack_schedule=self._attack_schedule,
+        colleagues = new_colleagues(self._setup, self._learner, self._recorder.on_event)
+        return new_trainer(
+            self._setup,
+            self._learner,
+            self._attack_schedule,
+            colleagues,
+            first_step=self._desk.first_step,
             on_step=self._recorder.on_step,
             on_event=self._recorder.on_event,
-            deadline_seconds=setup.config.deadline_seconds,
-            overdue_seconds=setup.config.overdue_seconds,
-            fresh_every=setup.config.log.fresh_every,
+            tell_eager=self._tell_eager,
+            on_groups=self._tell_groups,
             on_probe=self._log.fresh,
         )
 
-
-def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
-    """The learner of a run that begins; `tell` as in `Setup.new_executor`."""
-    config, recipe = setup.config, setup.recipe
-    num_steps = config.training.num_steps
-    model = setup.new_model()
-    execute = setup.new_executor(model, tell)
-    optimizer = make_optimizer(config.optimizer, model.parameters())
-    parts = Parts(
-        config=config.training,
-        attack=recipe.attack,
-        model=model,
-        objective=make_objective(config.objective),
-        optimizer=optimizer,
-        schedule=make_schedule(config.schedule, optimizer, num_steps=num_steps),
-        average=make_average(config.average, model, num_steps=num_steps),
-        seed=recipe.seed,
-        num_clean=recipe.num_clean,
-        execute=execute,
-    )
-    return TorchLearner(
-        recipe,
-        make_training_step(parts),
-        setup.device,
-        tells_gradient=setup.new_attack_schedule().hears_gradient,
-        execute=execute,
-    )
+    def _tell_groups(self, groups: Sequence[Sequence[int]]) -> None:
+        copies = copies_told(groups, self._setup.world.roster.hosts)
+        self._log.event("sharing", copies, self._desk.first_step)

@@ -26,7 +26,7 @@ from mpiadv.forecast.memory import Memory
 from mpiadv.loops.bench import settle
 from mpiadv.models import FlatState
 from mpiadv.process.errors import tell_warning
-from mpiadv.session.lead import new_learner
+from mpiadv.session.engine import new_learner
 from mpiadv.session.setup import Setup
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.learn import TorchLearner
@@ -140,7 +140,9 @@ def _train(setup: Setup, learner: TorchLearner, step: int, batch: BatchSlot) -> 
     for ticket in range(step * per_step, (step + 1) * per_step):
         learner.train(ticket, learner.upload(batch), setup.largest_settings, _nothing)
         settle(learner, _nothing)
-    learner.outcome()
+    learner.told()
+    learner.complete()
+    settle(learner, _nothing)
 
 
 def _evaluation_step_seconds(setup: Setup, model: nn.Module) -> float:

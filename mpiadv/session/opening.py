@@ -28,7 +28,10 @@ def opening_lines(
     `changes` are those of the data since the checkpoint, `found` is what there was on disk.
     """
     config = setup.config
-    attackers = counted(len(setup.world.roster.attackers), "attacker")
+    several = setup.division.num_teams
+    num_attackers = len(setup.world.roster.attackers) + 1 - several
+    trainers = f"{several} trainers, " if several > 1 else ""
+    attackers = f"{trainers}{counted(num_attackers, 'attacker')}"
     lines = [
         f"mpiadv: training {config.model.name} on {config.data.name} for "
         f"{config.training.num_steps} steps; {attackers}, {setup.device.torch.type}, "
@@ -136,13 +139,15 @@ def _idle_branch(setup: Setup) -> list[str]:
 
 def _too_many(setup: Setup) -> list[str]:
     """Where there are more attackers than the window feeds."""
-    num_attackers, window = len(setup.world.roster.attackers), setup.recipe.rule.window
-    if num_attackers <= window:
+    num_attackers, rule = len(setup.division.team.roster.attackers), setup.recipe.rule
+    if num_attackers <= rule.window:
         return []
+    of_each = " of each trainer" if rule.num_teams > 1 else ""
     return [
-        f"max_staleness={setup.recipe.rule.max_staleness} lets at most {window} "
-        f"attackers work at once, {num_attackers} are here: use "
-        f"staleness.max_staleness>={num_attackers - 1} or at most {window + 1} ranks"
+        f"max_staleness={rule.max_staleness} lets at most {rule.window} "
+        f"attackers{of_each} work at once, {num_attackers} are here: use "
+        f"staleness.max_staleness>={-(-num_attackers // rule.team_tickets) - 1} or at most "
+        f"{(rule.window + 1) * rule.num_teams} ranks"
     ]
 
 
@@ -159,6 +164,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "config": dump_config(setup.config),
         "seed": setup.config.seed,
         "ranks": setup.world.size,
+        "trainers": ",".join(map(str, setup.division.trainer_ranks)),
         "hosts": ",".join(setup.world.roster.hosts),
         "device": str(setup.device.torch),
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},

@@ -20,10 +20,13 @@ from mpiadv.models import FlatState
 from mpiadv.process.errors import UnreadableError, UserError, printable, tell_warning
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
 from mpiadv.process.interruption import Interruption
+from mpiadv.session.agreement import AgreedError, agree
 from mpiadv.session.branches import judged
 from mpiadv.session.desk import Desk, give_up, open_desk
+from mpiadv.session.follower import Follower
 from mpiadv.session.lead import Lead
-from mpiadv.session.setup import AgreedError, Setup, agree, prepare
+from mpiadv.session.setup import Setup, prepare
+from mpiadv.session.together import share_checkpoint
 from mpiadv.settings import Config, dump_config, parse_config, read_words
 from mpiadv.storage.run_folder import RAW
 from mpiadv.work.recipe import state_on_the_wire
@@ -58,19 +61,43 @@ def carry_out(world: World, config: Config, resume: bool, interruption: Interrup
         if desk is not None:
             give_up(desk)
         raise
-    return _attack(setup) if lead is None else _lead(setup, lead, interruption)
+    if lead is not None:
+        return _lead(setup, lead, interruption)
+    return _follow(setup, interruption) if setup.division.team.is_trainer else _attack(setup)
 
 
 def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
     with lead:
+        if setup.division.trainers:
+            share_checkpoint(setup, lead.checkpoint)
+            agree(setup.world, lambda: None)  # whether those that follow can go on from it
         reason = lead.train(lambda: interruption.requested)
         if reason is Stop.FINISHED:
             lead.finish(partial(evaluate_together, setup), interruption.close)
     return reason
 
 
+def _follow(setup: Setup, interruption: Interruption) -> Stop:
+    """The run of a trainer that follows the lead; returns why it ended."""
+    checkpoint = share_checkpoint(setup, None)
+    follower = agree(setup.world, lambda: Follower(setup, checkpoint))
+    reason = follower.train(lambda: interruption.requested)
+    if reason is Stop.FINISHED:
+        _help_to_evaluate(setup, follower.model)
+    return reason
+
+
+def _help_to_evaluate(setup: Setup, model: nn.Module) -> None:
+    """Do this rank's share; `model` is the lead's as far as versions carry it."""
+    for weights in setup.config.weights:
+        evaluate_together(setup, judged(setup.config, model, weights), weights)
+
+
 def _attack(setup: Setup) -> Stop:
     """An attacker's run: until the trainer stops it; returns why."""
+    if setup.division.num_teams > 1:
+        agree(setup.world, lambda: None)
+    team = setup.division.team
     with setup.world.at_work():
         model = setup.new_target()
     name = setup.world.roster.name(setup.world.rank)
@@ -79,7 +106,7 @@ def _attack(setup: Setup) -> Stop:
     attacker = Attacker(
         rule=setup.recipe.rule,
         mode=StalenessMode(setup.config.staleness.mode),
-        link=setup.world.attacker_link(shape, device.allocate, device.pin),
+        link=team.attacker_link(shape, device.allocate, device.pin),
         crafter=crafter,
         host=setup.world.host,
         deadline_seconds=setup.config.deadline_seconds,
@@ -91,8 +118,7 @@ def _attack(setup: Setup) -> Stop:
         state_on_the_wire(setup.recipe, model).unpack(
             torch.from_numpy(final.values).to(device.torch)
         )
-        for weights in setup.config.weights:
-            evaluate_together(setup, judged(setup.config, model, weights), weights)
+        _help_to_evaluate(setup, model)
     return reason
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from torch import nn
 
@@ -24,7 +23,8 @@ from mpiadv.attacks import (
 )
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
-from mpiadv.comm.world import World
+from mpiadv.comm.teams import Layout, place_teams
+from mpiadv.comm.world import Division, World
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
@@ -32,6 +32,7 @@ from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
 from mpiadv.models.execution import Executor
 from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.session.agreement import AgreedError, agree
 from mpiadv.session.alike import appearance, differences
 from mpiadv.session.fitting import require_fitting
 from mpiadv.session.rehearsal import Rehearsal, Sample
@@ -43,8 +44,6 @@ from mpiadv.work.device import Device, choose_device, choose_threads, make_deter
 from mpiadv.work.graphs import choose_executor
 from mpiadv.work.recipe import Recipe
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
@@ -52,6 +51,7 @@ class Setup:
 
     config: Config
     world: World
+    division: Division
     device: Device
     threads: int
     data: DataSet
@@ -140,28 +140,6 @@ class Setup:
         return make_attack_schedule(ground)
 
 
-class AgreedError(UserError):
-    """Bad input that every rank has heard of: rank 0 says it, all leave together."""
-
-
-def agree(world: World, task: Callable[[], T]) -> T:
-    """Run `task` on every rank.
-
-    Raises:
-        AgreedError: on all ranks, with the first rank's text, if the input is bad on any.
-    """
-    error, result = "", None
-    try:
-        with world.at_work():
-            result = task()
-    except UserError as raised:
-        error = str(raised)
-    errors = [text for text in world.gather(error) if text]
-    if errors:
-        raise AgreedError(errors[0])
-    return result  # type: ignore[return-value]
-
-
 def prepare(config: Config, world: World) -> Setup:
     """What every rank needs before the roles part.
 
@@ -171,12 +149,13 @@ def prepare(config: Config, world: World) -> Setup:
     # A short deadline is meant for training: a rank that starts or evaluates may be silent longer.
     world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
     world.watchdog.deadline_seconds = config.deadline_seconds
+    division = _divided(config, world)
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)
     data = load_data_together(config, world)
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
-    setup = agree(world, lambda: _setup(config, world, device, threads, data))
+    setup = agree(world, lambda: _setup(config, world, division, device, threads, data))
     _require_same_sources(setup)
     doubts += device.doubts_about(config.training.precision)
     doubts += agree(world, lambda: _check_model(setup))
@@ -238,8 +217,23 @@ def _require_same_sources(setup: Setup) -> None:
         )
 
 
-def _setup(config: Config, world: World, device: Device, threads: int, data: DataSet) -> Setup:
+def _divided(config: Config, world: World) -> Division:
+    """The teams of the job."""
+    training = config.training
+    hosts, layout = world.roster.hosts or [world.host], Layout(training.team_layout)
+    return world.divide(agree(world, lambda: place_teams(hosts, training.trainers, layout)))
+
+
+def _setup(
+    config: Config,
+    world: World,
+    division: Division,
+    device: Device,
+    threads: int,
+    data: DataSet,
+) -> Setup:
     rule = config.staleness.rule(tickets_per_step=config.training.tickets_per_step)
+    rule = rule.of_team(division.number, division.num_teams)
     order = SampleOrder(
         seed=config.seed, num_samples=data.train.num_samples, batch_size=config.data.batch_size
     )
@@ -274,6 +268,7 @@ def _setup(config: Config, world: World, device: Device, threads: int, data: Dat
     setup = Setup(
         config=config,
         world=world,
+        division=division,
         device=device,
         threads=threads,
         data=dataclasses.replace(

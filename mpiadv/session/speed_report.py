@@ -1,13 +1,13 @@
 """How fast each rank was: the table at the end of a run. Knows no MPI, no torch and no files."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from mpiadv.comm.messages import Farewell
 from mpiadv.comm.roster import Roster
-from mpiadv.contract.accounts import StepRecord
+from mpiadv.contract.accounts import StepRecord, TrainerSeconds
 from mpiadv.process.words import aligned
 
 MOST_RANKS = 16
@@ -26,6 +26,7 @@ class RankSpeed:
     tickets: int = 0
     craft_seconds: float = 0.0
     idle: float | None = None
+    trains: bool = False
 
 
 class SpeedBook:
@@ -34,31 +35,42 @@ class SpeedBook:
     def __init__(self) -> None:
         self._tickets: Counter[int] = Counter()
         self._craft_seconds: defaultdict[int, float] = defaultdict(float)
-        self._waited = self._total = 0.0
+        self._trainers: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        """Seconds of each: waited, and in all."""
 
     def add(self, record: StepRecord) -> None:
-        for rank, seconds in record.crafted:
-            self._tickets[rank] += 1
-            self._craft_seconds[rank] += seconds
-        self._waited += record.wait_seconds
-        self._total += record.total_seconds
+        for ticket in record.tickets:
+            self._tickets[ticket.origin.rank] += 1
+            self._craft_seconds[ticket.origin.rank] += ticket.seconds.craft_seconds
+        own = TrainerSeconds(
+            rank=0,
+            wait_seconds=record.wait_seconds + record.exchange_seconds,
+            total_seconds=record.total_seconds,
+        )
+        for each in (own, *record.others):
+            self._trainers[each.rank][0] += each.wait_seconds
+            self._trainers[each.rank][1] += each.total_seconds
 
-    def speeds(self, roster: Roster, farewells: Mapping[int, Farewell]) -> list[RankSpeed]:
-        """Every rank's speed, the trainer's first; a lost rank has told no idle time."""
+    def speeds(
+        self, roster: Roster, farewells: Mapping[int, Farewell], trainers: Collection[int] = (0,)
+    ) -> list[RankSpeed]:
+        """Every rank's speed; a lost rank has told no idle time."""
         return [
             RankSpeed(
                 rank=rank,
                 host=roster.hosts[rank] if roster.hosts else "",
                 tickets=self._tickets[rank],
                 craft_seconds=self._craft_seconds[rank],
-                idle=self._idle(rank, farewells),
+                idle=self._idle(rank, farewells, trains=rank in trainers),
+                trains=rank in trainers,
             )
             for rank in range(roster.size)
         ]
 
-    def _idle(self, rank: int, farewells: Mapping[int, Farewell]) -> float | None:
-        if rank == 0:
-            return self._waited / self._total if self._total else None
+    def _idle(self, rank: int, farewells: Mapping[int, Farewell], *, trains: bool) -> float | None:
+        if trains:
+            waited, total = self._trainers[rank]
+            return waited / total if total else None
         if rank not in farewells:
             return None
         spent = farewells[rank].work.seconds
@@ -75,10 +87,17 @@ def speed_lines(speeds: Sequence[RankSpeed]) -> list[str]:
     if len(speeds) < 2:
         return []
     if len(speeds) <= MOST_RANKS:
-        rows = [(str(each.rank), each.host, *_figures([each])) for each in speeds]
+        several = sum(each.trains for each in speeds) > 1
+        rows = [
+            (f"{each.rank}{' trains' * (several and each.trains)}", each.host, *_figures([each]))
+            for each in speeds
+        ]
         return aligned([("rank", "host", *_FIGURES), *rows], num_names=2)
-    trainer, *attackers = speeds  # its work is another
-    rows = [("trainer", trainer.host, *_figures([trainer]))]
+    # Their work is another.
+    trainers = [each for each in speeds if each.trains]
+    attackers = [each for each in speeds if not each.trains]
+    whose = trainers[0].host if len(trainers) == 1 else str(len(trainers))
+    rows = [(f"trainer{'s' * (len(trainers) > 1)}", whose, *_figures(trainers))]
     for host in dict.fromkeys(each.host for each in attackers):
         there = [each for each in attackers if each.host == host]
         rows.append((host, str(len(there)), *_figures(there)))
@@ -95,7 +114,7 @@ def _figures(speeds: Sequence[RankSpeed]) -> tuple[str, str, str]:
     if len(known) > 1:
         seconds += f" ({min(known):.3g} to {max(known):.3g})"
     idle = [each.idle for each in speeds if each.idle is not None]
-    unknown = "-" if speeds[0].rank == 0 else "lost"
+    unknown = "-" if speeds[0].trains else "lost"
     return (
         str(sum(each.tickets for each in speeds)),
         seconds,

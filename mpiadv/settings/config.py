@@ -141,7 +141,8 @@ class Config(Section):
 FREE_TO_CHANGE = (
     "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
-    "training.cuda_graphs", "training.device", "training.threads", "evaluation", "guard", "log",
+    "training.cuda_graphs", "training.device", "training.team_layout", "training.threads",
+    "training.trainers", "evaluation", "guard", "log",
     "checkpoint",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.

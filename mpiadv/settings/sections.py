@@ -148,6 +148,13 @@ class TrainingConfig(Section):
     tickets_per_step: PowerOfTwo = 1
     """Batches whose gradients, and batch statistics, a training step takes the mean of: 1, 2, 4, 8,
     ... Staleness goes on counting training steps."""
+    trainers: PowerOfTwo = 1
+    """Ranks that train, each on its share of a step's tickets and with attackers of its own: 1, 2,
+    4, ... up to `tickets_per_step`. Does not change the result."""
+    team_layout: Literal["hosts", "first"] = "hosts"
+    """Where the ranks of a trainer are. hosts: on hosts of its own, the trainer on the first rank
+    there, or several trainers share out the ranks of each host evenly; first: the first ranks
+    train, and the others take turns in joining them."""
     step: Text = "ordinary"
     """What the trainer does with a batch, a registered training step: ordinary; awp, whose gradient
     is that at weights moved up the loss (Wu et al. 2020); free and deat, which train on it as often
@@ -177,6 +184,17 @@ class TrainingConfig(Section):
     threads: Annotated[AtLeastOne, Field(le=1024)] | Literal["auto"] = 1
     """CPU threads per rank; auto: cores of the rank's node divided by its ranks. The same bits
     need the same number."""
+
+    @model_validator(mode="after")
+    def _trainers_share_out_the_tickets(self) -> Self:
+        trainers, tickets = self.trainers, self.tickets_per_step
+        if trainers > tickets:
+            raise ValueError(
+                f"training.trainers={trainers} cannot share out the {tickets} "
+                f"{'tickets' if tickets > 1 else 'ticket'} of a training step: use "
+                f"training.trainers<={tickets} or training.tickets_per_step>={trainers}"
+            )
+        return self
 
 
 class EvaluationConfig(Section):

@@ -135,12 +135,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with path.open("rb") as file:
             _verify(path, file)
             file.seek(0)
-            payload = torch.load(file, map_location="cpu", weights_only=True)
+            payload = read_payload(file, path)
     except (FileNotFoundError, PermissionError) as error:
         raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from None
     except OSError as error:
         raise DamagedCheckpointError(f"cannot read checkpoint {path}: {error.strerror}") from None
-    except UserError:
+    return Checkpoint(step=int(name[1]), path=path, payload=payload)
+
+
+def read_payload(file: IO[bytes], path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, tensors on the CPU; `path` is where it lies, or lay.
+
+    Raises:
+        UserError: it is no checkpoint of ours.
+        OSError: the disk fails to read it.
+    """
+    try:
+        payload = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
         raise
     except Exception as error:  # what torch raises of a file that is none of its own
         reason = " ".join(str(error).split())[:200]
@@ -148,7 +160,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(payload, dict):
         kind = type(payload).__name__
         raise UserError(f"{path} is no checkpoint of a training run: it holds {kind}")
-    return Checkpoint(step=int(name[1]), path=path, payload=payload)
+    return payload
 
 
 def save_model(path: Path, state_dict: Mapping[str, Any]) -> None:

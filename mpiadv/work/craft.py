@@ -40,7 +40,7 @@ class _Piece:
     host's heap.
     """
 
-    ticket: int
+    number: int
     natural: Tensor
     labels: Tensor
     adversarial: Tensor
@@ -78,10 +78,10 @@ class TorchCrafter:
         self._loaded: int | None = None
 
     def prefetch(self, ticket: int) -> None:
-        self._ahead.expect(ticket, self._recipe.order.indices(ticket))
+        self._ahead.expect(ticket, self._recipe.indices(ticket))
 
     def wait(self, ticket: int) -> bool:
-        return self._source.wait(self._recipe.order.indices(ticket), MOMENT_SECONDS)
+        return self._source.wait(self._recipe.indices(ticket), MOMENT_SECONDS)
 
     def start(self, ticket: int, settings: AttackSettings) -> None:
         last = self._recipe.rule.crafting_steps(settings.num_steps)
@@ -133,22 +133,23 @@ class TorchCrafter:
     def _new_piece(self, ticket: int, settings: AttackSettings, *, last: int) -> _Piece:
         """The ticket's images, where their attack starts, and its steps up to step `last`."""
         try:
-            images, labels = self._source.batch(self._recipe.order.indices(ticket))
+            images, labels = self._source.batch(self._recipe.indices(ticket))
         except UserError as error:
             raise SampleError(str(error)) from error
         self._ahead.drop(ticket)
-        natural = self._augmented(ticket, images.to(self._device.torch))
+        number = self._recipe.rule.number(ticket)
+        natural = self._augmented(number, images.to(self._device.torch))
         labels, targets = labels.to(self._device.torch), None
         if self._recipe.data.cutmix_alpha:
-            natural, targets = mixed(self._recipe, ticket, natural, labels)
-        attack = self._recipe.attack_on(ticket, settings)
+            natural, targets = mixed(self._recipe, number, natural, labels)
+        attack = self._recipe.attack_on(number, settings)
         clean = self._recipe.num_clean
-        adversarial = self._start(ticket, attack, natural)
+        adversarial = self._start(number, attack, natural)
         batch = Batch(images=adversarial, labels=labels, targets=targets, natural=natural)
-        climb = climb_of(self._recipe, attack, self._model, self._execute, ticket, batch)
+        climb = climb_of(self._recipe, attack, self._model, self._execute, number, batch)
         looking = Looking(climb=climb)
         return _Piece(
-            ticket=ticket,
+            number=number,
             natural=natural,
             labels=labels,
             adversarial=adversarial,
@@ -158,7 +159,7 @@ class TorchCrafter:
 
     def _attack(self, piece: _Piece, step: int, version: int) -> None:
         """Run attack step `step` on the parameters that are loaded, those of `version`."""
-        seed = seed_for(self._recipe.seed, Purpose.ATTACK_DROPOUT, piece.ticket, step)
+        seed = seed_for(self._recipe.seed, Purpose.ATTACK_DROPOUT, piece.number, step)
         piece.looking.seed, piece.looking.version = seed, version
         attacked, piece.notes = next(piece.steps)
         piece.adversarial = torch.cat([piece.natural[: self._recipe.num_clean], attacked])
@@ -193,7 +194,7 @@ class TorchCrafter:
         """
         clean, was_training = self._recipe.num_clean, self._model.training
         self._model.train()
-        seed = seed_for(self._recipe.seed, Purpose.DROPOUT, piece.ticket)
+        seed = seed_for(self._recipe.seed, Purpose.DROPOUT, piece.number)
         with torch.no_grad(), buffers_kept(self._model):
             images = self._rounded(piece.adversarial)
             judge = partial(by_branch, self._model, num_natural=clean)
@@ -207,9 +208,9 @@ class TorchCrafter:
     def _rounded(self, images: Tensor) -> Tensor:
         return rounded(images, self._recipe.wire_dtype)
 
-    def _augmented(self, ticket: int, images: Tensor) -> Tensor:
+    def _augmented(self, number: int, images: Tensor) -> Tensor:
         config = self._recipe.data
-        generator = self._generator(Purpose.AUGMENTATION, ticket)
+        generator = self._generator(Purpose.AUGMENTATION, number)
         images = augment(
             images, crop_padding=config.crop_padding, flip=config.flip, generator=generator
         )
@@ -219,16 +220,16 @@ class TorchCrafter:
             images,
             num_ops=config.rand_augment_ops,
             magnitude=config.rand_augment_magnitude,
-            seed=seed_for(self._recipe.seed, Purpose.RAND_AUGMENT, ticket),
+            seed=seed_for(self._recipe.seed, Purpose.RAND_AUGMENT, number),
         )
 
-    def _start(self, ticket: int, attack: Crafting, natural: Tensor) -> Tensor:
+    def _start(self, number: int, attack: Crafting, natural: Tensor) -> Tensor:
         clean = self._recipe.num_clean
-        generator = self._generator(Purpose.START, ticket)
+        generator = self._generator(Purpose.START, number)
         return torch.cat([natural[:clean], attack.start(natural[clean:], generator)])
 
-    def _generator(self, purpose: Purpose, ticket: int) -> torch.Generator:
-        return self._device.generator(seed_for(self._recipe.seed, purpose, ticket))
+    def _generator(self, purpose: Purpose, number: int) -> torch.Generator:
+        return self._device.generator(seed_for(self._recipe.seed, purpose, number))
 
     def _load(self, version: int, parameters: ParameterSlot) -> None:
         if self._loaded == version:
@@ -239,11 +240,11 @@ class TorchCrafter:
 
     def _measure_natural_accuracy(self, piece: _Piece) -> None:
         every = self._recipe.natural_every
-        if every == 0 or piece.ticket % every != 0:
+        if every == 0 or piece.number % every != 0:
             return
         was_training = self._model.training
         self._model.eval()
-        seed = seed_for(self._recipe.seed, Purpose.LAYERS, piece.ticket)
+        seed = seed_for(self._recipe.seed, Purpose.LAYERS, piece.number)
         with natural_branch(self._model), torch.no_grad():
             logits = forward(
                 self._model, piece.natural, precision=self._recipe.precision, seed=seed

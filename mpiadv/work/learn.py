@@ -11,15 +11,20 @@ from torch import Tensor
 from mpiadv.attacks import STARTS, Looking, Stand, make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
-from mpiadv.contract.accounts import Outcome
+from mpiadv.contract.accounts import TicketTold
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objective import Batch
 from mpiadv.methods.training_step import TrainingStep
+from mpiadv.models import fingerprint
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.work.device import Device, IsComplete
+from mpiadv.work.flat_sums import FlatSums
 from mpiadv.work.recipe import Recipe, climb_of, mixed, state_on_the_wire, whole
 from mpiadv.work.rounding import RangeGuard, as_tensor
 from mpiadv.work.step_sum import StepSum, Told
+
+FINGERPRINT_DIGITS = 15
+"""Hexadecimal, as many as a signed integer of a message takes."""
 
 
 class TorchLearner:
@@ -50,8 +55,11 @@ class TorchLearner:
         self._guard = RangeGuard(self._state, recipe.wire_dtype, device)
         self._tells_gradient = tells_gradient
         self._execute = execute
-        self._sum = StepSum(step.model, recipe.rule.tickets_per_step)
-        self._rate: float | None = None
+        rule = recipe.rule
+        self._sum = StepSum(step.model, rule.team_tickets, rule.num_teams)
+        self._flat_sums = FlatSums(step.model)
+        self.sum_bytes = self._flat_sums.num_bytes
+        self.add_sum = self._flat_sums.add
 
     def snapshot(self, values: Bytes) -> Callable[[], bool]:
         """See `Learner.snapshot`.
@@ -94,32 +102,55 @@ class TorchLearner:
     def train(
         self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
+        number = self._recipe.rule.number(ticket)
         if self._recipe.data.cutmix_alpha:
             # They depend on the images' number and size alone.
             some = batch.images[:, :1]
-            batch = replace(batch, targets=mixed(self._recipe, ticket, some, batch.labels)[1])
+            batch = replace(batch, targets=mixed(self._recipe, number, some, batch.labels)[1])
         magnitude = None
         if not self.step.attacks:
-            batch, magnitude = self._finish_attack(ticket, batch, settings, pump)
+            batch, magnitude = self._finish_attack(number, batch, settings, pump)
         batch = whole(self._recipe, batch)
         if self._tells_gradient and settings.num_steps == 0:
             batch = replace(batch, images=batch.images.detach().requires_grad_())
         if self._recipe.draw_nearby:
-            batch = replace(batch, nearby=self._nearby(ticket, batch, settings))
+            batch = replace(batch, nearby=self._nearby(number, batch, settings))
         for replay in range(self.step.replays(settings)):
             if replay:
+                self.complete()
                 pump()
             self._sum.begin()
-            learned = self.step.gradient(ticket, batch, settings)
+            learned = self.step.gradient(number, batch, settings)
             if learned.slope is not None:  # of a mean over the batch
                 slope = learned.slope * len(batch.images)
                 magnitude = mean_magnitude(slope[self._recipe.num_clean :])
-            if self._sum.end(Told(learned.loss, learned.accuracy, magnitude)):
-                self._rate = self.step.apply()
+            self._sum.end(Told(learned.loss, learned.accuracy, magnitude))
         self._device.mark()
 
+    def told(self) -> list[TicketTold]:
+        return [
+            TicketTold(
+                loss=float(each.loss),
+                accuracy=float(each.accuracy),
+                gradient_magnitude=None if each.magnitude is None else float(each.magnitude),
+            )
+            for each in self._sum.told
+        ]
+
+    def give_sum(self, values: Bytes) -> None:
+        self._flat_sums.pack(self._sum.take(), values)
+
+    def complete(self, values: Bytes | None = None) -> float:
+        self._sum.complete(None if values is None else self._flat_sums.unpack(values))
+        rate = self.step.apply()
+        self._device.mark()
+        return rate
+
+    def fingerprint(self) -> int:
+        return int(fingerprint(self.model)[:FINGERPRINT_DIGITS], 16)
+
     def _finish_attack(
-        self, ticket: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
+        self, number: int, batch: Batch, settings: AttackSettings, pump: Callable[[], None]
     ) -> tuple[Batch, Tensor | None]:
         """The batch after the steps that the staleness rule leaves to the trainer, if any.
 
@@ -133,31 +164,21 @@ class TorchLearner:
             return batch, None
         assert batch.natural is not None
         model.train(recipe.attack.batch_norm == "train")
-        attack, clean = recipe.attack_on(ticket, settings), recipe.num_clean
-        climb = climb_of(recipe, attack, model, self._execute, ticket, batch)
+        attack, clean = recipe.attack_on(number, settings), recipe.num_clean
+        climb = climb_of(recipe, attack, model, self._execute, number, batch)
         looking, natural = Looking(climb=climb), batch.natural[clean:]
         stand = Stand(batch.images[clean:], None if batch.notes is None else batch.notes[clean:])
         steps = attack.steps(looking, natural, stand, first=first)
         for step in range(first, num_steps):
-            looking.seed = seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, ticket, step)
+            looking.seed = seed_for(recipe.seed, Purpose.ATTACK_DROPOUT, number, step)
             stand = next(steps)
             pump()
         images = torch.cat([batch.natural[:clean], stand.images])
         return replace(batch, images=images), climb.magnitude
 
-    def _nearby(self, ticket: int, batch: Batch, settings: AttackSettings) -> Tensor:
+    def _nearby(self, number: int, batch: Batch, settings: AttackSettings) -> Tensor:
         """A random place in the ball of each natural image."""
         assert batch.natural is not None
-        seed = seed_for(self._recipe.seed, Purpose.NEARBY, ticket)
+        seed = seed_for(self._recipe.seed, Purpose.NEARBY, number)
         attack = replace(make_attack(self._recipe.attack, settings), start_at=STARTS["uniform"])
         return attack.start(batch.natural, self._device.generator(seed))
-
-    def outcome(self) -> Outcome:
-        assert self._rate is not None, "no training step is complete"
-        means = self._sum.means()
-        return Outcome(
-            loss=means.loss,
-            accuracy=means.accuracy,
-            learning_rate=self._rate,
-            gradient_magnitude=means.magnitude,
-        )

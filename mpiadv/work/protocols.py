@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import Bytes
-from mpiadv.contract.accounts import CraftReport, Outcome
+from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
 
@@ -74,7 +74,27 @@ class Crafter(Work, Protocol[BatchT]):
         """Copy a batch into a message; complete when it returns."""
 
 
-class Learner(Work, Protocol[BatchT]):
+class Summing(Protocol):
+    """What a trainer's tickets of a step come to, for the other trainers."""
+
+    def told(self) -> list[TicketTold]:
+        """Of this trainer's tickets of the step, when no longer busy."""
+
+    @property
+    def sum_bytes(self) -> int:
+        """The size of what its tickets of a step come to: whole blocks of 64 bytes."""
+
+    def give_sum(self, values: Bytes) -> None:
+        """Write it into `values`, to be added to that of the other trainers."""
+
+    def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
+        """Add to `values`, from `start` on, what came of another trainer."""
+
+    def fingerprint(self) -> int:
+        """What tells the model from another, not below 0."""
+
+
+class Learner(Work, Summing, Protocol[BatchT]):
     """Owns the parameters and trains them."""
 
     @property
@@ -93,10 +113,13 @@ class Learner(Work, Protocol[BatchT]):
     def train(
         self, ticket: int, batch: BatchT, settings: AttackSettings, pump: Callable[[], None]
     ) -> None:
-        """Run the trainer's own attack steps, if any, `pump` after each, and train on the batch.
+        """Run the trainer's own attack steps, if any, `pump` after each, and take the gradient.
 
-        The last ticket of a training step completes it.
+        It is added to those of the earlier tickets of the step.
         """
 
-    def outcome(self) -> Outcome:
-        """Of the training step that is complete; asked for when no longer busy."""
+    def complete(self, values: Bytes | None = None) -> float:
+        """Complete the training step; returns the learning rate.
+
+        `values`: the sum of all trainers; None where this one is alone.
+        """

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ from mpiadv.work.rounding import WIRE_TENSORS
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The same on every rank.
+    """The same on every rank of a team; what is random goes by a ticket's `rule.number`.
 
     `sources`: networks that batches are crafted on beside the one being trained, frozen.
     """
@@ -55,16 +57,20 @@ class Recipe:
         is_chosen = self.attack.combine == "worst" and self.rule.trainer_steps == 0
         return size if is_chosen else self.num_clean + several * (size - self.num_clean)
 
-    def attack_on(self, ticket: int, settings: AttackSettings) -> Crafting:
-        """What crafts a ticket. Raises UserError: as `make_attack`."""
-        return crafting_attack(self.attack, settings, seed_for(self.seed, Purpose.THREATS, ticket))
+    def indices(self, ticket: int) -> npt.NDArray[np.int64]:
+        """The samples of a ticket of this rank's team: int64 [batch_size]."""
+        return self.order.indices(self.rule.number(ticket))
 
-    def source_of(self, ticket: int) -> nn.Module | None:
+    def attack_on(self, number: int, settings: AttackSettings) -> Crafting:
+        """What crafts a ticket. Raises UserError: as `make_attack`."""
+        return crafting_attack(self.attack, settings, seed_for(self.seed, Purpose.THREATS, number))
+
+    def source_of(self, number: int) -> nn.Module | None:
         """The network that a ticket is crafted on; None: the one being trained."""
         if not self.sources:
             return None
         networks = (None, *self.sources)
-        return networks[seed_for(self.seed, Purpose.SOURCES, ticket) % len(networks)]
+        return networks[seed_for(self.seed, Purpose.SOURCES, number) % len(networks)]
 
 
 def of_each_image(recipe: Recipe, tensor: Tensor, count: int) -> Tensor:
@@ -83,7 +89,7 @@ def whole(recipe: Recipe, batch: Batch) -> Batch:
     return replace(batch, labels=of_each_image(recipe, batch.labels, count), natural=natural)
 
 
-def mixed(recipe: Recipe, ticket: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def mixed(recipe: Recipe, number: int, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The ticket's images after CutMix, where that is asked for, and what they are to be taken for.
 
     That is a function of the labels, the images' shape and the ticket: it does not travel.
@@ -95,7 +101,7 @@ def mixed(recipe: Recipe, ticket: int, images: Tensor, labels: Tensor) -> tuple[
         labels,
         alpha=alpha,
         num_classes=recipe.num_classes,
-        seed=seed_for(recipe.seed, Purpose.MIXING, ticket),
+        seed=seed_for(recipe.seed, Purpose.MIXING, number),
     )
 
 
@@ -105,14 +111,14 @@ def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
 
 
 def climb_of(
-    recipe: Recipe, attack: Crafting, model: nn.Module, execute: Executor, ticket: int, batch: Batch
+    recipe: Recipe, attack: Crafting, model: nn.Module, execute: Executor, number: int, batch: Batch
 ) -> Climb:
     """What the attack on a ticket climbs; not on the clean images at the front of its batch.
 
     `model` is the one being trained, or a copy of it.
     """
     assert batch.natural is not None
-    if source := recipe.source_of(ticket):
+    if source := recipe.source_of(number):
         model, execute = source, eagerly
     return Climb(
         model=model,
@@ -121,6 +127,6 @@ def climb_of(
         labels=batch.labels[recipe.num_clean :],
         targets=None if batch.targets is None else batch.targets[recipe.num_clean :],
         natural=batch.natural[recipe.num_clean :],
-        natural_seed=seed_for(recipe.seed, Purpose.LAYERS, ticket),
+        natural_seed=seed_for(recipe.seed, Purpose.LAYERS, number),
         execute=execute,
     )

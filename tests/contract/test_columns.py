@@ -82,7 +82,7 @@ def test_training_steps_keep_the_columns_that_logs_have_had_in_their_order() -> 
         "accuracy", "natural_accuracy", "gradient_magnitude", "craft_seconds",
         "parameter_wait_seconds", "trainer_wait_seconds", "grant_wait_seconds",
         "own_craft_seconds", "wait_seconds", "train_seconds", "publish_seconds",
-        "wall_clock",
+        "exchange_seconds", "wall_clock",
     ]  # fmt: skip
     layout = LAYOUTS["train"]
     assert [name for name in layout.dtype.names or () if name in had] == had

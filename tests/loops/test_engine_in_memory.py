@@ -77,7 +77,7 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
         assert origin.settings == settings
         is_last = crafted == settings.num_steps > 0
         tickets = range(ticket, ticket + shape.rule.tickets_per_step)
-        magnitude = mean(tickets) if is_last else own_magnitude(values[record.step + 1])
+        magnitude = mean(tickets) if is_last else own_magnitude(values[record.step])
         assert tickets[0] == record.step * shape.rule.tickets_per_step
         assert record.report.gradient_magnitude == magnitude
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}

@@ -153,7 +153,7 @@ def test_late_attacker_is_named_once_with_its_ticket_and_its_last_sign_of_life()
     (late,) = [text for kind, text in job.events if kind == "late"]
     assert re.fullmatch(
         r"rank 2 on memory-2 has had ticket \d+ for 3\.\d s, its last sign of life was \d+\.\d s "
-        "ago: rank 0 crafts the ticket too",
+        "ago: the trainer crafts the ticket too",
         late,
     )
 

@@ -37,7 +37,8 @@ def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
         told = [text for kind, text in job.events if kind == "unread"]
         assert all(
             re.fullmatch(
-                r"rank \d on memory-\d cannot craft ticket \d+, be it for its images: rank 0 tries",
+                r"rank \d on memory-\d cannot craft ticket \d+, be it for its images: "
+                "the trainer tries",
                 text,
             )
             for text in told

@@ -7,7 +7,7 @@ from made_records import made
 
 from mpiadv.comm.messages import Farewell
 from mpiadv.comm.roster import Absence, Roster
-from mpiadv.contract.accounts import StepRecord
+from mpiadv.contract.accounts import StepRecord, TicketRecord, TrainerSeconds
 from mpiadv.session.speed_report import MOST_RANKS, RankSpeed, SpeedBook, speed_lines
 
 
@@ -16,7 +16,8 @@ def step_record(
 ) -> StepRecord:
     return made(
         StepRecord, step=step, ticket=step, rank=rank, craft_seconds=craft_seconds,
-        wait_seconds=wait, total_seconds=total, crafted=((rank, craft_seconds),),
+        wait_seconds=wait, total_seconds=total, exchange_seconds=0.0,
+        tickets=(made(TicketRecord, rank=rank, craft_seconds=craft_seconds),),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_rank_that_is_alone_has_no_table() -> None:
 
 
 def test_many_ranks_are_told_by_host() -> None:
-    trainer = RankSpeed(rank=0, host="n0", tickets=2, craft_seconds=1.0, idle=0.01)
+    trainer = RankSpeed(rank=0, host="n0", tickets=2, craft_seconds=1.0, idle=0.01, trains=True)
     one = RankSpeed(rank=1, host="n0", tickets=10, craft_seconds=5.0, idle=0.1)
     others = [
         replace(one, rank=rank, host="n1", craft_seconds=float(rank), idle=None)
@@ -74,7 +75,26 @@ def test_many_ranks_are_told_by_host() -> None:
     ]
 
 
+def test_several_trainers_are_marked_and_told_together_where_ranks_are_many() -> None:
+    book = SpeedBook()
+    record = step_record(0, rank=1, craft_seconds=0.5, wait=0.1, total=0.5)
+    other = TrainerSeconds(rank=2, wait_seconds=0.2, total_seconds=0.4)
+    book.add(replace(record, exchange_seconds=0.15, others=(other,)))
+    roster = Roster(size=3, hosts=["n1", "n1", "n2"])
+    speeds = book.speeds(roster, {1: farewell(craft=1.0, idle=1.0)}, trainers=(0, 2))
+    assert speed_lines(speeds) == [
+        "rank      host  tickets  s per ticket    idle",
+        "0 trains  n1          0             -  50.0 %",
+        "1         n1          1           0.5  50.0 %",
+        "2 trains  n2          0             -  50.0 %",
+    ]
+    many = [replace(speeds[1], rank=rank, host="n3") for rank in range(3, MOST_RANKS + 2)]
+    assert speed_lines([*speeds, *many])[1].split() == ["trainers", "2", "0", "-", "50.0", "%"]
+
+
 @pytest.mark.parametrize("size", [2, MOST_RANKS, MOST_RANKS + 1])
 def test_every_rank_counts_once(size: int) -> None:
-    speeds = [RankSpeed(rank=r, host=f"n{r}", tickets=1, idle=0.0) for r in range(size)]
+    speeds = [
+        RankSpeed(rank=r, host=f"n{r}", tickets=1, idle=0.0, trains=r == 0) for r in range(size)
+    ]
     assert len(speed_lines(speeds)) == 1 + size

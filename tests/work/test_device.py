@@ -64,6 +64,7 @@ def train_once(learner: TorchLearner) -> None:
     images = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     batch = Batch(images=images, labels=torch.arange(8) % 2)
     learner.train(0, batch, AttackSettings(num_steps=0, epsilon=0.0), lambda: None)
+    learner.complete()
 
 
 def packed(learner: TorchLearner) -> bytes:

@@ -39,7 +39,8 @@ def a_learner(model: nn.Module, *, trainer_steps: int = 0, tells_gradient: bool)
 def trained(learner: TorchLearner, num_steps: int) -> float | None:
     settings = AttackSettings(num_steps=num_steps, epsilon=0.1)
     learner.train(0, a_batch(), settings, lambda: None)
-    return learner.outcome().gradient_magnitude
+    (told,) = learner.told()
+    return told.gradient_magnitude
 
 
 def plain_magnitude(model: nn.Module, images: Tensor) -> float:

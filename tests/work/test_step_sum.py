@@ -55,7 +55,8 @@ def test_gradients_and_statistics_are_means_of_passes_that_begin_alike() -> None
     for ticket in range(4):
         together.begin()
         _passed(model, ticket)
-        assert together.end(_told(ticket)) == (ticket == 3)
+        together.end(_told(ticket))
+    together.complete()
     for name, buffer in model.named_buffers():
         each = [dict(one.named_buffers())[name] for one in alone]
         if buffer.dtype == torch.bool:
@@ -71,17 +72,17 @@ def test_gradients_and_statistics_are_means_of_passes_that_begin_alike() -> None
     rare = alone[2].seldom.weight.grad
     assert rare is not None and model.seldom.weight.grad is not None
     assert torch.equal(model.seldom.weight.grad, rare / 4)
-    means = together.means()
-    assert (means.loss, means.accuracy, means.magnitude) == (1.5, 1.5 / 8, 1.0)
+    assert [told.loss.item() for told in together.told] == [0, 1, 2, 3]
 
 
-def test_model_is_as_the_step_found_it_until_the_last_ticket() -> None:
+def test_model_is_as_the_step_found_it_until_it_is_completed() -> None:
     model = _model()
     before = copy.deepcopy(dict(model.named_buffers()))
     together = StepSum(model, 2)
-    together.begin()
-    _passed(model, 1)
-    together.end(_told(0.0))
+    for ticket in range(2):
+        together.begin()
+        _passed(model, ticket)
+        together.end(_told(0.0))
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
@@ -92,7 +93,9 @@ def test_second_step_begins_anew() -> None:
         together.begin()
         _passed(model, ticket)
         together.end(_told(ticket))
-    assert together.means().loss == 2.5
+        if ticket % 2:
+            together.complete()
+    assert [told.loss.item() for told in together.told] == [2, 3]
     assert model.norm.num_batches_tracked == 2
 
 
@@ -102,9 +105,9 @@ def test_single_ticket_keeps_its_own_tensors() -> None:
     together.begin()
     _passed(model, 2)
     gradient = model.used.weight.grad
-    assert together.end(_told(3.0, None))
+    together.end(_told(3.0, None))
+    together.complete()
     assert model.used.weight.grad is gradient
-    assert together.means().magnitude is None
 
 
 def test_buffers_that_stay_are_not_added_and_small_types_do_not_overflow() -> None:
@@ -118,5 +121,6 @@ def test_buffers_that_stay_are_not_added_and_small_types_do_not_overflow() -> No
         _passed(model, ticket)
         model.get_buffer("count").fill_(240)
         together.end(_told(ticket))
+    together.complete()
     assert torch.equal(model.get_buffer("mask"), lowest)
     assert model.get_buffer("count") == 240
