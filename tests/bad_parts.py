@@ -175,6 +175,32 @@ def faulty(
     return Faulty(inner, fault=fault_here, call=call, training=training)
 
 
+class Flipping(nn.Module):
+    """Like `small`, until a bit of a weight flips, as broken memory does it."""
+
+    def __init__(self, inner: nn.Module, *, call: int | None) -> None:
+        super().__init__()
+        self.inner = inner
+        self._calls_left = call
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Only where it is trained: attacks look at it in evaluation mode.
+        if self.training and torch.is_grad_enabled() and self._calls_left is not None:
+            self._calls_left -= 1
+            if self._calls_left == 0:
+                weight = next(self.inner.parameters()).detach()
+                weight.view(torch.int32)[0, 0] ^= 1
+        logits: Tensor = self.inner(images)
+        return logits
+
+
+def flips_a_bit(
+    *, num_classes: int, image_shape: tuple[int, int, int], rank: int, call: int
+) -> nn.Module:
+    inner = small(num_classes=num_classes, image_shape=image_shape)
+    return Flipping(inner, call=call if _rank() == rank else None)
+
+
 class Slow(nn.Module):
     """Like `small`, but every forward pass takes so many milliseconds more."""
 

@@ -198,7 +198,8 @@ class Attacker(Generic[BatchT]):
     def _idle(self) -> None:
         began = self._clock()
         holds = self._bench.queue.tickets
-        waits_for = f"parameters for ticket {holds[0]}" if holds else "a ticket"
+        number = self._ring.rule.number
+        waits_for = f"parameters for ticket {number(holds[0])}" if holds else "a ticket"
         self._wait.pause(lambda: f"{waits_for} from the trainer")
         seconds = self._clock() - began
         if holds:

@@ -153,7 +153,8 @@ class Bench(Generic[BatchT]):
         if waited > SLOW_IMAGES_SECONDS and ticket != self._told_slow:
             self._told_slow = ticket
             told = f"has waited {waited:.0f} s for its images: what cannot be read is tried again"
-            self._on_event("slow images", f"ticket {ticket} {told}")
+            number = self.ring.rule.number(ticket)
+            self._on_event("slow images", f"ticket {number} {told}")
 
     def _begin(self, ticket: int) -> bool:
         """Whether the ticket has its images, after waiting for them for a while."""

@@ -16,13 +16,14 @@ def flaw_of(delivery: Delivery, dispatcher: Dispatcher, published: Versions, *, 
     """
     header, rule = delivery.slot.header, dispatcher.rule
     origin, ticket = header.origin, header.origin.ticket
+    number = rule.number(ticket)
     if ticket not in dispatcher.owed_by(delivery.attacker):
-        return f"sent ticket {ticket}, which it was not granted"
+        return f"sent ticket {number}, which it was not granted"
     settings = published.get(rule.first_version(ticket))
     if header.fate is not Fate.CRAFTED or settings is None:
         return ""
     if origin.settings != settings:
-        return f"attacked ticket {ticket} with {origin.settings}, not with {settings}"
+        return f"attacked ticket {number} with {origin.settings}, not with {settings}"
     try:
         verify(origin, rule, exact=exact)
     except AssertionError as error:

@@ -142,9 +142,10 @@ class Supervision:
             return
         self._late.add(attacker)
         sign = self._link.since_sign_of_life(attacker)
+        number = self._dispatcher.rule.number(ticket)
         self._on_event(
             "late",
-            f"{self._link.name(attacker)} has had ticket {ticket} for {waited:.1f} s, its last "
+            f"{self._link.name(attacker)} has had ticket {number} for {waited:.1f} s, its last "
             f"sign of life was {sign:.1f} s ago: the trainer crafts the ticket too",
         )
 
@@ -160,7 +161,7 @@ class Supervision:
     def _lose(self, attacker: int, how: str) -> None:
         tickets = self._dispatcher.lost(attacker)
         anew = (
-            f"{_numbered(tickets)} will be crafted anew"
+            f"{self._numbered(tickets)} will be crafted anew"
             if tickets
             else "none of its tickets is missing"
         )
@@ -169,8 +170,9 @@ class Supervision:
 
     def _with_tickets(self, attacker: int) -> str:
         tickets = sorted(self._dispatcher.owed_by(attacker))
-        return f"{self._link.name(attacker)} with {_numbered(tickets) if tickets else 'no ticket'}"
+        which = self._numbered(tickets) if tickets else "no ticket"
+        return f"{self._link.name(attacker)} with {which}"
 
-
-def _numbered(tickets: list[int]) -> str:
-    return f"ticket{'s' * (len(tickets) > 1)} {', '.join(map(str, tickets))}"
+    def _numbered(self, tickets: list[int]) -> str:
+        numbers = map(self._dispatcher.rule.number, tickets)
+        return f"ticket{'s' * (len(tickets) > 1)} {', '.join(map(str, numbers))}"

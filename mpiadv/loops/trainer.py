@@ -272,7 +272,8 @@ class Trainer(Generic[BatchT]):
         ticket = self.dispatcher.ticket
         if self.supervision.is_overdue(ticket):
             # Crafted here as well: the first copy wins.
-            self._on_event("re-crafted", f"ticket {ticket}: {self.supervision.missing()}")
+            number = self.dispatcher.rule.number(ticket)
+            self._on_event("re-crafted", f"ticket {number}: {self.supervision.missing()}")
             self.dispatcher.overdue(ticket)
         self._wait.pause(self.supervision.missing)
 
@@ -295,7 +296,8 @@ class Trainer(Generic[BatchT]):
         self.supervision.returned(ticket, attacker)
         self._take_probe(header.probe)
         if header.fate is Fate.UNREAD:
-            told = f"{self._link.name(attacker)} cannot craft ticket {ticket}, be it for its images"
+            number = self.dispatcher.rule.number(ticket)
+            told = f"{self._link.name(attacker)} cannot craft ticket {number}, be it for its images"
             self._on_event("unread", f"{told}: the trainer tries")
             self.dispatcher.unread(ticket, attacker)
         elif header.fate is Fate.DROPPED:

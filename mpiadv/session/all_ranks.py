@@ -9,6 +9,7 @@ from contextlib import suppress
 from mpiadv.comm.mpi_world import MpiWorld
 from mpiadv.comm.world import World
 from mpiadv.process.errors import (
+    BrokenBitsError,
     DeadlineError,
     DismissedError,
     NonFiniteLossError,
@@ -70,7 +71,7 @@ def _on_this_rank(world: World, program: Callable[[World], int]) -> int:
         return EXIT_RESUME_ME
     except (
         UserError, UnreadableError, NonFiniteLossError, OverfittingError, DeadlineError,
-        StorageError,
+        BrokenBitsError, StorageError,
     ) as error:  # fmt: skip
         line = f"mpiadv: error on rank {world.rank}: {printable(str(error))}"
         told, code = f"{line}\n", _code_of(error)

@@ -180,14 +180,20 @@ def _cannot_read(path: str, image_size: int | None) -> NoReturn:
 
 
 @pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("trainers", [1, 2])
 @pytest.mark.parametrize("fault", ["damaged", "unreadable"])
 def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
-    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fault: str,
+    trainers: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mpiadv.data import image_folder, patience
 
     settings = {"data__name": "image_folder", "model__name": "bad_parts:flat"}
     settings |= {"data__root": tmp_path / "pictures", "training__num_steps": 20}
+    settings |= _trained_by(trainers)
     words = words_of(tmp_path / "run", **settings)
     picture, whole = Path(), b""
     if _is_trainer():
@@ -224,10 +230,12 @@ def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
 
 
 @pytest.mark.mpi(min_size=3)
+@pytest.mark.parametrize("trainers", [1, 2])
 def test_attack_that_fails_on_its_way_ends_the_run_in_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trainers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"attack__name": "small_attacks:superstitious", "attack__epsilon_warmup_steps": 60}
+    settings |= _trained_by(trainers)
     assert _run(words_of(tmp_path / "run", **settings)) == 2
     told = (
         "mpiadv: error: attack 'small_attacks:superstitious': step fails: RuntimeError: not with "
@@ -235,6 +243,10 @@ def test_attack_that_fails_on_its_way_ends_the_run_in_order(
         "--resume\n"
     )
     assert fnmatchcase(capsys.readouterr().err, told if _is_trainer() else "")
+
+
+def _trained_by(trainers: int) -> dict[str, object]:
+    return {"training__trainers": trainers, "training__tickets_per_step": trainers}
 
 
 def _shared(text: str) -> str:
