@@ -23,7 +23,7 @@ from mpiadv.comm.messages import WIRE_ARRAYS
 from mpiadv.emulation.measurements import MEASUREMENTS, scenario_text
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.forecast.job import Forecast, Job, Network
-from mpiadv.forecast.simulation import simulate
+from mpiadv.forecast.teams import simulate
 from mpiadv.process.errors import UserError
 
 LONG_JOB = 2000

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpiadv.cluster.slurm import SlurmError, submit_script
+from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.command_lines.described import TRUST_OPTION
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
-from mpiadv.settings import read_words
+from mpiadv.settings import Config, TrainingConfig, read_words
 from mpiadv.storage.run_folder import CHECKPOINTS_NAME, RunState, state_of
 
 ACTIVATE = ("# shellcheck source=/dev/null", 'source "$HOME/mpiadv/.venv/bin/activate"')
@@ -69,7 +70,9 @@ def submit(asked: argparse.Namespace) -> str:
     Raises:
         UserError: bad input, or Slurm refuses the job.
     """
-    output = _output(asked.words, trust_code=asked.trust_code)
+    config = read_words(asked.words, trust_code=asked.trust_code)
+    output = _output(config)
+    _require_teams(config.training, nodes=asked.nodes, ranks=asked.ranks)
     asked.name = asked.name or re.sub(r"[^\w.-]+", "-", output.resolve().name)
     # What puts this mpiadv on PATH; Slurm passes the rest of the environment on.
     programs = shlex.quote(str(Path(sys.executable).parent))
@@ -118,9 +121,15 @@ def _log(asked: argparse.Namespace, number: str) -> str:
     return f"{asked.name}.log" if asked.chain else f"{asked.name}-{number}.log"
 
 
-def _output(words: Sequence[str], *, trust_code: bool) -> Path:
-    """The folder of the run that `words` configure, which must not be done."""
-    folder = Path(read_words(words, trust_code=trust_code).output)
+def _require_teams(training: TrainingConfig, *, nodes: int, ranks: int) -> None:
+    """Refuse what the ranks would refuse once they are there, perhaps in hours."""
+    hosts = [f"node {node}" for node in range(nodes) for _ in range(ranks)]
+    place_teams(hosts, training.trainers, Layout(training.team_layout))
+
+
+def _output(config: Config) -> Path:
+    """The folder of the run, which must not be done."""
+    folder = Path(config.output)
     if state_of(folder) is RunState.FINISHED:
         raise UserError(f"{folder} holds a finished run: choose another folder with output=FOLDER")
     return folder

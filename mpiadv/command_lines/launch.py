@@ -15,7 +15,8 @@ LAUNCH = Described(
     name="launch",
     example="launch -n 8 CONFIG",
     summary="train on 8 ranks of this machine, or of this allocation",
-    usage="mpiadv launch -n RANKS [--fault-tolerant] [CONFIG] [key.subkey=value ...] [--resume]\n"
+    usage="mpiadv launch -n RANKS [--trainers N] [--fault-tolerant] [CONFIG] "
+    "[key.subkey=value ...] [--resume]\n"
     "       mpiadv launch -n RANKS evaluate CHECKPOINT ...",
     about="Start ranks on this machine, or on those of the cluster's allocation: rank 0 trains, "
     "the others craft attacks; in an evaluation they share the images. It finds mpirun, and tells "
@@ -32,6 +33,9 @@ LAUNCH = Described(
     },
     options={
         "-n": value("RANKS", "how many, the trainer included; it comes first"),
+        "--trainers": value(
+            "N", "how many of them train, sharing out the tickets of each step; 1 without it"
+        ),
         "--fault-tolerant": flag("go on without attackers that are lost"),
     },
 )
@@ -63,6 +67,7 @@ def read(arguments: Sequence[str]) -> Launch | None:
         raise UserError(f"launch: expected the number of ranks first: {_EXAMPLE}")
     ranks = _ranks(arguments[1])
     work = [word for word in arguments[2:] if word != "--fault-tolerant"]
+    work = _with_trainers(work)
     if _read_work(work, ranks) is None:
         return None
     return Launch(ranks=ranks, words=tuple(work), is_fault_tolerant="--fault-tolerant" in arguments)
@@ -72,6 +77,22 @@ def _ranks(text: str) -> int:
     if not re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", text) or int(text) < 1:
         raise UserError(f"launch: -n {text}: expected a number of ranks, 1 or more: {_EXAMPLE}")
     return int(text)
+
+
+def _with_trainers(work: list[str]) -> list[str]:
+    """The same with the setting in the place of the option for it."""
+    words, trainers = list[str](), list[str]()
+    for before, word in zip(["", *work], work, strict=False):
+        if before == "--trainers" or word.startswith("--trainers="):
+            trainers.append(word.removeprefix("--trainers="))
+        elif word != "--trainers":
+            words.append(word)
+    if work[-1:] == ["--trainers"] or any(not re.fullmatch(r"[0-9]+", each) for each in trainers):
+        raise UserError(
+            f"launch: --trainers {' '.join(trainers[-1:])}: expected a number of ranks that train, "
+            "as in mpiadv launch -n 8 --trainers 2 CONFIG"
+        )
+    return [*words, *(f"training.trainers={each}" for each in trainers[-1:])]
 
 
 def _read_work(work: list[str], ranks: int) -> object | None:

@@ -41,6 +41,10 @@ SUBMIT = Described(
             whole(0, 1024),
         ),
         "--ranks": value("N", "ranks on each node; as many as GPUs without it", whole(1, 10**6)),
+        "--trainers": value(
+            "N", "ranks that train, sharing out the tickets of each step; 1 without it",
+            whole(1, 1024),
+        ),
         "--nodes": value("N", "nodes; 1 without it", whole(1, 10**6), 1),
         "--cpus": value("N", "cores for each rank; 4 without it", whole(1, 10**6), 4),
         "--time": value(
@@ -75,6 +79,8 @@ def read(words: Sequence[str]) -> argparse.Namespace | None:
     if asked is None:
         return None
     asked.ranks = asked.ranks or asked.gpus
+    if asked.trainers:
+        asked.words.append(f"training.trainers={asked.trainers}")
     if not asked.ranks:
         raise UserError(
             "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N"

@@ -27,8 +27,11 @@ def run(world: World, argv: Sequence[str]) -> int:
     if asked is None:
         return EXIT_DONE
     config = agree(world, lambda: read_words(asked.words, trust_code=asked.trust_code))
-    where = _where(asked)
-    plan = agree(world, lambda: plan_run(prepare(config, world), where))
+    where = _where(asked, config.training.trainers)
+    # One rank measures what each of the trainers does.
+    training = config.training.model_copy(update={"trainers": 1})
+    alone = config.model_copy(update={"training": training})
+    plan = agree(world, lambda: plan_run(prepare(alone, world), where))
     if asked.json:
         print(json.dumps(values_of(plan), indent=2), flush=True)
     else:
@@ -44,8 +47,9 @@ def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:
     return asked
 
 
-def _where(asked: argparse.Namespace) -> Where:
+def _where(asked: argparse.Namespace, trainers: int) -> Where:
     return Where(
+        trainers=trainers,
         ranks=asked.ranks,
         ranks_per_host=asked.ranks_per_host,
         gigabits_per_second=asked.bandwidth,

@@ -17,6 +17,14 @@ CARRIED_SHARE = 0.88
 messages, take the rest. As measured between emulated hosts, see docs/clusters.md."""
 
 
+COPIES_OF_SUM, SUMMED_BYTES_PER_SECOND = 4, 3e9
+"""How often what is added is copied or added up in a step, on its way out of the gradients and
+back, and how fast a core does that."""
+
+LATENCIES_OF_ROUND = 3
+"""Of two messages to and from each other: they are announced and asked for before they come."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A job on ranks that each have a device of their own; all times in seconds."""
@@ -37,6 +45,8 @@ class Job:
     """Of a published version, on the wire."""
     batch_bytes: int = 0
     """Of a crafted batch, on the wire."""
+    sum_bytes: int = 0
+    """Of what a trainer's tickets of a step come to, where several trainers add it."""
     leaves_host_free: bool = True
     """Whether a device works while its host copies parameters, as a GPU does."""
     step_overhead_seconds: float = 0.0
@@ -68,25 +78,35 @@ class Job:
 
     @property
     def trainer_seconds(self) -> float:
-        """What a batch takes of the trainer's time, all in all."""
+        """What a batch takes of its trainer's time, all in all."""
+        return self.train_seconds + self._seconds_of_step / self.rule.team_tickets
+
+    @property
+    def _seconds_of_step(self) -> float:
+        """What a step takes of a trainer's time beside its batches."""
         copying = 0.0 if self.leaves_host_free else self.snapshot_seconds
-        of_step = self.step_overhead_seconds + copying / self.rule.publish_every
-        return self.train_seconds + of_step / self.rule.tickets_per_step
+        return self.step_overhead_seconds + copying / self.rule.publish_every
 
     @property
     def alone_seconds(self) -> float:
         """A training step on one rank, which crafts and trains in turn."""
-        return self.rule.tickets_per_step * (self.craft_seconds + self.trainer_seconds)
+        batches = self.rule.tickets_per_step * (self.craft_seconds + self.train_seconds)
+        return batches + self._seconds_of_step
 
     @property
     def feeding_attackers(self) -> int:
-        """How many attackers craft as many batches as the trainer can train on."""
+        """How many attackers craft as many batches as their trainer can train on."""
         # A shortfall of a thousandth of an attacker is rounding.
         return ceil(self.craft_seconds / self.trainer_seconds - 1e-3)
 
     def ideal_speed_up(self, ranks: int) -> float:
-        return ideal_speed_up(
-            ranks, self.trainer_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
+        """Of all teams; where they are not equally large, the smallest one sets the pace."""
+        teams = self.rule.num_teams
+        return teams * ideal_speed_up(
+            ranks // teams,
+            self.trainer_seconds,
+            self.craft_seconds,
+            trainer_crafts=self.trainer_crafts,
         )
 
 
@@ -118,6 +138,25 @@ class Network:
 
     def num_hosts(self, ranks: int) -> int:
         return len(self.host_sizes(ranks))
+
+    def exchange_seconds(self, num_bytes: int, ranks: int, trainers: int) -> float:
+        """What the sum of so many bytes over all trainers takes, by recursive halving.
+
+        Each trainer packs, adds and unpacks its own; those of a host share its link.
+        """
+        hosts = min(self.num_hosts(ranks), trainers)
+        crossing = self.exchanged_bytes(num_bytes, ranks, trainers)
+        rounds = 2 * (hosts - 1).bit_length()
+        return (
+            COPIES_OF_SUM * num_bytes / SUMMED_BYTES_PER_SECOND
+            + crossing / (CARRIED_SHARE * self.bytes_per_second)
+            + rounds * LATENCIES_OF_ROUND * self.latency_seconds
+        )
+
+    def exchanged_bytes(self, num_bytes: int, ranks: int, trainers: int) -> float:
+        """What of such a sum leaves each host on which somebody trains, and comes to it."""
+        hosts = min(self.num_hosts(ranks), trainers)
+        return 2 * num_bytes * (1 - 1 / hosts)
 
     def host_sizes(self, ranks: int) -> list[int]:
         """How many of so many ranks each host has, the trainer's first."""

@@ -10,7 +10,7 @@ from math import ceil
 
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import CARRIED_SHARE, Forecast, Job, Network
-from mpiadv.forecast.simulation import simulate
+from mpiadv.forecast.teams import simulate
 
 MOST_RANKS = 64
 """Of the rank counts that are shown unasked."""
@@ -93,8 +93,9 @@ class Prospect:
 
 def usual_ranks(job: Job) -> list[int]:
     """Powers of two, up to the number from which more ranks are no faster."""
-    enough = min(MOST_RANKS, max(2, job.feeding_attackers + 1))
-    powers = [2**power for power in range(enough.bit_length()) if 2**power < enough]
+    trainers = job.rule.num_teams
+    enough = max(trainers, min(MOST_RANKS, max(2, trainers * (job.feeding_attackers + 1))))
+    powers = [2**power for power in range(enough.bit_length()) if trainers <= 2**power < enough]
     return [*powers, enough]
 
 
@@ -175,11 +176,13 @@ def _trial(job: Job, ranks: int, network: Network) -> Forecast:
 
 def _link_bytes(job: Job, network: Network, ranks: int) -> float:
     """What a training step sends in the busier direction of the trainer's link."""
+    crossing = network.exchanged_bytes(job.sum_bytes, ranks, job.rule.num_teams)
+    ranks //= job.rule.num_teams
     remote = sum(map(network.is_remote, range(1, ranks)))
     sendings = network.num_sendings(network.num_hosts(ranks))
     sent = sendings * job.version_bytes / job.rule.publish_every
-    received = job.rule.tickets_per_step * job.batch_bytes
-    return max(sent, received * remote / max(1, ranks - 1))
+    received = job.rule.team_tickets * job.batch_bytes
+    return crossing + max(sent, received * remote / max(1, ranks - 1))
 
 
 def _as_fresh(job: Job) -> Iterator[Choice]:
@@ -199,7 +202,7 @@ def _older(job: Job, ranks: int) -> Iterator[Choice]:
     """A larger bound for the first attack step, for the last, for both; and rarer versions."""
     rule = job.rule
     largest, final, every = rule.max_staleness, rule.final_staleness, rule.publish_every
-    attackers = ceil((ranks - 1) / rule.tickets_per_step)
+    attackers = ceil((ranks / rule.num_teams - 1) / rule.team_tickets)
     oldest = max(OLDEST, largest, 2 * attackers)
     tried = (2 * attackers, 4 * attackers, 2 * largest, oldest)
     wider = [number for number in tried if number > largest]

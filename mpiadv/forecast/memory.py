@@ -29,6 +29,7 @@ class JobMemory:
 
     host_sizes: Sequence[int]
     """How many ranks each host has, the trainer's first."""
+    num_trainers: int = 1
     trainer: Memory
     leader: Memory
     attacker: Memory
@@ -40,19 +41,29 @@ class JobMemory:
     @property
     def of_hosts(self) -> list[int]:
         """Bytes of each host's ranks together; libraries that they share count for each."""
-        first = [self.trainer, *[self.leader] * (len(self.host_sizes) - 1)]
         return [
-            one.in_host + (size - 1) * self.attacker.in_host
-            for one, size in zip(first, self.host_sizes, strict=True)
+            count * self._first_of(number).in_host + (size - count) * self.attacker.in_host
+            for number, (size, count) in enumerate(zip(self.host_sizes, self._firsts, strict=True))
         ]
+
+    @property
+    def _firsts(self) -> list[int]:
+        """How many ranks of each host have versions of their own: its trainers, or its leader."""
+        each = max(1, self.num_trainers // len(self.host_sizes))
+        return [min(each, size) for size in self.host_sizes]
+
+    def _first_of(self, number: int) -> Memory:
+        """A rank of a host, by its number, that has versions of its own."""
+        hosts_of_team = max(1, len(self.host_sizes) // self.num_trainers)
+        return self.trainer if number % hosts_of_team == 0 else self.leader
 
     @property
     def by_part(self) -> dict[str, Memory]:
         """The trainer, a leader and any other attacker; only those that there are."""
         parts = {"trainer": self.trainer}
-        if len(self.host_sizes) > 1:
+        if len(self.host_sizes) > self.num_trainers:
             parts["leader"] = self.leader
-        if max(self.host_sizes) > 1:
+        if max(self.host_sizes) > max(self._firsts):
             parts["attacker"] = self.attacker
         return parts
 

@@ -9,12 +9,12 @@ from math import inf
 from random import Random
 from statistics import fmean
 
-from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue, Rhythm
+from mpiadv.contract.craft_queue import AttackStep, Crafting, CraftQueue
 from mpiadv.contract.dispatch import Dispatcher, TicketState, Train
 from mpiadv.contract.outbox import HEAD_START_SECONDS, Outbox, Sending
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.contract.turns import Grant
-from mpiadv.forecast.job import Forecast, Job, Network
+from mpiadv.forecast.job import Forecast, Job
+from mpiadv.forecast.simulated_attacker import SimulatedAttacker
 from mpiadv.forecast.transfers import Clock, Transfers
 
 EVEN_STEPS = 400
@@ -27,23 +27,28 @@ OTHER_HOSTS = -1
 """Whoever a broadcast reaches, in the place of an attacker."""
 
 
-def simulate(
-    job: Job, ranks: int, network: Network | None = None, *, num_steps: int = EVEN_STEPS
-) -> Forecast:
-    """What to expect of `job` on so many ranks.
-
-    A long job is simulated until it runs evenly, and for `num_steps` more, which are looked at;
-    the rest of it goes on so.
-    """
-    return Simulation(job, ranks, Transfers(network or Network())).forecast(num_steps)
+Meet = Callable[[Callable[[], None]], None]
+"""Told when a trainer is through with its share of a step; calls what it is given to go on."""
 
 
 class Simulation:
-    """All ranks of one job; what is to be simulated otherwise, a subclass says."""
+    """All ranks of one team; what is to be simulated otherwise, a subclass says.
 
-    def __init__(self, job: Job, ranks: int, transfers: Transfers) -> None:
+    `meet` is where several trainers meet at the end of each step, in the time of one `clock`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        ranks: int,
+        transfers: Transfers,
+        *,
+        clock: Clock | None = None,
+        meet: Meet | None = None,
+    ) -> None:
         self.job = job
-        self.clock = Clock()
+        self.clock = Clock() if clock is None else clock
+        self.meet = meet
         self.transfers = transfers
         self._random = Random(job.seed)
         self._ranks = ranks
@@ -60,7 +65,7 @@ class Simulation:
             attackers=list(self.attackers),
             outstanding=job.outstanding,
             # More than are looked at: the last tickets of a job leave attackers without work.
-            num_tickets=job.num_steps * job.rule.tickets_per_step + job.rule.window,
+            num_tickets=job.num_steps * job.rule.team_tickets + job.rule.window,
             mode=job.mode,
             trainer_crafts=job.trainer_crafts,
         )
@@ -86,7 +91,7 @@ class Simulation:
         began, ended = self._run_to(start), self._run_to(num_steps)
         seconds, idle, busy, sent, received = (b - a for a, b in zip(began, ended, strict=True))
         steps = num_steps - start
-        first, last = zip(*self.trainer.ages[start * job.rule.tickets_per_step :], strict=True)
+        first, last = zip(*self.trainer.ages[start * job.rule.team_tickets :], strict=True)
         return Forecast(
             ranks=self._ranks,
             step_seconds=seconds / steps,
@@ -114,77 +119,6 @@ class Simulation:
         return self.clock.now, self.trainer.idle_seconds, busy, sent, received
 
 
-class SimulatedAttacker:
-    """Crafts what it is granted, and drops what was consumed without it."""
-
-    def __init__(self, simulation: Simulation, rank: int) -> None:
-        self.busy_seconds = 0.0
-        self._simulation = simulation
-        self._clock = simulation.clock
-        self._rank = rank
-        self._queue = simulation.new_queue(rank)
-        self.versions: dict[int, AttackSettings] = {}
-        self._rhythm = Rhythm()
-        self._patient = False
-        self._step_seconds = 0.0
-        self._is_busy = False
-
-    def granted(self, grant: Grant) -> None:
-        self._queue.add(grant.ticket)
-        self._patient = grant.patient
-        self._act()
-
-    def received(self, version: int, published: float) -> None:
-        self._rhythm.arrived(published, self._clock.now)
-        self.versions[version] = self._simulation.settings_at(version)
-        for old in self._simulation.job.rule.not_needed(self.versions, version):
-            del self.versions[old]
-        self._act()
-
-    def _act(self) -> None:
-        self._drop_consumed()
-        if self._is_busy:
-            return
-        while (crafting := self._queue.pop_crafted(self.versions)) is not None:
-            size = self._simulation.job.batch_bytes
-            self._send(size, partial(self._simulation.trainer.arrived, crafting, self._rank))
-        step = self._next_step()
-        if step is not None:
-            self._is_busy = True
-            usual = self._simulation.job.attack_step_seconds
-            self._step_seconds = self._simulation.took(usual, self._rank)
-            self._clock.after(self._step_seconds, partial(self._ran, step))
-
-    def _drop_consumed(self) -> None:
-        newest = max(self.versions, default=0)
-        for ticket in self._queue.tickets:
-            if self._simulation.job.rule.step_of(ticket) < newest:
-                self._queue.remove(ticket)
-                self._send(0, partial(self._simulation.trainer.dropped, ticket, self._rank))
-
-    def _next_step(self) -> AttackStep | None:
-        """The next step; where only patience keeps it back, look again soon."""
-        patient = self._rhythm.rewards_patience(
-            self._step_seconds, self._clock.now, patient=self._patient
-        )
-        step = self._queue.next_step(self.versions, patient=patient)
-        if step is None and patient and self._queue.next_step(self.versions) is not None:
-            self._clock.after(self._step_seconds / 10, self._act)
-        return step
-
-    def _ran(self, step: AttackStep) -> None:
-        self._is_busy = False
-        self.busy_seconds += self._step_seconds
-        if step.ticket in self._queue:
-            self._queue.ran(step)
-        self._act()
-
-    def _send(self, num_bytes: int, event: Callable[[], None]) -> None:
-        self._clock.at(
-            self._simulation.transfers.batch(self._clock.now, num_bytes, self._rank), event
-        )
-
-
 class SimulatedTrainer:
     """Grants, crafts and trains as the dispatcher decides; publishes as the rule says."""
 
@@ -201,6 +135,9 @@ class SimulatedTrainer:
         self._ready: dict[int, Crafting] = {}
         self._granted_at: dict[int, float] = {}
         self._is_busy = True
+        self._is_exchanging = False
+        self._unbooked: float | None = None
+        """Seconds of the last ticket of a step whose sum came while something else was done."""
         self._idle_since = 0.0
         self._clock.at(0.0, self._begin)
 
@@ -221,10 +158,11 @@ class SimulatedTrainer:
             return
         self._grant()
         self._keep_crafted()
-        decision = self.book.decide(self.versions)
+        may_train = not self._is_exchanging
+        decision = self.book.decide(self.versions, may_train=may_train)
         if decision is None and self._keep_crafted():
             # The ticket just taken needed no attack steps here.
-            decision = self.book.decide(self.versions)
+            decision = self.book.decide(self.versions, may_train=may_train)
         if decision is None:
             self._craft_again_if_overdue()
             return
@@ -233,7 +171,7 @@ class SimulatedTrainer:
         simulation, job = self._simulation, self._simulation.job
         if isinstance(decision, Train):
             seconds = simulation.took(job.train_seconds, 0)
-            overhead = job.step_overhead_seconds / job.rule.tickets_per_step
+            overhead = job.step_overhead_seconds / job.rule.team_tickets
             self._clock.after(seconds + overhead, partial(self._trained, seconds))
         else:
             seconds = simulation.took(job.attack_step_seconds, 0)
@@ -263,6 +201,25 @@ class SimulatedTrainer:
         self._go_on()
 
     def _trained(self, seconds: float) -> None:
+        meet = self._simulation.meet
+        if meet is None or not self.book.rule.ends_step(self.book.ticket):
+            self._consume(seconds)
+            return
+        self._is_exchanging = True
+        meet(partial(self._summed, seconds))
+        self._go_on()  # crafting meanwhile
+
+    def _summed(self, seconds: float) -> None:
+        """What all trainers' tickets come to is there."""
+        self._is_exchanging = False
+        if self._is_busy:
+            self._unbooked = seconds
+            return
+        self._is_busy = True
+        self.idle_seconds += self._clock.now - self._idle_since
+        self._consume(seconds)
+
+    def _consume(self, seconds: float) -> None:
         book, rule = self.book, self.book.rule
         used = self._ready.pop(book.ticket)
         self.ages.append((book.step - used.first_version, book.step - used.last_version))
@@ -343,6 +300,10 @@ class SimulatedTrainer:
             self._clock.at(due, self.act)
 
     def _go_on(self) -> None:
+        if self._unbooked is not None:
+            seconds, self._unbooked = self._unbooked, None
+            self._consume(seconds)
+            return
         self._is_busy = False
         self._idle_since = self._clock.now
         self.act()

@@ -97,11 +97,13 @@ def _values(plan: Plan, prospect: Prospect) -> dict[str, Any]:
 def _work(plan: Plan) -> list[str]:
     job = plan.job
     num, attackers = job.feeding_attackers, counted(job.feeding_attackers, "attacker")
+    trainers = job.rule.num_teams
+    whom = "the trainer" if trainers == 1 else f"each of {trainers} trainers"
     return [
         f"{plan.measured_on}: {_milliseconds(job.craft_seconds)} to craft a batch, "
         f"{_milliseconds(job.train_seconds)} to train on one",
-        f"{attackers} feed{'s' if num == 1 else ''} the trainer: more than {num + 1} ranks are no "
-        "faster",
+        f"{attackers} feed{'s' if num == 1 else ''} {whom}: more than {trainers * (num + 1)} ranks "
+        "are no faster",
     ]
 
 
@@ -200,7 +202,8 @@ def _shortfall(prospect: Prospect) -> str:
 
 
 def _cause(prospect: Prospect, plan: Plan) -> str:
-    rule, network, attackers = plan.job.rule, plan.network, prospect.ranks - 1
+    rule, network = plan.job.rule, plan.network
+    attackers = prospect.ranks // rule.num_teams - 1
     window = f"{counted(rule.window, 'ticket')} ({_window(rule)})"
     fresh = (
         f"waiting for fresh parameters (final_staleness={rule.final_staleness}, "
@@ -220,7 +223,7 @@ def _cause(prospect: Prospect, plan: Plan) -> str:
 
 
 def _window(rule: StalenessRule) -> str:
-    per_step = rule.tickets_per_step
+    per_step = rule.team_tickets
     return "max_staleness + 1" if per_step == 1 else f"{per_step} * (max_staleness + 1)"
 
 

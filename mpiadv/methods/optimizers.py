@@ -10,9 +10,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    LinearLR,
     LRScheduler,
     MultiStepLR,
     OneCycleLR,
+    SequentialLR,
 )
 
 from mpiadv.process.errors import UserError
@@ -51,12 +53,32 @@ def _groups(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> list
 def make_schedule(config: ScheduleConfig, optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
     """The learning rate over `num_steps` training steps; call `step()` after each of them.
 
-    It starts from, or for `one_cycle` peaks at, the learning rate of `optimizer`.
+    It starts from, or for `one_cycle` peaks at, the learning rate of `optimizer`; after a warm-up,
+    in which that is approached by equal steps (Goyal et al. 2017, "Accurate, Large Minibatch SGD",
+    section 2.2).
 
     Raises:
         UserError: the settings make no schedule.
     """
-    return find_registered("schedule", config.name, SCHEDULES)(config, optimizer, num_steps)
+    make = find_registered("schedule", config.name, SCHEDULES)
+    warm_up = config.warmup_steps
+    if not warm_up or config.name == "one_cycle":
+        return make(config, optimizer, num_steps)
+    if warm_up >= num_steps:
+        raise UserError(
+            f"schedule.warmup_steps={warm_up} leaves none of the {num_steps} training steps at the "
+            f"full rate: use schedule.warmup_steps<{num_steps}"
+        )
+    rising = LinearLR(optimizer, start_factor=1 / (warm_up + 1), total_iters=warm_up)
+    milestones = [milestone - warm_up for milestone in config.milestones]
+    if min(milestones, default=1) < 1:
+        raise UserError(
+            f"schedule.milestones={config.milestones} begin within the warm-up: use "
+            f"schedule.warmup_steps<{config.milestones[0]}"
+        )
+    later = config.model_copy(update={"milestones": milestones})
+    following = make(later, optimizer, num_steps - warm_up)
+    return SequentialLR(optimizer, [rising, following], milestones=[warm_up])
 
 
 def _light(kind: type[Optimizer]) -> Callable[..., Optimizer]:

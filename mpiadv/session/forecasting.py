@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpiadv.comm.links import SPARE_BROADCASTS
+from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
@@ -41,6 +42,7 @@ class Where:
     latency_milliseconds: float | None = None
     craft_seconds: float | None = None
     train_seconds: float | None = None
+    trainers: int = 1
 
     @property
     def is_elsewhere(self) -> bool:
@@ -57,10 +59,12 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     network = _network(setup, where)
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
+    trainers = job.rule.num_teams
     ranks = sorted(set(where.ranks or usual_ranks(job)))
+    _require_teams(ranks, trainers, network)
     during, final = _evaluation_seconds(setup, measured, job)
     return Plan(
-        what=_described(setup.config),
+        what=_described(setup.config, trainers),
         measured_on=_measured_on(setup, measured, where),
         job=job,
         network=network,
@@ -77,18 +81,32 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     )
 
 
+def _require_teams(ranks: Sequence[int], trainers: int, network: Network) -> None:
+    """Refuse numbers of ranks that so many trainers cannot share out.
+
+    Raises:
+        UserError: they cannot.
+    """
+    for number in ranks:
+        place_teams([str(network.host_of(rank)) for rank in range(number)], trainers, Layout.HOSTS)
+
+
 def _job(setup: Setup, measured: Measured, where: Where) -> Job:
-    staleness = setup.config.staleness
+    staleness, trainers = setup.config.staleness, where.trainers
+    rule = setup.recipe.rule.of_team(0, trainers)
+    # Each trainer makes the whole update, for its own share of the batches.
+    more = measured.update_seconds * (trainers - 1) / rule.tickets_per_step
     return Job(
-        rule=setup.recipe.rule,
+        rule=rule,
         num_attack_steps=setup.largest_settings.num_steps,
         craft_seconds=where.craft_seconds or measured.craft_seconds,
-        train_seconds=where.train_seconds or measured.train_seconds,
+        train_seconds=where.train_seconds or measured.train_seconds + more,
         num_steps=setup.config.training.num_steps,
         outstanding=staleness.credit,
         mode=StalenessMode(staleness.mode),
         trainer_crafts=staleness.trainer_crafts,
         version_bytes=measured.version_bytes,
+        sum_bytes=measured.sum_bytes,
         batch_bytes=setup.link_shape(measured.version_bytes).batch.num_bytes,
         leaves_host_free=setup.device.is_cuda or where.is_elsewhere,
         step_overhead_seconds=OVERHEAD_SECONDS,
@@ -126,10 +144,12 @@ def _memory(setup: Setup, measured: Measured, job: Job, host_sizes: Sequence[int
     """Where all ranks keep up and are equally fast."""
     shape = setup.link_shape(job.version_bytes)
     versions = (shape.num_versions + SPARE_BROADCASTS) * shape.parameter_bytes
-    granted = min(job.rule.window, job.credit * (sum(host_sizes) - 1))
+    trainers = job.rule.num_teams
+    granted = min(job.rule.window, job.credit * (sum(host_sizes) // trainers - 1))
     attacker = replace(measured.attacker, batches=job.credit * shape.batch.num_bytes)
     return JobMemory(
         host_sizes=host_sizes,
+        num_trainers=trainers,
         trainer=replace(
             measured.trainer, versions=versions, batches=granted * shape.batch.num_bytes
         ),
@@ -156,13 +176,13 @@ def _evaluation_seconds(setup: Setup, measured: Measured, job: Job) -> tuple[flo
     return during * step_seconds, at_end * step_seconds
 
 
-def _described(config: Config) -> str:
+def _described(config: Config, trainers: int) -> str:
     most = "" if config.attack_schedule.name == "constant" else "up to "
     size = config.training.tickets_per_step * config.data.batch_size
     return (
         f"{config.model.name} on {config.data.name}, {config.training.num_steps:,} steps of {size} "
         f"images, {config.attack.name} of {most}{config.attack.num_steps} "
-        "steps"
+        f"steps{f', {trainers} trainers' if trainers > 1 else ''}"
     )
 
 

@@ -51,6 +51,9 @@ class Measured:
     """Medians in seconds, and memory without messages.
 
     Attributes:
+        train_seconds: of a batch, its part of the update included.
+        update_seconds: of the update alone, once in a step.
+        sum_bytes: of what a trainer's tickets of a step come to.
         evaluation_step_seconds: of an attack step on one image in an evaluation during the run.
         trainer: with the second model, on which it crafts.
     """
@@ -58,6 +61,8 @@ class Measured:
     num_batches: int
     craft_seconds: float
     train_seconds: float
+    update_seconds: float
+    sum_bytes: int
     evaluation_step_seconds: float
     version_bytes: int
     trainer: Memory
@@ -79,11 +84,16 @@ def measure(setup: Setup, *, most_batches: int) -> Measured:
     messages = version.buffer.nbytes + batch.buffer.nbytes
     attacker = _memory(setup, messages)
     learner = new_learner(setup, tell_warning)
-    training = timed(lambda number: _train(setup, learner, rule.max_staleness + number, batch))
+    updates: list[float] = []
+    training = timed(
+        lambda number: updates.append(_train(setup, learner, rule.max_staleness + number, batch))
+    )
     return Measured(
         num_batches=min(len(crafting), len(training)),
         craft_seconds=median(crafting),
         train_seconds=median(training) / per_step,
+        update_seconds=median(updates[WARM_UP:]),
+        sum_bytes=learner.sum_bytes,
         evaluation_step_seconds=_evaluation_step_seconds(setup, learner.model),
         version_bytes=learner.parameter_bytes,
         trainer=_memory(setup, messages),
@@ -134,15 +144,20 @@ def _craft(
     crafter.download(crafted, batch)
 
 
-def _train(setup: Setup, learner: TorchLearner, step: int, batch: BatchSlot) -> None:
-    """All that the trainer does with the batches of a training step that came."""
+def _train(setup: Setup, learner: TorchLearner, step: int, batch: BatchSlot) -> float:
+    """All that the trainer does with the batches of a training step that came.
+
+    Returns the seconds of the update alone.
+    """
     per_step = setup.recipe.rule.tickets_per_step
     for ticket in range(step * per_step, (step + 1) * per_step):
         learner.train(ticket, learner.upload(batch), setup.largest_settings, _nothing)
         settle(learner, _nothing)
     learner.told()
+    began = time.perf_counter()
     learner.complete()
     settle(learner, _nothing)
+    return time.perf_counter() - began
 
 
 def _evaluation_step_seconds(setup: Setup, model: nn.Module) -> float:

@@ -19,6 +19,7 @@ _SMOOTHED = read_with_name("adversarial", "trades", "alp", "score", "grad_align"
 _DECAYED = ReadWith("weight_decay above 0", lambda optimizer: optimizer.weight_decay > 0)
 _SGD = read_with_name("sgd")
 _MULTISTEP = read_with_name("multistep")
+_WARMED = read_with_name("constant", "multistep", "cosine")
 _STEP_SIZE_IS_NULL = ReadWith(
     "step_size=null",
     lambda attack: (
@@ -196,6 +197,9 @@ class ScheduleConfig(Section):
     """Factor at each milestone (multistep)."""
     rising_fraction: Annotated[Number, Field(gt=0, lt=1), read_with_name("one_cycle")] = 0.3
     """Share of the run in which the rate rises (one_cycle)."""
+    warmup_steps: Annotated[StepsOrNever, _WARMED] = 0
+    """Training steps in which the rate rises to the full one first, as large batches need it
+    (constant, multistep, cosine); 0: none."""
 
 
 class AverageConfig(Section):

@@ -77,6 +77,10 @@ LINES = {
     "fault_tolerant_chain": (
         ["--ranks=2", "--chain", "--fault-tolerant"], 'job --chain "$0" --fault-tolerant\n'
     ),
+    "trainers": (
+        ["--ranks=4", "--nodes=2", "--trainers=2", "training.tickets_per_step=2"],
+        "exec mpiadv job training.tickets_per_step=2 training.trainers=2\n",
+    ),
     "words_are_quoted": (["model.arguments={a: 1}", "--ranks=1"], "job 'model.arguments={a: 1}'\n"),
     "this_python": (["--ranks=1"], f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:"),
 }  # fmt: skip
@@ -115,6 +119,10 @@ REFUSALS = {
     "no_time_to_work": (["--ranks=1", "--time=3"], "expected more than 180 s"),
     "two_words": (["--ranks=1", "--partition=a b"], "'a b' is no single word"),
     "no_option": (["--ranks=1", "--sbatch=mem=4G"], "expected an option of sbatch, as --mem=64G"),
+    "teams": (
+        ["--ranks=4", "--nodes=3", "--trainers=2", "training.tickets_per_step=2"],
+        "training.trainers=2 cannot share 3 hosts evenly: use training.trainers=1, or",
+    ),
     "unknown_option": (["--rank=1"], "unrecognized arguments: --rank=1"),
     "unknown_setting": (["--ranks=1", "sed=1"], "unknown setting sed"),
     "no_file": (["--ranks=1", "b.yaml"], "cannot read configuration b.yaml"),

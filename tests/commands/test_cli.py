@@ -30,6 +30,10 @@ ROUTES = {
         ["launch", "-n", "8", "a.yaml", "--fault-tolerant", "--resume"],
         ("launch", (8, ["a.yaml", "--resume"], True)),
     ),
+    "launch_of_several_trainers": (
+        ["launch", "-n", "8", "--trainers", "2", "a.yaml"],
+        ("launch", (8, ["a.yaml", "training.trainers=2"], False)),
+    ),
     "evaluation": (["evaluate", "runs/digits", "seed=1"], ("evaluate", ["runs/digits", "seed=1"])),
     "launch_the_default": (["launch", "-n", "2"], ("launch", (2, [], False))),
     "configuration_in_a_folder_called_launch": (["./launch"], ("train", ["./launch"])),

@@ -67,6 +67,12 @@ REFUSED = {
     "submit --gpu 2": "submit: unrecognized arguments: --gpu: did you mean --gpus? See mpiadv "
     "submit --help",
     "submit": "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N",
+    "launch -n 4 a.yaml --trainers": "launch: --trainers : expected a number of ranks that train, "
+    "as in mpiadv launch -n 8 --trainers 2 CONFIG",
+    "launch -n 4 --trainers two a.yaml": "launch: --trainers two: expected a number of ranks that "
+    "train, as in mpiadv launch -n 8 --trainers 2 CONFIG",
+    "submit --gpus 2 --trainers 0": "submit: argument --trainers: 0: expected at least 1, and at "
+    "most 1,024: see mpiadv submit --help",
     "job seed=1 --resum": "unrecognized arguments: --resum: did you mean --resume? See mpiadv "
     "--help",
     "job study power": "study: the following arguments are required: --preset: see mpiadv study "
@@ -117,8 +123,8 @@ ANSWERS = {
     "--help": "usage: mpiadv [CONFIG] [key.subkey=value ...]",
     "-h": "  mpiadv launch -n 8 CONFIG   train on 8 ranks",
     "--version": f"mpiadv {version('mpiadv')}",
-    "launch --help": "usage: mpiadv launch -n RANKS [--fault-tolerant] [CONFIG]",
-    "launch -n 2 a.yaml --help": "usage: mpiadv launch -n RANKS [--fault-tolerant] [CONFIG]",
+    "launch --help": "usage: mpiadv launch -n RANKS [--trainers N] [--fault-tolerant] [CONFIG]",
+    "launch -n 2 a.yaml --help": "usage: mpiadv launch -n RANKS [--trainers N] [--fault-tolerant]",
     "launch -n 2 evaluate --help": "usage: mpiadv evaluate [-h] [--attack",
     "a.yaml --help": "usage: mpiadv [-h] [--resume]",
     "plan --help": "usage: mpiadv plan [-h] [--ranks N,N,...]",

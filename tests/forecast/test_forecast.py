@@ -26,7 +26,7 @@ from mpiadv.forecast.limits import (
     remedies_of,
     usual_ranks,
 )
-from mpiadv.forecast.simulation import simulate
+from mpiadv.forecast.teams import simulate
 from mpiadv.forecast.transfers import EAGER_BYTES, Transfers
 
 

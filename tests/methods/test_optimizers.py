@@ -24,6 +24,13 @@ SCHEDULES = [
     pytest.param({"name": "cosine"}, id="cosine"),
     pytest.param({"name": "one_cycle"}, id="one_cycle"),
 ]
+WARMED = [
+    pytest.param({"name": "constant", "warmup_steps": 3}, id="warmed constant"),
+    pytest.param({"name": "cosine", "warmup_steps": 7}, id="warmed cosine"),
+    pytest.param(
+        {"name": "multistep", "milestones": [4, 8], "warmup_steps": 2}, id="warmed multistep"
+    ),
+]
 OPTIMIZERS = [
     pytest.param({"name": "sgd", "weight_decay": 5e-4}, id="sgd"),
     pytest.param({"name": "sgd", "nesterov": True}, id="sgd-nesterov"),
@@ -183,6 +190,37 @@ def test_one_cycle_stands_any_rising_fraction(rising_fraction: float, num_steps:
     assert all(0 < rate <= 0.1 + 1e-12 for rate in rates)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "later"),
+    [
+        ({"name": "constant"}, [1.0] * 6),
+        ({"name": "multistep", "milestones": [6, 8]}, [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]),
+        ({"name": "cosine"}, [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]),
+    ],
+    ids=lambda value: value.get("name", "") if isinstance(value, dict) else "",
+)
+def test_rate_rises_by_equal_steps_and_then_goes_as_without_a_warm_up(
+    schedule: dict[str, Any], later: list[float]
+) -> None:
+    rates = _rates({**schedule, "warmup_steps": 4}, 10)
+    assert rates == pytest.approx([0.1 * share for share in (0.2, 0.4, 0.6, 0.8, *later)])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ({"name": "constant", "warmup_steps": 10}, r"none of the 10 .* schedule.warmup_steps<10"),
+        (
+            {"name": "multistep", "milestones": [3, 6], "warmup_steps": 3},
+            r"milestones=\[3, 6\] begin within the warm-up: use schedule.warmup_steps<3",
+        ),
+    ],
+)
+def test_warm_up_that_leaves_no_room_is_refused(schedule: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        _rates(schedule, 10)
+
+
 def test_multistep_without_milestones_is_refused() -> None:
     with pytest.raises(UserError, match=r"needs schedule\.milestones"):
         _rates({"name": "multistep"}, 3)
@@ -212,7 +250,7 @@ def _advance(
     return seen
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *WARMED])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_loaded_state_takes_the_same_steps_bitwise(
     tmp_path: Path, optimizer: dict[str, Any], schedule: dict[str, Any]

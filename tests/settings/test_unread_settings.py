@@ -26,6 +26,7 @@ UNREAD = {
     "optimizer.betas=[0.5, 0.5]": ("optimizer.name=sgd", "optimizer.name=adamw"),
     "schedule.milestones=[3]": ("", "schedule.name=multistep"),
     "schedule.gamma=0.5": ("", "schedule.name=multistep"),
+    "schedule.warmup_steps=5": ("", "schedule.name=cosine"),
     "schedule.rising_fraction=0.5": ("schedule.name=cosine", "schedule.name=one_cycle"),
     "average.warmup_fraction=0.5": ("", "average.decay=0.9"),
     "training.awp_gamma=0.1": ("", "training.step=awp"),
