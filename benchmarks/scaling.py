@@ -54,8 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--real", action="store_true", help="real work on this machine's cores: 1 and 2 ranks")
     add("--repeats", type=int, default=3, help="runs of each row")
-    add("--steps", type=int, default=300, help="measured training steps; fewer below 4 ranks")
+    add("--steps", type=int, default=300, help="measured tickets; fewer below 4 ranks")
     add("--ranks", type=int, nargs="+", default=[1, 2, 4, 8, 9], help="emulated ranks")
+    add("--staleness", choices=STALENESS, help="measure this one alone")
+    add("--trainers", type=int, default=1, help="ranks that train, each with a team")
+    add("--tickets-per-step", type=int, default=1, help="batches of a training step")
     add("--wire-dtype", choices=WIRE_ARRAYS, default="float32", help="type of all that is sent")
     add("--tcp", action="store_true", help="everything as messages over TCP, versions too")
     add("--train-ms", type=float, default=20.0, help="emulated training step")
@@ -76,19 +79,20 @@ def _factors(given: str) -> tuple[float, ...]:
 
 def _measure_emulated(options: argparse.Namespace) -> None:
     scenario = _scenario(options)
-    print(
-        f"emulated: {options.train_ms:g} ms to train on a batch, {options.craft_ms:g} ms to craft "
-        f"one, times {', '.join(f'{factor:g}' for factor in options.slowness)} on attackers in "
-        f"turn, on {len(os.sched_getaffinity(0))} cores; "
-        f"messages in {options.wire_dtype} over {'TCP' if options.tcp else 'shared memory'}; "
-        f"{options.repeats} runs of each row"
-    )
-    for name, (first, final, every) in STALENESS.items():
+    print(_told(scenario, options))
+    chosen = [options.staleness] if options.staleness else list(STALENESS)
+    for name in chosen:
+        first, final, every = STALENESS[name]
         stale = replace(scenario, max_staleness=first, final_staleness=final, publish_every=every)
         print(f"\nstaleness {name}, publish_every {every}")
         runs = _run_all(stale, options)
         _print_table(runs, _speed_columns(runs, stale))
         _print_table(runs, SHARE_COLUMNS)
+    if not options.staleness:
+        _measure_light(scenario, options)
+
+
+def _measure_light(scenario: Scenario, options: argparse.Namespace) -> None:
     light = replace(
         scenario, num_parameters=16, image_values=1, measured_steps=min(100, options.steps)
     )
@@ -96,6 +100,23 @@ def _measure_emulated(options: argparse.Namespace) -> None:
     runs = _run_all(light, options)
     _print_table(runs, _speed_columns(runs, light))
     _print_table(runs, WORK_COLUMNS)
+
+
+def _told(scenario: Scenario, options: argparse.Namespace) -> str:
+    return (
+        f"emulated: {options.train_ms:g} ms to train on a batch, {options.craft_ms:g} ms to craft "
+        f"one, times {', '.join(f'{factor:g}' for factor in options.slowness)} on attackers in "
+        f"turn, on {len(os.sched_getaffinity(0))} cores; "
+        f"messages in {options.wire_dtype} over {'TCP' if options.tcp else 'shared memory'}; "
+        f"{options.repeats} runs of each row{_teams(scenario)}"
+    )
+
+
+def _teams(scenario: Scenario) -> str:
+    if scenario.tickets_per_step == 1:
+        return ""
+    of = f"{scenario.trainers} trainers (one where there are fewer ranks)"
+    return f"; {scenario.tickets_per_step} tickets a step, {of}"
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -115,6 +136,8 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         poll_seconds=options.poll_ms / 1000,
         wire_dtype=options.wire_dtype,
         slowness=options.slowness,
+        tickets_per_step=options.tickets_per_step,
+        trainers=options.trainers,
     )
 
 
@@ -128,6 +151,7 @@ def _run_all(scenario: Scenario, options: argparse.Namespace) -> Runs:
 
 
 def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
+    scenario = _with_trainers(scenario, ranks)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "measured.h5")
         program = [sys.executable, "-m", "mpiadv.emulation.rank", scenario_text(scenario)]
@@ -137,10 +161,19 @@ def _run(scenario: Scenario, ranks: int, *, tcp: bool) -> Any:
         return MEASUREMENTS.read(output)[0]
 
 
+def _with_trainers(scenario: Scenario, ranks: int) -> Scenario:
+    """The same with one trainer, the one that others are compared with, where ranks are fewer."""
+    return replace(scenario, trainers=scenario.trainers if scenario.trainers <= ranks else 1)
+
+
 def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:
     """Speed-up over the fewest ranks there are, usually one."""
     fewest = min(runs)
-    alone = scenario.ideal(fewest) * median(run["ticket_seconds"] for run in runs[fewest])
+    usual = _with_trainers(scenario, fewest).ideal(fewest)
+    alone = usual * median(run["ticket_seconds"] for run in runs[fewest])
+
+    def ideal(ranks: int) -> float:
+        return _with_trainers(scenario, ranks).ideal(ranks)
 
     def speed_ups(measured: Sequence[Any]) -> list[float]:
         return [alone / run["ticket_seconds"] for run in measured]
@@ -148,9 +181,9 @@ def _speed_columns(runs: Runs, scenario: Scenario) -> Columns:
     return {
         "ranks": lambda ranks, _: str(ranks),
         "speed-up (min-max)": lambda _, measured: _spread(speed_ups(measured), "4.2f"),
-        "ideal": lambda ranks, _: f"{scenario.ideal(ranks):.2f}",
+        "ideal": lambda ranks, _: f"{ideal(ranks):.2f}",
         "of ideal, %": lambda ranks, measured: (
-            f"{100 * median(speed_ups(measured)) / scenario.ideal(ranks):.1f}"
+            f"{100 * median(speed_ups(measured)) / ideal(ranks):.1f}"
         ),
         "trainer idle, %": _percent("idle"),
         "first staleness, mean (worst)": lambda _, m: _staleness("first", m),

@@ -22,7 +22,7 @@ class Measured:
     ranks: int = column("i4", "ranks, the trainer among them")
     trainer_crafts: bool = column("i1", "1: the trainer crafts, too; 0: it only trains")
     repeat: int = column("i4", "number of the measurement among its like, from 0")
-    num_steps: int = column("i8", "training steps measured, one ticket each")
+    num_steps: int = column("i8", "training steps measured")
     train_seconds: float = column("f8", "seconds: a training step alone")
     craft_seconds: float = column("f8", "seconds: crafting of a batch alone")
     ticket_seconds: float = column("f8", "seconds: wall clock per ticket")
@@ -62,7 +62,11 @@ MEASUREMENTS = RowFile(
 
 def scenario_text(scenario: Scenario) -> str:
     """A scenario as the column `scenario` holds it, and as the emulated ranks take it."""
-    return json.dumps(asdict(scenario), separators=(",", ":"))
+    said = asdict(scenario)
+    for name in ("tickets_per_step", "trainers"):  # which older ones do not know
+        if said[name] == 1:
+            del said[name]
+    return json.dumps(said, separators=(",", ":"))
 
 
 def key_of(scenario: Scenario, ranks: int, repeat: int) -> tuple[Any, ...]:

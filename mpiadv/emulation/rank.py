@@ -20,13 +20,18 @@ import numpy.typing as npt
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes, aligned
 from mpiadv.comm.mpi_world import MpiWorld
-from mpiadv.contract.accounts import CraftReport, StepRecord, TicketTold
+from mpiadv.comm.teams import Layout, place_teams
+from mpiadv.comm.world import Division, World
+from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.contract.tickets import AttackSettings
-from mpiadv.emulation.measurements import MEASUREMENTS, Measured, scenario_text
+from mpiadv.emulation.device import EmulatedDevice
+from mpiadv.emulation.measurements import MEASUREMENTS
 from mpiadv.emulation.scenario import Scenario
+from mpiadv.emulation.window import Window
 from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.colleagues import Together
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.process.lifeline import end_with_the_starter
@@ -35,68 +40,8 @@ from mpiadv.runlog import RunLog
 from mpiadv.work.protocols import ProbeReport
 
 DEADLINE_SECONDS = 60.0
-OVERSLEEP_SECONDS = 0.00015
 
 Images = npt.NDArray[Any]
-
-
-class Meter:
-    """Wall-clock and CPU seconds of this thread, by what they were spent on: [wall, CPU].
-
-    What is spent inside something else counts as CPU once, for the inner one. Plain floats: what
-    the meter itself takes counts as the engine's work.
-    """
-
-    def __init__(self) -> None:
-        self.spent = {"device": [0.0, 0.0], "copy": [0.0, 0.0], "wait": [0.0, 0.0]}
-        self._began: dict[str, list[float]] = {}
-
-    @staticmethod
-    def now() -> list[float]:
-        return [time.perf_counter(), time.thread_time()]
-
-    def begin(self, kind: str) -> None:
-        self._began[kind] = self.now()
-
-    def end(self, kind: str) -> None:
-        began = self._began.pop(kind, None)
-        if began is None:
-            return
-        wall, cpu = self.now()
-        self.spent[kind][0] += wall - began[0]
-        self.spent[kind][1] += cpu - began[1]
-        for outer in self._began.values():
-            outer[1] += cpu - began[1]
-
-    def sleep(self, seconds: float) -> None:
-        self.begin("wait")
-        time.sleep(seconds)
-        self.end("wait")
-
-
-class EmulatedDevice:
-    """A device that is busy for so many seconds; asking it sleeps, to leave the core to others."""
-
-    def __init__(self, poll_seconds: float) -> None:
-        self.meter = Meter()
-        self.asked_seconds = 0.0
-        self._poll_seconds = poll_seconds
-        self._free_at = 0.0
-
-    def work(self, seconds: float) -> None:
-        self.meter.begin("device")
-        self.asked_seconds += seconds
-        self._free_at = time.perf_counter() + seconds
-
-    def busy(self) -> bool:
-        """Whether it still works; while it does, a call takes up to `poll_seconds`."""
-        left = self._free_at - time.perf_counter()
-        if left > 0:
-            # A sleep lasts longer than it should: the end of the work is awaited awake.
-            time.sleep(max(0.0, min(left - OVERSLEEP_SECONDS, self._poll_seconds)))
-            return True
-        self.meter.end("device")
-        return False
 
 
 class EmulatedCrafter:
@@ -190,76 +135,15 @@ class EmulatedLearner:
         self._device.meter.end("copy")
 
 
-class Window:
-    """Watches the trainer: writes its log as a real run does, and measures after the warm-up."""
-
-    def __init__(self, scenario: Scenario, device: EmulatedDevice, log: RunLog) -> None:
-        self._scenario = scenario
-        self._device = device
-        self._log = log
-        self._records: list[StepRecord] = []
-        self._marks: list[npt.NDArray[np.float64]] = []
-
-    @property
-    def is_over(self) -> bool:
-        return len(self._marks) == 2
-
-    def on_step(self, record: StepRecord) -> None:
-        """Log a step and see whether the window begins or ends with it."""
-        self._log.train(record)
-        self._log.maybe_flush()
-        steps = record.step + 1 - self._scenario.warmup_steps
-        if steps > 0 and not self.is_over:
-            self._records.append(record)
-        if steps in (0, self._scenario.measured_steps):
-            self._marks.append(self._mark())
-
-    def measured(self, ranks: int, repeat: int, cores: float, others: float) -> Measured:
-        spent = self._marks[1] - self._marks[0]
-        wall, cpu, device, device_cpu, _, copy_cpu, _, wait_cpu, asked = spent
-        steps, attackers_wall = len(self._records), wall * max(1, ranks - 1)
-        return Measured(
-            ranks=ranks,
-            trainer_crafts=self._scenario.trainer_crafts,
-            repeat=repeat,
-            num_steps=steps,
-            train_seconds=self._scenario.train_seconds,
-            craft_seconds=self._scenario.craft_seconds,
-            ticket_seconds=wall / steps,
-            idle=sum(record.wait_seconds for record in self._records) / wall,
-            late=(device - asked) / wall,
-            parameter_wait=self._waited("parameter_wait_seconds") / attackers_wall,
-            trainer_wait=self._waited("trainer_wait_seconds") / attackers_wall,
-            grant_wait=self._waited("grant_wait_seconds") / attackers_wall,
-            **self._staleness("first_staleness"),
-            **self._staleness("last_staleness"),
-            own_seconds=(cpu - device_cpu - copy_cpu - wait_cpu) / steps,
-            copy_seconds=copy_cpu / steps,
-            poll_seconds=device_cpu / steps,
-            cores=cores,
-            others=others,
-            scenario=scenario_text(self._scenario),
-        )
-
-    def _mark(self) -> npt.NDArray[np.float64]:
-        meter = self._device.meter
-        return np.concatenate([meter.now(), *meter.spent.values(), [self._device.asked_seconds]])
-
-    def _waited(self, name: str) -> float:
-        waits: list[float] = [getattr(record.seconds, name) for record in self._records]
-        return sum(waits)
-
-    def _staleness(self, name: str) -> dict[str, Any]:
-        ages = [getattr(record.origin, name) for record in self._records]
-        return {name: sum(ages) / len(ages), f"{name}_worst": max(ages)}
-
-
 def main() -> None:
     """Run this rank; rank 0 adds what it measured."""
     end_with_the_starter()
     written, output, repeat = sys.argv[1:]
     scenario = Scenario(**json.loads(written))
     world = MpiWorld()
+    world.meet()
+    teams = place_teams(world.roster.hosts, scenario.trainers, Layout.HOSTS)
+    division = world.divide(teams)
     device = EmulatedDevice(scenario.poll_seconds)
     with tempfile.TemporaryDirectory() as folder:
         window = None
@@ -268,10 +152,10 @@ def main() -> None:
             window = Window(scenario, device, log)
         world.share("")  # all ranks are there: now it counts
         began, cpu, busy = time.perf_counter(), time.process_time(), _machine_seconds()
-        if window is not None:
-            _train(scenario, world, device, window)
+        if division.team.is_trainer:
+            _train(scenario, division, device, window)
         else:
-            _attack(scenario, world, device)
+            _attack(scenario, division.team, device)
         cpu, busy = time.process_time() - cpu, _machine_seconds() - busy
         room = (time.perf_counter() - began) * len(os.sched_getaffinity(0))
         ours = sum(map(float, world.gather(str(cpu))))
@@ -282,40 +166,62 @@ def main() -> None:
         )
 
 
-def _train(scenario: Scenario, world: MpiWorld, device: EmulatedDevice, window: Window) -> None:
-    link = world.trainer_link(_shape(scenario), plain_memory)
+def _train(
+    scenario: Scenario, division: Division, device: EmulatedDevice, window: Window | None
+) -> None:
+    """A trainer; the first one's steps `window` watches."""
+    link = division.team.trainer_link(_shape(scenario), plain_memory)
+    rule = scenario.rule.of_team(division.number, division.num_teams)
+    learner = EmulatedLearner(scenario, device)
+    steps = 2 * (scenario.warmup_steps + scenario.measured_steps) + 100
     dispatcher = Dispatcher(
-        scenario.rule,
+        rule,
         attackers=link.attackers,
         outstanding=scenario.outstanding,
         # More than are measured: the last tickets of a run leave attackers without work.
-        num_tickets=2 * (scenario.warmup_steps + scenario.measured_steps) + 100,
+        num_tickets=steps * rule.team_tickets,
         trainer_crafts=scenario.trainer_crafts,
     )
     settings = AttackSettings(num_steps=scenario.num_attack_steps, epsilon=0.3)
     trainer = Trainer(
         dispatcher=dispatcher,
         link=link,
-        learner=EmulatedLearner(scenario, device),
-        crafter=EmulatedCrafter(scenario, device, world.rank),
+        learner=learner,
+        crafter=EmulatedCrafter(scenario, device, 0),
         mode=StalenessMode.FIXED,
         attack_schedule=Foreseen(lambda step: settings),
-        on_step=window.on_step,
+        on_step=window.on_step if window else lambda record: None,
         on_event=lambda kind, text: print(f"{kind}: {text}", file=sys.stderr),
         deadline_seconds=DEADLINE_SECONDS,
         sleep=device.meter.sleep,
+        colleagues=_colleagues(scenario, division.trainers, learner),
     )
     trainer.publish_due()
-    trainer.shut_down(trainer.run(lambda: window.is_over))
+    trainer.shut_down(trainer.run(lambda: window is not None and window.is_over))
 
 
-def _attack(scenario: Scenario, world: MpiWorld, device: EmulatedDevice) -> None:
+def _colleagues(
+    scenario: Scenario, trainers: World | None, learner: EmulatedLearner
+) -> Together | None:
+    if trainers is None:
+        return None
+    return Together(
+        trainers.sums(plain_memory),
+        learner,
+        trainers.roster,
+        num_tickets=scenario.tickets_per_step,
+        allocate=plain_memory,
+        deadline_seconds=DEADLINE_SECONDS,
+    )
+
+
+def _attack(scenario: Scenario, team: World, device: EmulatedDevice) -> None:
     Attacker(
         rule=scenario.rule,
         mode=StalenessMode.FIXED,
-        link=world.attacker_link(_shape(scenario), plain_memory),
-        crafter=EmulatedCrafter(scenario, device, world.rank),
-        host=world.host,
+        link=team.attacker_link(_shape(scenario), plain_memory),
+        crafter=EmulatedCrafter(scenario, device, team.rank),
+        host=team.host,
         deadline_seconds=DEADLINE_SECONDS,
     ).run()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Self
 
 from mpiadv.comm.messages import WIRE_ARRAYS, WireDtype
@@ -31,7 +32,7 @@ class Scenario:
     outstanding: int | None
     """Most tickets of an attacker; None: by its speed."""
     warmup_steps: int
-    """Training steps before the measured ones."""
+    """Training steps before the measured ones; both are counted in tickets until `sized_for`."""
     measured_steps: int
     poll_seconds: float
     """Longest pause between two looks at the messages while a device is busy."""
@@ -41,10 +42,15 @@ class Scenario:
     """Type of the values of versions and images in messages."""
     slowness: Sequence[float] = (1.0,)
     """How many times `craft_seconds` the attackers take, in turn; the trainer takes it once."""
+    tickets_per_step: int = 1
+    trainers: int = 1
 
     @property
     def rule(self) -> StalenessRule:
+        """That of the first team."""
         return StalenessRule(
+            tickets_per_step=self.tickets_per_step,
+            num_teams=self.trainers,
             max_staleness=self.max_staleness,
             final_staleness=self.final_staleness,
             publish_every=self.publish_every,
@@ -59,15 +65,19 @@ class Scenario:
 
         Few ranks take long for a step, and vary less; many need longer until all are at work.
         """
-        steps = max(4, self.measured_steps * min(ranks, 4) // 4)
+        tickets = self.measured_steps * min(ranks, 4) // 4
         warmup = self.warmup_steps + WARMUP_STEPS_OF_A_RANK * ranks
-        return replace(self, measured_steps=steps, warmup_steps=warmup)
+        return replace(
+            self,
+            measured_steps=max(4, tickets // self.tickets_per_step),
+            warmup_steps=ceil(warmup / self.tickets_per_step),
+        )
 
     def slowness_of(self, rank: int) -> float:
         return 1.0 if rank == 0 else self.slowness[(rank - 1) % len(self.slowness)]
 
     def ideal(self, ranks: int) -> float:
-        as_good_as = sum(1 / self.slowness_of(rank) for rank in range(ranks))
-        return ideal_speed_up(
+        as_good_as = sum(1 / self.slowness_of(rank) for rank in range(ranks // self.trainers))
+        return self.trainers * ideal_speed_up(
             as_good_as, self.train_seconds, self.craft_seconds, trainer_crafts=self.trainer_crafts
         )
