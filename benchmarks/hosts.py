@@ -53,6 +53,14 @@ def hosts(number: int, *, delay_seconds: float, bits_per_second: float) -> Itera
         yield made
 
 
+def sent_bytes(host: Host) -> int:
+    """What has left a host, headers included."""
+    words = host.inside(["cat", "/proc/net/dev"])
+    lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    devices = (line.partition(":") for line in lines if ":" in line)
+    return sum(int(told.split()[8]) for name, _, told in devices if name.strip() != "lo")
+
+
 def mpirun_options(made: Sequence[Host], ranks_per_host: int) -> list[str]:
     """What Open MPI's `mpirun`, run on the first host, needs to start ranks on all of them."""
     places = ",".join(f"{host.address}:{ranks_per_host}" for host in made)

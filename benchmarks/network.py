@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
+from hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options, sent_bytes
 from memory import watched
 from mpirun import mpirun
 
@@ -29,8 +29,8 @@ from mpiadv.process.errors import UserError
 LONG_JOB = 2000
 """Training steps of which the forecast looks at some: begun and ended versions do not count."""
 
-Run = tuple[Any, Sequence[int]]
-"""What was measured in a run, and the bytes that each host's ranks held."""
+Run = tuple[Any, Sequence[int], float]
+"""What was measured, the bytes that each host's ranks held, and those that left the first host."""
 
 
 def main() -> int:
@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--ranks", type=int, default=8, help="ranks in all, shared evenly among the hosts")
     add("--delay-ms", type=float, default=10.0, help="one way, between any two hosts")
     add("--mbits", type=float, default=1000.0, help="Mbit/s of each host, in each direction")
+    add("--trainers", type=int, default=1, help="ranks that train, each on hosts of its own")
+    add("--tickets-per-step", type=int, default=1, help="batches of a training step")
     add("--parameters", type=int, nargs="+", default=[50_000, 3_300_000], help="of a version")
     add("--wire-dtype", choices=WIRE_ARRAYS, nargs="+", default=["float32", "float16"])
     add("--staleness", default="40,40,8", help="max_staleness,final_staleness,publish_every")
@@ -104,19 +106,22 @@ COLUMNS = (
     "link allows", "sent, Mbit/s", "received, Mbit/s", "trainer idle, %", "late, %",
     "attackers wait for parameters, %", "for tickets, %", "cores busy with the ranks, %",
     "others, %", "staleness, first and last", "MB held by the trainer's host, by each other",
+    "left the first host per step, MB (as computed)",
 )  # fmt: skip
 SHARES = ("idle", "late", "parameter_wait", "grant_wait", "cores", "others")
 
 
 def _row(scenario: Scenario, measured: Sequence[Run], options: argparse.Namespace) -> list[str]:
     """Speed-up is over one rank whose device never waits; `forecast` is that of `mpiadv plan`."""
-    memory = [held for _, held in measured]
-    runs = [run for run, _ in measured]
+    memory = [held for _, held, _ in measured]
+    runs = [run for run, _, _ in measured]
     alone = scenario.craft_seconds + scenario.train_seconds
     seconds = median(run["ticket_seconds"] for run in runs)
     speed_ups = [alone / run["ticket_seconds"] for run in runs]
     ideal = scenario.ideal(options.ranks)
-    sent, received = (bits / 1e6 for bits in _bits_per_step(scenario, options))
+    per_ticket = 1 / (1e6 * scenario.tickets_per_step)
+    sent, received = (bits * per_ticket for bits in _bits_per_step(scenario, options))
+    crossed = median(each for _, _, each in measured) / 1e6
     shares = (f"{100 * median(run[name] for run in runs):.1f}" for name in SHARES)
     return [
         f"{scenario.num_parameters:,}",
@@ -124,15 +129,19 @@ def _row(scenario: Scenario, measured: Sequence[Run], options: argparse.Namespac
         f"{alone / seconds:.2f} ({min(speed_ups):.2f}-{max(speed_ups):.2f})",
         f"{ideal:.2f}",
         f"{100 * alone / seconds / ideal:.0f}",
-        f"{alone / _forecast(scenario, options).step_seconds:.2f}",
+        f"{alone * scenario.tickets_per_step / _forecast(scenario, options).step_seconds:.2f}",
         f"{alone * options.mbits / max(sent, received):.2f}",
         f"{sent / seconds:.0f}",
         f"{received / seconds:.0f}",
         *shares,
         " and ".join(f"{median(run[name] for run in runs):.1f}" for name in STALENESS),
         ", ".join(f"{median(held) / 1e6:.0f}" for held in zip(*memory, strict=True)),
+        f"{crossed:.2f} ({sent * scenario.tickets_per_step / 8:.2f})",
     ]
 
+
+SUMMED_BYTES = 4
+"""Of a value, whatever the type of versions."""
 
 STALENESS = ("first_staleness", "last_staleness")
 
@@ -147,6 +156,7 @@ def _forecast(scenario: Scenario, options: argparse.Namespace) -> Forecast:
         outstanding=scenario.outstanding,
         version_bytes=_version_bytes(scenario),
         batch_bytes=_batch_bytes(scenario),
+        sum_bytes=SUMMED_BYTES * scenario.num_parameters if scenario.trainers > 1 else 0,
     )
     network = Network(
         ranks_per_host=options.ranks // options.hosts,
@@ -157,12 +167,13 @@ def _forecast(scenario: Scenario, options: argparse.Namespace) -> Forecast:
 
 
 def _bits_per_step(scenario: Scenario, options: argparse.Namespace) -> tuple[float, float]:
-    """What leaves the trainer's host and what comes to it, per training step."""
-    remote = options.ranks - options.ranks // options.hosts
-    sendings = Network.num_sendings(options.hosts)
+    """What leaves the first trainer's host and what comes to it, per training step."""
+    hosts, ranks = options.hosts // scenario.trainers, options.ranks // scenario.trainers
+    sendings = Network.num_sendings(hosts)
     sent = sendings * _version_bytes(scenario) / scenario.publish_every
-    received = remote * _batch_bytes(scenario) / (options.ranks - 1)
-    return 8 * sent, 8 * received
+    received = (ranks - ranks // hosts) * _batch_bytes(scenario) / max(1, ranks - 1)
+    summed = 2 * SUMMED_BYTES * scenario.num_parameters * (1 - 1 / scenario.trainers)
+    return 8 * (sent + summed), 8 * (received * scenario.rule.team_tickets + summed)
 
 
 def _version_bytes(scenario: Scenario) -> int:
@@ -189,6 +200,8 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         warmup_steps=100,
         measured_steps=options.steps,
         poll_seconds=options.poll_ms / 1000,
+        tickets_per_step=options.tickets_per_step,
+        trainers=options.trainers,
     )
 
 
@@ -197,7 +210,8 @@ def _between_hosts(scenario: Scenario, options: argparse.Namespace) -> Run:
     with hosts(options.hosts, delay_seconds=delay, bits_per_second=rate) as made:
         with watched(made) as held:
             run = _run(scenario, options.ranks, made, options.mca)
-        return run, held
+        steps = scenario.warmup_steps + scenario.measured_steps
+        return run, held, sent_bytes(made[0]) / steps
 
 
 def _run(scenario: Scenario, ranks: int, made: Sequence[Host], mca: Sequence[Sequence[str]]) -> Any:

@@ -13,6 +13,10 @@ PRECISIONS = ("float32", "bfloat16")
 WARMUP_STEPS, MEASURED_STEPS, LAST_STEPS = 12, 30, 18
 """The last ones leave attackers without work: as many as tickets may be live, and one."""
 
+SYNCHRONOUS = (
+    "staleness.max_staleness=0", "staleness.final_staleness=0", "staleness.publish_every=1",
+)  # fmt: skip
+
 CONFIG = f"""
 data: {{name: "real:random_images", batch_size: 128}}
 model: {{name: mnist}}
@@ -31,8 +35,13 @@ def random_images(root: str | None, split: str) -> tuple[torch.Tensor, torch.Ten
     return images, torch.arange(1280) % 10
 
 
-def ticket_seconds(ranks: int, precision: str) -> float:
-    """Wall-clock seconds per ticket, the first and last tickets of the run left out."""
+def ticket_seconds(
+    ranks: int, precision: str, *, trainers: int = 1, tickets_per_step: int = 1
+) -> float:
+    """Wall-clock seconds per ticket, the first and last steps of the run left out.
+
+    Several tickets a step are trained on synchronously, as in data-parallel training.
+    """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.yaml").write_text(CONFIG, encoding="utf-8")
         words = [
@@ -41,8 +50,12 @@ def ticket_seconds(ranks: int, precision: str) -> float:
             "config.yaml",
             "--trust-code",
             f"training.precision={precision}",
+            f"training.tickets_per_step={tickets_per_step}",
+            f"training.trainers={trainers}",
+            *(SYNCHRONOUS if tickets_per_step > 1 else ()),
         ]
         mpirun([sys.executable, *words], ranks=ranks, cwd=Path(folder))
         ends = read_table(Path(folder, "run", "log.h5"), "train")["wall_clock"]
     first = WARMUP_STEPS - 1
-    return float(ends[first + MEASURED_STEPS] - ends[first]) / MEASURED_STEPS
+    seconds = float(ends[first + MEASURED_STEPS] - ends[first])
+    return seconds / (MEASURED_STEPS * tickets_per_step)

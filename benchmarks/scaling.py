@@ -219,12 +219,20 @@ WORK_COLUMNS: Columns = {
 
 def _measure_real(options: argparse.Namespace) -> None:
     cores = len(os.sched_getaffinity(0))
-    print(f"real work: MNIST model and image sizes, 8 attack steps, batches of 128, {cores} cores")
+    tickets = options.tickets_per_step
+    told = f"; {tickets} batches a step, each rank trains" * (tickets > 1)
+    print(
+        "real work: MNIST model and image sizes, 8 attack steps, batches of 128, "
+        f"{cores} cores{told}"
+    )
     for precision in PRECISIONS:
         seconds = {1: [], 2: []}  # type: dict[int, list[float]]
         for _ in range(options.repeats):
             for ranks, done in seconds.items():
-                done.append(ticket_seconds(ranks, precision))
+                trainers = ranks if tickets > 1 else 1
+                done.append(
+                    ticket_seconds(ranks, precision, trainers=trainers, tickets_per_step=tickets)
+                )
         speed_ups = [median(seconds[1]) / one for one in seconds[2]]
         rates = ", ".join(
             f"{ranks} rank{'s' if ranks > 1 else ''} {_spread(done, '.3f')} s per ticket"
