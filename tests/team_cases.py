@@ -1,5 +1,6 @@
 """What several trainers train together, and must end with the bits of one."""
 
+import plain_accumulation
 from end_to_end import TINY, Start, staleness
 from run_cases import RULES
 
@@ -21,7 +22,10 @@ CASES = {
 }  # fmt: skip
 """Compared on all of `TEAMS`."""
 
+PLAIN = "followed_by_a_plain_loop"
+
 FEW_CASES = {
+    PLAIN: (*plain_accumulation.WORDS, "training.tickets_per_step=4"),
     "growing": (
         *RULES["refreshed"], "training.tickets_per_step=8", "attack_schedule.name=m_plus",
         "data.train_samples=320", "checkpoint.every_steps=7",

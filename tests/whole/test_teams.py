@@ -3,8 +3,20 @@
 from pathlib import Path
 
 import pytest
-from end_to_end import Finished, assert_same_bits, run_all
-from team_cases import ALL, CASES, CHAIN, INTERRUPTED, LAID_OUT, LAYOUTS, all_starts, folder_of
+from end_to_end import Finished, assert_same_bits, run_all, settled
+from plain_accumulation import accumulate_plainly
+from team_cases import (
+    ALL,
+    CASES,
+    CHAIN,
+    FEW_CASES,
+    INTERRUPTED,
+    LAID_OUT,
+    LAYOUTS,
+    PLAIN,
+    all_starts,
+    folder_of,
+)  # fmt: skip
 
 pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
 
@@ -30,6 +42,11 @@ def test_hash_and_log_are_the_same_for_any_number_of_trainers(runs: Path, case: 
         assert_same_bits(run, _first_of(runs, case))
         if case == "everything":
             assert run.ema_hash == _first_of(runs, case).ema_hash
+
+
+def test_hash_is_that_of_a_plain_loop(runs: Path) -> None:
+    words = [*FEW_CASES[PLAIN], f"output={runs / 'none'}"]
+    assert _first_of(runs, PLAIN).hash == accumulate_plainly(settled(words), 4)
 
 
 def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
