@@ -26,6 +26,7 @@ Samples = Annotated[AtLeastOne, Field(le=MOST_SAMPLES)]
 Staleness = Annotated[Count, Field(le=MOST_STALENESS)]
 
 _AWP = ReadWith("step=awp", lambda training: training.step == "awp")
+_TEAMS = ReadWith("trainers above 1", lambda training: training.trainers > 1)
 _YOPO = ReadWith("step=yopo", lambda training: training.step == "yopo")
 _CHANGED = ReadWith("rand_augment_ops above 0", lambda data: data.rand_augment_ops > 0)
 _GUARDED = ReadWith("every_steps above 0", lambda guard: guard.every_steps > 0)
@@ -151,7 +152,7 @@ class TrainingConfig(Section):
     trainers: PowerOfTwo = 1
     """Ranks that train, each on its share of a step's tickets and with attackers of its own: 1, 2,
     4, ... up to `tickets_per_step`. Does not change the result."""
-    team_layout: Literal["hosts", "first"] = "hosts"
+    team_layout: Annotated[Literal["hosts", "first"], _TEAMS] = "hosts"
     """Where the ranks of a trainer are. hosts: on hosts of its own, the trainer on the first rank
     there, or several trainers share out the ranks of each host evenly; first: the first ranks
     train, and the others take turns in joining them."""
