@@ -17,6 +17,7 @@ from scenario import mixed
 
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot
 from mpiadv.comm.messages import BatchShape, Bytes
+from mpiadv.comm.sums import IsReady, at_once
 from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, StalenessRule
@@ -278,13 +279,14 @@ class FakeLearner:
         self._measures = own > 0 or settings.num_steps == 0
         self._loss = nan if ticket == self._nan_at else self._loss
 
-    def give_sum(self, values: Bytes) -> None:
+    def give_sum(self, values: Bytes) -> IsReady:
         """Which tickets there were, each in a place of its own."""
         values[:] = 0
         places = values.view(np.uint64).reshape(-1, 3)
         for ticket, value, own in self._tickets:
             number = self._rule.number(ticket)
             places[number % self._rule.tickets_per_step] = number + 1, value, own
+        return at_once
 
     def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
         values[start : start + theirs.size] |= theirs

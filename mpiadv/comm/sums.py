@@ -22,6 +22,15 @@ Add = Callable[[int, Bytes], None]
 """`add(start, theirs)` adds what came to this rank's bytes from `start` on."""
 
 
+IsReady = Callable[[int], bool]
+"""Whether this rank's summand is there up to so many bytes, as it may come from a device."""
+
+
+def at_once(end: int) -> bool:
+    """The `IsReady` of what is there from the start."""
+    return True
+
+
 class Sums(Protocol):
     """Sums over the trainers of all teams; each begins one after the other, as all others do."""
 
@@ -33,7 +42,7 @@ class Sums(Protocol):
     def size(self) -> int:
         """How many trainers there are."""
 
-    def begin(self, buffer: Bytes, add: Add) -> None:
+    def begin(self, buffer: Bytes, add: Add, is_ready: IsReady = at_once) -> None:
         """Begin the next sum, in the place of this rank's summand: whole blocks of 64 bytes."""
 
     def poll(self) -> bool:
@@ -66,6 +75,7 @@ class _Round:
 class _Piece:
     """A piece of the buffer: the rounds that it has begun, and what of the last is under way."""
 
+    end: int
     rounds: Iterator[_Round]
     num_begun: int = 0
     num_underway: int = 0
@@ -81,6 +91,7 @@ class ChannelSums:
         self._allocate = allocate
         self._scratch: Bytes = allocate(0)
         self._pieces: list[_Piece] = []
+        self._is_ready: IsReady = at_once
         self._lost: set[int] = set()
         self._unheard: set[int] = set()
         """Who has not taken the last word that this rank is alive."""
@@ -91,13 +102,14 @@ class ChannelSums:
     def _others(self) -> list[int]:
         return [rank for rank in range(self.size) if rank != self.rank]
 
-    def begin(self, buffer: Bytes, add: Add) -> None:
+    def begin(self, buffer: Bytes, add: Add, is_ready: IsReady = at_once) -> None:
         if self._scratch.size < buffer.size:
             self._scratch = self._allocate(buffer.size)
-        starts = range(0, buffer.size, PIECE_BYTES)
+        self._is_ready = is_ready
+        ends = (min(s + PIECE_BYTES, buffer.size) for s in range(0, buffer.size, PIECE_BYTES))
         self._pieces = [
-            _Piece(rounds=self._rounds(buffer, s, min(s + PIECE_BYTES, buffer.size), add))
-            for s in starts
+            _Piece(end=end, rounds=self._rounds(buffer, number * PIECE_BYTES, end, add))
+            for number, end in enumerate(ends)
         ]
         self._go_on()
 
@@ -130,6 +142,8 @@ class ChannelSums:
         """Begin each round that may begin: all trainers begin those of one peer in one order."""
         before: _Piece | None = None
         for piece in self._pieces:
+            if piece.num_begun == 0 and not self._is_ready(piece.end):
+                return
             while not (piece.num_underway or piece.is_done) and (
                 before is None or before.is_done or before.num_begun > piece.num_begun
             ):

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes, aligned
 from mpiadv.comm.mpi_world import MpiWorld
+from mpiadv.comm.sums import IsReady, at_once
 from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.comm.world import Division, World
 from mpiadv.contract.accounts import CraftReport, TicketTold
@@ -113,8 +114,9 @@ class EmulatedLearner:
     def told(self) -> list[TicketTold]:
         return [TicketTold(loss=1.0, accuracy=0.5, gradient_magnitude=None)] * self._num_tickets
 
-    def give_sum(self, values: Bytes) -> None:
+    def give_sum(self, values: Bytes) -> IsReady:
         self._copy(values, self._gradient)
+        return at_once
 
     def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
         mine = values[start : start + theirs.size].view(np.float32)

@@ -21,7 +21,7 @@ from mpiadv.comm.notes import (
     add_notes,
 )
 from mpiadv.comm.roster import Roster
-from mpiadv.comm.sums import Sums
+from mpiadv.comm.sums import Sums, at_once
 from mpiadv.contract.accounts import TicketTold, TrainerSeconds
 from mpiadv.contract.turns import TRAINER
 from mpiadv.process.errors import (
@@ -210,9 +210,9 @@ class Together:
                 _ticket_note(header, told)
                 for header, told in zip(headers, self._learner.told(), strict=True)
             ]
-            self._learner.give_sum(self._values)
+        is_ready = self._learner.give_sum(self._values) if headers else at_once
         self._board.write(self._notes, self._sums.rank, note, tickets)
-        self._sums.begin(self._buffer, self._add)
+        self._sums.begin(self._buffer, self._add, is_ready)
 
     def poll(self) -> bool:
         if self._sums.poll():

@@ -1,13 +1,24 @@
 """What a trainer adds to a step, laid out flat for the way to the other trainers. Knows no MPI."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mpiadv.comm.messages import Bytes, aligned
+from mpiadv.comm.sums import PIECE_BYTES, IsReady
+from mpiadv.work.device import IsComplete
 from mpiadv.work.step_sum import Summands, summand_type
+
+Copy = Callable[[Tensor, Bytes], IsComplete]
+"""Begins to copy bytes of the model's device into the host's memory."""
+
+
+def _copied(source: Tensor, target: Bytes) -> IsComplete:
+    torch.from_numpy(target).copy_(source)
+    return lambda: True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +42,8 @@ class FlatSums:
     One that is not there lies as minus zero: no number changes its bits when that is added.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, copy: Copy = _copied) -> None:
+        self._copy = copy
         # Gradients lie as their parameters do: the optimiser's bits might depend on it.
         parameters = [(p.dtype, p.shape, p.stride()) for p in model.parameters()]
         buffers = [(summand_type(b), b.shape, b.stride()) for b in model.buffers()]
@@ -48,14 +60,28 @@ class FlatSums:
         self._flags = start
         self.num_bytes = start + aligned(len(self._like))
 
-    def pack(self, summands: Summands, values: Bytes) -> None:
-        """Write them into `values`: uint8 [num_bytes]."""
+    def pack(self, summands: Summands, values: Bytes) -> IsReady:
+        """Begin to write them into `values`: uint8 [num_bytes]; in pieces, as a device copies them.
+
+        The result says up to where they are there.
+        """
+        copies: deque[tuple[int, IsComplete]] = deque()
         for part in self._parts:
             gathered = [self._flat(summands[place], place) for place in part.places]
-            self._of(part, values)[: part.num_values].copy_(torch.cat(gathered))
+            flat = torch.cat(gathered).view(torch.uint8)
+            for start in range(0, len(flat), PIECE_BYTES):
+                piece, first = flat[start : start + PIECE_BYTES], part.start + start
+                copies.append((first, self._copy(piece, values[first : first + len(piece)])))
         flags = values[self._flags :]
         flags[:] = 0
         flags[: len(summands)] = [summand is not None for summand in summands]
+
+        def is_ready(end: int) -> bool:
+            while copies and copies[0][0] < end and copies[0][1]():
+                copies.popleft()
+            return not copies or copies[0][0] >= end
+
+        return is_ready
 
     def unpack(self, values: Bytes) -> Summands:
         """What `pack` wrote, or sums of it; the tensors are new ones, on the model's device."""

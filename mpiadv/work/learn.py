@@ -11,6 +11,7 @@ from torch import Tensor
 from mpiadv.attacks import STARTS, Looking, Stand, make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
+from mpiadv.comm.sums import IsReady
 from mpiadv.contract.accounts import TicketTold
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.methods.objective import Batch
@@ -57,7 +58,7 @@ class TorchLearner:
         self._execute = execute
         rule = recipe.rule
         self._sum = StepSum(step.model, rule.team_tickets, rule.num_teams)
-        self._flat_sums = FlatSums(step.model)
+        self._flat_sums = FlatSums(step.model, device.copy_aside)
         self.sum_bytes = self._flat_sums.num_bytes
         self.add_sum = self._flat_sums.add
 
@@ -137,8 +138,8 @@ class TorchLearner:
             for each in self._sum.told
         ]
 
-    def give_sum(self, values: Bytes) -> None:
-        self._flat_sums.pack(self._sum.take(), values)
+    def give_sum(self, values: Bytes) -> IsReady:
+        return self._flat_sums.pack(self._sum.take(), values)
 
     def complete(self, values: Bytes | None = None) -> float:
         self._sum.complete(None if values is None else self._flat_sums.unpack(values))

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.comm.messages import Bytes
+from mpiadv.comm.sums import IsReady
 from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings
@@ -84,8 +85,8 @@ class Summing(Protocol):
     def sum_bytes(self) -> int:
         """The size of what its tickets of a step come to: whole blocks of 64 bytes."""
 
-    def give_sum(self, values: Bytes) -> None:
-        """Write it into `values`, to be added to that of the other trainers."""
+    def give_sum(self, values: Bytes) -> IsReady:
+        """Begin to write it into `values`, to be added to that of the other trainers."""
 
     def add_sum(self, values: Bytes, start: int, theirs: Bytes) -> None:
         """Add to `values`, from `start` on, what came of another trainer."""

@@ -83,6 +83,23 @@ def test_sum_is_that_of_the_tree_in_whatever_pieces(
         assert {buffer.tobytes() for buffer in buffers} == {_tree(size, 16 * blocks)}
 
 
+def test_pieces_wait_until_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sums, "PIECE_BYTES", 640)
+    trainers, there = _trainers(4, seed=0), [0, 0, 0, 0]
+    buffers = [plain_memory(64 * 77) for _ in trainers]
+    for rank, (trainer, buffer) in enumerate(zip(trainers, buffers, strict=True)):
+        trainer.begin(buffer, _adding(buffer), lambda end, rank=rank: end <= there[rank])
+    random = Random(0)
+    while min(there) < 64 * 77:
+        assert not any(trainer.poll() for trainer in trainers)
+        rank = random.randrange(4)
+        start, there[rank] = there[rank], min(there[rank] + 640, 64 * 77)
+        buffers[rank][start : there[rank]] = _values(rank, 16 * 77)[start : there[rank]]
+    while not all([trainer.poll() for trainer in trainers]):
+        pass
+    assert {buffer.tobytes() for buffer in buffers} == {_tree(4, 16 * 77)}
+
+
 def test_order_of_adding_shows() -> None:
     """Else the test before would prove nothing."""
     count = 16 * 77

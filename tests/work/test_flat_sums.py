@@ -1,11 +1,15 @@
 """What tickets come to, laid out flat: the bits of sums that were never flat."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mpiadv.comm.links import plain_memory
+from mpiadv.comm.messages import Bytes
+from mpiadv.work import flat_sums
 from mpiadv.work.flat_sums import FlatSums
 from mpiadv.work.step_sum import StepSum, Told
 
@@ -86,6 +90,34 @@ def test_sum_of_all_trainers_has_the_bits_of_one(num_trainers: int, tickets: lis
     together.complete()
     for model in _of_trainers(num_trainers, tickets):
         assert _state(model) == _state(alone)
+
+
+def test_pieces_are_ready_as_their_copies_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flat_sums, "PIECE_BYTES", 64)
+    done = set[int]()
+    begun: list[tuple[Tensor, Bytes]] = []
+
+    def copy_aside(source: Tensor, target: Bytes) -> Callable[[], bool]:
+        """A device that copies when it is told to."""
+        begun.append((source, target))
+        number = len(begun) - 1
+        return lambda: number in done
+
+    model = _Odd()
+    _pass(model, 2)
+    summands = [*(p.grad for p in model.parameters()), *(None for _ in model.buffers())]
+    values, expected = plain_memory(1024), plain_memory(1024)
+    FlatSums(model).pack(summands, expected)
+    is_ready = FlatSums(model, copy_aside).pack(summands, values)
+    reached = []
+    for number, (source, target) in enumerate(begun):
+        assert not is_ready(FlatSums(model).num_bytes)
+        reached.append(max(end for end in range(0, 1024, 64) if is_ready(end)))
+        torch.from_numpy(target).copy_(source)
+        done.add(number)
+    assert reached == sorted(set(reached)), "further with each copy"
+    assert is_ready(FlatSums(model).num_bytes)
+    assert values.tobytes() == expected.tobytes()
 
 
 def test_parameter_that_no_pass_reaches_has_no_gradient() -> None:
