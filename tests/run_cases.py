@@ -9,6 +9,8 @@ from end_to_end import NUM_STEPS, TINY, Start, staleness
 
 MANY_RANKS = (8, 5, 3, 2, 1)
 SOME_RANKS = (5, 3, 1)
+FEW_RANKS = (8, 3, 1)
+"""Of rules that go through all others in float32."""
 
 RULES = {
     "synchronous": staleness(0, 0, 1),
@@ -134,6 +136,7 @@ CASES = {
 """Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
 
 RANKS = {name: MANY_RANKS for name in CASES}
+RANKS |= {f"{name}-bfloat16": FEW_RANKS for name in RULES}
 RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
 RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
 

@@ -164,8 +164,8 @@ class RecordingBook(Dispatcher):
             self._keep(crafting.ticket, TRAINER)
         return crafting
 
-    def decide(self, versions: Versions) -> Train | AttackStep | None:
-        decision = super().decide(versions)
+    def decide(self, versions: Versions, *, may_train: bool = True) -> Train | AttackStep | None:
+        decision = super().decide(versions, may_train=may_train)
         is_ready = self.state(self.ticket) is State.READY
         self._job.observed.kept_waiting += is_ready and not isinstance(decision, Train)
         return decision

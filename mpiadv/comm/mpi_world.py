@@ -48,7 +48,6 @@ class MpiWorld(World):
         super().__init__()
         if numbers is not None:
             self.roster.numbers = numbers
-            self.watchdog.name = self.roster.name(self.rank)
         self._exchange = Exchange(
             self._comm, self.roster, self.watchdog, lambda: self.deadline_seconds
         )
@@ -157,7 +156,7 @@ class MpiWorld(World):
             team=team,
             number=number,
             num_teams=len(teams),
-            trainers=self._part(trainer_ranks),
+            among_trainers=self._part(trainer_ranks),
             trainer_ranks=trainer_ranks,
         )
 
@@ -165,14 +164,19 @@ class MpiWorld(World):
         """A world of `ranks` in their order; None for those that are none of them. All ask."""
         is_in = self.rank in ranks
         color, key = (ranks[0], ranks.index(self.rank)) if is_in else (MPI.UNDEFINED, 0)
-        with self.watchdog.watching():
-            comm = MPI.Intracomm(self._comm.Split(color, key))
+        try:
+            with self.watchdog.watching():
+                comm = MPI.Intracomm(self._comm.Split(color, key))
+        except MPI.Exception as error:
+            require_loss(error.Get_error_code())
+            raise DeadlineError("a rank was lost while teams were made: start again") from None
         if not is_in:
             return None
         part = MpiWorld(comm, ranks)
         part.deadline_seconds = self.deadline_seconds
         part.watchdog.deadline_seconds = self.watchdog.deadline_seconds
         part.roster.hosts = [self.roster.hosts[rank] for rank in ranks]
+        part.watchdog.name = part.roster.name(part.rank)
         return part
 
     def sums(self, allocate: Allocate) -> Sums:

@@ -15,7 +15,7 @@ from mpiadv.comm.messages import BatchHeader, Bytes, aligned
 from mpiadv.contract.columns import column, from_record, record_type, to_record
 
 
-class Ending(IntEnum):
+class Halt(IntEnum):
     """Whether, and why, a trainer wants all of them to end after this step, or before it."""
 
     NO = 0
@@ -26,10 +26,12 @@ class Ending(IntEnum):
     """They could not be read for a while, likewise."""
     REFUSED = 4
     """Other bad input, likewise."""
+    SILENT = 5
+    """An attacker of its team does not answer, and the job cannot do without it."""
 
     @property
     def is_fault(self) -> bool:
-        return self > Ending.INTERRUPTED
+        return self > Halt.INTERRUPTED
 
 
 NOT_COMPARED = -1
@@ -39,11 +41,12 @@ NOT_COMPARED = -1
 class Note:
     """What one trainer tells the others with its share of a step.
 
-    `fingerprint`: of the parameters before the step, where all compare them now. Its seconds are
-    those of its last step.
+    `has_share`: whether its tickets are in the sum. `fingerprint`: of the parameters before the
+    step, where all compare them now. Its seconds are those of its last step.
     """
 
-    ending: Ending = Ending.NO
+    halt: Halt = Halt.NO
+    has_share: bool = True
     fault: str = column("S1024", "why it ends", default="")
     fingerprint: int = NOT_COMPARED
     wait_seconds: float = 0.0
@@ -91,7 +94,7 @@ class NoteBoard:
         """Those of all; none of any ticket where a trainer has no share of the step."""
         notes, places = self._arrays(board)
         told = [from_record(Note, record.item()) for record in notes]
-        if any(note.ending.is_fault for note in told):
+        if not all(note.has_share for note in told):
             return told, []
         return told, [from_record(TicketNote, record.item()) for record in places]
 

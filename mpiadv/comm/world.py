@@ -28,14 +28,14 @@ LONGEST_MESSAGE = 2**30
 class Division:
     """What a rank is in once the job is divided.
 
-    `team`: its own, whose rank 0 trains; the whole job where there is but one. `trainers`: those of
-    all teams, by team, where it is one of several.
+    `team`: its own, whose rank 0 trains; the whole job where there is but one. `among_trainers`:
+    the trainers of all teams, by team, where it is one of several.
     """
 
     team: "World"
     number: int = 0
     num_teams: int = 1
-    trainers: "World | None" = None
+    among_trainers: "World | None" = None
     trainer_ranks: Sequence[int] = (TRAINER,)
 
 

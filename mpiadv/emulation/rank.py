@@ -32,7 +32,7 @@ from mpiadv.emulation.measurements import MEASUREMENTS
 from mpiadv.emulation.scenario import Scenario
 from mpiadv.emulation.window import Window
 from mpiadv.loops.attacker import Attacker
-from mpiadv.loops.colleagues import Together
+from mpiadv.loops.colleagues import SeveralTrainers
 from mpiadv.loops.trainer import Trainer
 from mpiadv.methods.attack_schedules import Foreseen
 from mpiadv.process.lifeline import end_with_the_starter
@@ -196,7 +196,7 @@ def _train(
         on_event=lambda kind, text: print(f"{kind}: {text}", file=sys.stderr),
         deadline_seconds=DEADLINE_SECONDS,
         sleep=device.meter.sleep,
-        colleagues=_colleagues(scenario, division.trainers, learner),
+        colleagues=_colleagues(scenario, division.among_trainers, learner),
     )
     trainer.publish_due()
     trainer.shut_down(trainer.run(lambda: window is not None and window.is_over))
@@ -204,10 +204,10 @@ def _train(
 
 def _colleagues(
     scenario: Scenario, trainers: World | None, learner: EmulatedLearner
-) -> Together | None:
+) -> SeveralTrainers | None:
     if trainers is None:
         return None
-    return Together(
+    return SeveralTrainers(
         trainers.sums(plain_memory),
         learner,
         trainers.roster,

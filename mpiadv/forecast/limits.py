@@ -130,7 +130,9 @@ def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
         without=now,
     )
     if now >= FALLS_SHORT * ideal:
-        return replace(prospect, cause=Cause.RANKS if ideal >= ranks else Cause.TRAINER)
+        return replace(
+            prospect, cause=Cause.RANKS if ideal >= _shared_out(job, ranks) else Cause.TRAINER
+        )
     freed = {Cause.NETWORK: _trial(job, ranks, Network())}
     freed |= {
         cause: _trial(without(job, ranks), ranks, network) for cause, without in _FREED.items()
@@ -143,6 +145,11 @@ def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
         return prospect
     needed = _link_bytes(job, network, ranks) / CARRIED_SHARE / freed[cause].step_seconds
     return replace(prospect, cause=cause, without=gains[cause], needed_bytes_per_second=needed)
+
+
+def _shared_out(job: Job, ranks: int) -> int:
+    """Of so many ranks those that equally large teams have."""
+    return ranks - ranks % job.rule.num_teams
 
 
 def remedies_of(

@@ -14,7 +14,7 @@ from mpiadv.comm.links import Allocate
 from mpiadv.comm.messages import BatchHeader, Bytes
 from mpiadv.comm.notes import (
     NOT_COMPARED,
-    Ending,
+    Halt,
     Note,
     NoteBoard,
     TicketNote,
@@ -28,6 +28,7 @@ from mpiadv.process.errors import (
     BrokenBitsError,
     ColleagueLostError,
     SampleError,
+    SilentRankError,
     UnreadableError,
     UserError,
 )
@@ -38,21 +39,25 @@ LOOKS_PER_DEADLINE = 20
 COMPARED_EVERY = 50
 """Training steps between two comparisons of the parameters, beside those before checkpoints."""
 
-FAULTS: Mapping[Ending, type[UserError | UnreadableError]] = {
-    Ending.SAMPLES: SampleError,
-    Ending.UNREAD: UnreadableError,
-    Ending.REFUSED: UserError,
+Fault = UserError | UnreadableError | SilentRankError
+"""What ends a run in order, on all trainers at once."""
+
+FAULTS: Mapping[Halt, type[Fault]] = {
+    Halt.SAMPLES: SampleError,
+    Halt.UNREAD: UnreadableError,
+    Halt.REFUSED: UserError,
+    Halt.SILENT: SilentRankError,
 }
 """What a trainer has met, by what it tells of it."""
 
 
-def ending_of(fault: Exception) -> Ending:
+def halt_of(fault: Exception) -> Halt:
     """What to tell of what a trainer has met."""
-    return next(ending for ending, kind in FAULTS.items() if isinstance(fault, kind))
+    return next(halt for halt, kind in FAULTS.items() if isinstance(fault, kind))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Summed:
     """What all trainers told of a step: headers of all its tickets, and what training on them did.
 
     `values`: the sum of what the tickets come to; None where one trainer has all of them.
@@ -63,7 +68,7 @@ class Told:
     values: Bytes | None = None
     is_last: bool = False
     """Whether all end after this step."""
-    fault: UserError | UnreadableError | None = None
+    fault: Fault | None = None
     """What one of them has met: there is nothing else then, and all leave the step undone."""
     others: Sequence[TrainerSeconds] = ()
 
@@ -72,7 +77,7 @@ class Told:
 class Mine:
     """What this trainer tells with its share."""
 
-    ending: Ending = Ending.NO
+    halt: Halt = Halt.NO
     fault: str = ""
     wait_seconds: float = 0.0
     total_seconds: float = 0.0
@@ -99,7 +104,7 @@ class Colleagues(Protocol):
             ColleagueLostError: a trainer is gone, or does not answer.
         """
 
-    def take(self) -> Told:
+    def take(self) -> Summed:
         """What is there.
 
         Raises:
@@ -108,9 +113,6 @@ class Colleagues(Protocol):
 
     def keep_alive(self) -> None:
         """Now and then: tell the others to go on waiting."""
-
-    def missing(self) -> str:
-        """Who is waited for."""
 
     def free(self) -> None:
         """Let go of what it holds, when nothing is under way."""
@@ -132,20 +134,17 @@ class Alone:
     def poll(self) -> bool:
         return self.is_under_way
 
-    def take(self) -> Told:
+    def take(self) -> Summed:
         self.is_under_way = False
-        return Told(headers=self._headers, tickets=self._learner.told())
+        return Summed(headers=self._headers, tickets=self._learner.told())
 
     def keep_alive(self) -> None:
         """There is nobody to be told."""
 
-    def missing(self) -> str:
-        return "no other trainer"
-
     free = keep_alive
 
 
-class Together:
+class SeveralTrainers:
     """Those of a trainer among several.
 
     `roster` names them by team; `compares(step)` says before which steps, beside every
@@ -181,7 +180,7 @@ class Together:
         self._values = self._buffer[: learner.sum_bytes]
         self._notes = self._buffer[learner.sum_bytes :]
         self._events: list[tuple[str, str]] = []
-        self._is_there = False
+        self._is_there = self._is_over = False
         self._step = 0
         self._agreed_step = -1
         self._silent_seconds = dict.fromkeys(range(sums.size), 0.0)
@@ -196,7 +195,8 @@ class Together:
         is_compared = step % COMPARED_EVERY == 0 or self._compares(step)
         kind, event = self._events.pop(0) if self._events else ("", "")
         note = Note(
-            ending=mine.ending,
+            halt=mine.halt,
+            has_share=bool(headers),
             fault=mine.fault,
             fingerprint=self._learner.fingerprint() if is_compared else NOT_COMPARED,
             wait_seconds=mine.wait_seconds,
@@ -215,13 +215,15 @@ class Together:
         self._sums.begin(self._buffer, self._add, is_ready)
 
     def poll(self) -> bool:
+        if self._is_over:
+            return False
         if self._sums.poll():
             self._is_there = self.is_under_way
         else:
             self._look_after()
         return self._is_there
 
-    def take(self) -> Told:
+    def take(self) -> Summed:
         self.is_under_way = self._is_there = False
         notes, tickets = self._board.read(self._notes)
         self._require_same_bits(notes)
@@ -229,14 +231,14 @@ class Together:
             if note.event_kind and rank != self._sums.rank:
                 self._on_event(note.event_kind, note.event)
         for note in notes:
-            if note.ending.is_fault:
-                fault = FAULTS[note.ending](note.fault)
-                return Told(headers=(), tickets=(), fault=fault)
-        return Told(
+            if note.halt.is_fault:
+                fault = FAULTS[note.halt](note.fault)
+                return Summed(headers=(), tickets=(), fault=fault)
+        return Summed(
             headers=[ticket.header for ticket in tickets],
             tickets=[_ticket_told(ticket) for ticket in tickets],
             values=self._values,
-            is_last=any(note.ending is Ending.INTERRUPTED for note in notes),
+            is_last=any(note.halt is Halt.INTERRUPTED for note in notes),
             others=[
                 TrainerSeconds(
                     rank=self._roster.number(rank),
@@ -250,17 +252,21 @@ class Together:
 
     def keep_alive(self) -> None:
         now = self._clock()
+        if self._is_over:
+            return
         if now - self._last_word > self._deadline_seconds / WORDS_PER_DEADLINE:
             self._last_word = now
             self._sums.keep_alive()
             self._sums.poll()
 
-    def missing(self) -> str:
-        names = [self._roster.name(rank) for rank in self._silent_seconds if rank != self._rank]
-        return f"the other trainers: {', '.join(names)}"
-
     def free(self) -> None:
+        self._is_over = True
         self._sums.free()
+
+    def take_events(self) -> list[tuple[str, str]]:
+        """Those that the others have not been told, when nothing is begun any more."""
+        events, self._events = self._events, []
+        return events
 
     @property
     def _rank(self) -> int:
@@ -296,6 +302,8 @@ class Together:
                 raise self._lost(rank, f"has not answered for {self._deadline_seconds:g} s")
 
     def _lost(self, rank: int, how: str) -> ColleagueLostError:
+        # What is under way never comes to an end: whoever saves what there is moves on its team's.
+        self.is_under_way, self._is_over = False, True
         text = f"{self._roster.name(rank)}, which trains, {how}: go on with --resume"
         return ColleagueLostError(text, is_lead=rank == TRAINER)
 
@@ -310,12 +318,13 @@ class Together:
             return
         names = " and ".join(self._roster.name(rank) for rank in others)
         like = self._roster.name(found.index(usual))
+        where = "there" if 2 * found.count(usual) > len(found) else "on one side or the other"
         agreed = self._agreed_step
         since = f", as they were after step {agreed}" if agreed >= 0 else ""
         raise BrokenBitsError(
             f"after step {self._step} the parameters on {names} are not those on {like}{since}: "
-            "memory or processor may be broken there, or of another kind; leave that host out, and "
-            "go on with --resume"
+            f"memory or processor may be broken {where}, or of another kind; leave that host out, "
+            "and go on with --resume"
         )
 
 

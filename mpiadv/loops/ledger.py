@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mpiadv.comm.messages import BatchHeader
 from mpiadv.contract.accounts import Outcome, StepRecord, TicketRecord
-from mpiadv.loops.colleagues import Told
+from mpiadv.loops.colleagues import Summed
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class Ledger:
         else:
             self.spent.wait += seconds
 
-    def record(self, step: int, header: BatchHeader, outcome: Outcome, told: Told) -> StepRecord:
+    def record(self, step: int, header: BatchHeader, outcome: Outcome, told: Summed) -> StepRecord:
         """That of a step which is complete; `header` is what is told of its tickets as of one."""
         spent, self.spent = self.spent, _Spent()
         return StepRecord(

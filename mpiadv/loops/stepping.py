@@ -9,16 +9,15 @@ from math import inf
 from typing import Generic
 
 from mpiadv.comm.messages import BatchHeader
-from mpiadv.comm.notes import Ending
+from mpiadv.comm.notes import Halt
 from mpiadv.comm.waiting import Wait
 from mpiadv.contract.accounts import Outcome, StepRecord
 from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.loops.bench import VersionRing, settle
-from mpiadv.loops.colleagues import Colleagues, Mine, Told, ending_of
+from mpiadv.loops.colleagues import Colleagues, Fault, Mine, Summed, halt_of
 from mpiadv.loops.ledger import Ledger
 from mpiadv.loops.together import outcome_of, require_finite, together
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
-from mpiadv.process.errors import UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Learner
 
 
@@ -29,7 +28,7 @@ class Completed:
     step: int
     header: BatchHeader
     outcome: Outcome
-    told: Told
+    told: Summed
 
 
 class Stepping(Generic[BatchT]):
@@ -67,13 +66,13 @@ class Stepping(Generic[BatchT]):
         self._headers: list[BatchHeader] = []
         self._last_ticket_seconds = 0.0
         self._last = Mine()
-        self._fault: UserError | UnreadableError | None = None
+        self._fault: Fault | None = None
         self.wants_to_end = False
         """Whether this trainer is to end: all do then, after the step under way."""
         self.is_to_end = False
         """Whether all trainers end here."""
-        self.is_agreed = False
-        """Whether all trainers have met the fault that ends the run."""
+        self._is_agreed = False
+        """Whether all trainers know the fault that ends the run."""
 
     @property
     def must_agree(self) -> bool:
@@ -122,9 +121,7 @@ class Stepping(Generic[BatchT]):
         """
         began = self._clock()
         told = self._colleagues.take()
-        if told.fault:
-            self.is_agreed = True
-            raise told.fault
+        self._heed(told)
         rate = self._learner.complete(told.values)
         settle(self._learner, self._pump)
         outcome = outcome_of(told.tickets, rate)
@@ -155,8 +152,14 @@ class Stepping(Generic[BatchT]):
         self._last = Mine(wait_seconds=waited, total_seconds=record.total_seconds)
         self._ledger.begin()
 
-    def meet(self, fault: UserError | UnreadableError) -> None:
-        """The other trainers are to hear of a fault, before which nothing else is done."""
+    def note_fault(self, fault: Fault) -> None:
+        """The other trainers are to hear of a fault, before which nothing else is done.
+
+        Raises:
+            Fault: there are none, or all know it.
+        """
+        if self._is_agreed or not self.must_agree:
+            raise fault
         self._fault = self._fault or fault
 
     def tell_fault(self) -> bool:
@@ -164,23 +167,45 @@ class Stepping(Generic[BatchT]):
         if self._fault is None:
             return False
         if not self._colleagues.is_under_way:
-            mine = Mine(ending=ending_of(self._fault), fault=str(self._fault))
-            self._begin((), mine)
+            self._begin(())
         self.wait()
         return True
 
+    def raise_untold(self) -> None:
+        """Raise a fault that came up too late for the others to hear of it."""
+        if self._fault is not None:
+            raise self._fault
+
+    def begin_parting(self) -> None:
+        """After the last step: hear whether any trainer has met a fault in it."""
+        self._begin(())
+
+    def part(self) -> None:
+        """All have told.
+
+        Raises:
+            Fault: one of them has met it.
+        """
+        self._heed(self._colleagues.take())
+
     def wait(self) -> None:
         """Wait a moment for the other trainers."""
-        self._wait.pause(self._colleagues.missing)
+        self._wait.pause(str)
 
     def free(self) -> None:
         self._colleagues.free()
 
-    def _begin(self, headers: Sequence[BatchHeader], mine: Mine | None = None) -> None:
-        ending = Ending.INTERRUPTED if self.wants_to_end else Ending.NO
-        self._colleagues.begin(
-            self._dispatcher.step, headers, mine or replace(self._last, ending=ending)
-        )
+    def _begin(self, headers: Sequence[BatchHeader]) -> None:
+        mine = replace(self._last, halt=Halt.INTERRUPTED if self.wants_to_end else Halt.NO)
+        if self._fault is not None:
+            mine = replace(mine, halt=halt_of(self._fault), fault=str(self._fault))
+        self._wait.over()
+        self._colleagues.begin(self._dispatcher.step, headers, mine)
+
+    def _heed(self, summed: Summed) -> None:
+        if summed.fault is not None:
+            self._is_agreed = True
+            raise summed.fault
 
     def _book(self, seconds: float) -> None:
         """Book the next ticket as consumed."""

@@ -24,7 +24,7 @@ from mpiadv.loops.publisher import Publisher
 from mpiadv.loops.stepping import Stepping
 from mpiadv.loops.supervision import Supervision
 from mpiadv.methods.attack_schedules import AttackSchedule
-from mpiadv.process.errors import UnreadableError, UserError
+from mpiadv.process.errors import SilentRankError, UnreadableError, UserError
 from mpiadv.work.protocols import BatchT, Crafter, Learner
 
 BACKSTOP = 2.0
@@ -133,23 +133,36 @@ class Trainer(Generic[BatchT]):
         Of a step that is not complete nothing is kept then.
         """
         self._ledger.begin()
-        while not self.dispatcher.finished:
-            if self.stepping.is_to_end:
-                return Stop.INTERRUPTED
+        while not (self.dispatcher.finished or self.stepping.is_to_end):
             if interrupted():
                 if not self.stepping.must_agree:
                     return Stop.INTERRUPTED
                 self.stepping.wants_to_end = True
+            self._turn()
+        if not self.dispatcher.finished:
+            self.stepping.raise_untold()
+            return Stop.INTERRUPTED
+        if self.stepping.must_agree:
+            self._agree_to_finish()
+        return Stop.FINISHED
+
+    def _turn(self) -> None:
+        """Move messages on, and do the next thing; a fault is left to be told to other trainers."""
+        try:
             self.pump()
             self.supervision.look_after()
             self._grant()
-            try:
-                self._act()
-            except (UserError, UnreadableError) as fault:
-                if self.stepping.is_agreed or not self.stepping.must_agree:
-                    raise
-                self.stepping.meet(fault)
-        return Stop.FINISHED
+            self._act()
+        except (UserError, UnreadableError, SilentRankError) as fault:
+            self.stepping.note_fault(fault)
+
+    def _agree_to_finish(self) -> None:
+        """The last step may have brought a fault to one trainer alone, as evaluations may."""
+        self.stepping.begin_parting()
+        while not self.stepping.move_on():
+            self.pump()
+            self.stepping.wait()
+        self.stepping.part()
 
     def shut_down(self, reason: Stop) -> dict[int, Farewell]:
         """Tell everybody to stop, take in what is on its way, part; returns the farewells."""

@@ -77,11 +77,8 @@ class Log:
     crafted: Rows
     """A row for each ticket that was trained on, with who crafted it, and for how long."""
 
-    @property
-    def trainers(self) -> list[int]:
-        """The ranks that train."""
-        told = text(self.attributes.get("trainers", "0"))
-        return [int(rank) for rank in told.split(",") if rank.isdecimal()] or [0]
+    trainers: frozenset[int] = frozenset([0])
+    """The ranks that have trained, at any start."""
 
     @property
     def num_steps(self) -> int:
@@ -212,8 +209,15 @@ def _read(path: Path, state: RunState, file: h5py.File, snapshots: bool) -> Log:
         snapshots=_snapshots(file, _MOST_SNAPSHOTS, _MOST_IMAGES) if snapshots else None,
         evaluations=_table(path, file, "evaluation"),
         crafted=tickets if len(tickets) else tables["train"],
+        trainers=frozenset(rank for start in starts for rank in _trainers(start)),
         **tables,
     )
+
+
+def _trainers(start: Mapping[str, Any]) -> list[int]:
+    """The ranks that trained in a start of the run; rank 0 alone where it does not tell."""
+    told = text(start.get("trainers", "0"))
+    return [int(rank) for rank in told.split(",") if rank.isdecimal()] or [0]
 
 
 def starts_of(file: h5py.File) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Figures of time: what the trainer did, who crafted, and whom the attackers waited for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,12 +68,13 @@ def crafting(log: Log) -> Picture | None:
     )
 
 
-def _add_tickets(axis: Axes, tickets: Mapping[int, int], trainers: Sequence[int]) -> None:
+def _add_tickets(axis: Axes, tickets: Mapping[int, int], trainers: Collection[int]) -> None:
     colours = [COLOURS["training" if rank in trainers else "crafting"] for rank in tickets]
     bars = axis.bar(list(tickets), list(tickets.values()), color=colours, width=0.7)
     if len(tickets) <= 12:
         axis.bar_label(bars, fontsize=9)
-    axis.set_xlabel("rank (0 is the trainer)")
+    whose = ", ".join(map(str, sorted(trainers)))
+    axis.set_xlabel(f"rank ({whose} {'is the trainer' if len(trainers) == 1 else 'train'})")
     axis.set_ylabel("batches crafted")
     axis.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -84,10 +85,9 @@ def _add_tickets(axis: Axes, tickets: Mapping[int, int], trainers: Sequence[int]
 def _crafting_caption(
     log: Log, tickets: dict[int, int], attackers: dict[int, dict[str, float]]
 ) -> str:
-    own = 100 * tickets.get(0, 0) / len(log.train)
-    told = (
-        f"batches that were trained on, by the rank that crafted them: {own:.0f} % by the trainer."
-    )
+    own = 100 * sum(tickets.get(rank, 0) for rank in log.trainers) / sum(tickets.values())
+    whom = "the trainer" if len(log.trainers) == 1 else "trainers"
+    told = f"batches that were trained on, by the rank that crafted them: {own:.0f} % by {whom}."
     if not attackers:
         return f"{told.capitalize()} There were no attackers."
     uses = _percents(shares(together(attackers)))

@@ -105,7 +105,7 @@ def trainer_seconds(log: Log) -> dict[str, Floats]:
     seconds = {
         name: _known(log.column(key))
         for name, key in TRAINER_ACTIVITIES.items()
-        if name != EXCHANGING or len(log.trainers) > 1
+        if name != EXCHANGING or np.nansum(log.column(key)) > 0
     }
     accounted = sum(seconds.values(), np.zeros(len(log.train)))
     return {**seconds, OTHER: np.maximum(row_seconds(log) - accounted, 0.0)}

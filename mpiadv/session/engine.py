@@ -7,7 +7,7 @@ from functools import partial
 from mpiadv.contract.accounts import Probed, StepRecord
 from mpiadv.contract.craft_queue import StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
-from mpiadv.loops.colleagues import Together
+from mpiadv.loops.colleagues import SeveralTrainers
 from mpiadv.loops.trainer import BACKSTOP, Trainer
 from mpiadv.methods.attack_schedules import AttackSchedule
 from mpiadv.methods.averages import make_average
@@ -54,15 +54,15 @@ def new_learner(setup: Setup, tell: Callable[[str], None]) -> TorchLearner:
 
 def new_colleagues(
     setup: Setup, learner: TorchLearner, on_event: Tell = lambda kind, text: None
-) -> Together | None:
+) -> SeveralTrainers | None:
     """The other trainers, of which `on_event` hears; None where there are none."""
-    trainers = setup.division.trainers
+    trainers = setup.division.among_trainers
     if trainers is None:
         return None
     config, allocate = setup.config, setup.device.allocate
     # Whoever follows waits longer than the lead, which saves what there is before it ends the job.
     patience = 1.0 if trainers.is_trainer else BACKSTOP
-    return Together(
+    return SeveralTrainers(
         trainers.sums(allocate),
         learner,
         trainers.roster,
@@ -75,15 +75,16 @@ def new_colleagues(
 
 
 def _is_followed_by_a_save(config: Config, step: int) -> bool:
+    """Also the last step, and what all have behind it."""
     done, every = step + 1, config.checkpoint.every_steps
-    return done == config.training.num_steps or (every > 0 and done % every == 0)
+    return done >= config.training.num_steps or (every > 0 and done % every == 0)
 
 
 def new_trainer(
     setup: Setup,
     learner: TorchLearner,
     attack_schedule: AttackSchedule,
-    colleagues: Together | None,
+    colleagues: SeveralTrainers | None,
     *,
     first_step: int,
     on_step: Callable[[StepRecord], None],
@@ -97,7 +98,7 @@ def new_trainer(
     `on_groups` hears which ranks read versions together, where there are any attackers.
     """
     config, team, rule = setup.config, setup.division.team, setup.recipe.rule
-    with setup.world.at_work():
+    with team.at_work():
         model = setup.new_target()
     crafter = setup.new_crafter(model, tell_eager)
     shape = setup.link_shape(learner.parameter_bytes)

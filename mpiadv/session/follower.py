@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from torch import nn
 
 from mpiadv.comm.messages import Stop
+from mpiadv.loops.trainer import BACKSTOP, Trainer
+from mpiadv.methods.objective import Batch
 from mpiadv.process.errors import (
     BrokenBitsError,
     ColleagueLostError,
     NonFiniteLossError,
+    SilentRankError,
     UnreadableError,
     UserError,
     tell_warning,
@@ -18,14 +21,13 @@ from mpiadv.process.errors import (
 from mpiadv.session.engine import new_colleagues, new_learner, new_trainer
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import restore
-from mpiadv.session.together import gather_farewells
+from mpiadv.session.trainers import gather_farewells
 from mpiadv.storage.checkpoint import Checkpoint
 
-_LONGEST_WAIT_SECONDS = 60.0
-"""For the lead to end the job, which saves what there is before."""
+LOOK_SECONDS = 0.01
 
 
-class Follower:
+class FollowingTrainer:
     """A trainer other than the lead, from the checkpoint to the end of training.
 
     Raises:
@@ -63,26 +65,37 @@ class Follower:
         trainer.publisher.publish_restored(self._restored)
         self._restored = {}
         trainer.publish_due()
-        with _leaving_the_end_to_the_lead():
+        with self._end_left_to_the_lead(trainer):
             try:
                 reason = trainer.run(interrupted)
             except UserError:
                 reason = Stop.REFUSED
             except UnreadableError:
                 reason = Stop.INTERRUPTED
-        gather_farewells(self._setup, trainer.shut_down(reason))
+        farewells = trainer.shut_down(reason)
+        gather_farewells(self._setup, farewells, colleagues.take_events())
         return reason
 
+    @contextmanager
+    def _end_left_to_the_lead(self, trainer: Trainer[Batch]) -> Iterator[None]:
+        """Of what all trainers meet the lead tells, saves what there is, and ends the job.
 
-@contextmanager
-def _leaving_the_end_to_the_lead() -> Iterator[None]:
-    """Of what all trainers meet the lead tells, and ends the job; unless it is what is lost."""
-    try:
-        yield
-    except (BrokenBitsError, NonFiniteLossError):
-        time.sleep(_LONGEST_WAIT_SECONDS)
-        raise
-    except ColleagueLostError as error:
-        if not error.is_lead:
-            time.sleep(_LONGEST_WAIT_SECONDS)
-        raise
+        Unless it is the lead that is lost.
+        """
+        try:
+            yield
+        except (BrokenBitsError, NonFiniteLossError, SilentRankError):
+            self._await_the_end(trainer)
+            raise
+        except ColleagueLostError as error:
+            if not error.is_lead:
+                self._await_the_end(trainer)
+            raise
+
+    def _await_the_end(self, trainer: Trainer[Batch]) -> None:
+        """Keep this team alive meanwhile; a lead that cannot save in time does not come to it."""
+        patience = BACKSTOP * self._setup.config.deadline_seconds
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            trainer.pump()
+            time.sleep(LOOK_SECONDS)

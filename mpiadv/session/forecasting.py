@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,8 +61,7 @@ def plan_run(setup: Setup, where: Where) -> Plan:
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     trainers = job.rule.num_teams
-    ranks = sorted(set(where.ranks or usual_ranks(job)))
-    _require_teams(ranks, trainers, network)
+    ranks = _ranks(setup.config, where, job, network)
     during, final = _evaluation_seconds(setup, measured, job)
     return Plan(
         what=_described(setup.config, trainers),
@@ -76,19 +76,31 @@ def plan_run(setup: Setup, where: Where) -> Plan:
             *setup.doubts,
             *_few_batches(measured, where),
             *_growing(setup),
+            *_other_layout(setup.config, trainers),
             *_on_this_machine(setup, where, network, ranks[-1]),
         ],
     )
 
 
-def _require_teams(ranks: Sequence[int], trainers: int, network: Network) -> None:
-    """Refuse numbers of ranks that so many trainers cannot share out.
+def _ranks(config: Config, where: Where, job: Job, network: Network) -> list[int]:
+    """Numbers of ranks to look at: those asked for, or usual ones that trainers can share out.
 
     Raises:
-        UserError: they cannot.
+        UserError: they cannot share out what was asked for.
     """
-    for number in ranks:
-        place_teams([str(network.host_of(rank)) for rank in range(number)], trainers, Layout.HOSTS)
+    layout, trainers = Layout(config.training.team_layout), job.rule.num_teams
+
+    def place(number: int) -> None:
+        place_teams([str(network.host_of(rank)) for rank in range(number)], trainers, layout)
+
+    for number in where.ranks or ():
+        place(number)
+    found = list(where.ranks or ())
+    for number in () if where.ranks else usual_ranks(job):
+        with suppress(UserError):
+            place(number)
+            found.append(number)
+    return sorted(set(found or [trainers]))
 
 
 def _job(setup: Setup, measured: Measured, where: Where) -> Job:
@@ -203,6 +215,15 @@ def _few_batches(measured: Measured, where: Where) -> list[str]:
         return []
     batches = counted(measured.num_batches, "batch")
     return [f"{batches} measured in {LONGEST_SECONDS:g} s: the times may be far off"]
+
+
+def _other_layout(config: Config, trainers: int) -> list[str]:
+    if trainers == 1 or config.training.team_layout == "hosts":
+        return []
+    return [
+        "training.team_layout=first: the figures are for teams on hosts of their own; versions and "
+        "batches cross the network here, too"
+    ]
 
 
 def _growing(setup: Setup) -> list[str]:

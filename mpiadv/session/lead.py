@@ -32,7 +32,7 @@ from mpiadv.session.safekeeping import Safekeeping
 from mpiadv.session.same_run import differences, require_same_data
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import Watchers, restore
-from mpiadv.session.together import gather_farewells
+from mpiadv.session.trainers import gather_farewells
 from mpiadv.storage.checkpoint import Checkpoint
 
 
@@ -108,7 +108,9 @@ class Lead:
         with self._failures_recorded(trainer):
             reason = self._run(trainer, interrupted)
             self._save_at_end(trainer, reason)
-            self._farewells = gather_farewells(self._setup, trainer.shut_down(reason))
+            self._farewells = gather_farewells(
+                self._setup, trainer.shut_down(reason), on_event=self._recorder.on_event
+            )
         step = trainer.dispatcher.step
         self._recorder.log_farewells(step, self._farewells)
         self._train_seconds = time.perf_counter() - began

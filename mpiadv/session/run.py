@@ -23,10 +23,10 @@ from mpiadv.process.interruption import Interruption
 from mpiadv.session.agreement import AgreedError, agree
 from mpiadv.session.branches import judged
 from mpiadv.session.desk import Desk, give_up, open_desk
-from mpiadv.session.follower import Follower
+from mpiadv.session.follower import FollowingTrainer
 from mpiadv.session.lead import Lead
 from mpiadv.session.setup import Setup, prepare
-from mpiadv.session.together import share_checkpoint
+from mpiadv.session.trainers import share_checkpoint
 from mpiadv.settings import Config, dump_config, parse_config, read_words
 from mpiadv.storage.run_folder import RAW
 from mpiadv.work.recipe import state_on_the_wire
@@ -68,7 +68,7 @@ def carry_out(world: World, config: Config, resume: bool, interruption: Interrup
 
 def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
     with lead:
-        if setup.division.trainers:
+        if setup.division.among_trainers:
             share_checkpoint(setup, lead.checkpoint)
             agree(setup.world, lambda: None)  # whether those that follow can go on from it
         reason = lead.train(lambda: interruption.requested)
@@ -80,7 +80,7 @@ def _lead(setup: Setup, lead: Lead, interruption: Interruption) -> Stop:
 def _follow(setup: Setup, interruption: Interruption) -> Stop:
     """The run of a trainer that follows the lead; returns why it ended."""
     checkpoint = share_checkpoint(setup, None)
-    follower = agree(setup.world, lambda: Follower(setup, checkpoint))
+    follower = agree(setup.world, lambda: FollowingTrainer(setup, checkpoint))
     reason = follower.train(lambda: interruption.requested)
     if reason is Stop.FINISHED:
         _help_to_evaluate(setup, follower.model)
@@ -98,7 +98,7 @@ def _attack(setup: Setup) -> Stop:
     if setup.division.num_teams > 1:
         agree(setup.world, lambda: None)
     team = setup.division.team
-    with setup.world.at_work():
+    with team.at_work():
         model = setup.new_target()
     name = setup.world.roster.name(setup.world.rank)
     crafter = setup.new_crafter(model, lambda told: tell_warning(f"{name}: {told}"))

@@ -27,6 +27,7 @@ from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.comm.world import Division, World
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
+from mpiadv.loops.trainer import BACKSTOP
 from mpiadv.methods.attack_schedules import AttackSchedule, Ground, make_attack_schedule
 from mpiadv.methods.objectives import make_objective, num_clean
 from mpiadv.models import build_model, check_model, choose_format, lay_out
@@ -150,6 +151,9 @@ def prepare(config: Config, world: World) -> Setup:
     world.deadline_seconds = max(world.deadline_seconds, config.deadline_seconds)
     world.watchdog.deadline_seconds = config.deadline_seconds
     division = _divided(config, world)
+    if division.among_trainers:
+        # One may be as long as a deadline at parting from its team.
+        division.among_trainers.deadline_seconds += BACKSTOP * config.deadline_seconds
     device = agree(world, lambda: choose_device(config.training.device, world.local_rank))
     threads = choose_threads(config.training.threads, world.local_size)
     make_deterministic(threads)

@@ -22,7 +22,7 @@ def _copied(source: Tensor, target: Bytes) -> IsComplete:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Part:
+class _Block:
     """The tensors of one type, which lie one after the other."""
 
     dtype: torch.dtype
@@ -49,12 +49,12 @@ class FlatSums:
         buffers = [(summand_type(b), b.shape, b.stride()) for b in model.buffers()]
         self._like = [*parameters, *buffers]
         self._device = next(iter(model.parameters())).device
-        self._parts: list[_Part] = []
+        self._parts: list[_Block] = []
         start = 0
         for dtype in dict.fromkeys(dtype for dtype, *_ in self._like):
             places = [place for place, (its, *_) in enumerate(self._like) if its == dtype]
             count = sum(self._like[place][1].numel() for place in places)
-            part = _Part(dtype=dtype, start=start, num_values=count, places=places)
+            part = _Block(dtype=dtype, start=start, num_values=count, places=places)
             self._parts.append(part)
             start = part.end
         self._flags = start
@@ -65,13 +65,15 @@ class FlatSums:
 
         The result says up to where they are there.
         """
-        copies: deque[tuple[int, IsComplete]] = deque()
+        # With what is copied: its memory must not be anybody else's until then.
+        copies: deque[tuple[int, IsComplete, Tensor]] = deque()
         for part in self._parts:
             gathered = [self._flat(summands[place], place) for place in part.places]
             flat = torch.cat(gathered).view(torch.uint8)
             for start in range(0, len(flat), PIECE_BYTES):
                 piece, first = flat[start : start + PIECE_BYTES], part.start + start
-                copies.append((first, self._copy(piece, values[first : first + len(piece)])))
+                is_complete = self._copy(piece, values[first : first + len(piece)])
+                copies.append((first, is_complete, piece))
         flags = values[self._flags :]
         flags[:] = 0
         flags[: len(summands)] = [summand is not None for summand in summands]
@@ -116,5 +118,5 @@ class FlatSums:
         nothing = -0.0 if dtype.is_floating_point or dtype.is_complex else 0
         return torch.full((shape.numel(),), nothing, dtype=dtype, device=self._device)
 
-    def _of(self, part: _Part, values: Bytes) -> Tensor:
+    def _of(self, part: _Block, values: Bytes) -> Tensor:
         return torch.from_numpy(values[part.start : part.end]).view(part.dtype)

@@ -85,11 +85,6 @@ class StepSum:
         """What this trainer's tickets come to, of which nothing is kept."""
         return self._sum.take()
 
-    def drop(self) -> None:
-        """Forget the tickets of a step that is given up."""
-        self._sum = PairwiseSum(_added)
-        self.told = []
-
 
 def _added(left: Summands, right: Summands) -> Summands:
     """Place by place; a parameter that a pass did not reach has no gradient."""

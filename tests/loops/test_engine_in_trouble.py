@@ -277,8 +277,8 @@ def granted(ticket: int) -> Call:
 @pytest.mark.parametrize(
     ("calls", "words"),
     [
-        pytest.param([], "a ticket from the trainer .rank 0.", id="without_grant"),
-        pytest.param([granted(3)], "parameters for ticket 3 from the trainer .rank 0."),
+        pytest.param([], "a ticket from the trainer", id="without_grant"),
+        pytest.param([granted(3)], "parameters for ticket 3 from the trainer"),
     ],
 )
 def test_attacker_of_a_silent_trainer_says_what_it_waits_for(calls: list[Call], words: str) -> None:
