@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=128, help="images of a batch")
     add("--image-values", type=int, default=784, help="values of an image")
     add("--steps", type=int, default=1000, help="measured training steps")
+    add("--warmup", type=int, default=100, help="training steps before those")
     add("--repeats", type=int, default=3, help="runs of each row")
     add("--poll-ms", type=float, default=1.0, help="pause between polls while a device is busy")
     add("--dilate", type=float, default=1.0, help="times, latency and bandwidth that much slower")
@@ -197,7 +198,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         final_staleness=final,
         publish_every=every,
         outstanding=options.outstanding,
-        warmup_steps=100,
+        warmup_steps=options.warmup,
         measured_steps=options.steps,
         poll_seconds=options.poll_ms / 1000,
         tickets_per_step=options.tickets_per_step,
