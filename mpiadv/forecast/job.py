@@ -17,7 +17,11 @@ CARRIED_SHARE = 0.88
 messages, take the rest. As measured between emulated hosts, see docs/clusters.md."""
 
 
-COPIES_OF_SUM, SUMMED_BYTES_PER_SECOND = 4, 3e9
+EXCHANGED_SHARE = 0.66
+"""Of a link's bits per second in each direction, what sums over trainers get of them, which pass in
+both at once, and move on between two looks at messages. As measured between emulated hosts."""
+
+COPIES_OF_SUM, SUMMED_BYTES_PER_SECOND = 4, 6e9
 """How often what is added is copied or added up in a step, on its way out of the gradients and
 back, and how fast a core does that."""
 
@@ -149,7 +153,7 @@ class Network:
         rounds = 2 * (hosts - 1).bit_length()
         return (
             COPIES_OF_SUM * num_bytes / SUMMED_BYTES_PER_SECOND
-            + crossing / (CARRIED_SHARE * self.bytes_per_second)
+            + crossing / (EXCHANGED_SHARE * self.bytes_per_second)
             + rounds * LATENCIES_OF_ROUND * self.latency_seconds
         )
 
