@@ -142,12 +142,15 @@ class MpiWorld(World):
             group.Free()
             everybody.Free()
 
+    def require_all_there(self) -> None:
+        if self.roster.absent:
+            names = ", ".join(map(self.roster.name, self.roster.absent))
+            raise DeadlineError(f"{names} was lost before teams were made: start again")
+
     def divide(self, teams: Sequence[Sequence[int]]) -> Division:
         if len(teams) == 1:
             return Division(team=self)
-        if self.roster.absent:
-            names = ", ".join(map(self.roster.name, self.roster.absent))
-            raise DeadlineError(f"{names} was lost before the teams were made: start again")
+        self.require_all_there()
         number = next(n for n, team in enumerate(teams) if self.rank in team)
         team = self._part(teams[number])
         assert team is not None

@@ -133,11 +133,18 @@ class World:
         """An attacker's end; it meets rank 0, which asks for its own then."""
         raise AssertionError("a rank that is alone trains")
 
-    def divide(self, teams: Sequence[Sequence[int]]) -> "Division":
-        """Divide the ranks into teams; all ranks ask for the same ones.
+    def require_all_there(self) -> None:
+        """What takes all ranks is to begin.
 
         Raises:
-            DeadlineError: a rank was lost before.
+            DeadlineError: on rank 0, one was lost; the others wait for rank 0 to end the job.
+        """
+
+    def divide(self, teams: Sequence[Sequence[int]]) -> "Division":
+        """Divide the ranks into teams; all ranks are there and ask for the same ones.
+
+        Raises:
+            DeadlineError: a rank was lost meanwhile.
         """
         return Division(team=self)
 

@@ -224,6 +224,8 @@ def _require_same_sources(setup: Setup) -> None:
 def _divided(config: Config, world: World) -> Division:
     """The teams of the job."""
     training = config.training
+    if training.trainers > 1:
+        world.require_all_there()  # a lost one tells no host
     hosts, layout = world.roster.hosts or [world.host], Layout(training.team_layout)
     return world.divide(agree(world, lambda: place_teams(hosts, training.trainers, layout)))
 
