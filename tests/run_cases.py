@@ -8,7 +8,8 @@ from typing import Any
 from end_to_end import NUM_STEPS, TINY, Start, staleness
 
 MANY_RANKS = (8, 5, 3, 2, 1)
-SOME_RANKS = (5, 3, 1)
+SOME_RANKS = (5, 1)
+"""Of what attackers and trainer do with a ticket, whoever they are: rules go through more."""
 FEW_RANKS = (8, 3, 1)
 """Of rules that go through all others in float32."""
 
