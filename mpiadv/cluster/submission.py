@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpiadv.cluster.slurm import SlurmError, submit_script
-from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.command_lines.described import TRUST_OPTION
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.process.errors import UserError
 from mpiadv.process.words import counted
 from mpiadv.settings import Config, TrainingConfig, read_words

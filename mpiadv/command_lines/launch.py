@@ -67,7 +67,7 @@ def read(arguments: Sequence[str]) -> Launch | None:
         raise UserError(f"launch: expected the number of ranks first: {_EXAMPLE}")
     ranks = _ranks(arguments[1])
     work = [word for word in arguments[2:] if word != "--fault-tolerant"]
-    work = _with_trainers(work)
+    work = _with_trainers(work, ranks)
     if _read_work(work, ranks) is None:
         return None
     return Launch(ranks=ranks, words=tuple(work), is_fault_tolerant="--fault-tolerant" in arguments)
@@ -79,7 +79,7 @@ def _ranks(text: str) -> int:
     return int(text)
 
 
-def _with_trainers(work: list[str]) -> list[str]:
+def _with_trainers(work: list[str], ranks: int) -> list[str]:
     """The same with the setting in the place of the option for it."""
     words, trainers = list[str](), list[str]()
     for before, word in zip(["", *work], work, strict=False):
@@ -87,12 +87,19 @@ def _with_trainers(work: list[str]) -> list[str]:
             trainers.append(word.removeprefix("--trainers="))
         elif word != "--trainers":
             words.append(word)
-    if work[-1:] == ["--trainers"] or any(not re.fullmatch(r"[0-9]+", each) for each in trainers):
+    if not trainers and "--trainers" not in work:
+        return words
+    if words[:1] == ["evaluate"]:
         raise UserError(
-            f"launch: --trainers {' '.join(trainers[-1:])}: expected a number of ranks that train, "
-            "as in mpiadv launch -n 8 --trainers 2 CONFIG"
+            "launch: --trainers is for training: leave it out, evaluations share images"
         )
-    return [*words, *(f"training.trainers={each}" for each in trainers[-1:])]
+    given = f"--trainers {' '.join(trainers)}".rstrip()
+    if len(trainers) != 1 or not re.fullmatch(r"[0-9]+", trainers[0]):
+        raise UserError(
+            f"launch: {given}: expected one number of ranks that train, as in mpiadv launch -n "
+            f"{ranks} --trainers 2 CONFIG"
+        )
+    return [*words, f"training.trainers={trainers[0]}"]
 
 
 def _read_work(work: list[str], ranks: int) -> object | None:

@@ -29,6 +29,7 @@ TRAIN = Described(
     elsewhere={
         **dict.fromkeys(("-n", "-np", "--np", "-c"), "mpiadv launch -n 4 CONFIG"),
         "--fault-tolerant": "mpiadv launch -n 4 --fault-tolerant CONFIG",
+        "--trainers": "mpiadv launch -n 4 --trainers 2 CONFIG",
     },
 )
 
@@ -70,6 +71,7 @@ PLAN = Described(
         **TRUSTED,
         "--json": flag("print the figures for programs"),
     },
+    elsewhere={"--trainers": "training.trainers=2"},
 )
 
 REPORT = Described(

@@ -21,11 +21,11 @@ from mpiadv.comm.links import BatchSlot, LinkShape, ParameterSlot, plain_memory
 from mpiadv.comm.messages import BatchShape, Bytes, aligned
 from mpiadv.comm.mpi_world import MpiWorld
 from mpiadv.comm.sums import IsReady, at_once
-from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.comm.world import Division, World
 from mpiadv.contract.accounts import CraftReport, TicketTold
 from mpiadv.contract.craft_queue import AttackStep, StalenessMode
 from mpiadv.contract.dispatch import Dispatcher
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.contract.tickets import AttackSettings
 from mpiadv.emulation.device import EmulatedDevice
 from mpiadv.emulation.measurements import MEASUREMENTS

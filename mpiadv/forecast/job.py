@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 
 from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.contract.tickets import StalenessRule
 from mpiadv.contract.turns import USUAL_CREDIT
 
@@ -103,11 +104,10 @@ class Job:
         # A shortfall of a thousandth of an attacker is rounding.
         return ceil(self.craft_seconds / self.trainer_seconds - 1e-3)
 
-    def ideal_speed_up(self, ranks: int) -> float:
-        """Of all teams; where they are not equally large, the smallest one sets the pace."""
-        teams = self.rule.num_teams
-        return teams * ideal_speed_up(
-            ranks // teams,
+    def ideal_speed_up(self, team_ranks: int) -> float:
+        """Where the smallest team, which sets the pace, has so many ranks."""
+        return self.rule.num_teams * ideal_speed_up(
+            team_ranks,
             self.trainer_seconds,
             self.craft_seconds,
             trainer_crafts=self.trainer_crafts,
@@ -142,6 +142,13 @@ class Network:
 
     def num_hosts(self, ranks: int) -> int:
         return len(self.host_sizes(ranks))
+
+    def team_sizes(self, ranks: int, trainers: int) -> list[int]:
+        """How many of so many ranks each trainer's team has."""
+        if trainers == 1:
+            return [ranks]
+        hosts = [str(self.host_of(rank)) for rank in range(ranks)]
+        return list(map(len, place_teams(hosts, trainers, Layout.HOSTS)))
 
     def exchange_seconds(self, num_bytes: int, ranks: int, trainers: int) -> float:
         """What the sum of so many bytes over all trainers takes, by recursive halving.

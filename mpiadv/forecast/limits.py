@@ -119,7 +119,9 @@ def worth_a_warning(prospects: Sequence[Prospect]) -> list[Prospect]:
 
 def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
     """What limits the job that was `seen`."""
-    ranks, ideal, alone = seen.ranks, job.ideal_speed_up(seen.ranks), job.alone_seconds
+    ranks, alone = seen.ranks, job.alone_seconds
+    smallest = min(network.team_sizes(ranks, job.rule.num_teams))
+    ideal = job.ideal_speed_up(smallest)
     now = alone / seen.step_seconds
     prospect = Prospect(
         forecast=seen,
@@ -131,7 +133,7 @@ def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
     )
     if now >= FALLS_SHORT * ideal:
         return replace(
-            prospect, cause=Cause.RANKS if ideal >= _shared_out(job, ranks) else Cause.TRAINER
+            prospect, cause=Cause.RANKS if ideal >= smallest * job.rule.num_teams else Cause.TRAINER
         )
     freed = {Cause.NETWORK: _trial(job, ranks, Network())}
     freed |= {
@@ -145,11 +147,6 @@ def prospect_of(job: Job, network: Network, seen: Forecast) -> Prospect:
         return prospect
     needed = _link_bytes(job, network, ranks) / CARRIED_SHARE / freed[cause].step_seconds
     return replace(prospect, cause=cause, without=gains[cause], needed_bytes_per_second=needed)
-
-
-def _shared_out(job: Job, ranks: int) -> int:
-    """Of so many ranks those that equally large teams have."""
-    return ranks - ranks % job.rule.num_teams
 
 
 def remedies_of(
@@ -184,7 +181,7 @@ def _trial(job: Job, ranks: int, network: Network) -> Forecast:
 def _link_bytes(job: Job, network: Network, ranks: int) -> float:
     """What a training step sends in the busier direction of the trainer's link."""
     crossing = network.exchanged_bytes(job.sum_bytes, ranks, job.rule.num_teams)
-    ranks //= job.rule.num_teams
+    ranks = max(network.team_sizes(ranks, job.rule.num_teams))
     remote = sum(map(network.is_remote, range(1, ranks)))
     sendings = network.num_sendings(network.num_hosts(ranks))
     sent = sendings * job.version_bytes / job.rule.publish_every

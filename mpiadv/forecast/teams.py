@@ -42,12 +42,12 @@ def simulate(
     simulations = [
         Simulation(
             replace(job, seed=job.seed + team),
-            ranks // teams + (team < ranks % teams),
+            size,
             Transfers(network),
             clock=clock,
             meet=meeting.arrive,
         )
-        for team in range(teams)
+        for team, size in enumerate(network.team_sizes(ranks, teams))
     ]
     seen = simulations[0].forecast(num_steps)
     crossing = network.exchanged_bytes(job.sum_bytes, ranks, teams)

@@ -35,14 +35,15 @@ def trainer_time(log: Log) -> Picture | None:
         linewidth=0,
     )
     over_steps(over, "milliseconds per step", num_steps=log.num_steps, resumes=log.resumes)
-    parts = shares(seconds)
+    parts, several = shares(seconds), len(log.trainers)
+    whose = "The trainer" if several == 1 else f"Rank 0, one of {several} trainers,"
     stacked_bars(whole, {"trainer": parts})
     legend_below(figure, over, 6)
     return Picture(
         name="trainer-time",
         title="Where the trainer's time went",
         figure=figure,
-        caption=f"The trainer spent {_percents(parts)}. Left: per training step, over the run; "
+        caption=f"{whose} spent {_percents(parts)}. Left: per training step, over the run; "
         "right: in all. Waiting (red) is what more attackers, or more staleness, can take away; "
         "crafting (orange) is what more attackers take over from it.",
     )

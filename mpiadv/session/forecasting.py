@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from mpiadv.comm.links import SPARE_BROADCASTS
-from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.contract.craft_queue import StalenessMode
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.forecast.job import Job, Network
 from mpiadv.forecast.limits import Choice, look_ahead, usual_ranks
 from mpiadv.forecast.memory import JobMemory
@@ -100,6 +100,8 @@ def _ranks(config: Config, where: Where, job: Job, network: Network) -> list[int
         with suppress(UserError):
             place(number)
             found.append(number)
+    if not found:
+        place(trainers)
     return sorted(set(found or [trainers]))
 
 

@@ -16,6 +16,7 @@ from mpiadv.evaluation import Counts, evaluate
 from mpiadv.evaluation.accuracy import tell_nobody
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.loops.attacker import Attacker
+from mpiadv.loops.trainer import BACKSTOP
 from mpiadv.models import FlatState
 from mpiadv.process.errors import UnreadableError, UserError, printable, tell_warning
 from mpiadv.process.exit_codes import EXIT_BAD_INPUT, EXIT_DONE, EXIT_RESUME_ME
@@ -87,6 +88,15 @@ def _follow(setup: Setup, interruption: Interruption) -> Stop:
     return reason
 
 
+def _patience(setup: Setup) -> float:
+    """For how long an attacker waits for its trainer.
+
+    Where there are several, longer than those wait for each other: the lead saves what there is.
+    """
+    usual = setup.config.deadline_seconds
+    return usual if setup.division.num_teams == 1 else (1 + BACKSTOP) * usual
+
+
 def _help_to_evaluate(setup: Setup, model: nn.Module) -> None:
     """Do this rank's share; `model` is the lead's as far as versions carry it."""
     for weights in setup.config.weights:
@@ -109,7 +119,7 @@ def _attack(setup: Setup) -> Stop:
         link=team.attacker_link(shape, device.allocate, device.pin),
         crafter=crafter,
         host=setup.world.host,
-        deadline_seconds=setup.config.deadline_seconds,
+        deadline_seconds=_patience(setup),
     )
     reason, final = attacker.run()
     if reason is Stop.FINISHED:

@@ -23,8 +23,8 @@ from mpiadv.attacks import (
 )
 from mpiadv.comm.links import LinkShape
 from mpiadv.comm.messages import BatchShape
-from mpiadv.comm.teams import Layout, place_teams
 from mpiadv.comm.world import Division, World
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.contract.tickets import AttackSettings, Purpose, SampleOrder, seed_for
 from mpiadv.data import DataSet, doubts_about, load_data, may_download
 from mpiadv.loops.trainer import BACKSTOP

@@ -67,10 +67,14 @@ REFUSED = {
     "submit --gpu 2": "submit: unrecognized arguments: --gpu: did you mean --gpus? See mpiadv "
     "submit --help",
     "submit": "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N",
-    "launch -n 4 a.yaml --trainers": "launch: --trainers : expected a number of ranks that train, "
-    "as in mpiadv launch -n 8 --trainers 2 CONFIG",
-    "launch -n 4 --trainers two a.yaml": "launch: --trainers two: expected a number of ranks that "
-    "train, as in mpiadv launch -n 8 --trainers 2 CONFIG",
+    "launch -n 4 a.yaml --trainers": "launch: --trainers: expected one number of ranks that train, "
+    "as in mpiadv launch -n 4 --trainers 2 CONFIG",
+    "launch -n 4 --trainers two a.yaml": "launch: --trainers two: expected one number of ranks "
+    "that train, as in mpiadv launch -n 4 --trainers 2 CONFIG",
+    "launch -n 4 --trainers=2 a.yaml --trainers 4": "launch: --trainers 2 4: expected one number "
+    "of ranks that train, as in mpiadv launch -n 4 --trainers 2 CONFIG",
+    "launch -n 2 --trainers 2 evaluate runs/a": "launch: --trainers is for training: leave it out, "
+    "evaluations share images",
     "submit --gpus 2 --trainers 0": "submit: argument --trainers: 0: expected at least 1, and at "
     "most 1,024: see mpiadv submit --help",
     "job seed=1 --resum": "unrecognized arguments: --resum: did you mean --resume? See mpiadv "

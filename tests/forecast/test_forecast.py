@@ -275,3 +275,44 @@ def test_row_of_ranks_is_as_asked() -> None:
     assert [(each.ranks, each.num_hosts) for each in prospects] == [(2, 1), (8, 2)]
     assert prospects[0].sent_bytes_per_second == 0
     assert prospects[1].sent_bytes_per_second <= 1.01 * GIGABIT
+
+
+def _team_job(trainers: int, tickets: int = 8) -> Job:
+    return Job(
+        rule=rule(16, 4, 4, tickets_per_step=tickets).of_team(0, trainers),
+        num_attack_steps=8,
+        craft_seconds=0.148,
+        train_seconds=0.020,
+        num_steps=1000,
+        outstanding=None,
+        version_bytes=200_000,
+        batch_bytes=400_000,
+        sum_bytes=200_000,
+    )
+
+
+def test_trainers_beyond_one_employ_ranks_that_one_cannot() -> None:
+    one, eight = _team_job(1), _team_job(8)
+    alone = one.alone_seconds
+    assert alone / simulate(one, 64).step_seconds == pytest.approx(8.4, rel=0.02)
+    assert alone / simulate(eight, 64).step_seconds > 0.9 * 64
+
+
+def test_smallest_team_sets_the_pace() -> None:
+    """Four ranks on one host and one on the other, each host with a trainer."""
+    job, network = _team_job(2), Network(ranks_per_host=4)
+    assert network.team_sizes(5, 2) == [4, 1]
+    (prospect,) = look_ahead(job, network, [5])
+    assert prospect.ideal == 2.0 and prospect.speed_up == pytest.approx(2.0, rel=0.05)
+
+
+def test_sums_take_what_a_link_carries() -> None:
+    job = replace(_team_job(2), sum_bytes=13_200_000)
+    slow = Network(ranks_per_host=4, bytes_per_second=125e6, latency_seconds=1e-4)
+    fast = replace(slow, bytes_per_second=1250e6)
+    # Measured between two emulated hosts, see docs/clusters.md.
+    for network, measured in ((slow, 5.29), (fast, 7.82)):
+        speed_up = job.alone_seconds / simulate(job, 8, network).step_seconds
+        assert speed_up == pytest.approx(measured, rel=0.1)
+    assert slow.exchanged_bytes(100, 8, 2) == 100
+    assert Network().exchanged_bytes(100, 8, 2) == 0

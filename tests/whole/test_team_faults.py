@@ -110,6 +110,25 @@ def test_silent_trainer_ends_the_job_with_a_checkpoint(tmp_path: Path, alone: st
     assert _gone_on_with(run) == alone
 
 
+def test_attackers_of_a_silent_trainer_leave_it_to_the_lead(tmp_path: Path) -> None:
+    """Theirs may be the longer wait: the lead may have been busy when the trainer fell silent."""
+    run = tmp_path / "run"
+    words = words_of(run, **SLOW, training__trainers=2, deadline_seconds=2)
+    with launched(words, ranks=4) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("step"):
+            assert process.poll() is None
+        os.kill(pids_of(process)[2], signal.SIGSTOP)
+        time.sleep(1.0)
+        os.kill(pids_of(process)[0], signal.SIGSTOP)  # hears nothing meanwhile
+        time.sleep(2.0)
+        os.kill(pids_of(process)[0], signal.SIGCONT)
+        completed = finished(process, timeout=60)
+    assert completed.returncode == 75
+    assert "rank 2 on " in completed.stderr and ", which trains, has not" in completed.stderr
+    _require_last_step_saved(run)
+
+
 def _trainers(run: Path) -> list[str]:
     import h5py
 

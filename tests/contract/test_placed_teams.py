@@ -2,7 +2,7 @@
 
 import pytest
 
-from mpiadv.comm.teams import Layout, place_teams
+from mpiadv.contract.teams import Layout, place_teams
 from mpiadv.process.errors import UserError
 
 
