@@ -17,6 +17,7 @@ from bad_inputs import CASES
 from launching import hash_of, launch, train_rows, words_of
 from PIL import Image
 
+from mpiadv.contract.tickets import SampleOrder
 from mpiadv.process.errors import UserError
 from mpiadv.storage.run_folder import RunFolder
 
@@ -171,8 +172,9 @@ def _pictures(root: Path) -> Path:
                 Image.new("RGB", (4, 4), (level + count, 255, count)).save(place / f"{count}.png")
     listing = list_pictures(root / "train")
     looked_at = set(spread_over(len(listing.files), NUM_LOOKED_AT).tolist())
-    unseen = next(row for row in range(len(listing.files)) if row not in looked_at)
-    return Path(listing.path_of(unseen))
+    order = SampleOrder(seed=0, num_samples=len(listing.files), batch_size=4)
+    turns = [int(row) for ticket in range(order.batches_per_epoch) for row in order.indices(ticket)]
+    return Path(listing.path_of([row for row in turns if row not in looked_at][-1]))
 
 
 def _cannot_read(path: str, image_size: int | None) -> NoReturn:
@@ -194,6 +196,9 @@ def test_picture_at_fault_ends_the_run_in_order_and_costs_no_bits(
     settings = {"data__name": "image_folder", "model__name": "bad_parts:flat"}
     settings |= {"data__root": tmp_path / "pictures", "training__num_steps": 20}
     settings |= _trained_by(trainers)
+    # Few tickets are in work at once: its turn comes only once something is trained.
+    settings |= {"staleness__max_staleness": 2, "staleness__final_staleness": 0}
+    settings |= {"staleness__publish_every": 1}
     words = words_of(tmp_path / "run", **settings)
     picture, whole = Path(), b""
     if _is_trainer():
