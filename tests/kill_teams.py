@@ -2,8 +2,8 @@
 
     python tests/kill_teams.py --kills 100
 
-Eight ranks take themselves to be on four hosts: two trainers, with a team of two hosts each, of
-which one is led by an attacker. A start loses one attacker, a leader, both leaders at once or one
+Eight ranks (`--hosts 0123`: four) take themselves to be on four hosts: two trainers, with a team of
+two hosts each, of which one is led by an attacker. A start loses one attacker, a leader, both leaders at once or one
 shortly after the other, a whole host, or a trainer, while it starts, trains or evaluates. One that
 loses attackers alone has to end; one that loses a trainer has to say "resume me", and goes on,
 perhaps with other numbers of trainers and ranks. Whenever a run is done it has to have the bits of
@@ -27,6 +27,8 @@ from pathlib import Path
 from launching import hash_of, launch, words_of
 from mpi_runner import HERE, finished, pids_in_session, pids_of, started_mpirun
 
+from mpiadv.contract.teams import Layout, place_teams
+
 NUM_STEPS = 120
 DEADLINE_SECONDS = 240.0
 """For one start; one that takes longer hangs. A rank that dies while MPI itself starts holds up the
@@ -35,17 +37,34 @@ others for two minutes."""
 MOST_STARTS = 30
 """Of a run."""
 
-HOSTS = "00112233"
-VICTIMS = {
-    "an attacker": ([[1], [3], [5], [7]], 0.25),
-    "a leader": ([[2], [6]], 0.15),
-    "both leaders at once": ([[2, 6]], 0.15),
-    "a host without a trainer": ([[2, 3], [6, 7]], 0.15),
-    "a host with a trainer": ([[0, 1], [4, 5]], 0.1),
-    "the lead": ([[0]], 0.1),
-    "the other trainer": ([[4]], 0.1),
+WEIGHTS = {
+    "an attacker": 0.2,
+    "a leader": 0.2,
+    "both leaders at once": 0.3,
+    "a host without a trainer": 0.1,
+    "a host with a trainer": 0.1,
+    "the lead": 0.05,
+    "the other trainer": 0.05,
 }
-"""Who, by rank, and how often."""
+"""How often who is killed."""
+
+
+def victims_of(hosts: str) -> dict[str, list[list[int]]]:
+    """Whom that may be, by rank."""
+    teams = place_teams(hosts, 2, Layout.HOSTS)
+    trainers = [team[0] for team in teams]
+    by_host = {host: [r for r, its in enumerate(hosts) if its == host] for host in hosts}
+    others = [ranks for ranks in by_host.values() if ranks[0] not in trainers]
+    return {
+        "an attacker": [[rank] for rank in range(len(hosts)) if rank not in trainers],
+        "a leader": [ranks[:1] for ranks in others],
+        "both leaders at once": [[ranks[0] for ranks in others]],
+        "a host without a trainer": others,
+        "a host with a trainer": [by_host[hosts[rank]] for rank in trainers],
+        "the lead": [trainers[:1]],
+        "the other trainer": [trainers[1:]],
+    }
+
 
 TRAINERS = ("a host with a trainer", "the lead", "the other trainer")
 """Those without whom the job cannot go on."""
@@ -79,7 +98,7 @@ class Report:
     num_runs: int = 0
 
 
-def kill_teams(*, num_kills: int, seed: int, folder: Path) -> Report:
+def kill_teams(*, num_kills: int, seed: int, hosts: str, folder: Path) -> Report:
     """Kill and compare; raises AssertionError where the promises are not kept."""
     alone = folder / "alone"
     assert launch(words_of(alone, **SETTINGS), ranks=1).returncode == 0
@@ -87,7 +106,7 @@ def kill_teams(*, num_kills: int, seed: int, folder: Path) -> Report:
     while report.num_kills < num_kills:
         run = folder / f"run-{report.num_runs}"
         for _ in range(MOST_STARTS):
-            code = _start(run, chance, report, more=report.num_kills < num_kills)
+            code = _start(run, hosts, chance, report, more=report.num_kills < num_kills)
             if code != 75:
                 break
         assert code == 0, f"{run} ended with code {code}"
@@ -98,21 +117,21 @@ def kill_teams(*, num_kills: int, seed: int, folder: Path) -> Report:
     return report
 
 
-def _start(run: Path, chance: random.Random, report: Report, *, more: bool) -> int:
+def _start(run: Path, hosts: str, chance: random.Random, report: Report, *, more: bool) -> int:
     """One start, or resumption, of a run; kills unless there are enough; how it ended."""
     is_begun = (run / "checkpoints").exists()
-    if not more or (is_begun and chance.random() < 0.3):
+    if not more or (is_begun and chance.random() < 0.15):
         trainers, ranks = chance.choice(TEAMS)
         words = [*words_of(run, **SETTINGS), f"training.trainers={trainers}", "--resume"]
         return launch(words, ranks=ranks, timeout=DEADLINE_SECONDS).returncode
     words = [*words_of(run, **SETTINGS), "training.trainers=2", "--resume"]
     with started_mpirun(
-        ["python", "run_on_hosts.py", HOSTS, *words],
-        ranks=len(HOSTS),
+        ["python", "run_on_hosts.py", hosts, *words],
+        ranks=len(hosts),
         options=["--with-ft", "ulfm"],
         cwd=HERE,
     ) as process:
-        name, phase = _kill(process, run, chance, report)
+        name, phase = _kill(process, run, victims_of(hosts), chance, report)
         completed = finished(process, timeout=DEADLINE_SECONDS)
         _require_all_gone(process)
     code = completed.returncode
@@ -127,16 +146,20 @@ def _start(run: Path, chance: random.Random, report: Report, *, more: bool) -> i
 
 
 def _kill(
-    process: subprocess.Popen[str], run: Path, chance: random.Random, report: Report
+    process: subprocess.Popen[str],
+    run: Path,
+    victims: dict[str, list[list[int]]],
+    chance: random.Random,
+    report: Report,
 ) -> tuple[str, str]:
     """Who was killed, empty for nobody, and in which phase."""
     (phase,) = chance.choices(list(PHASES), list(PHASES.values()))
-    (name,) = chance.choices(list(VICTIMS), [weight for _, weight in VICTIMS.values()])
-    victims = chance.choice(VICTIMS[name][0])
+    (name,) = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
+    chosen = chance.choice(victims[name])
     _await_phase(process, run, phase, chance)
     killed = 0
     if process.poll() is None:
-        killed = _kill_all(pids_of(process), victims, chance.choice(PAUSES))
+        killed = _kill_all(pids_of(process), chosen, chance.choice(PAUSES))
     if killed:
         report.num_kills += killed
         report.victims[name] += 1
@@ -191,10 +214,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hosts", default="00112233", help="a character for each rank")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mpiadv-kills-") as folder:
-        report = kill_teams(num_kills=given.kills, seed=given.seed, folder=Path(folder))
+        report = kill_teams(
+            num_kills=given.kills, seed=given.seed, hosts=given.hosts, folder=Path(folder)
+        )
     for what, counts in (("victims", report.victims), ("phases", report.phases)):
         print(f"{what}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     print(f"exit codes of starts: {dict(report.codes)}")
