@@ -3,11 +3,11 @@
     python tests/kill_teams.py --kills 100
 
 Eight ranks (`--hosts 0123`: four) take themselves to be on four hosts: two trainers, with a team of
-two hosts each, of which one is led by an attacker. A start loses one attacker, a leader, both leaders at once or one
-shortly after the other, a whole host, or a trainer, while it starts, trains or evaluates. One that
-loses attackers alone has to end; one that loses a trainer has to say "resume me", and goes on,
-perhaps with other numbers of trainers and ranks. Whenever a run is done it has to have the bits of
-one that nothing disturbed; none may hang, or leave a process behind.
+two hosts each, of which one is led by an attacker. A start loses one attacker, a leader, both
+leaders at once or one shortly after the other, a whole host, or a trainer, while it starts, trains
+or evaluates. One that loses attackers alone has to end; one that loses a trainer has to say "resume
+me", and goes on, perhaps with other numbers of trainers and ranks. Whenever a run is done it has to
+have the bits of one that nothing disturbed; none may hang, or leave a process behind.
 """
 
 import argparse
