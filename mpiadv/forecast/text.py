@@ -181,7 +181,7 @@ def _bytes_of(memory: Memory) -> str:
 
 def _of_hosts(memory: JobMemory) -> str:
     """The trainer's, and the fullest of the others."""
-    whose = ["the trainer's", "another"]
+    whose = ["the trainer's" if memory.num_trainers == 1 else "the first", "another"]
     each = zip(whose, memory.host_sizes, memory.of_hosts, strict=False)
     return "; ".join(
         f"{name} {_mebibytes(num_bytes)} ({counted(size, 'rank')})"
