@@ -21,7 +21,6 @@ PIECE_BYTES = 2**22
 Add = Callable[[int, Bytes], None]
 """`add(start, theirs)` adds what came to this rank's bytes from `start` on."""
 
-
 IsReady = Callable[[int], bool]
 """Whether this rank's summand is there up to so many bytes, as it may come from a device."""
 

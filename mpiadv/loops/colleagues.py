@@ -21,9 +21,11 @@ from mpiadv.comm.notes import (
     add_notes,
 )
 from mpiadv.comm.roster import Roster
-from mpiadv.comm.sums import Sums, at_once
+from mpiadv.comm.sums import IsReady, Sums, at_once
 from mpiadv.contract.accounts import TicketTold, TrainerSeconds
 from mpiadv.contract.turns import TRAINER
+from mpiadv.loops.silence import Silence
+from mpiadv.loops.supervision import WORDS_PER_DEADLINE
 from mpiadv.process.errors import (
     BrokenBitsError,
     ColleagueLostError,
@@ -34,8 +36,6 @@ from mpiadv.process.errors import (
 )
 from mpiadv.work.protocols import Summing
 
-WORDS_PER_DEADLINE = 4
-LOOKS_PER_DEADLINE = 20
 COMPARED_EVERY = 50
 """Training steps between two comparisons of the parameters, beside those before checkpoints."""
 
@@ -183,8 +183,8 @@ class SeveralTrainers:
         self._is_there = self._is_over = False
         self._step = 0
         self._agreed_step = -1
-        self._silent_seconds = dict.fromkeys(range(sums.size), 0.0)
-        self._last_look = self._last_word = clock()
+        self._silence = Silence(deadline_seconds, clock)
+        self._last_word = clock()
 
     def tell_event(self, kind: str, text: str) -> None:
         """Tell the others of something with one of the next shares."""
@@ -205,12 +205,11 @@ class SeveralTrainers:
             event=event,
         )
         tickets: list[TicketNote] = []
+        is_ready: IsReady = at_once
         if headers:
-            tickets = [
-                _ticket_note(header, told)
-                for header, told in zip(headers, self._learner.told(), strict=True)
-            ]
-        is_ready = self._learner.give_sum(self._values) if headers else at_once
+            pairs = zip(headers, self._learner.told(), strict=True)
+            tickets = [_ticket_note(header, told) for header, told in pairs]
+            is_ready = self._learner.give_sum(self._values)
         self._board.write(self._notes, self._sums.rank, note, tickets)
         self._sums.begin(self._buffer, self._add, is_ready)
 
@@ -268,10 +267,6 @@ class SeveralTrainers:
         events, self._events = self._events, []
         return events
 
-    @property
-    def _rank(self) -> int:
-        return self._sums.rank
-
     def _add(self, start: int, theirs: Bytes) -> None:
         """To the learner's part, and to the notes behind it."""
         end = self._values.size
@@ -286,19 +281,12 @@ class SeveralTrainers:
         """End where a trainer is gone, or has been silent for too long."""
         for rank in self._sums.take_lost():
             raise self._lost(rank, "was lost")
-        now = self._clock()
-        elapsed, interval = now - self._last_look, self._deadline_seconds / LOOKS_PER_DEADLINE
-        if elapsed < interval:
+        if not self._silence.is_due():
             return
-        self._last_look = now
-        for rank in self._silent_seconds:
-            if rank == self._rank:
+        for rank in range(self._sums.size):
+            if rank == self._sums.rank:
                 continue
-            # Time in which nobody looked may be time in which the whole job was stopped.
-            watched = self._silent_seconds[rank] + min(elapsed, 2 * interval)
-            silent = min(self._sums.since_sign_of_life(rank), watched)
-            self._silent_seconds[rank] = silent
-            if silent > self._deadline_seconds:
+            if self._silence.is_too_long(rank, self._sums.since_sign_of_life(rank)):
                 raise self._lost(rank, f"has not answered for {self._deadline_seconds:g} s")
 
     def _lost(self, rank: int, how: str) -> ColleagueLostError:

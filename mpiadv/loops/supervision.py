@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from mpiadv.comm.trainer_link import TrainerLink
 from mpiadv.contract.dispatch import Dispatcher, TicketState
+from mpiadv.loops.silence import Silence
 from mpiadv.process.errors import SilentRankError
 from mpiadv.process.words import counted
 
-LOOKS_PER_DEADLINE = 20
 WORDS_PER_DEADLINE = 4
-"""How often it is looked whether somebody does not answer, and how often all are spoken to."""
+"""How often all are spoken to."""
 
 
 class Supervision:
@@ -40,8 +40,8 @@ class Supervision:
         self._clock = clock
         self._granted_at: dict[int, float] = {}
         self._late: set[int] = set()
-        self._silent_seconds: dict[int, float] = {}
-        self._last_look = self._last_word = clock()
+        self._silence = Silence(deadline_seconds, clock)
+        self._last_word = clock()
         self._parting_since: float | None = None
 
     def granted(self, ticket: int) -> None:
@@ -80,17 +80,10 @@ class Supervision:
         for attacker, why in self._link.take_doubted().items():
             if attacker in self._link.attackers:
                 self._do_without(attacker, why)
-        interval = self._deadline_seconds / LOOKS_PER_DEADLINE
-        elapsed = self._clock() - self._last_look
-        if elapsed < interval:
+        if not self._silence.is_due():
             return
-        self._last_look += elapsed
         for attacker in self._link.attackers:
-            # Time in which nobody looked may be time in which the whole job was stopped.
-            watched = self._silent_seconds.get(attacker, 0.0) + min(elapsed, 2 * interval)
-            silent = min(self._unanswered_seconds(attacker), watched)
-            self._silent_seconds[attacker] = silent
-            if silent > self._deadline_seconds:
+            if self._silence.is_too_long(attacker, self._unanswered_seconds(attacker)):
                 how = f"has not answered for {self._deadline_seconds:g} s"
                 self._do_without(attacker, how)
 

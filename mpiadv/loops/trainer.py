@@ -90,16 +90,21 @@ class Trainer(Generic[BatchT]):
         self._own: dict[int, tuple[BatchT, BatchHeader]] = {}
         self._received: dict[int, Delivery] = {}
         self._ledger = Ledger(clock)
-        self.stepping = Stepping(
-            dispatcher,
+        self.stepping = self._new_stepping(colleagues or Alone(learner), sleep)
+
+    def _new_stepping(
+        self, colleagues: Colleagues, sleep: Callable[[float], None]
+    ) -> Stepping[BatchT]:
+        return Stepping(
+            self.dispatcher,
             self.ring,
-            learner,
-            colleagues or Alone(learner),
-            attack_schedule,
+            self._learner,
+            colleagues,
+            self.attack_schedule,
             self._ledger,
-            number_of=link.number,
+            number_of=self._link.number,
             pump=self.pump,
-            clock=clock,
+            clock=self._clock,
             sleep=sleep,
         )
 
