@@ -92,14 +92,12 @@ class Trainer(Generic[BatchT]):
         self._ledger = Ledger(clock)
         self.stepping = self._new_stepping(colleagues or Alone(learner), sleep)
 
-    def _new_stepping(
-        self, colleagues: Colleagues, sleep: Callable[[float], None]
-    ) -> Stepping[BatchT]:
+    def _new_stepping(self, others: Colleagues, sleep: Callable[[float], None]) -> Stepping[BatchT]:
         return Stepping(
             self.dispatcher,
             self.ring,
             self._learner,
-            colleagues,
+            others,
             self.attack_schedule,
             self._ledger,
             number_of=self._link.number,
