@@ -6,8 +6,9 @@ column of a table, and so are those of a part, in the part's place. A field with
 follows from the others: it is a column and does not travel. Knows no message and no file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from functools import cache, partial
 from math import nan
 from typing import Any, TypeVar
 
@@ -65,13 +66,15 @@ def record_type(said: type) -> np.dtype[np.void]:
 
 def to_record(said: Any) -> tuple[Any, ...]:
     """What an object says, in the order of its `record_type`."""
-    return tuple(_written(getattr(said, item.name), item) for item in _travelling(type(said)))
+    kind: Any = type(said)  # to mypy a class is not always hashable
+    return tuple(write(getattr(said, name)) for name, write in _writers(kind))
 
 
 def from_record(said: type[SaidT], record: tuple[Any, ...]) -> SaidT:
     """The object whose `to_record`, or the `item()` of a NumPy record of it, this is."""
-    items = _travelling(said)
-    return said(**{i.name: _read(value, i) for i, value in zip(items, record, strict=True)})
+    kind: Any = said
+    made: SaidT = _maker(kind)(record)
+    return made
 
 
 def blank(said: type[SaidT], **known: Any) -> SaidT:
@@ -101,16 +104,46 @@ def _told(item: "Field[Any]") -> tuple[str, str]:
     return kind, item.metadata.get("unit", "")
 
 
-def _written(value: Any, item: "Field[Any]") -> Any:
-    if isinstance(value, str):
-        return cut_text(value, int(_told(item)[0][1:]))
-    return to_record(value) if is_dataclass(value) else value
+@cache
+def _writers(said: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """The names of what travels, and what makes of a value what stands in the record."""
+    return tuple((item.name, _writer(item)) for item in _travelling(said))
 
 
-def _read(value: Any, item: "Field[Any]") -> Any:
+def _writer(item: "Field[Any]") -> Callable[[Any], Any]:
     if is_dataclass(item.type):
-        return from_record(_type(item), value)
-    return value.decode(errors="replace") if isinstance(value, bytes) else _type(item)(value)
+        return to_record
+    if item.type is str:
+        return partial(cut_text, length=int(_told(item)[0][1:]))
+    return _unchanged
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+@cache
+def _maker(said: type) -> Callable[[tuple[Any, ...]], Any]:
+    """What makes an object of a record; found out once, as messages are read without end."""
+    names = [item.name for item in _travelling(said)]
+    readers = [_reader(_type(item)) for item in _travelling(said)]
+
+    def make(record: tuple[Any, ...]) -> Any:
+        values = [read(value) for read, value in zip(readers, record, strict=True)]
+        return said(**dict(zip(names, values, strict=True)))
+
+    return make
+
+
+def _reader(kind: type) -> Callable[[Any], Any]:
+    """What reads the value of a field."""
+    if is_dataclass(kind):
+        return _maker(kind)
+    return _decoded if kind is str else kind
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors="replace")
 
 
 def _nothing(said: type) -> Any:
