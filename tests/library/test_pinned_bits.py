@@ -22,11 +22,17 @@ RUNS = {
 }  # fmt: skip
 
 PINNED = {
+    ("digits", "2.14.1, AVX2, AuthenticAMD"): (
+        "49d6b3f3ee2d1c6528ea30dab69cfd7aed7c1ed762a40b78671d0a666c52ff89"
+    ),
     ("digits", "2.14.1, AVX512, AuthenticAMD"): (
         "1e8db207c2bba12fd53f9269cee1ff83f3f8d0dc8cbd7839eb70da729262869d"
     ),
     ("digits", "2.14.1, AVX512, GenuineIntel"): (
         "8f872bac8e404c8e68eb2e1652c1ee214feea0f71a95da155fbe92cbf9c92383"
+    ),
+    ("grey_and_channels_last", "2.14.1, AVX2, AuthenticAMD"): (
+        "30da2a086ad0c99f2bf4192b0618b954a3ea2ab59b8009fa24c1b3993fc8aac6"
     ),
     ("grey_and_channels_last", "2.14.1, AVX512, AuthenticAMD"): (
         "b73d1774346060e66e9c5ccf98d34ddb7fd519dbbdfaa4e29074a5c8e709d2f1"
