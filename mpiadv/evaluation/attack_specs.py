@@ -1,6 +1,7 @@
 """Which attacks an evaluation runs, read from the user's words. Knows no model and no images."""
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from mpiadv.attacks.attack import at_natural
 from mpiadv.attacks.auto_attack import COMPONENTS, QUERIES
 from mpiadv.attacks.named import Named
 from mpiadv.process.errors import UserError, shown
-from mpiadv.settings import AttackConfig
-from mpiadv.settings.pixels import read_pixels, require_length
+from mpiadv.settings import AttackConfig, ThreatModel
+from mpiadv.settings.pixels import read_pixels, require_length, require_shift
 from mpiadv.settings.registry import find_registered, is_dotted
 from mpiadv.settings.yaml_files import parse_yaml
 
@@ -207,14 +208,29 @@ def read_attacks(
     return tuple(a if each_alone else dataclasses.replace(a, chain=0) for a in attacks)
 
 
-def require_within_box(attack: AttackSpec, num_pixels: int | None = None) -> None:
-    """Refuse a ball, or a step, that reaches every image; `num_pixels` as for `require_length`.
+def threat_words(threats: Sequence[ThreatModel]) -> list[str]:
+    """The attacks that look at an attack's further threat models, as words for `--attack`."""
+    return [
+        f"grid:degrees={threat.degrees:g},pixels={threat.pixels:g}"
+        if threat.epsilon is None
+        else f"pgd:norm={threat.name},epsilon={threat.epsilon!r}"
+        for threat in threats
+    ]
+
+
+def require_within_box(attack: AttackSpec, image_shape: tuple[int, int, int] | None = None) -> None:
+    """Refuse a ball, or a step, that reaches every image, and shifts that leave nothing of one.
+
+    `image_shape` is [C, H, W]; None: it is not known yet.
 
     Raises:
         UserError: naming the attack.
     """
-    if "epsilon" in _kind(attack.kind).takes:
-        name = f"attack {attack.kind!r}"
+    name, takes = f"attack {attack.kind!r}", _kind(attack.kind).takes
+    if "pixels" in takes and image_shape is not None:
+        require_shift(f"{name}: pixels", attack.pixels, image_shape)
+    if "epsilon" in takes:
+        num_pixels = None if image_shape is None else math.prod(image_shape)
         require_length(f"{name}: epsilon", attack.epsilon, attack.norm, num_pixels)
         require_length(f"{name}: step_size", attack.step_size or 0.0, attack.norm, num_pixels)
 

@@ -19,7 +19,12 @@ from mpiadv.attacks.auto_attack import COMPONENTS, require_auto_attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet
 from mpiadv.evaluation.accuracy import load_batch
-from mpiadv.evaluation.attack_specs import AttackSpec, read_attacks, require_within_box
+from mpiadv.evaluation.attack_specs import (
+    AttackSpec,
+    read_attacks,
+    require_within_box,
+    threat_words,
+)
 from mpiadv.evaluation.crafting import Classifier
 from mpiadv.evaluation.protocols import protocol_of
 from mpiadv.evaluation.subject import Network, Subject, load_network, read_subject
@@ -134,7 +139,7 @@ def _attacks(
         norm=norm, epsilon=epsilon, each_alone=each_alone, sources=sources,
     )  # fmt: skip
     for attack in attacks:
-        require_within_box(attack, math.prod(data.image_shape))
+        require_within_box(attack, data.image_shape)
         if attack.is_gradient_attack:
             few = data.test.batch(choose_samples(data.test.num_samples, 2))
             rehearse(attack.attack, *few, data.num_classes)
@@ -164,12 +169,22 @@ def notes_on(examined: Examined, wanted: Wanted) -> list[str]:
     return [
         *(line for network in examined.networks for line in network.taken),
         *(examined.subject.notes if is_own else ()),
+        *(_not_attacked(examined) if is_own else ()),
         *(
             f"protocol {name}: {protocol.note_elsewhere}"
             for name, protocol in protocols.items()
             if not protocol.is_made_for(*examined.subject.ball)
         ),
     ]
+
+
+def _not_attacked(examined: Examined) -> list[str]:
+    """The threat models of training that the run's own evaluation leaves out."""
+    others = threat_words(examined.subject.config.attack.further or ())
+    if not others:
+        return []
+    words = " ".join(f"--attack {word}" for word in ("pgd", *others))
+    return [f"trained against further threat models, which are left out here: add {words}"]
 
 
 def step_misfits(examined: Examined) -> list[str]:

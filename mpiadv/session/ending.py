@@ -1,5 +1,6 @@
 """The end of a run on the trainer's rank: models saved, evaluated and reported, the run marked."""
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from torch import nn
 
 from mpiadv.comm.messages import Farewell
 from mpiadv.evaluation import Counts
+from mpiadv.evaluation.attack_specs import threat_words
 from mpiadv.evaluation.in_run import accuracies
 from mpiadv.models import fingerprint
 from mpiadv.process.errors import StorageError, UnreadableError, UserError
@@ -161,14 +163,13 @@ class Ending:
 
     def _not_looked_at(self) -> dict[str, str]:
         """How to look at the threat models that the run's own evaluations leave out."""
-        others = [
-            f"--attack grid:degrees={each.degrees:g},pixels={each.pixels:g}"
-            if each.epsilon is None
-            else f"--attack pgd:norm={each.name},epsilon={each.epsilon!r}"
-            for each in self.setup.config.attack.further or ()
-        ]
-        command = f"mpiadv evaluate {self.desk.folder.path} --attack pgd {' '.join(others)}"
-        return {"other threat models": command} if others else {}
+        others = threat_words(self.setup.config.attack.further or ())
+        if not others:
+            return {}
+        command = ["mpiadv", "evaluate", str(self.desk.folder.path)]
+        for word in ("pgd", *others):
+            command += ["--attack", word]
+        return {"other threat models": shlex.join(command)}
 
     def _which_is_best(self) -> dict[str, str]:
         best = self.recorder.best

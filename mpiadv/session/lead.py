@@ -29,7 +29,7 @@ from mpiadv.session.kept_weights import KeptWeights
 from mpiadv.session.opening import opening_lines
 from mpiadv.session.recorder import Recorder
 from mpiadv.session.safekeeping import Safekeeping
-from mpiadv.session.same_run import differences, require_same_data
+from mpiadv.session.same_run import differences, require_same_data, require_same_sources
 from mpiadv.session.setup import Setup
 from mpiadv.session.state import Watchers, restore
 from mpiadv.session.trainers import gather_farewells
@@ -55,6 +55,7 @@ class Lead:
         best, guard = KeptWeights(), Guard(config=setup.config.guard)
         if checkpoint := desk.checkpoint:
             self._changes = require_same_data(setup.config, checkpoint, setup.fingerprints)
+            require_same_sources(checkpoint, setup.sources)
             watchers: Watchers = {"best": best, "guard": guard}
             self._restored = restore(self._learner, self._attack_schedule, checkpoint, watchers)
         self._log, told = open_log(setup, desk)

@@ -1,7 +1,7 @@
 """Whether a checkpoint, or a log, belongs to a run, and what has changed since it was written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
 from mpiadv.settings import Config
+from mpiadv.settings.config import is_free_to_change
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import Checkpoint
@@ -90,6 +91,21 @@ def require_same_data(
     return [f"the {split} images have changed: {effects[split]}" for split in sorted(changed)]
 
 
+def require_same_sources(checkpoint: Checkpoint, hashes: Sequence[str]) -> None:
+    """Refuse to go on with other networks in `attack.sources`, wherever these lie.
+
+    Raises:
+        UserError: theirs are not the `hashes` here, in that order.
+    """
+    known, here = checkpoint.payload.get("sources", ""), ",".join(hashes)
+    if known != here:
+        raise UserError(
+            f"{checkpoint.path} was trained with attack.sources of the hashes {known or '(none)'}, "
+            f"this run's are {here or '(none)'}: name the folders of those networks, or start anew "
+            "with output=FOLDER"
+        )
+
+
 def require_same_log(config: Config, log: Path) -> None:
     """Refuse to go on with the log of another configuration, where there is no checkpoint yet.
 
@@ -107,7 +123,8 @@ def require_same_log(config: Config, log: Path) -> None:
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
     # A setting that the writer did not know yet had what is its default now.
     theirs = {**Config().identity(), **theirs}
-    for key in sorted({*theirs, *ours}):
+    # And one that decided bits for the writer may not do so now.
+    for key in sorted(key for key in {*theirs, *ours} if not is_free_to_change(key)):
         if theirs.get(key) != ours.get(key):
             raise UserError(
                 f"{source} was trained with {key}={theirs.get(key)}, this run has "

@@ -5,7 +5,6 @@ then all ranks hear of it and leave together.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -270,7 +269,7 @@ def _setup(
         wire_dtype=config.training.wire_dtype,
         sources=tuple(source.model for source in sources),
     )
-    config.require_lengths(math.prod(data.image_shape))
+    config.require_lengths(data.image_shape)
     setup = Setup(
         config=config,
         world=world,

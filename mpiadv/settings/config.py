@@ -1,5 +1,6 @@
 """The whole configuration of a run, validated once, and what of it decides the bits."""
 
+import math
 import os
 from typing import Annotated, Any, Self
 
@@ -16,7 +17,7 @@ from mpiadv.settings.method_sections import (
     ScheduleConfig,
 )
 from mpiadv.settings.numbers import Count, Seconds
-from mpiadv.settings.pixels import require_length
+from mpiadv.settings.pixels import require_length, require_shift
 from mpiadv.settings.section import Section, Text
 from mpiadv.settings.sections import (
     CheckpointConfig,
@@ -117,8 +118,12 @@ class Config(Section):
             *((other,) if self.model.mixture_batch_norm else ()),
         )
 
-    def require_lengths(self, num_pixels: int | None = None) -> None:
-        """Refuse a ball that holds every image, or a step that leaves it, as `require_length`."""
+    def require_lengths(self, image_shape: tuple[int, int, int] | None = None) -> None:
+        """Refuse a ball that holds every image, or a step that leaves it, as `require_length`.
+
+        And shifts that leave nothing of an image; None: its shape is not known yet.
+        """
+        num_pixels = None if image_shape is None else math.prod(image_shape)
         lengths = {
             "attack.epsilon": self.attack.epsilon,
             "attack.step_size": self.attack.step_size,
@@ -130,16 +135,17 @@ class Config(Section):
             for key, pixels in (("epsilon", threat.epsilon), ("step_size", threat.step_size)):
                 place = f"attack.further[{number}].{key}"
                 require_length(place, pixels or 0.0, threat.name, num_pixels)
+            if image_shape is not None and threat.epsilon is None:
+                require_shift(f"attack.further[{number}].pixels", threat.pixels, image_shape)
 
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""
         flat = flatten(self.model_dump(mode="json"))
-        free = tuple(f"{each}." for each in FREE_TO_CHANGE)
-        return {key: value for key, value in flat.items() if not f"{key}.".startswith(free)}
+        return {key: value for key, value in flat.items() if not is_free_to_change(key)}
 
 
 FREE_TO_CHANGE = (
-    "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
+    "output", "deadline_seconds", "overdue_seconds", "attack.sources", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
     "training.cuda_graphs", "training.device", "training.team_layout", "training.threads",
     "training.trainers", "evaluation", "guard", "log",
@@ -147,4 +153,10 @@ FREE_TO_CHANGE = (
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
 
+Data and sources are known by what they are, wherever they lie (`session/same_run.py`).
 Another device or number of threads computes other bits: resuming on one is told as a warning."""
+
+
+def is_free_to_change(key: str) -> bool:
+    """Whether a setting is one of `FREE_TO_CHANGE`, or in one of its sections."""
+    return f"{key}.".startswith(tuple(f"{each}." for each in FREE_TO_CHANGE))

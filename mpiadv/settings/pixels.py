@@ -55,3 +55,17 @@ def require_length(key: str, pixels: float, norm: str, num_pixels: int | None = 
             f"{key}={pixels:g} reaches every image from every other: those of {num_pixels} pixels "
             f"in [0, 1] are at most {diameter:.6g} apart in {norm}: expected less"
         )
+
+
+def require_shift(key: str, pixels: float, image_shape: tuple[int, int, int]) -> None:
+    """Refuse a largest shift that can move all of an image [C, H, W] out of sight.
+
+    Raises:
+        UserError: naming `key`, the setting.
+    """
+    least = min(image_shape[1:])
+    if pixels >= least:
+        raise UserError(
+            f"{key}={pixels:g} shifts images of {image_shape[1]}x{image_shape[2]} pixels out of "
+            f"sight: expected less than {least}"
+        )

@@ -8,7 +8,7 @@ from launching import hash_of, train_alone, words_of
 
 import mpiadv
 from mpiadv.process.errors import UserError
-from mpiadv.runlog import read_attributes, read_table
+from mpiadv.runlog import read_attributes
 
 SHORT = {"training__num_steps": 4, "evaluation__final_samples": 4}
 
@@ -74,30 +74,51 @@ def test_run_that_is_not_whole_is_refused(source: Path, tmp_path: Path, missing:
     assert missing in line and "\n" not in line
 
 
-def test_resume_with_another_source_is_told(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(source, copy)
-    words = words_of(
-        tmp_path / "run",
-        attack__sources=[str(copy)],
+def _interrupted(output: Path, source: Path) -> None:
+    """Leave a run of eight steps as it was after its fourth."""
+    train_alone(_words_of_eight(output, source))
+    (output / "DONE").unlink()
+    max((output / "checkpoints").iterdir()).unlink()
+
+
+def _words_of_eight(output: Path, *sources: Path) -> list[str]:
+    return words_of(
+        output,
+        attack__sources=[str(source) for source in sources],
         training__num_steps=8,
         checkpoint__every_steps=4,
         evaluation__final_samples=4,
     )
-    train_alone(words)
-    (tmp_path / "run" / "DONE").unlink()
-    latest = max((tmp_path / "run" / "checkpoints").iterdir())
-    latest.unlink()
+
+
+def test_run_whose_source_has_moved_goes_on_to_the_same_bits(source: Path, tmp_path: Path) -> None:
+    copy, run = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(source, copy)
+    _interrupted(run, copy)
+    shutil.move(copy, tmp_path / "elsewhere")
+    resumed = train_alone(_words_of_eight(run, tmp_path / "elsewhere"), resume=True)
+    assert resumed == train_alone(_words_of_eight(tmp_path / "undisturbed", source))
+
+
+def test_run_with_other_sources_than_before_does_not_go_on(source: Path, tmp_path: Path) -> None:
+    copy, run = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(source, copy)
+    _interrupted(run, copy)
+    before, log = hash_of(copy), (run / "log.h5").read_bytes()
     shutil.rmtree(copy)
     train_alone(words_of(copy, seed=2, **SHORT))
-    capsys.readouterr()
-    train_alone(words, resume=True)
-    assert "resumed with sources=" in capsys.readouterr().out
-    events = read_table(tmp_path / "run" / "log.h5", "events")
-    (told,) = [event["text"].decode() for event in events if event["kind"] == b"changed"]
-    assert f"sources={hash_of(copy)}" in told
+    for sources, told in (
+        ((copy,), hash_of(copy)),
+        ((), "(none)"),
+        ((source, copy), f"{before},{hash_of(copy)}"),
+    ):
+        with pytest.raises(UserError) as caught:
+            train_alone(_words_of_eight(run, *sources), resume=True)
+        assert str(caught.value).endswith(
+            f" was trained with attack.sources of the hashes {before}, this run's are {told}: name "
+            "the folders of those networks, or start anew with output=FOLDER"
+        )
+        assert (run / "log.h5").read_bytes() == log
 
 
 def test_branch_of_the_sources_evaluations_plays_no_part(tmp_path: Path) -> None:
