@@ -135,7 +135,24 @@ ATTACK_CASES = {
     ),
     "no_further_threat_model": (
         _attack("pgd", attack__further="[]"),
-        "attack.further=[[][]] names no threat model: expected some, as in *, or null",
+        "attack.further=[[][]]: expected threat models, as in attack.further=*, or null",
+    ),
+    "further_threat_model_without_a_list": (
+        _attack("pgd", attack__further="l2"),
+        "attack.further='l2': expected threat models, as in attack.further='*', or null",
+    ),
+    "names_for_further_threat_models": (
+        _attack("pgd", attack__further="[l2, l1]"),
+        "attack.further=[[]'l2', 'l1']: expected threat models, as in attack.further='*', or null",
+    ),
+    "source_without_a_list": (
+        _attack("pgd", attack__sources="runs/a"),
+        "attack.sources='runs/a': expected a list, as in attack.sources=[[]'runs/a']",
+    ),
+    "shift_out_of_sight": (
+        _attack("pgd", attack__further="[{name: rotation_translation, pixels: 8}]"),
+        "attack.further[[]0].pixels=8 shifts images of 8x8 pixels out of sight: expected less than "
+        "8",
     ),
     "radius_of_a_threat_model_that_holds_any_image": (
         _attack("pgd", attack__further="[{name: linf, epsilon: 2}]"),

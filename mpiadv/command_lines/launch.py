@@ -1,6 +1,7 @@
 """The command line of `mpiadv launch`: a number of ranks, and what they are to do."""
 
 import argparse
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,4 +115,17 @@ def _read_work(work: list[str], ranks: int) -> object | None:
             "ranks train, or evaluate"
         )
     require_no_misspelt(work, f"mpiadv launch -n {ranks}")
+    _require_options(work)
     return LAUNCH.read(["--help"]) if _HELP & {*work} else TRAIN.read(work)
+
+
+def _require_options(work: Sequence[str]) -> None:
+    """Refuse an option that was meant as one of those that are taken out of `work` before."""
+    ours = [option for option in LAUNCH.options if option.startswith("--")]
+    for word in work:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in TRAIN.options:
+            for meant in difflib.get_close_matches(option, ours, n=1, cutoff=0.7):
+                raise UserError(
+                    f"launch: no option {option}: did you mean {meant}? See mpiadv launch --help"
+                )

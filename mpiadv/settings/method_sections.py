@@ -1,9 +1,11 @@
 """The sections of a method: attack, objective, optimiser, and how they change. Typed, frozen."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from mpiadv.process.errors import shown
 from mpiadv.settings.choices import Climbed, Norm
 from mpiadv.settings.numbers import Count, Fraction, Number, Positive, Radius, StepSize
 from mpiadv.settings.pixels import RELATIVE_STEP_SIZE
@@ -61,16 +63,17 @@ class ThreatModel(Section):
         return self
 
 
-def _named(threats: list[ThreatModel]) -> list[ThreatModel]:
-    if not threats:
-        raise ValueError(
-            "attack.further=[] names no threat model: expected some, as in [{name: l2, epsilon: "
-            "1.0}], or null"
-        )
-    return threats
+def _require_some(threats: Any) -> Any:
+    are_some = isinstance(threats, list) and threats
+    if threats is None or (are_some and all(isinstance(t, Mapping | ThreatModel) for t in threats)):
+        return threats
+    raise ValueError(
+        f"attack.further={shown(threats)}: expected threat models, as in "
+        "attack.further='[{name: l2, epsilon: 1.0}]', or null"
+    )
 
 
-_SOME = AfterValidator(_named)
+_SOME = BeforeValidator(_require_some)
 
 
 class AttackConfig(Section):
@@ -108,7 +111,7 @@ class AttackConfig(Section):
     """Mode of the whole model while it is attacked; its running statistics never change."""
     epsilon_warmup_steps: StepsOrNever = 0
     """Training steps over which epsilon grows linearly from 0 to `epsilon`."""
-    further: Annotated[list[ThreatModel], Field(max_length=16), _SOME] | None = None
+    further: Annotated[list[ThreatModel] | None, Field(max_length=16), _SOME] = None
     """Threat models beside `norm` and `epsilon`, such as `[{name: l2, epsilon: 1.0},
     {name: rotation_translation, degrees: 30, pixels: 3}]`; null: none. Evaluations during the run
     are of `norm` and `epsilon` alone."""

@@ -211,6 +211,10 @@ def _first_line(error: ValidationError) -> str:
             return f"{keys[0]}: {what}{also}"
     if first["type"] == "extra_forbidden":
         what = "there is no such setting"
+    if first["type"] == "list_type":
+        what = "expected a list"
+        if not isinstance(first["input"], Mapping):
+            what += f", as in {keys[0]}=[{shown(first['input'])}]"
     if first["type"] == "model_type":
         what = "expected a section of settings, not one value"
     for other in others:

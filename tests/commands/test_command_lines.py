@@ -69,6 +69,10 @@ REFUSED = {
     "submit": "submit: expected --gpus N, the GPUs of each node, or on CPUs alone --ranks N",
     "launch -n 4 a.yaml --trainers": "launch: --trainers: expected one number of ranks that train, "
     "as in mpiadv launch -n 4 --trainers 2 CONFIG",
+    "launch -n 4 --trainer 2 a.yaml": "launch: no option --trainer: did you mean --trainers? See "
+    "mpiadv launch --help",
+    "launch -n 4 a.yaml --fault_tolerant": "launch: no option --fault_tolerant: did you mean "
+    "--fault-tolerant? See mpiadv launch --help",
     "launch -n 4 --trainers two a.yaml": "launch: --trainers two: expected one number of ranks "
     "that train, as in mpiadv launch -n 4 --trainers 2 CONFIG",
     "launch -n 4 --trainers=2 a.yaml --trainers 4": "launch: --trainers 2 4: expected one number "
