@@ -38,6 +38,9 @@ REFRESHED = {
 }
 """As in configs/mnist.yaml."""
 
+ONE_TICKET = {"training.tickets_per_step": 1}
+"""As the emulation has it, and the times that are compared."""
+
 ASYNCHRONOUS = "k8-asynchronous"
 LABELS = {
     "k40-synchronous": f"k = {MANY_STEPS}, synchronous",
@@ -53,11 +56,12 @@ def runs(request: Request) -> list[Run]:
     """The three runs; the asynchronous one on all ranks.
 
     Raises:
-        UserError: a change of what is asynchronous, and what is not.
+        UserError: a change of what is asynchronous, and what is not, or of tickets per step.
     """
-    require_unchanged(request, REFRESHED)
+    require_unchanged(request, {**REFRESHED, **ONE_TICKET})
     ranges = request.ranges
     shared = {
+        **ONE_TICKET,
         "training.num_steps": ranges["num_steps"],
         "evaluation.every_steps": ranges["every_steps"],
         "evaluation.num_samples": ranges["num_images"],
