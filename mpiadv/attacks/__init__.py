@@ -4,8 +4,8 @@ from mpiadv.attacks.attack import STARTS, Attack, Stand
 from mpiadv.attacks.casting import as_target, hold_cast
 from mpiadv.attacks.climb import (
     Climb,
+    ClimbView,
     Look,
-    Looking,
     Slope,
     forward,
     mean_magnitude,
@@ -15,7 +15,7 @@ from mpiadv.attacks.losses import LOSSES, AttackLoss
 from mpiadv.attacks.named import ATTACKS, attack_num_steps, make_attack, require_purpose, suited
 from mpiadv.attacks.norms import NORMS
 from mpiadv.attacks.threats import (
-    Crafting,
+    TicketAttack,
     crafting_attack,
     keeps_notes,
     make_attacks,
@@ -31,11 +31,11 @@ __all__ = [
     "Attack",
     "AttackLoss",
     "Climb",
-    "Crafting",
+    "ClimbView",
     "Look",
-    "Looking",
     "Slope",
     "Stand",
+    "TicketAttack",
     "as_target",
     "attack_num_steps",
     "crafting_attack",

@@ -143,7 +143,7 @@ class Climb:
 
 
 @dataclass(kw_only=True)
-class Looking:
+class ClimbView:
     """A climb as the steps of an attack see it.
 
     `seed`, of what the model draws, and `version`, of its parameters, are set before each step.

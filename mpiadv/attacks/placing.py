@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.attacks.attack import Stand
-from mpiadv.attacks.climb import Looking
+from mpiadv.attacks.climb import ClimbView
 from mpiadv.attacks.spatial import place_each
 from mpiadv.contract.tickets import Purpose, seed_for
 
@@ -44,7 +44,7 @@ class PlacingAttack:
 
     def steps(
         self,
-        look: Looking,
+        look: ClimbView,
         natural: Tensor,
         stand: Stand,
         *,
@@ -58,7 +58,7 @@ class PlacingAttack:
             yield stand
 
     @torch.no_grad()
-    def _tried(self, look: Looking, natural: Tensor, stand: Stand, step: int) -> Stand:
+    def _tried(self, look: ClimbView, natural: Tensor, stand: Stand, step: int) -> Stand:
         generator = torch.Generator().manual_seed(seed_for(self.seed, Purpose.THREATS, step))
         unit = torch.rand(3, len(natural), generator=generator, dtype=torch.float64) * 2 - 1
         turned, right, down = unit[0] * self.degrees, unit[1] * self.pixels, unit[2] * self.pixels

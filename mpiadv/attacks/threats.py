@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mpiadv.attacks.attack import Attack, Stand
-from mpiadv.attacks.climb import Looking
+from mpiadv.attacks.climb import ClimbView
 from mpiadv.attacks.losses import AttackLoss
 from mpiadv.attacks.named import make_attack
 from mpiadv.attacks.placing import PlacingAttack
@@ -17,7 +17,7 @@ from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.settings import AttackConfig, ThreatModel
 
 
-class Crafting(Protocol):
+class TicketAttack(Protocol):
     """Steps away from natural images, as those of `Attack`."""
 
     @property
@@ -37,7 +37,7 @@ class Crafting(Protocol):
 
     def steps(
         self,
-        look: Looking,
+        look: ClimbView,
         natural: Tensor,
         stand: Stand,
         *,
@@ -57,7 +57,7 @@ class SideBySide:
     Robustness for Multiple Perturbations", section 2.2; without, it stays on all: their "avg".
     """
 
-    attacks: Sequence[Crafting]
+    attacks: Sequence[TicketAttack]
     takes_worst: bool
 
     @property
@@ -77,7 +77,7 @@ class SideBySide:
 
     def steps(
         self,
-        look: Looking,
+        look: ClimbView,
         natural: Tensor,
         stand: Stand,
         *,
@@ -113,7 +113,7 @@ class SideBySide:
         return Stand(images, torch.cat(notes))
 
 
-def _worst(look: Looking, candidates: Sequence[Tensor]) -> Tensor:
+def _worst(look: ClimbView, candidates: Sequence[Tensor]) -> Tensor:
     """Of each image the candidate of the highest loss, the first of equals."""
     if not len(candidates[0]):
         return candidates[0]
@@ -124,7 +124,7 @@ def _worst(look: Looking, candidates: Sequence[Tensor]) -> Tensor:
     return images
 
 
-def crafting_attack(config: AttackConfig, settings: AttackSettings, seed: int) -> Crafting:
+def crafting_attack(config: AttackConfig, settings: AttackSettings, seed: int) -> TicketAttack:
     """What crafts the images of a ticket: of these `settings`, drawing by `seed`.
 
     A radius that is not yet what it is to become makes those of further threat models smaller, too.
@@ -136,7 +136,7 @@ def crafting_attack(config: AttackConfig, settings: AttackSettings, seed: int) -
     if config.further is None:
         return own
     warm = settings.epsilon / config.epsilon if config.epsilon else 1.0
-    attacks: list[Crafting] = [own]
+    attacks: list[TicketAttack] = [own]
     for number, threat in enumerate(config.further):
         if threat.epsilon is None:
             attacks.append(

@@ -16,7 +16,7 @@ from mpiadv.contract.dispatch import Dispatcher
 from mpiadv.loops.bench import VersionRing, settle
 from mpiadv.loops.colleagues import Colleagues, Fault, Mine, Summed, halt_of
 from mpiadv.loops.ledger import Ledger
-from mpiadv.loops.together import outcome_of, require_finite, together
+from mpiadv.loops.step_account import header_of, outcome_of, require_finite
 from mpiadv.methods.attack_schedules import AttackSchedule, TrainedStep
 from mpiadv.work.protocols import BatchT, Learner
 
@@ -126,7 +126,7 @@ class Stepping(Generic[BatchT]):
         settle(self._learner, self._pump)
         outcome = outcome_of(told.tickets, rate)
         require_finite(outcome, told.headers[-1].origin)
-        step, header = self._dispatcher.step, together(told.headers, outcome)
+        step, header = self._dispatcher.step, header_of(told.headers, outcome)
         rule, ticket = self._dispatcher.rule, self._dispatcher.ticket
         self._attack_schedule.hear(
             TrainedStep(

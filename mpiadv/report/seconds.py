@@ -95,8 +95,8 @@ def _crafting_caption(
     return (
         f"Left: {told} Right: each attacker's time, together {uses}. Waiting for "
         "the trainer (red) means that parameters fresh enough were not trained yet: a larger "
-        "staleness would let them go on; waiting for tickets (pale) that the window of "
-        "max_staleness + 1 tickets, or staleness.outstanding, is too small for so many attackers. "
+        "staleness would let them go on; waiting for tickets (pale) that the window, the tickets "
+        "of max_staleness + 1 steps, or staleness.outstanding, is too small for so many attackers. "
         "Counted over the batches that were trained on."
     )
 

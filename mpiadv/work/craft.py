@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpiadv.attacks import Crafting, Looking, Stand, forward
+from mpiadv.attacks import ClimbView, Stand, TicketAttack, forward
 from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.accounts import CraftReport
 from mpiadv.contract.craft_queue import AttackStep
@@ -44,7 +44,7 @@ class _Piece:
     natural: Tensor
     labels: Tensor
     adversarial: Tensor
-    looking: Looking
+    looking: ClimbView
     steps: Iterator[Stand]
     notes: Tensor | None = None
     natural_accuracy: Tensor | None = None
@@ -147,7 +147,7 @@ class TorchCrafter:
         adversarial = self._start(number, attack, natural)
         batch = Batch(images=adversarial, labels=labels, targets=targets, natural=natural)
         climb = climb_of(self._recipe, attack, self._model, self._execute, number, batch)
-        looking = Looking(climb=climb)
+        looking = ClimbView(climb=climb)
         return _Piece(
             number=number,
             natural=natural,
@@ -223,7 +223,7 @@ class TorchCrafter:
             seed=seed_for(self._recipe.seed, Purpose.RAND_AUGMENT, number),
         )
 
-    def _start(self, number: int, attack: Crafting, natural: Tensor) -> Tensor:
+    def _start(self, number: int, attack: TicketAttack, natural: Tensor) -> Tensor:
         clean = self._recipe.num_clean
         generator = self._generator(Purpose.START, number)
         return torch.cat([natural[:clean], attack.start(natural[clean:], generator)])

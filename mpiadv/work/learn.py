@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mpiadv.attacks import STARTS, Looking, Stand, make_attack, mean_magnitude
+from mpiadv.attacks import STARTS, ClimbView, Stand, make_attack, mean_magnitude
 from mpiadv.comm.links import BatchSlot
 from mpiadv.comm.messages import Bytes
 from mpiadv.comm.sums import IsReady
@@ -167,7 +167,7 @@ class TorchLearner:
         model.train(recipe.attack.batch_norm == "train")
         attack, clean = recipe.attack_on(number, settings), recipe.num_clean
         climb = climb_of(recipe, attack, model, self._execute, number, batch)
-        looking, natural = Looking(climb=climb), batch.natural[clean:]
+        looking, natural = ClimbView(climb=climb), batch.natural[clean:]
         stand = Stand(batch.images[clean:], None if batch.notes is None else batch.notes[clean:])
         steps = attack.steps(looking, natural, stand, first=first)
         for step in range(first, num_steps):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mpiadv.attacks import Climb, Crafting, crafting_attack, num_copies
+from mpiadv.attacks import Climb, TicketAttack, crafting_attack, num_copies
 from mpiadv.comm.messages import WireDtype
 from mpiadv.contract.tickets import (
     AttackSettings,
@@ -61,7 +61,7 @@ class Recipe:
         """The samples of a ticket of this rank's team: int64 [batch_size]."""
         return self.order.indices(self.rule.number(ticket))
 
-    def attack_on(self, number: int, settings: AttackSettings) -> Crafting:
+    def attack_on(self, number: int, settings: AttackSettings) -> TicketAttack:
         """What crafts a ticket. Raises UserError: as `make_attack`."""
         return crafting_attack(self.attack, settings, seed_for(self.seed, Purpose.THREATS, number))
 
@@ -111,7 +111,12 @@ def state_on_the_wire(recipe: Recipe, model: nn.Module) -> FlatState:
 
 
 def climb_of(
-    recipe: Recipe, attack: Crafting, model: nn.Module, execute: Executor, number: int, batch: Batch
+    recipe: Recipe,
+    attack: TicketAttack,
+    model: nn.Module,
+    execute: Executor,
+    number: int,
+    batch: Batch,
 ) -> Climb:
     """What the attack on a ticket climbs; not on the clean images at the front of its batch.
 

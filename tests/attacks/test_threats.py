@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from mpiadv.attacks import (
     Climb,
-    Crafting,
-    Looking,
+    ClimbView,
     Stand,
+    TicketAttack,
     crafting_attack,
     keeps_notes,
     make_attack,
@@ -41,11 +41,11 @@ def _model() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)).eval()
 
 
-def _looking(model: nn.Module) -> Looking:
+def _looking(model: nn.Module) -> ClimbView:
     climb = Climb(
         model=model, precision="float32", loss=None, labels=LABELS, natural=IMAGES, natural_seed=0
     )
-    return Looking(climb=climb)
+    return ClimbView(climb=climb)
 
 
 def _config(*further: dict[str, Any], **changes: Any) -> AttackConfig:
@@ -53,12 +53,12 @@ def _config(*further: dict[str, Any], **changes: Any) -> AttackConfig:
     return AttackConfig.model_validate(given)
 
 
-def _made(config: AttackConfig, *, epsilon: float | None = None, seed: int = SEED) -> Crafting:
+def _made(config: AttackConfig, *, epsilon: float | None = None, seed: int = SEED) -> TicketAttack:
     radius = config.epsilon if epsilon is None else epsilon
     return crafting_attack(config, AttackSettings(num_steps=STEPS, epsilon=radius), seed)
 
 
-def _stands(attack: Crafting, model: nn.Module, natural: Tensor = IMAGES) -> list[Stand]:
+def _stands(attack: TicketAttack, model: nn.Module, natural: Tensor = IMAGES) -> list[Stand]:
     stand = Stand(attack.start(natural, _generator()))
     return list(attack.steps(_looking(model), natural, stand))
 
@@ -178,7 +178,7 @@ def test_batch_without_images_to_attack_stays_empty(combine: str) -> None:
             natural_seed=0,
         )  # fmt: skip
         stand = Stand(attack.start(nothing, _generator()))
-        *_, last = attack.steps(Looking(climb=climb), nothing, stand)
+        *_, last = attack.steps(ClimbView(climb=climb), nothing, stand)
         assert last.images.shape == nothing.shape
 
 

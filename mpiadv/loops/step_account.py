@@ -23,7 +23,7 @@ def outcome_of(tickets: Sequence[TicketTold], learning_rate: float) -> Outcome:
     )
 
 
-def together(headers: Sequence[BatchHeader], outcome: Outcome) -> BatchHeader:
+def header_of(headers: Sequence[BatchHeader], outcome: Outcome) -> BatchHeader:
     """Number, rank and seconds of the first, of versions the oldest, of reports the mean.
 
     But the gradient's magnitude of `outcome`, where the last look at the slope was the trainer's.
