@@ -4,10 +4,14 @@
 evaluations alone: knows no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+from mpiadv.report.drawing import ADVERSARIAL as ATTACKED
+from mpiadv.report.drawing import NATURAL as CLEAN
+from mpiadv.report.drawing import Picture, panels
 from mpiadv.studies.definition import Study
 from mpiadv.studies.evaluated import Evaluation, missing, over_seeds, results_of
 from mpiadv.studies.folder import StudyFolder
@@ -96,24 +100,28 @@ def _through(folder: StudyFolder, each: Mixed, branch: str) -> Evaluation:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Networks of all seeds, judged through one branch: accuracies in percent, one of each seed."""
+
+    is_double: bool
+    clean: float | str
+    branch: str
+    natural: Sequence[float]
+    attacked: Sequence[float]
+
+    @property
+    def cells(self) -> list[str]:
+        """Batch norms, share of natural images, and the branch where there are two."""
+        share = "each, paired" if self.clean == PAIRED else f"{100 * float(self.clean):g} %"
+        judged = self.branch if self.is_double else "-"
+        return ["two" if self.is_double else "one", share, judged]
+
+
 def show(folder: StudyFolder) -> Results:
-    """A table: rows by share of natural images, columns by batch norm and branch."""
-    rows = [
-        row
-        for is_double in (False, True)
-        for clean in dict.fromkeys(each.clean for each in mixed(folder.ranges))
-        for row in _rows(folder, is_double, clean)
-    ]
-    parts = [] if not rows else [
-        Table(
-            title="Accuracy by batch norm and share of natural images",
-            caption=f"Percent of {folder.ranges['num_images']:,} test images, mean over seeds "
-            "(lowest to highest). With two batch norms a row for each branch that images have "
-            "trained.",
-            headings=["batch norm", "natural images", "judged through", "natural", "PGD-100"],
-            rows=rows,
-        )
-    ]  # fmt: skip
+    """A table and a picture: by share of natural images, batch norm and branch."""
+    rows = _judged(folder)
+    parts: list[Table | Picture] = [_table(folder, rows), _picture(rows)] if rows else []
     return Results(
         title="One batch norm or two, and natural images in training",
         introduction=[_INTRODUCTION] if rows else ["No network has been evaluated yet."],
@@ -121,19 +129,56 @@ def show(folder: StudyFolder) -> Results:
     )
 
 
-def _rows(folder: StudyFolder, is_double: bool, clean: float | str) -> list[list[str]]:
-    same = [e for e in mixed(folder.ranges) if (e.is_double, e.clean) == (is_double, clean)]
+def _judged(folder: StudyFolder) -> list[Judged]:
+    everything = mixed(folder.ranges)
     rows = []
-    for branch in same[0].branches:
-        found = [results_of(folder, _through(folder, each, branch)) for each in same]
-        there = [each for each in found if each is not None]
-        if there:
-            natural = over_seeds([each["natural"]["accuracy"] for each in there])
-            attacked = over_seeds([e["attacks"][0]["this_alone"]["accuracy"] for e in there])
-            share = "each, paired" if clean == PAIRED else f"{100 * float(clean):g} %"
-            judged = branch if is_double else "-"
-            rows.append(["two" if is_double else "one", share, judged, natural, attacked])
+    for is_double, clean in dict.fromkeys((each.is_double, each.clean) for each in everything):
+        same = [e for e in everything if (e.is_double, e.clean) == (is_double, clean)]
+        for branch in same[0].branches:
+            found = [results_of(folder, _through(folder, each, branch)) for each in same]
+            there = [each for each in found if each is not None]
+            if there:
+                row = Judged(
+                    is_double=is_double,
+                    clean=clean,
+                    branch=branch,
+                    natural=[each["natural"]["accuracy"] for each in there],
+                    attacked=[e["attacks"][0]["this_alone"]["accuracy"] for e in there],
+                )
+                rows.append(row)
     return rows
+
+
+def _table(folder: StudyFolder, rows: Sequence[Judged]) -> Table:
+    return Table(
+        title="Accuracy by batch norm and share of natural images",
+        caption=f"Percent of {folder.ranges['num_images']:,} test images, mean over seeds "
+        "(lowest to highest). With two batch norms a row for each branch that images have "
+        "trained.",
+        headings=["batch norm", "natural images", "judged through", "natural", "PGD-100"],
+        rows=[[*row.cells, over_seeds(row.natural), over_seeds(row.attacked)] for row in rows],
+    )
+
+
+def _picture(rows: Sequence[Judged]) -> Picture:
+    figure, (axis,) = panels(1, height=1.6 + 0.3 * len(rows))
+    places = range(len(rows))
+    for name, colour in (("natural", CLEAN), ("attacked", ATTACKED)):
+        for place, row in zip(places, rows, strict=True):
+            values = getattr(row, name)
+            axis.plot(values, [place] * len(values), color=colour, marker=".", alpha=0.4)
+            axis.plot(fmean(values), place, color=colour, marker="s")
+    axis.set_yticks(places, [", ".join(c for c in row.cells if c != "-") for row in rows])
+    axis.invert_yaxis()
+    axis.set_xlabel("test accuracy (%)")
+    return Picture(
+        name="mixture",
+        title="Natural and robust accuracy",
+        figure=figure,
+        caption="Batch norms, share of natural images, and the branch that judges. Blue: on "
+        "natural images; red: under PGD-100. A square is the mean of its seeds, which are the "
+        "points on its line.",
+    )
 
 
 MIXTURE = Study(runs=runs, evaluate=evaluate, show=show)

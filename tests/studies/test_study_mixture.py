@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_up_study import finish_runs, open_study
 
-from mpiadv.report.drawing import style
+from mpiadv.report.drawing import Picture, style
 from mpiadv.studies.mixture import Mixed, evaluate, mixed, show
 from mpiadv.studies.results import Table
 
@@ -58,8 +58,13 @@ def test_each_branch_is_evaluated_and_has_a_row(tmp_path: Path) -> None:
         (path / "evaluation.json").write_text(json.dumps(results))
     assert evaluate(folder) == []
     with style():
-        (table,) = show(folder).parts
-    assert isinstance(table, Table)
+        table, picture = show(folder).parts
+        assert isinstance(table, Table) and isinstance(picture, Picture)
+        (axis,) = picture.figure.axes
+        ticks = [label.get_text() for label in axis.get_yticklabels()]
+        squares = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "s"]
+    assert ticks[1:4] == ["one, each, paired", "two, 50 %, adversarial", "two, 50 %, natural"]
+    assert squares == [*range(90, 96), *range(50, 56)]
     assert [*map(list, table.rows)] == [
         ["one", "50 %", "-", "90.00", "50.00"],
         ["one", "each, paired", "-", "91.00", "51.00"],
