@@ -69,11 +69,14 @@ def _method(setup: Setup) -> list[str]:
     ]
     threats = ", ".join([f"{attack.norm} {attack.epsilon:g}", *further])
     combined = f" ({attack.combine})" if further else ""
-    schedule = config.attack_schedule.name
+    schedule, num_steps = config.attack_schedule.name, attack_num_steps(attack)
     chosen = {
         f"{schedule} schedule": schedule != "constant",
         f"also on {', '.join(attack.sources)}": bool(attack.sources),
         f"training step {config.training.step}": config.training.step != "ordinary",
+        "all attack steps on the trainer (attackers decode and augment)": (
+            setup.recipe.rule.trainer_steps >= num_steps > 0
+        ),
         f"{config.training.tickets_per_step} batches a step": config.training.tickets_per_step > 1,
         f"{100 * config.objective.clean_fraction:g} % natural": config.objective.clean_fraction > 0,
         "two batch norms": config.model.mixture_batch_norm,
@@ -82,7 +85,7 @@ def _method(setup: Setup) -> list[str]:
     }
     return [
         f"objective {config.objective.name}",
-        f"attack {attack.name} of {counted(attack_num_steps(attack), 'step')}, {threats}{combined}",
+        f"attack {attack.name} of {counted(num_steps, 'step')}, {threats}{combined}",
         *(text for text, is_so in chosen.items() if is_so),
     ]
 
