@@ -31,14 +31,20 @@ SHAPES = {
     "all_steps_on_the_trainer": JobShape(rule=rule(4, 2, 3, 5), num_attackers=0),
     "one_attack_step": JobShape(rule=rule(6, 2, 3), num_attackers=0, num_steps=1),
     "two_tickets_a_step": JobShape(
-        rule=rule(6, 2, 2, tickets_per_step=2), num_attackers=0, outstanding=None
+        rule=rule(6, 2, 2, tickets_per_step=2),
+        num_attackers=0,
+        outstanding=None,
+        training_steps=24,
     ),
     "synchronous_tickets_of_a_step": JobShape(
-        rule=rule(0, 0, 1, 1, tickets_per_step=4), num_attackers=0
+        rule=rule(0, 0, 1, 1, tickets_per_step=4), num_attackers=0, training_steps=16
     ),
-    "many_tickets_a_step": JobShape(rule=rule(3, 1, 1, tickets_per_step=8), num_attackers=0),
+    "many_tickets_a_step": JobShape(
+        rule=rule(3, 1, 1, tickets_per_step=8), num_attackers=0, training_steps=12
+    ),
     "no_attack": JobShape(rule=rule(6, 6, 1), num_attackers=0, num_steps=0),
 }
+"""Of as many tickets, about, however many a step takes."""
 SEEDS = range(6)
 TROUBLES = {
     "steady": {},
@@ -63,3 +69,12 @@ def left_over(job: Job) -> int:
     tagged = job.network.queues.values()
     late = sum(job.link._unanswered[attacker] for attacker in job.link.attackers)
     return sum(len(queue) for queues in tagged for queue in queues.values()) - late
+
+
+def step_at(shape: JobShape, share: float) -> int:
+    """The training step after such a share of all, 1 or later unless it is none of them."""
+    return max(share > 0, round(share * shape.training_steps))
+
+
+SHARES = (0.03, 0.18, 0.4, 0.83)
+"""Of the way through a job: where it is interrupted."""

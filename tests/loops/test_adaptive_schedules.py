@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_work import adaptive_values
 from in_memory_job import Job, JobShape
-from job_shapes import SEEDS, disturbed, each_shape, left_over
+from job_shapes import SEEDS, SHARES, disturbed, each_shape, left_over, step_at
 from scenario import mixed
 
 from mpiadv.contract.tickets import AttackSettings
@@ -54,11 +54,12 @@ def test_settings_that_depend_on_the_training_give_the_bits_of_the_definition(
         assert left_over(job) == 0
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 16, 33])
+@pytest.mark.parametrize("share", SHARES)
 @each_shape
 def test_interrupted_job_goes_on_with_the_settings_it_would_have_had(
-    shape: JobShape, stop_at: int
+    shape: JobShape, share: float
 ) -> None:
+    stop_at = step_at(shape, share)
     stopping = replace(disturbed(shape, 3, seed=stop_at), stop_at=stop_at)
     stopped = Job(stopping, attack_schedule=Chained()).run()
     for num_attackers in (0, 4):

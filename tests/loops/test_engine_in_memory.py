@@ -7,7 +7,17 @@ import pytest
 from contract import contract_first_version, contract_version
 from fake_work import fresh_report, own_magnitude, parameters_of, sequential_values
 from in_memory_job import Job, JobShape
-from job_shapes import SEEDS, SHAPES, disturbed, each_shape, expected, left_over, rule
+from job_shapes import (
+    SEEDS,
+    SHAPES,
+    SHARES,
+    disturbed,
+    each_shape,
+    expected,
+    left_over,
+    rule,
+    step_at,
+)
 
 from mpiadv.comm.messages import Fate, Stop
 from mpiadv.contract.accounts import Probed
@@ -83,11 +93,12 @@ def test_records_tell_every_step_once_with_the_versions_of_the_rule(shape: JobSh
     assert {record.origin.rank for record in job.records} & {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("stop_at", [1, 7, 16, 33])
+@pytest.mark.parametrize("share", SHARES)
 @each_shape
 def test_interrupted_job_goes_on_to_the_same_bits_with_other_attackers(
-    shape: JobShape, stop_at: int
+    shape: JobShape, share: float
 ) -> None:
+    stop_at = step_at(shape, share)
     stopped = Job(replace(disturbed(shape, 3, seed=stop_at), stop_at=stop_at)).run()
     assert stopped.saved.step == stop_at
     assert {reason for reason, _ in stopped.finals.values()} == {Stop.INTERRUPTED}
@@ -103,11 +114,12 @@ def test_checkpoint_waits_for_snapshots_that_are_not_complete() -> None:
     assert Job(shape, stopped.saved).run().learner.value == expected(shape)
 
 
-@pytest.mark.parametrize("stop_at", [None, 13], ids=["finished", "interrupted"])
+@pytest.mark.parametrize("share", [None, 0.33], ids=["finished", "interrupted"])
 @each_shape
 def test_shutdown_leaves_nothing_on_its_way_and_counts_every_batch(
-    shape: JobShape, stop_at: int | None
+    shape: JobShape, share: float | None
 ) -> None:
+    stop_at = None if share is None else step_at(shape, share)
     for seed in SEEDS:
         job = Job(replace(disturbed(shape, 4, seed), stop_at=stop_at)).run()
         assert left_over(job) == 0
@@ -169,7 +181,7 @@ def test_trainer_alone_probes_every_ticket_that_is_due_in_its_own_time(shape: Jo
 
 @each_shape
 def test_resumed_job_probes_no_ticket_again_that_was_trained_on(shape: JobShape) -> None:
-    for stop_at in (7, 16):
+    for stop_at in (step_at(shape, 0.18), step_at(shape, 0.4)):
         stopped = Job(replace(probing(shape, 3, seed=stop_at), stop_at=stop_at)).run()
         kept = [probed for probed in stopped.probes if probed.step < stop_at]
         for num_attackers in (0, 2):

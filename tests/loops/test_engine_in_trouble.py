@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from fake_work import FakeCrafter, fake_shape, sequential_values
 from in_memory_job import BREAKAGES, Job, JobShape
-from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
+from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule, step_at
 from made_records import version_header
 from memory_network import MemoryNetwork
 
@@ -65,11 +65,12 @@ def test_leader_may_die_at_any_step(seed: int, and_its_successor: bool) -> None:
 
 
 STOPS = {
-    "training": ({2: 7}, frozenset[int]()),
-    "at_the_start": ({2: 0}, frozenset[int]()),
-    "at_the_end": ({2: 40}, frozenset[int]()),
+    "training": ({2: 0.18}, frozenset[int]()),
+    "at_the_start": ({2: 0.0}, frozenset[int]()),
+    "at_the_end": ({2: 1.0}, frozenset[int]()),
     "parting": ({}, frozenset({2})),
 }
+"""Shares of the training steps after which attackers stop; who stops when all say farewell."""
 
 
 def test_nobody_is_late_for_the_time_that_the_trainer_evaluates() -> None:
@@ -85,11 +86,12 @@ def test_nobody_is_late_for_the_time_that_the_trainer_evaluates() -> None:
 @pytest.mark.parametrize(("stops", "parting"), STOPS.values(), ids=STOPS)
 @each_shape
 def test_attacker_that_does_not_answer_is_given_up_and_leaves_when_it_is_back(
-    shape: JobShape, stops: dict[int, int], parting: frozenset[int]
+    shape: JobShape, stops: dict[int, float], parting: frozenset[int]
 ) -> None:
+    at = {rank: step_at(shape, share) for rank, share in stops.items()}
     for seed in SEEDS[:3]:
         calm = replace(disturbed(shape, 3, seed), hang_share=0.0, deadline_seconds=4.0)
-        job = Job(replace(calm, stops=stops, stops_parting=parting)).run()
+        job = Job(replace(calm, stops=at, stops_parting=parting)).run()
         assert job.learner.value == expected(shape)
         if 2 not in job.farewells:
             (text,) = [text for kind, text in job.events if kind == "lost"]

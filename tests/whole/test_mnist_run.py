@@ -12,8 +12,9 @@ NUM_STEPS = 24
 ARGV = (
     str(HERE.parent / "configs" / "mnist.yaml"), f"data.root={DATA}", "data.download=false",
     f"training.num_steps={NUM_STEPS}", "training.threads=1", "training.device=cpu",
-    "data.batch_size=32", "checkpoint.every_steps=0", "evaluation.final_samples=60",
-    "evaluation.batch_size=20", "evaluation.num_steps=3", "evaluation.every_steps=0",
+    "data.batch_size=32", "model.arguments.width=0.25", "checkpoint.every_steps=0",
+    "evaluation.final_samples=60", "evaluation.batch_size=20", "evaluation.num_steps=3",
+    "evaluation.every_steps=0",
 )  # fmt: skip
 
 
