@@ -12,10 +12,11 @@ import torch
 
 from mpiadv.comm.messages import Stop
 from mpiadv.comm.world import World
-from mpiadv.library.logs import RunLog, read_log
+from mpiadv.library.logs import RunLog, read_found
 from mpiadv.models.random_streams import streams_kept
 from mpiadv.process.errors import UnreadableError, UserError, shown
 from mpiadv.process.interruption import Interruption
+from mpiadv.report.reading import find_log
 from mpiadv.runlog.rows import TEST
 from mpiadv.session.run import carry_out
 from mpiadv.settings import Config
@@ -69,7 +70,8 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
     device = torch.device("cuda:0" if is_on_gpu else "cpu")  # the first one, as rank 0's
     with _asked_by_ctrl_c() as interruption, settings_kept(), streams_kept(device):
         end = carry_out(world, config, resume, interruption)
-    log = read_log(config.output)
+    # One that is resumed may have been finished before, its log in any state.
+    log = read_found(find_log(config.output), is_own=not resume)
     if end is Stop.FINISHED:
         return _trained(log)
     if interruption.requested:
