@@ -1,5 +1,6 @@
 """The handwritten digits that scikit-learn carries: 8x8, nothing to download."""
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,8 +48,9 @@ def _shuffled() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels[order]), torch.from_numpy(labels[order, 0].astype(np.int64))
 
 
+@cache
 def _rows() -> npt.NDArray[np.float64]:
-    """64 values from 0 to 16 and a label, for each sample."""
+    """64 values from 0 to 16 and a label, for each sample; read once in a process."""
     # Scikit-learn, which would read its file, takes half as long to import as torch does.
     found = find_spec("sklearn")
     for place in found.submodule_search_locations or () if found else ():
