@@ -6,9 +6,12 @@ from collections.abc import Callable
 from mpiadv.process.errors import DeadlineError
 
 SHORTEST_SLEEP_SECONDS = 0.0001
-LONGEST_SLEEP_SECONDS = 0.001
-SLEPT_SHARE = 0.05
-"""A sleep is this share of the wait so far, so what ends a wait is noticed hardly late."""
+SHORT_SLEEP_SECONDS = 0.001
+LONGEST_SLEEP_SECONDS = 0.02
+SLEPT_SHARE, LONG_SLEPT_SHARE = 0.05, 0.005
+"""A sleep is this share of the wait so far, so what ends a wait is noticed hardly late; one of more
+than `SHORT_SLEEP_SECONDS` the smaller share. A look at messages between two sleeps takes 50 us and
+more: who has nothing to do for long is to leave the cores to others."""
 
 
 LONGEST_COUNTED_SHARE = 0.1
@@ -48,8 +51,9 @@ class Wait:
                 f"waited {self._deadline_seconds:g} s for {describe()}: the other side is dead, "
                 "stuck or slower than deadline_seconds allows"
             )
-        sleep_seconds = max(SHORTEST_SLEEP_SECONDS, SLEPT_SHARE * self._waited)
-        self._sleep(min(sleep_seconds, LONGEST_SLEEP_SECONDS))
+        short = min(SLEPT_SHARE * self._waited, SHORT_SLEEP_SECONDS)
+        long = min(LONG_SLEPT_SHARE * self._waited, LONGEST_SLEEP_SECONDS)
+        self._sleep(max(SHORTEST_SLEEP_SECONDS, short, long))
 
     def over(self) -> None:
         """Something happened: the next pause begins a new wait."""

@@ -118,19 +118,21 @@ def test_wait_begins_anew_when_something_happened() -> None:
 def test_wait_backs_off_to_its_longest_sleep() -> None:
     clock = Clock()
     wait = Wait(10.0, clock=clock, sleep=clock.sleep)
-    for _ in range(200):
+    while clock.now < 9:
         wait.pause(lambda: "nothing")
     assert clock.sleeps == sorted(clock.sleeps)
+    assert len(clock.sleeps) < 1500, "a rank with nothing to do leaves the cores to others"
     assert clock.sleeps[0] == SHORTEST_SLEEP_SECONDS
     assert clock.sleeps[-1] == LONGEST_SLEEP_SECONDS
 
 
-def test_end_of_a_wait_is_noticed_soon_after_it() -> None:
+@pytest.mark.parametrize(("seconds", "late"), [(0.01, 1.06), (0.1, 1.02), (0.5, 1.006), (8, 1.006)])
+def test_end_of_a_wait_is_noticed_soon_after_it(seconds: float, late: float) -> None:
     clock = Clock()
     wait = Wait(10.0, clock=clock, sleep=clock.sleep)
-    while clock.now < 0.01:
+    while clock.now < seconds:
         wait.pause(lambda: "nothing")
-    assert clock.now < 1.06 * 0.01
+    assert clock.now < late * seconds
 
 
 def test_link_in_memory_uses_a_parameter_slot_again_only_when_every_attacker_has_it() -> None:
