@@ -151,8 +151,8 @@ ATTACK_CASES = {
     ),
     "shift_out_of_sight": (
         _attack("pgd", attack__further="[{name: rotation_translation, pixels: 8}]"),
-        "attack.further[[]0].pixels=8 shifts images of 8x8 pixels out of sight: expected less than "
-        "8",
+        "attack.further[[]0].pixels=8 shifts images of 4x4 pixels out of sight: expected less than "
+        "4",
     ),
     "radius_of_a_threat_model_that_holds_any_image": (
         _attack("pgd", attack__further="[{name: linf, epsilon: 2}]"),
@@ -233,7 +233,7 @@ ATTACK_CASES = {
     ),
     "threat_model_that_is_none": (
         _attack("pgd", attack__further="[null]"),
-        "attack.further[[]0]=None: expected a section of settings, not one value",
+        "attack.further=[[]None]: expected threat models, as in attack.further='*', or null",
     ),
     "threat_model_without_name": (
         _attack("pgd", attack__further="[{epsilon: 1}]"),

@@ -219,8 +219,8 @@ class Job:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """In place of the loops' sleep: time passes, others work."""
-        self.now += self.random.uniform(0.0, 100 * seconds)
+        """In place of the loops' sleep: time passes, not more than for a few looks, others work."""
+        self.now += self.random.uniform(0.0, min(100 * seconds, 0.1))
         self.let_others_work()
 
     def rest(self) -> bool:
