@@ -143,11 +143,12 @@ ATTACK_CASES = {
     ),
     "names_for_further_threat_models": (
         _attack("pgd", attack__further="[l2, l1]"),
-        "attack.further=[[]'l2', 'l1']: expected threat models, as in attack.further='*', or null",
+        "attack.further[[]0]='l2': expected a section of settings, as {name: value}, not one value "
+        "(also wrong: attack.further[[]1])",
     ),
     "source_without_a_list": (
         _attack("pgd", attack__sources="runs/a"),
-        "attack.sources='runs/a': expected a list, as in attack.sources=[[]'runs/a']",
+        "attack.sources='runs/a': expected a list, as [[]] or [[]one, another]",
     ),
     "shift_out_of_sight": (
         _attack("pgd", attack__further="[{name: rotation_translation, pixels: 8}]"),
@@ -233,7 +234,7 @@ ATTACK_CASES = {
     ),
     "threat_model_that_is_none": (
         _attack("pgd", attack__further="[null]"),
-        "attack.further=[[]None]: expected threat models, as in attack.further='*', or null",
+        "attack.further[[]0]=None: expected a section of settings, as {name: value}, not one value",
     ),
     "threat_model_without_name": (
         _attack("pgd", attack__further="[{epsilon: 1}]"),

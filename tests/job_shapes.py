@@ -44,7 +44,7 @@ SHAPES = {
     ),
     "no_attack": JobShape(rule=rule(6, 6, 1), num_attackers=0, num_steps=0),
 }
-"""Of as many tickets, about, however many a step takes."""
+"""Of 40 tickets and more; where a step takes several, of so few steps that there are no 100."""
 SEEDS = range(6)
 TROUBLES = {
     "steady": {},
@@ -72,8 +72,8 @@ def left_over(job: Job) -> int:
 
 
 def step_at(shape: JobShape, share: float) -> int:
-    """The training step after such a share of all, 1 or later unless it is none of them."""
-    return max(share > 0, round(share * shape.training_steps))
+    """The training step after such a share of all: 0 after none, else 1 or later."""
+    return max(1, round(share * shape.training_steps)) if share else 0
 
 
 SHARES = (0.03, 0.18, 0.4, 0.83)

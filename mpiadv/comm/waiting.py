@@ -7,11 +7,12 @@ from mpiadv.process.errors import DeadlineError
 
 SHORTEST_SLEEP_SECONDS = 0.0001
 SHORT_SLEEP_SECONDS = 0.001
-LONGEST_SLEEP_SECONDS = 0.02
+LONGEST_SLEEP_SECONDS = 0.005
 SLEPT_SHARE, LONG_SLEPT_SHARE = 0.05, 0.005
-"""A sleep is this share of the wait so far, so what ends a wait is noticed hardly late; one of more
-than `SHORT_SLEEP_SECONDS` the smaller share. A look at messages between two sleeps takes 50 us and
-more: who has nothing to do for long is to leave the cores to others."""
+"""A sleep is this share of the wait so far, so a message that ends a wait is noticed hardly late;
+one of more than `SHORT_SLEEP_SECONDS` the smaller share. A look at messages between two sleeps
+takes 50 us and more: who has nothing to do for long is to leave the cores to others. What takes
+several messages is late by a sleep for each."""
 
 
 LONGEST_COUNTED_SHARE = 0.1

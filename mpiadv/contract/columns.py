@@ -73,8 +73,8 @@ def to_record(said: Any) -> tuple[Any, ...]:
 def from_record(said: type[SaidT], record: tuple[Any, ...]) -> SaidT:
     """The object whose `to_record`, or the `item()` of a NumPy record of it, this is."""
     kind: Any = said
-    made: SaidT = _maker(kind)(record)
-    return made
+    values = zip(_readers(kind), record, strict=True)
+    return said(**{name: read(value) for (name, read), value in values})
 
 
 def blank(said: type[SaidT], **known: Any) -> SaidT:
@@ -123,22 +123,14 @@ def _unchanged(value: Any) -> Any:
 
 
 @cache
-def _maker(said: type) -> Callable[[tuple[Any, ...]], Any]:
-    """What makes an object of a record; found out once, as messages are read without end."""
-    names = [item.name for item in _travelling(said)]
-    readers = [_reader(_type(item)) for item in _travelling(said)]
-
-    def make(record: tuple[Any, ...]) -> Any:
-        values = [read(value) for read, value in zip(readers, record, strict=True)]
-        return said(**dict(zip(names, values, strict=True)))
-
-    return make
+def _readers(said: type) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    """The names of what travels, and what makes a value of what stands in the record."""
+    return tuple((item.name, _reader(_type(item))) for item in _travelling(said))
 
 
 def _reader(kind: type) -> Callable[[Any], Any]:
-    """What reads the value of a field."""
     if is_dataclass(kind):
-        return _maker(kind)
+        return partial(from_record, kind)
     return _decoded if kind is str else kind
 
 

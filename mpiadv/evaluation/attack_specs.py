@@ -211,7 +211,7 @@ def read_attacks(
 def threat_words(threats: Sequence[ThreatModel]) -> list[str]:
     """The attacks that look at an attack's further threat models, as words for `--attack`."""
     return [
-        f"grid:degrees={threat.degrees:g},pixels={threat.pixels:g}"
+        f"grid:degrees={threat.degrees!r},pixels={threat.pixels!r}"
         if threat.epsilon is None
         else f"pgd:norm={threat.name},epsilon={threat.epsilon!r}"
         for threat in threats

@@ -163,13 +163,13 @@ def _words(subject: Subject, wanted: Wanted) -> tuple[str, ...]:
 
 
 def notes_on(examined: Examined, wanted: Wanted) -> list[str]:
-    """What became of weights, and of step sizes that were made for another ball."""
+    """What became of weights, what is not attacked, and step sizes made for another ball."""
     protocols = {name: protocol_of(name) for name in wanted.protocols}
     is_own = not wanted.protocols and not wanted.attacks
     return [
         *(line for network in examined.networks for line in network.taken),
         *(examined.subject.notes if is_own else ()),
-        *(_not_attacked(examined) if is_own else ()),
+        *(_not_attacked(examined, _words(examined.subject, wanted)) if is_own else ()),
         *(
             f"protocol {name}: {protocol.note_elsewhere}"
             for name, protocol in protocols.items()
@@ -178,13 +178,13 @@ def notes_on(examined: Examined, wanted: Wanted) -> list[str]:
     ]
 
 
-def _not_attacked(examined: Examined) -> list[str]:
-    """The threat models of training that the run's own evaluation leaves out."""
+def _not_attacked(examined: Examined, own: Sequence[str]) -> list[str]:
+    """The threat models of the configuration that the run's `own` evaluation leaves out."""
     others = threat_words(examined.subject.config.attack.further or ())
     if not others:
         return []
-    words = " ".join(f"--attack {word}" for word in ("pgd", *others))
-    return [f"trained against further threat models, which are left out here: add {words}"]
+    words = " ".join(f"--attack {word}" for word in (*own, *others))
+    return [f"attack.further names other threat models, left out here: for all say {words}"]
 
 
 def step_misfits(examined: Examined) -> list[str]:

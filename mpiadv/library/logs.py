@@ -102,9 +102,9 @@ def read_log(run: str | Path) -> RunLog:
     return read_found(find_log(run))
 
 
-def read_found(path: Path, *, is_own: bool = False) -> RunLog:
-    """As `read_log`, of a log at `path`; one that `is_own` was written by this process."""
-    with opened(path, is_own=is_own) as file:
+def read_found(path: Path, *, is_sound: bool = False) -> RunLog:
+    """As `read_log`, of a log at `path`; `is_sound` as for `opened`."""
+    with opened(path, is_sound=is_sound) as file:
         attributes = {key: value for start in starts_of(file) for key, value in start.items()}
         tables = {name: fitted(_rows(file.get(name)), layout) for name, layout in LAYOUTS.items()}
     config = flat_config(path, attributes.get("config", ""))

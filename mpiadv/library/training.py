@@ -70,8 +70,9 @@ def train(config: Config, *, resume: bool = False) -> TrainedRun:
     device = torch.device("cuda:0" if is_on_gpu else "cpu")  # the first one, as rank 0's
     with _asked_by_ctrl_c() as interruption, settings_kept(), streams_kept(device):
         end = carry_out(world, config, resume, interruption)
-    # One that is resumed may have been finished before, its log in any state.
-    log = read_found(find_log(config.output), is_own=not resume)
+    # Where it goes on from what was there, it may have been finished before, its log in any state.
+    is_written_here = end is Stop.FINISHED and not resume
+    log = read_found(find_log(config.output), is_sound=is_written_here)
     if end is Stop.FINISHED:
         return _trained(log)
     if interruption.requested:

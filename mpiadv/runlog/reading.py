@@ -18,10 +18,10 @@ _UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, Attribute
 
 
 @contextmanager
-def opened(path: Path, *, is_own: bool = False) -> Iterator[h5py.File]:
+def opened(path: Path, *, is_sound: bool = False) -> Iterator[h5py.File]:
     """A log of unknown state to read from, also while the run writes it, once it has been tried.
 
-    One that `is_own`, which this process has just written, is known to be sound.
+    One that `is_sound` needs no trial: this process has just written it, to its end.
 
     Raises:
         UserError: there is none, it cannot be read, within the block either, or has another format.
@@ -29,7 +29,7 @@ def opened(path: Path, *, is_own: bool = False) -> Iterator[h5py.File]:
     if not os.path.isfile(path):
         raise UserError(f"there is no log at {path}")
     try:
-        if not is_own:
+        if not is_sound:
             TRIAL.require_readable(path)
         with h5py.File(path, "r", locking=False) as file:
             _require_format(path, dict(file.attrs))

@@ -74,8 +74,9 @@ def _method(setup: Setup) -> list[str]:
         f"{schedule} schedule": schedule != "constant",
         f"also on {', '.join(attack.sources)}": bool(attack.sources),
         f"training step {config.training.step}": config.training.step != "ordinary",
-        "all attack steps on the trainer (attackers decode and augment)": (
+        "all attack steps on the trainer, attackers decode and augment": (
             setup.recipe.rule.trainer_steps >= num_steps > 0
+            and len(setup.world.roster.attackers) > 0
         ),
         f"{config.training.tickets_per_step} batches a step": config.training.tickets_per_step > 1,
         f"{100 * config.objective.clean_fraction:g} % natural": config.objective.clean_fraction > 0,

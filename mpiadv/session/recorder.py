@@ -219,7 +219,7 @@ class Recorder:
             self.learner,
             self.trainer.attack_schedule,
             self.trainer.publisher.held(),
-            self.setup.numerics,
+            {**self.setup.numerics, "sources": ",".join(self.setup.sources)},
             self.setup.fingerprints,
             self._copies.copy,
             self.watchers,

@@ -11,13 +11,14 @@ from torch import Tensor
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes
 from mpiadv.settings import Config
-from mpiadv.settings.config import is_free_to_change
 from mpiadv.settings.dotted_keys import flatten
 from mpiadv.settings.yaml_files import parse_yaml
 from mpiadv.storage.checkpoint import Checkpoint
 
 FORMAT = 1
 """Of checkpoints."""
+
+SOURCES = "attack.sources"
 
 _FIELDS = {
     "identity": str, "threads": int, "device": str, "model": dict, "unsaved_buffers": dict,
@@ -26,7 +27,7 @@ _FIELDS = {
 
 
 def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint of another configuration.
+    """Refuse a checkpoint of another configuration. Sources are known by their hashes, elsewhere.
 
     Raises:
         UserError: naming the first setting that differs.
@@ -36,7 +37,8 @@ def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
             f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
         )
-    _require_same(_identity(checkpoint), config.identity(), checkpoint.path)
+    theirs, ours = ({**each, SOURCES: []} for each in (_identity(checkpoint), config.identity()))
+    _require_same(theirs, ours, checkpoint.path)
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -123,8 +125,7 @@ def require_same_log(config: Config, log: Path) -> None:
 def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
     # A setting that the writer did not know yet had what is its default now.
     theirs = {**Config().identity(), **theirs}
-    # And one that decided bits for the writer may not do so now.
-    for key in sorted(key for key in {*theirs, *ours} if not is_free_to_change(key)):
+    for key in sorted({*theirs, *ours}):
         if theirs.get(key) != ours.get(key):
             raise UserError(
                 f"{source} was trained with {key}={theirs.get(key)}, this run has "
@@ -135,10 +136,9 @@ def _require_same(theirs: dict[str, Any], ours: dict[str, Any], source: Path) ->
 def differences(checkpoint: Checkpoint, here: Mapping[str, str | int]) -> list[str]:
     """What differs beside the configuration, so that bits may not be those of an undisturbed run.
 
-    `here` is what holds now: threads, device, memory_format, and hashes of source networks.
+    `here` is what holds now: threads, device, memory_format.
     """
-    earlier = {"memory_format": "contiguous", "sources": ""}  # versions that tell of none
-    before = {**earlier, **checkpoint.payload}
+    before = {"memory_format": "contiguous", **checkpoint.payload}  # versions that tell of none
     return [
         f"resumed with {key}={value}, begun with {key}={before[key]}: the final bits "
         "may differ from those of an undisturbed run"

@@ -77,7 +77,6 @@ class Setup:
             "threads": self.threads,
             "device": self.device.torch.type,
             "memory_format": self.recipe.memory_format,
-            "sources": ",".join(self.sources),
         }
 
     def new_model(self) -> nn.Module:
@@ -159,7 +158,7 @@ def prepare(config: Config, world: World) -> Setup:
     data = load_data_together(config, world)
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, division, device, threads, data))
-    _require_same_sources(setup)
+    _require_sources_of_all(setup)
     doubts += device.doubts_about(config.training.precision)
     doubts += agree(world, lambda: _check_model(setup))
     doubts += _unlike(setup)
@@ -209,7 +208,7 @@ def _require_same_everywhere(config: Config, world: World, split: str, fingerpri
         )
 
 
-def _require_same_sources(setup: Setup) -> None:
+def _require_sources_of_all(setup: Setup) -> None:
     world = setup.world
     everywhere = world.gather(",".join(setup.sources))
     others = [rank for rank, one in enumerate(everywhere) if one and one != everywhere[0]]

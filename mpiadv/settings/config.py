@@ -119,9 +119,9 @@ class Config(Section):
         )
 
     def require_lengths(self, image_shape: tuple[int, int, int] | None = None) -> None:
-        """Refuse a ball that holds every image, or a step that leaves it, as `require_length`.
+        """Refuse a ball that holds every image, a step that leaves it, a shift that leaves nothing.
 
-        And shifts that leave nothing of an image; None: its shape is not known yet.
+        `image_shape` is [C, H, W]; None: it is not known yet.
         """
         num_pixels = None if image_shape is None else math.prod(image_shape)
         lengths = {
@@ -141,22 +141,16 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The flat `section.key` settings that decide the bits of the trained model."""
         flat = flatten(self.model_dump(mode="json"))
-        return {key: value for key, value in flat.items() if not is_free_to_change(key)}
+        free = tuple(f"{each}." for each in FREE_TO_CHANGE)
+        return {key: value for key, value in flat.items() if not f"{key}.".startswith(free)}
 
 
 FREE_TO_CHANGE = (
-    "output", "deadline_seconds", "overdue_seconds", "attack.sources", "data.root", "data.download",
+    "output", "deadline_seconds", "overdue_seconds", "data.root", "data.download",
     "data.num_workers", "data.allow_changes", "staleness.outstanding", "staleness.trainer_crafts",
     "training.cuda_graphs", "training.device", "training.team_layout", "training.threads",
     "training.trainers", "evaluation", "guard", "log",
     "checkpoint",
 )  # fmt: skip
 """Keys, or sections, that a resumed run may change: none is part of what is trained.
-
-Data and sources are known by what they are, wherever they lie (`session/same_run.py`).
 Another device or number of threads computes other bits: resuming on one is told as a warning."""
-
-
-def is_free_to_change(key: str) -> bool:
-    """Whether a setting is one of `FREE_TO_CHANGE`, or in one of its sections."""
-    return f"{key}.".startswith(tuple(f"{each}." for each in FREE_TO_CHANGE))

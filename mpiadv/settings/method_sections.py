@@ -1,6 +1,5 @@
 """The sections of a method: attack, objective, optimiser, and how they change. Typed, frozen."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -63,9 +62,8 @@ class ThreatModel(Section):
         return self
 
 
-def _require_some(threats: Any) -> Any:
-    are_some = isinstance(threats, list) and threats
-    if threats is None or (are_some and all(isinstance(t, Mapping | ThreatModel) for t in threats)):
+def _require_list_of_some(threats: Any) -> Any:
+    if threats is None or (isinstance(threats, list | tuple) and threats):
         return threats
     raise ValueError(
         f"attack.further={shown(threats)}: expected threat models, as in "
@@ -73,7 +71,7 @@ def _require_some(threats: Any) -> Any:
     )
 
 
-_SOME = BeforeValidator(_require_some)
+_SOME = BeforeValidator(_require_list_of_some)
 
 
 class AttackConfig(Section):

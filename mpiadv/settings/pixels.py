@@ -58,14 +58,14 @@ def require_length(key: str, pixels: float, norm: str, num_pixels: int | None = 
 
 
 def require_shift(key: str, pixels: float, image_shape: tuple[int, int, int]) -> None:
-    """Refuse a largest shift that can move all of an image [C, H, W] out of sight.
+    """Refuse a largest shift that by itself can move all of an image [C, H, W] out of sight.
 
     Raises:
         UserError: naming `key`, the setting.
     """
-    least = min(image_shape[1:])
-    if pixels >= least:
+    shortest_side = min(image_shape[1:])
+    if pixels >= shortest_side:
         raise UserError(
             f"{key}={pixels:g} shifts images of {image_shape[1]}x{image_shape[2]} pixels out of "
-            f"sight: expected less than {least}"
+            f"sight: expected less than {shortest_side}"
         )

@@ -212,11 +212,9 @@ def _first_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         what = "there is no such setting"
     if first["type"] == "list_type":
-        what = "expected a list"
-        if not isinstance(first["input"], Mapping):
-            what += f", as in {keys[0]}=[{shown(first['input'])}]"
+        what = "expected a list, as [] or [one, another]"
     if first["type"] == "model_type":
-        what = "expected a section of settings, not one value"
+        what = "expected a section of settings, as {name: value}, not one value"
     for other in others:
         if other["type"] == "literal_error" and _key_of(other) == keys[0]:
             what += f", or {other['ctx']['expected']}"

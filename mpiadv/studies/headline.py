@@ -39,7 +39,7 @@ REFRESHED = {
 """As in configs/mnist.yaml."""
 
 ONE_TICKET = {"training.tickets_per_step": 1}
-"""As the emulation has it, and the times that are compared."""
+"""The emulation, and the times that are compared, know no other."""
 
 ASYNCHRONOUS = "k8-asynchronous"
 LABELS = {

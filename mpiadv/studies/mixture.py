@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mpiadv.report.drawing import ADVERSARIAL as ATTACKED
-from mpiadv.report.drawing import NATURAL as CLEAN
+from mpiadv.report import drawing
 from mpiadv.report.drawing import Picture, panels
 from mpiadv.studies.definition import Study
 from mpiadv.studies.evaluated import Evaluation, missing, over_seeds, results_of
@@ -162,13 +161,12 @@ def _table(folder: StudyFolder, rows: Sequence[Judged]) -> Table:
 
 def _picture(rows: Sequence[Judged]) -> Picture:
     figure, (axis,) = panels(1, height=1.6 + 0.3 * len(rows))
-    places = range(len(rows))
-    for name, colour in (("natural", CLEAN), ("attacked", ATTACKED)):
-        for place, row in zip(places, rows, strict=True):
-            values = getattr(row, name)
+    for place, row in enumerate(rows):
+        figures = (row.natural, drawing.NATURAL), (row.attacked, drawing.ADVERSARIAL)
+        for values, colour in figures:
             axis.plot(values, [place] * len(values), color=colour, marker=".", alpha=0.4)
             axis.plot(fmean(values), place, color=colour, marker="s")
-    axis.set_yticks(places, [", ".join(c for c in row.cells if c != "-") for row in rows])
+    axis.set_yticks(range(len(rows)), [", ".join(c for c in row.cells if c != "-") for row in rows])
     axis.invert_yaxis()
     axis.set_xlabel("test accuracy (%)")
     return Picture(

@@ -121,7 +121,7 @@ def test_wait_backs_off_to_its_longest_sleep() -> None:
     while clock.now < 9:
         wait.pause(lambda: "nothing")
     assert clock.sleeps == sorted(clock.sleeps)
-    assert len(clock.sleeps) < 1500, "a rank with nothing to do leaves the cores to others"
+    assert len(clock.sleeps) < 2500, "a rank with nothing to do leaves the cores to others"
     assert clock.sleeps[0] == SHORTEST_SLEEP_SECONDS
     assert clock.sleeps[-1] == LONGEST_SLEEP_SECONDS
 

@@ -9,9 +9,11 @@ from mpiadv.evaluation.attack_specs import (
     AttackSpec,
     read_attacks,
     require_within_box,
+    threat_words,
 )
 from mpiadv.evaluation.protocols import PROTOCOLS, protocol_of
 from mpiadv.process.errors import UserError
+from mpiadv.settings import ThreatModel
 
 
 def _specs(*words: str, **changes: Any) -> tuple[AttackSpec, ...]:
@@ -119,6 +121,25 @@ def test_ball_that_holds_every_image_is_refused_where_their_size_is_known(
     require_within_box(less, (1, 4, 4))
     with pytest.raises(UserError, match=f"reaches every image .* at most {diameter:g} apart in"):
         require_within_box(all_of_it, (1, 4, 4))
+
+
+def test_grid_whose_shifts_leave_nothing_of_an_image_is_refused() -> None:
+    (all_of_it,) = _specs("grid:pixels=4")
+    (less,) = _specs("grid:pixels=3.9")
+    require_within_box(less, (1, 4, 8))
+    require_within_box(all_of_it)
+    with pytest.raises(UserError, match=r"'grid': pixels=4 shifts images of 4x8 .* less than 4"):
+        require_within_box(all_of_it, (1, 4, 8))
+
+
+def test_words_for_threat_models_are_read_as_these() -> None:
+    threats = [
+        ThreatModel(name="l2", epsilon=0.123456789),
+        ThreatModel(name="rotation_translation", degrees=12.3456789, pixels=2.9999999),
+    ]
+    ball, grid = _specs(*threat_words(threats))
+    assert (ball.kind, ball.norm, ball.epsilon) == ("pgd", "l2", 0.123456789)
+    assert (grid.kind, grid.degrees, grid.pixels) == ("grid", 12.3456789, 2.9999999)
 
 
 def test_radius_has_to_come_from_somewhere() -> None:

@@ -1,16 +1,19 @@
-"""What a run says of its method before it begins."""
+"""What a run says of its method before it begins, and of what it leaves out."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 from launching import train_alone, words_of
 
+from mpiadv.comm.world import World
+from mpiadv.commands import evaluate
+
 SAID = {
     "plain": ({}, "objective adversarial; attack pgd of 2 steps, linf 0.15"),
     "replayed": (
         {"training__step": "free", "staleness__trainer_steps": 2, "attack__step_size": 0.15},
-        "objective adversarial; attack pgd of 2 steps, linf 0.15; training step free; all attack "
-        "steps on the trainer (attackers decode and augment)",
+        "objective adversarial; attack pgd of 2 steps, linf 0.15; training step free",
     ),
     "several_threats": (
         {
@@ -34,3 +37,27 @@ def test_method_is_told_in_a_line(
     train_alone(words_of(tmp_path / "run", training__num_steps=1, **settings))
     (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("method: ")]
     assert line == f"method: {said}"
+
+
+def test_threat_models_that_no_evaluation_of_the_run_looks_at_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    further = "[{name: l2, epsilon: 0.123456789}, {name: rotation_translation, pixels: 1}]"
+    run = tmp_path / "a run"
+    train_alone(words_of(run, training__num_steps=1, attack__further=further))
+    said = capsys.readouterr().out.splitlines()
+    (command,) = [line for line in said if line.startswith("other threat models")]
+    words = shlex.split(command.removeprefix("other threat models"))
+    threats = ["--attack", "pgd:norm=l2,epsilon=0.123456789"]
+    threats += ["--attack", "grid:degrees=30.0,pixels=1.0"]
+    assert words == ["mpiadv", "evaluate", str(run), "--attack", "pgd", *threats]
+    world = World()
+    world.meet()
+    assert evaluate.run(world, [str(run), "--no-probe", "--trust-code"]) == 0
+    own = "--attack pgd:steps=1"
+    assert (
+        "attack.further names other threat models, left out here: for all say "
+        f"{own} {' '.join(threats)}\n"
+    ) in capsys.readouterr().out
+    assert evaluate.run(world, [*words[2:], "--no-probe", "--trust-code", "--overwrite"]) == 0
+    assert "left out here" not in capsys.readouterr().out

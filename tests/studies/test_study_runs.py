@@ -59,6 +59,9 @@ REFUSED: dict[str, tuple[Sequence[str], str]] = {
                               "attack.num_steps is set by study power"),
     "what_one_of_its_runs_sets": (["headline", "--preset", "smoke", "staleness.trainer_steps=2"],
                                   "staleness.trainer_steps is set by study headline"),
+    "what_its_emulation_has_one_of": (
+        ["headline", "--preset", "smoke", "training.tickets_per_step=2"],
+        "training.tickets_per_step is set by study headline"),
     "what_tells_two_of_its_runs_apart": (
         ["mixture", "--preset", "smoke", "objective.clean_fraction=0.3"],
         "objective.clean_fraction is set by study mixture"),
