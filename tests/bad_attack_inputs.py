@@ -143,7 +143,7 @@ ATTACK_CASES = {
     ),
     "names_for_further_threat_models": (
         _attack("pgd", attack__further="[l2, l1]"),
-        "attack.further[[]0]='l2': expected a section of settings, as {name: value}, not one value "
+        "attack.further[[]0]='l2': expected a section of settings, not one value "
         "(also wrong: attack.further[[]1])",
     ),
     "source_without_a_list": (
@@ -234,7 +234,7 @@ ATTACK_CASES = {
     ),
     "threat_model_that_is_none": (
         _attack("pgd", attack__further="[null]"),
-        "attack.further[[]0]=None: expected a section of settings, as {name: value}, not one value",
+        "attack.further[[]0]=None: expected a section of settings, not one value",
     ),
     "threat_model_without_name": (
         _attack("pgd", attack__further="[{epsilon: 1}]"),

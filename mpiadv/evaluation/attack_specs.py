@@ -240,8 +240,12 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec
     kind = _kind(name)
     settings = {key: value for key, value in defaults.items() if key in kind.takes}
     settings.update(kind.defaults)
+    given = set[str]()
     for item in filter(None, text.split(",")):
         key, value = _setting(name, item, kind)
+        if key in given:
+            raise UserError(f"attack {word!r}: {key} is there twice: give it once")
+        given.add(key)
         if key in kind.takes:
             settings[key] = value
         else:
@@ -249,6 +253,8 @@ def _read(word: str, defaults: Mapping[str, Any], chain: int) -> list[AttackSpec
     for reach, number in (("degrees", "angles"), ("pixels", "shifts")):
         if settings.get(reach) == 0:
             settings[number] = 1  # all others would be the same
+        elif settings.get(number) == 1:
+            settings[reach] = 0.0  # a single one is none
     if "epsilon" in kind.takes and settings["epsilon"] is None:
         raise UserError(f"attack {word!r} has no radius: add epsilon=..., or attack.epsilon=...")
     names = kind.stands_for or (name,)

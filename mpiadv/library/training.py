@@ -86,7 +86,13 @@ def _trained(log: RunLog) -> TrainedRun:
         np.isin(log.evaluation[name], (b"", usual.encode()))
         for name, usual in (("weights", RAW), ("images", TEST))
     )
-    final = log.evaluation[is_raw & is_test][-1]
+    finals = log.evaluation[is_raw & is_test]
+    if not len(finals) or not log.hash:
+        raise UserError(
+            f"{log.path} does not tell how its run ended: it is damaged; train anew with "
+            "output=FOLDER, or evaluate the model beside it"
+        )
+    final = finals[-1]
     return TrainedRun(
         folder=log.path.parent,
         num_steps=int(final["step"]),

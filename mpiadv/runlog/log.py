@@ -291,10 +291,10 @@ def _write_new(path: Path, layouts: dict[str, Layout], attributes: Attributes) -
 
 @contextlib.contextmanager
 def _told_as_os_error() -> Iterator[None]:
-    """Some failures of the disk are a RuntimeError to h5py."""
+    """Some failures of the disk are other errors to h5py, and so is a file ruined meanwhile."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise OSError(str(error)) from error
 
 

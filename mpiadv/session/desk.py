@@ -48,7 +48,7 @@ def open_desk(config: Config, *, resume: bool) -> Desk:
     try:
         checkpoint = load_newest(folder.checkpoints) if resume else None
         if checkpoint is not None:
-            require_same_run(config, checkpoint)
+            require_same_run(config, checkpoint, is_done=folder.is_done)
         elif folder.held_run:
             require_same_log(config, folder.log)
     except UserError:

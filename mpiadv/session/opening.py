@@ -70,6 +70,7 @@ def _method(setup: Setup) -> list[str]:
     threats = ", ".join([f"{attack.norm} {attack.epsilon:g}", *further])
     combined = f" ({attack.combine})" if further else ""
     schedule, num_steps = config.attack_schedule.name, attack_num_steps(attack)
+    num_clean = setup.recipe.num_clean
     chosen = {
         f"{schedule} schedule": schedule != "constant",
         f"also on {', '.join(attack.sources)}": bool(attack.sources),
@@ -79,7 +80,7 @@ def _method(setup: Setup) -> list[str]:
             and len(setup.world.roster.attackers) > 0
         ),
         f"{config.training.tickets_per_step} batches a step": config.training.tickets_per_step > 1,
-        f"{100 * config.objective.clean_fraction:g} % natural": config.objective.clean_fraction > 0,
+        f"{100 * num_clean / config.data.batch_size:g} % natural": num_clean > 0,
         "two batch norms": config.model.mixture_batch_norm,
         "CutMix": config.data.cutmix_alpha is not None,
         "RandAugment": config.data.rand_augment_ops > 0,

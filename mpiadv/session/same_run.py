@@ -26,8 +26,11 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint of another configuration. Sources are known by their hashes, elsewhere.
+def require_same_run(config: Config, checkpoint: Checkpoint, *, is_done: bool = False) -> None:
+    """Refuse a checkpoint of another configuration.
+
+    Sources are known by their hashes, see `require_same_sources`, but where the run `is_done`: none
+    are loaded then.
 
     Raises:
         UserError: naming the first setting that differs.
@@ -37,7 +40,9 @@ def require_same_run(config: Config, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has format {checkpoint.payload.get('format')!r}, this version of "
             f"mpiadv reads format {FORMAT}: resume with the version that wrote it"
         )
-    theirs, ours = ({**each, SOURCES: []} for each in (_identity(checkpoint), config.identity()))
+    theirs, ours = _identity(checkpoint), config.identity()
+    if not is_done:
+        theirs[SOURCES] = ours[SOURCES]
     _require_same(theirs, ours, checkpoint.path)
 
 

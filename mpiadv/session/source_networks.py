@@ -3,6 +3,7 @@
 Tramèr et al. 2018, "Ensemble Adversarial Training: Attacks and Defenses", section 3.4.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,19 +24,28 @@ def load_sources(config: Config, data: DataSet, device: torch.device) -> Sequenc
     """The networks of `attack.sources`, in evaluation mode and frozen.
 
     Raises:
-        UserError: one is no finished run, or of images or classes other than those of `data`.
+        UserError: one is no finished run, is there twice, or is of images or classes other than
+            those of `data`.
     """
-    return [
-        _load(Path(folder).expanduser(), config, data, device) for folder in config.attack.sources
-    ]
+    folders = [Path(os.path.expanduser(folder)) for folder in config.attack.sources]
+    networks = [_load(folder, config, data, device) for folder in folders]
+    seen: dict[str, Path] = {}
+    for folder, network in zip(folders, networks, strict=True):
+        other = seen.setdefault(network.hash, folder)
+        if other is not folder:
+            raise UserError(
+                f"attack.sources: {folder} is the network of {other} once more: name each once, as "
+                "all have equal chances"
+            )
+    return networks
 
 
 def _load(folder: Path, config: Config, data: DataSet, device: torch.device) -> Network:
     named = f"attack.sources: {folder}"
     if not (folder / LOG_NAME).is_file():
         raise UserError(
-            f"{named} is no folder of a run, as {folder.resolve()} holds no {LOG_NAME}: train one "
-            "there first, with output=FOLDER, or correct the name"
+            f"{named} is no folder of a run, as {os.path.abspath(folder)} holds no {LOG_NAME}: "
+            "train one there first, with output=FOLDER, or correct the name"
         )
     if not (folder / MODEL_NAMES[RAW]).is_file():
         raise UserError(f"{named} holds no {MODEL_NAMES[RAW]} yet: finish that run, with --resume")

@@ -214,7 +214,7 @@ def _first_line(error: ValidationError) -> str:
     if first["type"] == "list_type":
         what = "expected a list, as [] or [one, another]"
     if first["type"] == "model_type":
-        what = "expected a section of settings, as {name: value}, not one value"
+        what = "expected a section of settings, not one value"
     for other in others:
         if other["type"] == "literal_error" and _key_of(other) == keys[0]:
             what += f", or {other['ctx']['expected']}"

@@ -132,6 +132,16 @@ def test_grid_whose_shifts_leave_nothing_of_an_image_is_refused() -> None:
         require_within_box(all_of_it, (1, 4, 8))
 
 
+def test_setting_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(UserError, match="steps is there twice: give it once"):
+        _specs("pgd:steps=1,steps=2")
+
+
+def test_grid_of_a_single_shift_shifts_nothing() -> None:
+    (attack,) = _specs("grid:degrees=20,pixels=7,angles=2,shifts=1")
+    assert (attack.degrees, attack.pixels) == (20, 0)
+
+
 def test_words_for_threat_models_are_read_as_these() -> None:
     threats = [
         ThreatModel(name="l2", epsilon=0.123456789),

@@ -175,6 +175,37 @@ for step in itertools.count():
 """
 
 
+RUINED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from plain_logs import begin, train_row
+path = Path(sys.argv[2])
+log = begin(path)
+log.train(train_row(0))
+log.flush()
+if sys.argv[3] == "truncated":
+    os.truncate(path, 3000)
+else:
+    with path.open("r+b") as file:
+        file.write(b"text" * 2000)
+for end in (log.flush, log.close):
+    for step in range(1, 1000):
+        log.train(train_row(step))
+    try:
+        end()
+    except OSError as error:
+        print("OSError:", error.__cause__.__class__.__name__)
+"""
+
+
+@pytest.mark.parametrize("how", ["truncated", "overwritten"])
+def test_log_that_others_ruin_meanwhile_could_not_be_written(tmp_path: Path, how: str) -> None:
+    command = [sys.executable, "-c", RUINED, str(HERE), str(tmp_path / "log.h5"), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, 2 * "OSError: KeyError\n"), done.stderr
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2, 0.3])
 def test_killed_writer_loses_no_flushed_row(tmp_path: Path, delay: float) -> None:
     path = tmp_path / "log.h5"

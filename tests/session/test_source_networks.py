@@ -121,6 +121,34 @@ def test_run_with_other_sources_than_before_does_not_go_on(source: Path, tmp_pat
         assert (run / "log.h5").read_bytes() == log
 
 
+def test_run_that_is_finished_is_that_of_the_folders_it_names(source: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finished = train_alone(_words_of_eight(run, source))
+    assert train_alone(_words_of_eight(run, source), resume=True) == finished
+    with pytest.raises(UserError, match=r"was trained with attack.sources=.* this run has"):
+        train_alone(_words_of_eight(run), resume=True)
+
+
+def test_network_that_is_there_twice_is_refused(source: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    line = _refusal(tmp_path / "run", attack__sources=[str(source), str(link)])
+    assert line == (
+        f"attack.sources: {link} is the network of {source} once more: name each once, as all have "
+        "equal chances"
+    )
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/run", "loop"])
+def test_name_that_leads_nowhere_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    line = _refusal(tmp_path / "run", attack__sources=[name])
+    assert line.startswith(f"attack.sources: {name} is no folder of a run, as {tmp_path / name} ")
+
+
 def test_branch_of_the_sources_evaluations_plays_no_part(tmp_path: Path) -> None:
     mixture = {
         "model__name": "digits",
