@@ -15,9 +15,10 @@ from mpiadv.attacks import Attack
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, load_data
 from mpiadv.evaluation.in_run import evaluation_attack
-from mpiadv.evaluation.subject import Subject, load_network, read_subject
+from mpiadv.evaluation.subject import Network, Subject, load_network, read_subject
 from mpiadv.examination.features import Features, Pixels, features_of
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import counted, shape_text
 from mpiadv.report.drawing import PAGE_WIDTH_INCHES, Picture, style
 from mpiadv.report.page import document, illustration
 from mpiadv.report.writing import make_folder, require_writable, write_file
@@ -55,7 +56,7 @@ def visualize(asked: argparse.Namespace) -> str:
     attack = evaluation_attack(config)
     shown = {}
     for name, subject in _named(subjects).items():
-        network = load_network(subject, data, device)
+        network = _loaded(subject, subjects[0], data, device)
         shown[name] = features_of(
             network.model, images, labels, attack, num_classes=min(MOST_CLASSES, data.num_classes),
             seed=config.seed, precision="float32",
@@ -75,7 +76,8 @@ def visualize(asked: argparse.Namespace) -> str:
     for path, png in files.items():
         write_file(path, png)
     write_file(folder / PAGE, document(_TITLE, "\n".join(body)).encode())
-    return f"{folder / PAGE}: {len(shown)} networks, {len(files)} figures, also as PNG beside it"
+    count = counted(len(shown), "network")
+    return f"{folder / PAGE}: {count}, {len(files)} figures, also as PNG beside it"
 
 
 def _subjects(asked: argparse.Namespace) -> list[Subject]:
@@ -86,6 +88,19 @@ def _subjects(asked: argparse.Namespace) -> list[Subject]:
     if not paths:
         raise UserError("visualize needs a network: a run's folder, or a file of weights (.pt)")
     return [read_subject(path, overrides, None if asked.trust_code else ()) for path in paths]
+
+
+def _loaded(subject: Subject, first: Subject, data: DataSet, device: torch.device) -> Network:
+    """A network, for the images of the first one."""
+    try:
+        return load_network(subject, data, device)
+    except UserError as error:
+        if subject is first:
+            raise
+        raise UserError(
+            f"{subject.path} cannot be shown beside {first.path}, on whose images all are "
+            f"({first.config.data.name}, {shape_text(data.image_shape)}): {error}"
+        ) from error
 
 
 def _named(subjects: Sequence[Subject]) -> dict[str, Subject]:

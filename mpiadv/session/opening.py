@@ -9,10 +9,9 @@ from mpiadv.data import split_line
 from mpiadv.evaluation.in_run import step_warnings
 from mpiadv.methods.objectives import make_objective
 from mpiadv.process.errors import printable, shown
-from mpiadv.process.words import counted
+from mpiadv.process.words import counted, shape_text
 from mpiadv.session.same_run import differences
 from mpiadv.session.setup import Setup
-from mpiadv.session.source_networks import shape_text
 from mpiadv.settings import AttackConfig, Config, dump_config
 from mpiadv.settings.unread import unread_settings
 from mpiadv.storage.checkpoint import Checkpoint
@@ -175,7 +174,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
         "memory_format": setup.recipe.memory_format,
-        "image_shape": shape_text(setup.data),
+        "image_shape": shape_text(setup.data.image_shape),
         "num_classes": setup.data.num_classes,
         **({"sources": ",".join(setup.sources)} if setup.sources else {}),
         "batches_per_epoch": setup.recipe.order.batches_per_epoch,

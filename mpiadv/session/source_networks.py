@@ -15,6 +15,7 @@ from mpiadv.data import DataSet
 from mpiadv.evaluation.subject import Network, Subject, load_network, read_subject
 from mpiadv.models import freeze
 from mpiadv.process.errors import UserError
+from mpiadv.process.words import shape_text
 from mpiadv.runlog import read_attributes
 from mpiadv.settings import Config, code_words
 from mpiadv.storage.run_folder import LOG_NAME, MODEL_NAMES, RAW
@@ -63,7 +64,10 @@ def _load(folder: Path, config: Config, data: DataSet, device: torch.device) -> 
 
 def _require_same_images(told: Mapping[str, Any], data: DataSet) -> None:
     """Refuse a log that tells of other images or classes; older ones tell of none."""
-    for key, value in (("image_shape", shape_text(data)), ("num_classes", data.num_classes)):
+    for key, value in (
+        ("image_shape", shape_text(data.image_shape)),
+        ("num_classes", data.num_classes),
+    ):
         if told.get(key, value) != value:
             raise UserError(
                 f"it was trained with {key}={told[key]}, this run has {key}={value}: sources are "
@@ -86,8 +90,3 @@ def _require_known(source: Config, config: Config) -> None:
                 f"{word} is code, and no file may choose what is run: sources are to be of "
                 "registered models, or of this run's own"
             )
-
-
-def shape_text(data: DataSet) -> str:
-    """Of its images, as logs tell it: channels x height x width."""
-    return "x".join(str(size) for size in data.image_shape)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from end_to_end import TINY, settled
+from launching import words_of
 from torch import Tensor, nn
 
 import mpiadv
@@ -60,6 +61,20 @@ def test_bad_input_is_one_line(
 ) -> None:
     assert main(["visualize", *words, "--output", str(tmp_path / "new")]) == 2
     assert line in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_network_of_other_images_is_refused_by_what_it_is_beside(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    mpiadv.train(load_config(None, words_of(other, training__num_steps=1)))
+    line = ["visualize", str(runs / "robust"), str(other), "--trust-code", "--images", "2"]
+    assert main([*line, "--output", str(tmp_path / "new")]) == 2
+    assert (
+        f"{other} cannot be shown beside {runs / 'robust'}, on whose images all are (digits, "
+        "1x8x8): "
+    ) in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
