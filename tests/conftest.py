@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.runner import CallInfo
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # So does nohup with SIGHUP. What is heard and let pass here is not shut out of children.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda number, frame: None)
+    # Hundreds of processes load the same files, which each of them would have to compile again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
     config.addinivalue_line("markers", "long: half a minute or more for a file, which begins first")
     if hasattr(config, "workerinput"):
@@ -50,6 +54,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(MOST_WORKERS, WORKERS_PER_CORE * len(os.sched_getaffinity(0)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """None where the command line wants another one."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from scheduling import ByFile  # the ranks of a job know nothing of it
+
+    return ByFile(config, log)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Files of tests are loaded, and what they test."""
@@ -59,11 +73,13 @@ def pytest_collection() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long first; the small files fill the workers' time at the end."""
-    items.sort(key=lambda item: (item.get_closest_marker("long") is None, not _is_whole(item)))
-
-
-def _is_whole(item: pytest.Item) -> bool:
-    return item.path.parent.name == "whole"
+    items.sort(
+        key=lambda item: (
+            "together" not in item.path.parts,
+            item.get_closest_marker("long") is None,
+            "whole" not in item.path.parts,
+        )
+    )
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,8 @@ def run_all(
 ) -> None:
     """Make all starts inside one `mpirun`, side by side where ranks are free, in their order.
 
-    Their folders, and `codes.json`, lie in `folder` afterwards. `further` words are for `mpirun` of
-    `mpi_runner`.
+    Their folders, and `RUN.codes` beside each, lie in `folder` afterwards. `further` words are for
+    `mpirun` of `mpi_runner`.
     """
     plan = folder / "plan.json"
     rounds = _side_by_side(starts, ranks)
@@ -137,8 +137,8 @@ class Finished:
     @property
     def codes(self) -> list[list[int]]:
         """The exit codes of the ranks, for each start of the run."""
-        written = json.loads((self.path.parent / "codes.json").read_text())
-        return [codes for folder, codes in written if folder == self.path.name]
+        written: list[list[int]] = json.loads(Path(f"{self.path}.codes").read_text())
+        return written
 
     def table(self, name: str) -> npt.NDArray[Any]:
         """A table of the log."""

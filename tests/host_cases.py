@@ -20,7 +20,6 @@ LAYOUTS = ("001", "00123", "00001111", "01230123")
 FEW_LAYOUTS = ("00011", "00112233")
 ALONE = "0"
 EACH_BY_ITSELF = "01234567"
-MOST_RANKS = 8
 
 
 def folder_of(case: str, hosts: str, *, shares_memory: bool = True) -> str:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 import traceback
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +27,15 @@ with loading():
 
 
 def main(plan: Path) -> None:
-    """Make every start of the plan; `codes.json` beside it tells the ranks' exit codes."""
+    """Make every start of the plan; `RUN.codes` beside each run tells its ranks' exit codes."""
     everyone = MpiWorld()
-    codes = []
+    codes = defaultdict[str, list[list[int]]](list)
     for starts in json.loads(plan.read_text()):
-        codes += _make_round(everyone, [Start(**start) for start in starts])
+        for folder, told in _make_round(everyone, [Start(**start) for start in starts]):
+            codes[folder].append(told)
     if everyone.rank == 0:
-        (plan.parent / "codes.json").write_text(json.dumps(codes))
+        for folder, told in codes.items():
+            (plan.parent / f"{folder}.codes").write_text(json.dumps(told))
 
 
 def _make_round(everyone: MpiWorld, starts: list[Start]) -> list[tuple[str, list[int]]]:

@@ -74,10 +74,13 @@ class MemoryChannel(Channel):
     def poll(self) -> set[int]:
         while self._taken:
             self._taken.popleft()[1]()
-        for (rank, tag), expected in list(self._expected.items()):
+        for (rank, tag), expected in [item for item in self._expected.items() if item[1]]:
             queue = self._network.queues[rank, self.rank][tag]
             while queue and expected and not self._network.delay():
                 self._deliver(rank, tag, queue.popleft(), expected.popleft())
+        return self._find_lost() if self._network.dead else set()
+
+    def _find_lost(self) -> set[int]:
         asked = {rank for (rank, _), each in self._expected.items() if each} | self._sent_in_vain
         lost = self._network.dead & asked - self._told_lost
         self._told_lost |= lost

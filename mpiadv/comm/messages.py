@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ WIRE_ARRAYS: Mapping[WireDtype, np.dtype[Any]] = {
 
 SEAL_BYTES = 8
 ERASED = 0xFF
+_MOST_REMEMBERED = 256
+"""Headers, of some hundred bytes each."""
 
 
 class Fate(IntEnum):
@@ -261,7 +263,15 @@ def write(header: Header, said: Any) -> None:
 
 def read(header: Header, said: type[SaidT]) -> SaidT:
     """What a header of the dataclass `said` says."""
-    return from_record(said, header["said"][0].item())
+    kind: Any = said  # to mypy a class is not always hashable
+    told: SaidT = _read(kind, header.tobytes())
+    return told
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _read(said: Any, header: bytes) -> Any:
+    """The same from its bytes, remembered: loops look at their buffers again and again."""
+    return from_record(said, np.frombuffer(header, header_type(said))["said"][0].item())
 
 
 def sealed(said: object) -> Header:

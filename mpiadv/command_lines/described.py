@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -89,9 +89,13 @@ class CommandLine(argparse.ArgumentParser):
         if not message.startswith(_UNKNOWN):
             return ""
         unknown = message.removeprefix(_UNKNOWN).partition(" ")[0].partition("=")[0]
-        known = [option for option in self._option_string_actions if option.startswith("--")]
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.7)
-        return self._elsewhere.get(unknown, near[0] if near else "")
+        return self._elsewhere.get(unknown, nearest_option(unknown, self._option_string_actions))
+
+
+def nearest_option(unknown: str, options: Iterable[str]) -> str:
+    """The one of `options` that an unknown one is nearest to; empty where none is near."""
+    known = [option for option in options if option.startswith("--")]
+    return next(iter(difflib.get_close_matches(unknown, known, n=1, cutoff=0.7)), "")
 
 
 @dataclass(frozen=True, kw_only=True)

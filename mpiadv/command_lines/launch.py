@@ -1,14 +1,13 @@
 """The command line of `mpiadv launch`: a number of ranks, and what they are to do."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mpiadv.command_lines import evaluate
 from mpiadv.command_lines.commands import COMMANDS, require_no_misspelt
-from mpiadv.command_lines.described import EXIT_CODES, Described, flag, value, words
+from mpiadv.command_lines.described import EXIT_CODES, Described, flag, nearest_option, value, words
 from mpiadv.command_lines.tables import TRAIN
 from mpiadv.process.errors import UserError
 
@@ -121,11 +120,9 @@ def _read_work(work: list[str], ranks: int) -> object | None:
 
 def _require_options(work: Sequence[str]) -> None:
     """Refuse an option that was meant as one of those that are taken out of `work` before."""
-    ours = [option for option in LAUNCH.options if option.startswith("--")]
-    for word in work:
-        option = word.partition("=")[0]
-        if option.startswith("--") and option not in TRAIN.options:
-            for meant in difflib.get_close_matches(option, ours, n=1, cutoff=0.7):
-                raise UserError(
-                    f"launch: no option {option}: did you mean {meant}? See mpiadv launch --help"
-                )
+    for option in (word.partition("=")[0] for word in work if word.startswith("--")):
+        meant = "" if option in TRAIN.options else nearest_option(option, LAUNCH.options)
+        if meant:
+            raise UserError(
+                f"launch: no option {option}: did you mean {meant}? See mpiadv launch --help"
+            )

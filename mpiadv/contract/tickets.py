@@ -7,7 +7,7 @@ function of the configuration, so who crafts it, and when, is only a matter of s
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +182,7 @@ class StalenessRule:
         """The rule of one of several teams, which share out the tickets of each step evenly."""
         return replace(self, team=team, num_teams=num_teams)
 
-    @property
+    @cached_property
     def team_tickets(self) -> int:
         """How many tickets of each training step are the team's."""
         return self.tickets_per_step // self.num_teams

@@ -24,27 +24,24 @@ from mpi_runner import launcher_or_skip, started
 from benchmarks.hosts import Host, NoHostsError, agent_environment, hosts, mpirun_options
 
 DELAY_SECONDS = 0.01
-NUM_HOSTS = (2, 4)
+NUM_HOSTS = 4
 RANKS_PER_HOST = 2
+LAYOUTS = ("00112233", "0011223", "0011", "001")
+"""The host of each rank, counted among those of the run."""
+ALONE = "0"
 RULES = {
     "float32": staleness(16, 4, 4),
     "bfloat16": (*staleness(12, 3, 3, 1), "training.wire_dtype=bfloat16"),
 }
 
 
-@pytest.fixture(scope="module", params=NUM_HOSTS)
-def several_hosts(request: pytest.FixtureRequest) -> Iterator[Sequence[Host]]:
+@pytest.fixture(scope="module")
+def several_hosts() -> Iterator[Sequence[Host]]:
     try:
-        with hosts(request.param, delay_seconds=DELAY_SECONDS, bits_per_second=1e9) as made:
+        with hosts(NUM_HOSTS, delay_seconds=DELAY_SECONDS, bits_per_second=1e9) as made:
             yield made
     except NoHostsError as error:
         pytest.skip(str(error))
-
-
-def layouts_on(number: int) -> list[str]:
-    """All ranks of so many hosts, all but the last one, and one rank: the host of each rank."""
-    every = "".join(str(host) * RANKS_PER_HOST for host in range(number))
-    return [every, every[:-1], "0"]
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +53,12 @@ def runs(several_hosts: Sequence[Host], tmp_path_factory: pytest.TempPathFactory
     starts = [
         Start(folder=f"{name}-on-{layout}", ranks=len(layout), argv=(*TINY, *rule))
         for name, rule in RULES.items()
-        for layout in layouts_on(len(several_hosts))
+        for layout in (*LAYOUTS, ALONE)
     ]
     run_all(
         starts,
         folder,
-        ranks=RANKS_PER_HOST * len(several_hosts),
+        ranks=RANKS_PER_HOST * NUM_HOSTS,
         timeout=240,
         prefix=several_hosts[0].inside([]),
         options=mpirun_options(several_hosts, RANKS_PER_HOST),
@@ -102,20 +99,18 @@ def test_word_between_hosts_takes_the_delay_both_ways(several_hosts: Sequence[Ho
     assert from_near >= 2 * DELAY_SECONDS > from_far
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("rule", RULES)
-def test_hash_over_several_hosts_is_that_of_one_rank(
-    several_hosts: Sequence[Host], runs: Path, rule: str
-) -> None:
-    *layouts, _ = layouts_on(len(several_hosts))
-    alone = Finished(path=runs / f"{rule}-on-0")
-    for layout in layouts:
-        run = Finished(path=runs / f"{rule}-on-{layout}")
-        with h5py.File(run.path / "log.h5", "r") as log:
-            assert log.attrs["hosts"] == ",".join(f"host{number}" for number in layout)
-        assert run.sharing.endswith(laid_out_on(layout))
-        assert run.codes == [[0] * len(layout)]
-        assert first_difference(run, alone) == ""
-        assert run.hash == alone.hash
-        for name in ("natural_accuracy", "adversarial_accuracy"):
-            expected = alone.table("evaluation")[name].tolist()
-            assert run.table("evaluation")[name].tolist() == expected
+def test_hash_over_several_hosts_is_that_of_one_rank(runs: Path, rule: str, layout: str) -> None:
+    run, alone = (Finished(path=runs / f"{rule}-on-{hosts}") for hosts in (layout, ALONE))
+    with h5py.File(run.path / "log.h5", "r") as log:
+        names = str(log.attrs["hosts"]).split(",")
+    numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(names))}
+    assert "".join(numbers[name] for name in names) == layout
+    assert run.sharing.endswith(laid_out_on(layout))
+    assert run.codes == [[0] * len(layout)]
+    assert first_difference(run, alone) == ""
+    assert run.hash == alone.hash
+    for name in ("natural_accuracy", "adversarial_accuracy"):
+        expected = alone.table("evaluation")[name].tolist()
+        assert run.table("evaluation")[name].tolist() == expected

@@ -15,7 +15,6 @@ from end_to_end import (
     Finished,
     Start,
     assert_same_bits,
-    run_all,
     settled,
     staleness,
 )
@@ -23,6 +22,7 @@ from mpi_runner import REPOSITORY
 from plain_methods import METHODS, REPLAYED, SHORT, STEPS
 from plain_training import Hashes, train_plainly
 
+import mpiadv
 from mpiadv.settings import Config, load_config
 
 pytestmark = pytest.mark.long
@@ -61,11 +61,10 @@ def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Star
     return Start(folder=folder, ranks=ranks, argv=(str(FOLDER / f"{name}.yaml"), *words))
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("methods")
-    source = start_of("pgd", SOURCE, 1, (*words_of(folder, "pgd"), "seed=1"))
-    run_all([source], folder, ranks=1, timeout=60)
+def starts(folder: Path) -> list[Start]:
+    """Each method's runs; the one that others attack, and those that are killed, are made now."""
+    words = settled([*words_of(folder, "pgd"), "seed=1", f"output={folder / SOURCE}"])
+    mpiadv.train(load_config(FOLDER / "pgd.yaml", words))
     _kill(folder)
     starts = []
     for number, name in enumerate(NAMES):
@@ -76,8 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(folder, name)))
         resumed = (*refreshed(folder, name), "--resume")
         starts.append(start_of(name, f"{name}-killed", 2 + number % 2, resumed))
-    run_all(starts, folder, ranks=max(RANKS), timeout=600)
-    return folder
+    return starts
 
 
 def _kill(folder: Path) -> None:

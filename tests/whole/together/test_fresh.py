@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from end_to_end import NUM_STEPS, TINY, Finished, Start, run_all, staleness
+from end_to_end import NUM_STEPS, TINY, Finished, Start, staleness
 
 RANKS = (1, 3)
 
@@ -35,7 +35,7 @@ UNWATCHED = ("refreshed", "batch_norm_and_dropout")
 RESUMED = "refreshed"
 
 
-def starts() -> Iterator[Start]:
+def starts(folder: Path) -> Iterator[Start]:
     """Each case on one rank and on three, some without probes, and a run that is resumed."""
     for case, (every, overrides) in CASES.items():
         argv = (*TINY, *overrides)
@@ -48,14 +48,6 @@ def starts() -> Iterator[Start]:
     argv = (*TINY, *overrides, f"log.fresh_every={every}", "--resume")
     yield Start(folder="resumed", ranks=3, argv=argv, stop_after=12)
     yield Start(folder="resumed", ranks=1, argv=argv)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All runs."""
-    folder = tmp_path_factory.mktemp("fresh")
-    run_all(list(starts()), folder, ranks=max(RANKS), timeout=200)
-    return folder
 
 
 def fresh_of(folder: Path, name: str) -> dict[int, npt.NDArray[Any]]:

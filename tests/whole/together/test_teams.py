@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from end_to_end import Finished, assert_same_bits, run_all, settled
+from end_to_end import Finished, Start, assert_same_bits, settled
 from plain_accumulation import accumulate_plainly
 from team_cases import (
     ALL,
@@ -21,12 +21,9 @@ from team_cases import (
 pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def starts(folder: Path) -> list[Start]:
     """All runs, on up to eight ranks."""
-    folder = tmp_path_factory.mktemp("runs")
-    run_all(all_starts(), folder, ranks=8, timeout=600)
-    return folder
+    return all_starts()
 
 
 def _first_of(runs: Path, case: str) -> Finished:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from end_to_end import TINY, Finished, Start, assert_same_bits, run_all, settled, staleness
+from end_to_end import TINY, Finished, Start, assert_same_bits, settled, staleness
 from launching import launched, train_alone
 from m_plus import plain_m_plus
 from mpi_runner import kill_now
@@ -37,7 +37,7 @@ STOPS = {3: 13, 2: 27, 1: None}
 """Number of ranks of each start of an interrupted run, to the step after which it stops."""
 
 
-def starts() -> list[Start]:
+def starts(folder: Path) -> list[Start]:
     whole = [
         Start(folder=f"{case}-on-{ranks}", ranks=ranks, argv=(*M_PLUS, *words))
         for case, words in CASES.items()
@@ -53,13 +53,6 @@ def starts() -> list[Start]:
         )
         for ranks, stop in STOPS.items()
     ]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    run_all(starts(), folder, ranks=max(RANKS), timeout=300)
-    return folder
 
 
 @pytest.mark.parametrize("case", CASES)

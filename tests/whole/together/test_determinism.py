@@ -17,8 +17,8 @@ from end_to_end import (
     NUM_STEPS,
     TINY,
     Finished,
+    Start,
     assert_same_bits,
-    run_all,
     settled,
 )
 from launching import train_alone
@@ -32,7 +32,6 @@ from run_cases import (
     FEATURES,
     GROWING,
     IDLE_TRAINER,
-    MANY_RANKS,
     NOT_CRAFTED,
     NUMERICS,
     PIECEWISE,
@@ -57,12 +56,9 @@ from mpiadv.settings import load_config
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def starts(folder: Path) -> list[Start]:
     """All runs over shared memory, on up to eight ranks."""
-    folder = tmp_path_factory.mktemp("runs")
-    run_all(all_starts(), folder, ranks=max(MANY_RANKS), timeout=900)
-    return folder
+    return all_starts()
 
 
 def run_in(folder: Path, case: str, ranks: int = 1) -> Finished:
