@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -21,11 +22,11 @@ def loading() -> Iterator[None]:
             gc.enable()
 
 
+@cache
 def keep_loaded() -> None:
     """Have what is loaded by now last as long as the process, which then ends sooner.
 
     To look through torch once more at the end takes almost half as long as to load it. Only the
     first call counts: what a process has made by the next may be garbage.
     """
-    if not gc.get_freeze_count():
-        gc.freeze()
+    gc.freeze()

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from mpiadv.process.loading import loading
+from mpiadv.process.loading import keep_loaded, loading
 
 
 @pytest.fixture(autouse=True)
 def collector() -> Iterator[None]:
     """Python's collector as in a new process; at work afterwards."""
-    gc.unfreeze()
+    _forget_what_is_kept()
     yield
-    gc.unfreeze()
+    _forget_what_is_kept()
     gc.enable()
+
+
+def _forget_what_is_kept() -> None:
+    gc.unfreeze()
+    keep_loaded.cache_clear()
 
 
 class Ring:
