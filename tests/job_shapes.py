@@ -45,12 +45,12 @@ SHAPES = {
     "no_attack": JobShape(rule=rule(6, 6, 1), num_attackers=0, num_steps=0),
 }
 """Of 40 tickets and more; where a step takes several, of so few steps that there are no 100."""
-SEEDS = range(6)
 TROUBLES = {
     "steady": {},
     "one_slow": {"slow": frozenset({2})},
     "hanging": {"hang_share": 0.03, "slow": frozenset({1, 3})},
 }
+"""What a seed troubles attackers with, in turn."""
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
@@ -58,6 +58,12 @@ def disturbed(shape: JobShape, num_attackers: int, seed: int) -> JobShape:
     """`shape` with attackers, and the trouble that belongs to the seed."""
     trouble = list(TROUBLES.values())[seed % len(TROUBLES)]
     return replace(shape, num_attackers=num_attackers, seed=seed, **trouble)  # type: ignore[arg-type]
+
+
+def seeds_of(shape: JobShape) -> range:
+    """Seeds of one kind of trouble each, of other hosts and networks for each of `SHAPES`."""
+    first = [*SHAPES.values()].index(shape)
+    return range(first, first + len(TROUBLES))
 
 
 def expected(shape: JobShape) -> int:

@@ -108,13 +108,14 @@ class Bench(Generic[BatchT]):
         """Run one attack step, moving messages on while the device works; returns seconds.
 
         Nothing is run where the ticket's images take longer than a while to read: whoever called
-        has its chance to do without them.
+        has its chance to do without them. Nor where training went on without the ticket meanwhile,
+        and the version that it was to use has been let go.
 
         Raises:
             UserError, UnreadableError: as `Crafter.start`.
         """
         began = self._clock()
-        ran = self._begin(step.ticket)
+        ran = self._begin(step.ticket) and step.version in self.ring.settings
         if ran:
             self._crafter.run(step, self.ring[step.version])
             settle(self._crafter, self._pump)

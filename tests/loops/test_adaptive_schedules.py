@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fake_work import adaptive_values
 from in_memory_job import Job, JobShape
-from job_shapes import SEEDS, SHARES, disturbed, each_shape, left_over, step_at
+from job_shapes import SHARES, disturbed, each_shape, left_over, seeds_of, step_at
 from scenario import mixed
 
 from mpiadv.contract.tickets import AttackSettings
@@ -47,7 +47,7 @@ def expected(shape: JobShape) -> int:
 def test_settings_that_depend_on_the_training_give_the_bits_of_the_definition(
     shape: JobShape, num_attackers: int
 ) -> None:
-    for seed in SEEDS:
+    for seed in seeds_of(shape):
         job = Job(disturbed(shape, num_attackers, seed), attack_schedule=Chained()).run()
         assert job.learner.value == expected(shape)
         assert len({record.origin.settings.num_steps for record in job.records}) > 2

@@ -5,10 +5,15 @@ from collections.abc import Container
 from dataclasses import replace
 
 import pytest
+from fake_work import FakeCrafter
 from in_memory_job import Job, JobShape
-from job_shapes import SEEDS, disturbed, each_shape, expected, left_over, rule
+from job_shapes import disturbed, each_shape, expected, left_over, rule, seeds_of
+from made_records import version_header
 
+from mpiadv.comm.links import ParameterSlot, plain_memory
 from mpiadv.comm.messages import Stop
+from mpiadv.contract.craft_queue import CraftQueue
+from mpiadv.loops.bench import Bench, VersionRing
 from mpiadv.process.errors import UnreadableError
 
 UNREAD: dict[str, dict[int, Container[int]]] = {
@@ -24,9 +29,9 @@ UNREAD: dict[str, dict[int, Container[int]]] = {
 def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
     shape: JobShape, unread: dict[int, Container[int]]
 ) -> None:
-    for seed in SEEDS[:3]:
-        troubled = replace(disturbed(shape, 3, seed), unread=unread, slow_images=seed == 1)
-        job = Job(replace(troubled, trainer_crafts=seed != 2)).run()
+    for seed in seeds_of(shape):
+        troubled = replace(disturbed(shape, 3, seed), unread=unread, slow_images=seed % 3 == 1)
+        job = Job(replace(troubled, trainer_crafts=seed % 3 != 2)).run()
         assert job.learner.value == expected(shape)
         assert left_over(job) == 0
         assert all(
@@ -47,7 +52,7 @@ def test_tickets_that_attackers_cannot_read_are_crafted_by_the_trainer(
 
 @each_shape
 def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobShape) -> None:
-    for seed in SEEDS[:3]:
+    for seed in seeds_of(shape):
         troubled = disturbed(shape, 2, seed)
         job = Job(replace(troubled, unread={rank: [17] for rank in range(3)}))
         with pytest.raises(UnreadableError, match="images of ticket 17"):
@@ -58,6 +63,24 @@ def test_images_that_no_rank_can_read_end_the_job_between_two_steps(shape: JobSh
         job.trainer.shut_down(Stop.INTERRUPTED)
         assert left_over(job) == 0
         assert Job(troubled, job.saved).run().learner.value == expected(shape)
+
+
+def test_ticket_that_was_trained_on_while_its_images_were_read_is_not_crafted() -> None:
+    staleness, slot = rule(4, 2, 2), ParameterSlot(64, plain_memory)
+    slot.header = version_header(0, attack_steps=3, epsilon=0.5)
+    ring, queue = VersionRing(staleness), CraftQueue(staleness)
+    ring.add(slot)
+    queue.add(0)
+    step = queue.next_step(ring.settings)
+    assert step is not None
+    read = iter([False, True])
+    crafter = FakeCrafter(lambda: not next(read, True), slow_images=True)
+    bench = Bench(queue, ring, crafter, pump=lambda: ring.evict(9))
+    bench.run(step)
+    assert not ring.settings
+    assert queue.remove(0).steps_done == 0
+    bench.forget(0)
+    assert crafter.tickets == []
 
 
 def test_images_that_take_long_to_read_are_told_of_once_for_each_ticket(
