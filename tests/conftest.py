@@ -106,7 +106,12 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """On a rank: no message that an earlier test has left behind reaches this one."""
+    """Nothing that an earlier test has left behind reaches this one.
+
+    On a worker, threads: a run may have set their number. On a rank, messages.
+    """
+    if hasattr(item.config, "workerinput") and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     if OUTCOMES in os.environ and _is_under_mpirun(item.config):
         from mpi4py import MPI
 
