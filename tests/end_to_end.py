@@ -1,6 +1,6 @@
 """Whole runs for tests: many of them inside one `mpirun`, and what they left on disk.
 
-Importing torch costs seconds on every rank, a run of 25 steps on digits a fraction of one.
+Importing torch costs seconds on every rank, a run of 20 steps on digits a fraction of one.
 """
 
 import json
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from mpi_runner import HERE, mpirun
 
-NUM_STEPS = 25
+NUM_STEPS = 20
+"""More than `max_staleness` of any rule here."""
 
 TINY = (
     f"training.num_steps={NUM_STEPS}", "training.threads=1", "training.device=cpu",

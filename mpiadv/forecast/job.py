@@ -58,7 +58,7 @@ class Job:
     """The trainer's own time beside the work, per training step: messages, decisions, the log."""
     jitter: float = 0.1
     """Attack and training steps take up to this share less or more, evenly."""
-    slowness: Mapping[int, float] = field(default_factory=dict)
+    slowness: Mapping[int, float] = field(default_factory=dict, hash=False)
     """Rank to how many times the usual its attack steps take; ranks left out take once."""
     seed: int = 0
 

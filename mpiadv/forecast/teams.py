@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 from mpiadv.forecast.job import Forecast, Job, Network
 from mpiadv.forecast.simulation import EVEN_STEPS, Simulation
 from mpiadv.forecast.transfers import Clock, Transfers
+
+_MOST_REMEMBERED = 1024
+"""Forecasts: remedies for one limit are tried for another, too."""
 
 
 class Meeting:
@@ -26,6 +30,7 @@ class Meeting:
                 self._clock.after(self._seconds, each)
 
 
+@lru_cache(_MOST_REMEMBERED)
 def simulate(
     job: Job, ranks: int, network: Network | None = None, *, num_steps: int = EVEN_STEPS
 ) -> Forecast:

@@ -230,7 +230,9 @@ def test_killed_writer_loses_no_flushed_row(tmp_path: Path, delay: float) -> Non
 def test_long_log_is_moved_in_little_memory(tmp_path: Path) -> None:
     num_rows = 2**17
     with begin(tmp_path / "log.h5") as log:
-        write_steps(log, 0, num_rows)
+        row = train_row(0)  # as good as any, and made once
+        for _ in range(num_rows):
+            log.train(row)
         log.flush()
         with h5py.File(tmp_path / "log.h5", "r", locking=False) as file:
             assert file["train"].chunks == (num_rows,)  # one row more, and it has to move

@@ -114,7 +114,7 @@ def test_accuracy_is_the_same_for_any_number_of_ranks(runs: Path, case: str) -> 
 
 def test_snapshots_are_the_same_for_any_number_of_ranks(runs: Path) -> None:
     expected = run_in(runs, WATCHED).table("snapshots")
-    assert expected["step"].tolist() == [8, 16, 24]
+    assert expected["step"].tolist() == [8, 16]
     for ranks in RANKS[WATCHED]:
         assert np.array_equal(run_in(runs, WATCHED, ranks).table("snapshots"), expected)
 

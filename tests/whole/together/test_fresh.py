@@ -111,5 +111,5 @@ def test_fresh_attacks_are_stronger_than_stale_ones(runs: Path) -> None:
 
 def test_resumed_run_has_the_figures_of_an_undisturbed_one_once(runs: Path) -> None:
     resumed = fresh_of(runs, "resumed")
-    assert max(resumed) == 24
+    assert max(resumed) == 16
     assert_same_figures(resumed, fresh_of(runs, f"{RESUMED}-on-1"))
