@@ -36,7 +36,7 @@ FEATURES = {
     ),
     "piecewise": (
         *RULES["one_trainer_step"], "attack_schedule.name=piecewise",
-        "attack_schedule.first_steps=1", "attack_schedule.milestones=[3, 6]",
+        "attack_schedule.first_steps=1", "attack_schedule.milestones=[1, 3]",
         "attack_schedule.later_steps=[0, 5]",
     ),
     "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from mpiadv.attacks import attack_num_steps, make_attack
@@ -184,6 +185,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
     }
 
 
+@cache
 def _version_of(package: str) -> str:
     try:
         return version(package)

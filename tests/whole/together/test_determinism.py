@@ -202,7 +202,7 @@ def version_of(ticket: int, step: int, num_steps: int, overrides: Sequence[str])
 def test_attack_steps_are_those_that_the_first_version_carries(runs: Path) -> None:
     rows = run_in(runs, PIECEWISE, 5).table("train")
     versions = [version_of(n, 0, 5, CASES[PIECEWISE]) for n in range(NUM_STEPS)]
-    expected = [1 if version < 3 else 0 if version < 6 else 5 for version in versions]
+    expected = [1 if version < 1 else 0 if version < 3 else 5 for version in versions]
     assert rows["attack_steps"].tolist() == expected
     assert set(expected) == {0, 1, 5}
 
