@@ -113,6 +113,8 @@ def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.Co
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         raise hung(process, timeout) from None
+    if process.returncode:  # whole, where an assertion that fails shows its ends alone
+        print(stdout, stderr, sep="")
     return subprocess.CompletedProcess(_words(process), process.returncode, stdout, stderr)
 
 

@@ -14,7 +14,7 @@ from mpiadv.models.small import digits as plain_digits
 PAUSES = "MPIADV_TEST_PAUSES"
 """Environment variable that names one of `PAUSE_SECONDS`; without it models do not pause."""
 
-STRAGGLING_FORWARD = 20
+STRAGGLING_FORWARD = 14
 
 _random = random.Random()
 

@@ -27,7 +27,7 @@ def scenario(rule: StalenessRule, slowness: dict[int, float], **others: object) 
         rule=rule,
         num_attackers=len(slowness),
         slowness=slowness,
-        training_steps=400,
+        training_steps=250,
         jitter=0.05,
         broadcast=(0.5, 3.0),
         overdue=2500.0,

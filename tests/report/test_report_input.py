@@ -239,7 +239,9 @@ def screen_text(log: Log) -> str:
 def test_page_of_one_run_lies_in_its_folder_and_of_others_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = finished_run(tmp_path / "one"), begun_run(tmp_path / "two")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for run in (one, two):
+        begin(run).close()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert cli.main(["report", str(one)]) == 0

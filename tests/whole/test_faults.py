@@ -82,7 +82,7 @@ def test_attacker_that_vanishes_ends_every_rank_soon(tmp_path: Path) -> None:
 SLOW = {
     "model__name": "bad_parts:slow",
     "model__arguments": "{milliseconds: 5}",
-    "training__num_steps": 300,
+    "training__num_steps": 200,
     "checkpoint__every_steps": 100,
 }
 
@@ -107,7 +107,7 @@ def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(
         )
     assert launch([*words_of(run, **SLOW), "--resume"], ranks=2).returncode == 0
     assert hash_of(run) == alone
-    assert train_rows(run)["step"].tolist() == list(range(300))
+    assert train_rows(run)["step"].tolist() == list(range(200))
     assert set(train_rows(run)["rank"]) >= {1, 2}
 
 
@@ -137,7 +137,7 @@ def test_full_disk_in_the_middle_of_a_run_costs_nothing_but_two_lines(
     )
     assert re.search(r"\nfailed log writes +\d+ \(.*\); no row is missing\n", completed.stdout)
     assert hash_of(run) == alone
-    assert train_rows(run)["step"].tolist() == list(range(300))
+    assert train_rows(run)["step"].tolist() == list(range(200))
 
 
 def test_interruption_on_a_full_disk_says_that_its_checkpoint_is_missing(tmp_path: Path) -> None:

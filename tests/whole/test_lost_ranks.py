@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.usefixtures("needs_mpirun"), pytest.mark.long]
 SLOW = {
     "model__name": "bad_parts:slow",
     "model__arguments": "{milliseconds: 5}",
-    "training__num_steps": 300,
+    "training__num_steps": 200,
     "checkpoint__every_steps": 100,
 }
 LONG = {**SLOW, "model__arguments": "{milliseconds: 40}", "training__num_steps": 625}
