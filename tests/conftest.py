@@ -4,9 +4,9 @@
 deadline other than four minutes. Inside, under `mpirun ... pytest --with-mpi`, every rank runs the
 tests that `mpi_jobs` has put together, each with a communicator of its own.
 
-Files of tests run side by side, one after the other on each of pytest-xdist's workers. Those marked
-`long` begin first, so that none of them is left alone at the end, then what runs whole jobs. `-n0`
-runs all in one process.
+Files of tests run side by side, one after the other on each of pytest-xdist's workers. Those of
+`whole/together` begin first, all on one worker, then those marked `long`, so that none of them is
+left alone at the end, then what runs whole jobs. `-n0` runs all in one process.
 """
 
 import os
@@ -29,6 +29,11 @@ WORKERS_PER_CORE = 2
 """Half of the tests' time goes in waiting: for signals, deadlines, networks and other processes."""
 MOST_WORKERS = 12
 
+WHOLE = "tests/whole/"
+"""Where files of tests run whole jobs."""
+TOGETHER = f"{WHOLE}together/"
+"""Where they share what they start."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # A shell starts background jobs with SIGINT ignored; children would inherit that for good.
@@ -41,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     config.addinivalue_line("markers", "mpi_deadline(seconds): deadline of a test marked mpi")
-    config.addinivalue_line("markers", "long: half a minute or more for a file, which begins first")
+    config.addinivalue_line("markers", "long: half a minute or more for a file, which begins early")
     if hasattr(config, "workerinput"):
         os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; the workers share the cores
 
@@ -59,9 +64,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """None where the command line wants another one."""
     if config.getoption("dist") != "loadfile":
         return None
-    from scheduling import ByFile  # the ranks of a job know nothing of it
+    from scheduling import ByFileOrFolder  # the ranks of a job know nothing of it
 
-    return ByFile(config, log)
+    return ByFileOrFolder(config, log, folder=TOGETHER)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -75,9 +80,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long first; the small files fill the workers' time at the end."""
     items.sort(
         key=lambda item: (
-            "together" not in item.path.parts,
+            not item.nodeid.startswith(TOGETHER),
             item.get_closest_marker("long") is None,
-            "whole" not in item.path.parts,
+            not item.nodeid.startswith(WHOLE),
         )
     )
 
@@ -106,9 +111,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Nothing that an earlier test has left behind reaches this one.
+    """What an earlier test has left behind does not reach this one.
 
-    On a worker, threads: a run may have set their number. On a rank, messages.
+    On a worker that is torch's number of threads, which a run sets; on a rank messages.
     """
     if hasattr(item.config, "workerinput") and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mpi_runner import HERE, mpirun
 
 NUM_STEPS = 20
-"""More than `max_staleness` of any rule here."""
+"""So many that under every rule attack steps use several versions after the first one."""
 
 TINY = (
     f"training.num_steps={NUM_STEPS}", "training.threads=1", "training.device=cpu",

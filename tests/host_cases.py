@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from end_to_end import TINY, Start, staleness
 
-RULES = {"constant": staleness(16, 16, 4), "refreshed": staleness(16, 4, 4, 1)}
+RULES = {"constant": staleness(8, 8, 4), "refreshed": staleness(16, 4, 4, 1)}
 CASES = {
     f"{rule}-{wire}": (*words, f"training.wire_dtype={wire}")
     for rule, words in RULES.items()

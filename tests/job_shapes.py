@@ -61,7 +61,10 @@ def disturbed(shape: JobShape, num_attackers: int, seed: int) -> JobShape:
 
 
 def seeds_of(shape: JobShape) -> range:
-    """Seeds of one kind of trouble each, of other hosts and networks for each of `SHAPES`."""
+    """Seeds of one kind of trouble each; they differ from shape to shape, as do hosts and networks.
+
+    They go by the place of `shape` in `SHAPES`: a new one belongs at their end.
+    """
     first = [*SHAPES.values()].index(shape)
     return range(first, first + len(TROUBLES))
 

@@ -224,8 +224,6 @@ def _run_and_kill(
         time.sleep(0.5)
         assert pids_in_session(process.pid) == [], "a process was left behind"
         assert _ranks_of(run) == {}, "a rank was left behind"
-    if completed.returncode:
-        print(completed.stdout, completed.stderr, flush=True)
     return completed.returncode
 
 

@@ -108,13 +108,17 @@ def started(
 
 
 def finished(process: subprocess.Popen[str], *, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Wait for `process` and return its code and output; raises HungError as `mpirun` does."""
+    """Wait for `process` and return its code and output, which is printed, too, if it failed.
+
+    Raises:
+        HungError: as `mpirun`.
+    """
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         raise hung(process, timeout) from None
-    if process.returncode:  # whole, where an assertion that fails shows its ends alone
-        print(stdout, stderr, sep="")
+    if process.returncode:  # an assertion that fails shows no more than the ends of a text
+        print(stdout, stderr, sep="", flush=True)
     return subprocess.CompletedProcess(_words(process), process.returncode, stdout, stderr)
 
 

@@ -16,11 +16,14 @@ FEW_RANKS = (8, 3, 1)
 RULES = {
     "synchronous": staleness(0, 0, 1),
     "constant": staleness(4, 4, 1),
-    "constant_seldom_published": staleness(16, 16, 4),
+    "constant_seldom_published": staleness(8, 8, 4),
     "refreshed": staleness(16, 4, 4),
     "one_trainer_step": staleness(16, 2, 2, 1),
     "two_trainer_steps": staleness(12, 3, 3, 2),
 }
+
+SOON_REFRESHED = staleness(8, 2, 2, 1)
+"""Of a window so short that most tickets go by settings that versions after the first carry."""
 
 FEATURES = {
     "half_clean": (*RULES["refreshed"], "objective.clean_fraction=0.5"),
@@ -35,11 +38,11 @@ FEATURES = {
         *RULES["two_trainer_steps"], "model.name=small_models:random_always",
     ),
     "piecewise": (
-        *RULES["one_trainer_step"], "attack_schedule.name=piecewise",
-        "attack_schedule.first_steps=1", "attack_schedule.milestones=[1, 3]",
+        *SOON_REFRESHED, "attack_schedule.name=piecewise",
+        "attack_schedule.first_steps=1", "attack_schedule.milestones=[3, 6]",
         "attack_schedule.later_steps=[0, 5]",
     ),
-    "epsilon_warmup": (*RULES["refreshed"], "attack.epsilon_warmup_steps=15"),
+    "epsilon_warmup": (*SOON_REFRESHED, "attack.epsilon_warmup_steps=15"),
     "sgd_cosine": (
         *RULES["one_trainer_step"], "optimizer.name=sgd", "optimizer.learning_rate=0.05",
         "optimizer.weight_decay=0.001", "schedule.name=cosine",
@@ -83,7 +86,7 @@ FEATURES = {
         "training.precision=bfloat16",
     ),
     "two_tickets_a_growing_step": (
-        *RULES["refreshed"], "training.tickets_per_step=2", "attack_schedule.name=m_plus",
+        *SOON_REFRESHED, "training.tickets_per_step=2", "attack_schedule.name=m_plus",
         "data.train_samples=160", "log.fresh_every=4",
     ),
     "evaluations_and_snapshots": (

@@ -1,13 +1,17 @@
 """Which tests run on the same of pytest-xdist's workers, one after the other."""
 
+from typing import Any
+
 from xdist.scheduler import LoadFileScheduling
 
-TOGETHER = "tests/whole/together/"
-"""A folder whose files share what they start."""
 
+class ByFileOrFolder(LoadFileScheduling):
+    """Those of a file, and those of all files of one `folder`."""
 
-class ByFile(LoadFileScheduling):
-    """Those of a file, and those of all files of `TOGETHER`."""
+    def __init__(self, *arguments: Any, folder: str) -> None:
+        super().__init__(*arguments)
+        self._folder = folder
 
     def _split_scope(self, nodeid: str) -> str:
-        return TOGETHER if nodeid.startswith(TOGETHER) else super()._split_scope(nodeid)
+        is_inside = nodeid.startswith(self._folder)
+        return self._folder if is_inside else super()._split_scope(nodeid)

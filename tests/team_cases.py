@@ -2,7 +2,7 @@
 
 import plain_accumulation
 from end_to_end import TINY, Start, staleness
-from run_cases import RULES
+from run_cases import RULES, SOON_REFRESHED
 
 TEAMS = ((1, 1), (1, 3), (2, 2), (2, 5), (4, 4), (4, 8))
 """Numbers of trainers and of ranks."""
@@ -27,7 +27,7 @@ PLAIN = "followed_by_a_plain_loop"
 FEW_CASES = {
     PLAIN: (*plain_accumulation.WORDS, "training.tickets_per_step=4"),
     "growing": (
-        *RULES["refreshed"], "training.tickets_per_step=8", "attack_schedule.name=m_plus",
+        *SOON_REFRESHED, "training.tickets_per_step=8", "attack_schedule.name=m_plus",
         "data.train_samples=320", "checkpoint.every_steps=7",
     ),
     "trades_without_attackers_in_time": (

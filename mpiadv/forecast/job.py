@@ -59,7 +59,8 @@ class Job:
     jitter: float = 0.1
     """Attack and training steps take up to this share less or more, evenly."""
     slowness: Mapping[int, float] = field(default_factory=dict, hash=False)
-    """Rank to how many times the usual its attack steps take; ranks left out take once."""
+    """Rank to how many times the usual its attack steps take; ranks left out take once. Not to be
+    changed: forecasts are remembered."""
     seed: int = 0
 
     @property

@@ -30,7 +30,6 @@ class Meeting:
                 self._clock.after(self._seconds, each)
 
 
-@lru_cache(_MOST_REMEMBERED)
 def simulate(
     job: Job, ranks: int, network: Network | None = None, *, num_steps: int = EVEN_STEPS
 ) -> Forecast:
@@ -39,7 +38,12 @@ def simulate(
     A long job is simulated until it runs evenly, and for `num_steps` more, which are looked at;
     the rest of it goes on so. Of several teams the first one's figures are told.
     """
-    network, teams = network or Network(), job.rule.num_teams
+    return _simulate(job, ranks, network or Network(), num_steps)
+
+
+@lru_cache(_MOST_REMEMBERED)
+def _simulate(job: Job, ranks: int, network: Network, num_steps: int) -> Forecast:
+    teams = job.rule.num_teams
     if teams == 1:
         return Simulation(job, ranks, Transfers(network)).forecast(num_steps)
     clock = Clock()

@@ -92,12 +92,12 @@ def hash_of_killed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return hash_of_quick(tmp_path_factory.mktemp("alone") / "run", settings)
 
 
+NUM_RANKS = 6
 KILLED = {
-    "alone_then_those_of_all_other_hosts": (2, [[2], [3, 4]]),
+    "of_all_other_hosts_then_a_successor": (2, [[2, 4], [3]]),
     "with_its_successor": (3, [[3, 4]]),
 }
-"""How many of six ranks there are on each host, and which of them die at once, and then."""
-RANKS = 6
+"""How many ranks there are on each host, and which of them die at once, and then."""
 
 
 @pytest.mark.parametrize(("ranks_per_host", "killed"), KILLED.values(), ids=KILLED)
@@ -108,7 +108,7 @@ def test_leader_that_is_killed_in_training_costs_no_bits(
     settings = slow_on(ranks_per_host, KILLED_STEPS, milliseconds=KILLED_MILLISECONDS)
     words = [*words_of(run, **settings, deadline_seconds=60), "--fault-tolerant"]
     lost, last_loss, left = set[int](), 0, list[tuple[int, set[int]]]()
-    with launched(words, ranks=RANKS) as process:
+    with launched(words, ranks=NUM_RANKS) as process:
         for victims in killed:
             await_step(process, run, last_loss + KILLED_AFTER)
             pids = pids_of(process)
@@ -116,7 +116,7 @@ def test_leader_that_is_killed_in_training_costs_no_bits(
                 os.kill(pids[rank], signal.SIGKILL)
             lost |= set(victims)
             last_loss = await_losses(process, run, len(lost))
-            left.append((last_loss, set(range(1, RANKS)) - lost))
+            left.append((last_loss, set(range(1, NUM_RANKS)) - lost))
         completed = finished(process, timeout=240)
         assert pids_of(process) == {}
     assert completed.returncode == 0, completed.stdout + completed.stderr

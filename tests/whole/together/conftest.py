@@ -1,4 +1,4 @@
-"""The runs of all files here inside one `mpirun`: each rank loads torch once for all of them.
+"""What the files here train and compare, inside one `mpirun`: each rank loads torch once for all.
 
 A module says in `starts` what it wants to be run, and finds it in the folder of its fixture `runs`.
 """
@@ -7,29 +7,33 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from end_to_end import run_all
+from end_to_end import Start, run_all
+
+SECONDS_PER_START = 4.0
+"""On a machine that is busy with much else; a start takes half a second where nothing else runs."""
 
 
 @pytest.fixture(scope="session")
-def made_together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_together(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, needs_mpirun: None
+) -> Path:
     folder = tmp_path_factory.mktemp("together")
-    modules = dict.fromkeys(getattr(item, "module", None) for item in request.session.items)
-    starts = [
-        replace(start, folder=f"{module.__name__}/{start.folder}")
-        for module in modules
-        if hasattr(module, "starts")
-        for start in module.starts(_made(folder / module.__name__))
-    ]
-    run_all(starts, folder, ranks=max(start.ranks for start in starts), timeout=900)
+    here = [item for item in request.session.items if item.path.parent == Path(__file__).parent]
+    modules = dict.fromkeys(item.getparent(pytest.Module) for item in here)
+    starts = [start for module in modules if module for start in _starts_of(module.obj, folder)]
+    ranks, seconds = max(start.ranks for start in starts), SECONDS_PER_START * len(starts)
+    run_all(starts, folder, ranks=ranks, timeout=seconds)
     return folder
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+def _starts_of(module: object, folder: Path) -> list[Start]:
+    name = vars(module)["__name__"]
+    (folder / name).mkdir()
+    starts = vars(module)["starts"](folder / name)
+    return [replace(start, folder=f"{name}/{start.folder}") for start in starts]
 
 
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, made_together: Path) -> Path:
     """The folder of the module's runs, made."""
-    return made_together / request.module.__name__
+    return made_together / str(request.module.__name__)

@@ -202,7 +202,7 @@ def version_of(ticket: int, step: int, num_steps: int, overrides: Sequence[str])
 def test_attack_steps_are_those_that_the_first_version_carries(runs: Path) -> None:
     rows = run_in(runs, PIECEWISE, 5).table("train")
     versions = [version_of(n, 0, 5, CASES[PIECEWISE]) for n in range(NUM_STEPS)]
-    expected = [1 if version < 1 else 0 if version < 3 else 5 for version in versions]
+    expected = [1 if version < 3 else 0 if version < 6 else 5 for version in versions]
     assert rows["attack_steps"].tolist() == expected
     assert set(expected) == {0, 1, 5}
 
@@ -227,7 +227,7 @@ def test_first_epoch_of_a_growing_attack_is_counted_in_tickets(runs: Path) -> No
     assert rows["ticket"].tolist() == [2 * step for step in range(NUM_STEPS)]
     grown = np.flatnonzero(np.diff(rows["attack_steps"])) + 1
     # The oldest version that a ticket may use carries the number.
-    carried = [version_of(int(step), 0, 5, RULES["refreshed"]) for step in grown]
+    carried = [version_of(int(step), 0, 5, CASES[GROWING]) for step in grown]
     assert carried[0] == 4 and rows["attack_steps"][grown[0]] == 1
 
 

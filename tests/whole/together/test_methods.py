@@ -66,16 +66,16 @@ def starts(folder: Path) -> list[Start]:
     words = settled([*words_of(folder, "pgd"), "seed=1", f"output={folder / SOURCE}"])
     mpiadv.train(load_config(FOLDER / "pgd.yaml", words))
     _kill(folder)
-    starts = []
+    made = []
     for number, name in enumerate(NAMES):
         for trainer_steps in trainer_steps_of(name):
             words = words_of(folder, name, *staleness(0, 0, 1, trainer_steps))
-            starts.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
+            made.append(start_of(name, f"{name}-synchronous-{trainer_steps}", 1, words))
         for ranks in RANKS:
-            starts.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(folder, name)))
+            made.append(start_of(name, f"{name}-on-{ranks}", ranks, refreshed(folder, name)))
         resumed = (*refreshed(folder, name), "--resume")
-        starts.append(start_of(name, f"{name}-killed", 2 + number % 2, resumed))
-    return starts
+        made.append(start_of(name, f"{name}-killed", 2 + number % 2, resumed))
+    return made
 
 
 def _kill(folder: Path) -> None:
