@@ -217,7 +217,7 @@ class _Ours:
             natural_every=0,
             keep_natural=False,
             num_classes=10,
-            keep_misses=False,
+            keep_notes=False,
             draw_nearby=False,
             wire_dtype="float32",
         )
