@@ -5,6 +5,7 @@ A module says in `starts` what it wants to be run, and finds it in the folder of
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from end_to_end import Start, run_all
@@ -26,11 +27,10 @@ def made_together(
     return folder
 
 
-def _starts_of(module: object, folder: Path) -> list[Start]:
-    name = vars(module)["__name__"]
-    (folder / name).mkdir()
-    starts = vars(module)["starts"](folder / name)
-    return [replace(start, folder=f"{name}/{start.folder}") for start in starts]
+def _starts_of(module: Any, folder: Path) -> list[Start]:
+    own = folder / module.__name__
+    own.mkdir()
+    return [replace(start, folder=f"{own.name}/{start.folder}") for start in module.starts(own)]
 
 
 @pytest.fixture(scope="module")
