@@ -3,11 +3,13 @@
 A module says in `starts` what it wants to be run, and finds it in the folder of its fixture `runs`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from end_to_end import Start, run_all
 
 SECONDS_PER_START = 4.0
@@ -37,3 +39,12 @@ def _starts_of(module: Any, folder: Path) -> list[Start]:
 def runs(request: pytest.FixtureRequest, made_together: Path) -> Path:
     """The folder of the module's runs, made."""
     return made_together / str(request.module.__name__)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as the runs are."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)

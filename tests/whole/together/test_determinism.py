@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -124,15 +124,6 @@ def test_straggler_is_crafted_for_without_changing_the_hash(runs: Path, ranks: i
     run = run_in(runs, "straggler", ranks)
     assert b"re-crafted" in run.table("events")["kind"].tolist()
     assert_same_bits(run, run_in(runs, STRAGGLER))
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, as the runs are."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,9 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from end_to_end import (
     HERE,
     TINY,
@@ -121,14 +119,6 @@ def test_bits_are_the_same_for_any_number_of_ranks_and_after_a_kill(runs: Path, 
 def test_methods_train_to_bits_of_their_own(runs: Path) -> None:
     hashes = {name: run_in(runs, f"{name}-on-1").hash for name in NAMES}
     assert len(set(hashes.values())) == len(hashes), hashes
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.mark.parametrize("name", NAMES)
