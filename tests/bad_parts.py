@@ -33,6 +33,15 @@ def images(
     return 0.5 * noise + 0.25 * labels.reshape(-1, 1, 1, 1), labels
 
 
+def images_by_pixel(
+    *, root: str | None, split: str, num_samples: int = 24, shape: tuple[int, ...] = IMAGE_SHAPE
+) -> tuple[Tensor, Tensor]:
+    """As `images`, the channels of a pixel lying together, as in arrays [N, H, W, C]."""
+    planes, labels = images(root=root, split=split, num_samples=num_samples, shape=shape)
+    pixels = planes.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    return pixels.permute(0, 3, 1, 2), labels
+
+
 def _rank() -> int:
     # Asked by the ranks alone: what has one process only needs no MPI.
     from mpi4py import MPI

@@ -130,19 +130,31 @@ NUMERICS = {
 """On images whose channels do not lie together, in a norm whose sums know it."""
 NUMERICS_RANKS = (5, 3, 2, 1)
 
+PICTURES = {
+    f"{memory_format}-pictures": (
+        *SOON_REFRESHED, "data.name=bad_parts:images_by_pixel", "data.arguments.num_samples=320",
+        "data.arguments.shape=[1, 28, 28]", "model.name=mnist", "model.arguments.width=0.25",
+        "model.arguments.initialization=torch", "objective.name=trades",
+        f"training.precision={precision}", f"training.memory_format={memory_format}",
+    )
+    for precision, memory_format in (("float32", "contiguous"), ("bfloat16", "channels_last"))
+}  # fmt: skip
+"""Of one channel, whose strides say nothing; natural images reach the trainer, too."""
+
 CASES = {
     **{f"{name}-float32": rule for name, rule in RULES.items()},
     **{f"{name}-bfloat16": (*rule, "training.precision=bfloat16") for name, rule in RULES.items()},
     **FEATURES,
     **WIRES,
     **NUMERICS,
+    **PICTURES,
 }
 """Case to its overrides; each runs on several numbers of ranks, attackers pausing at random."""
 
 RANKS = {name: MANY_RANKS for name in CASES}
 RANKS |= {f"{name}-bfloat16": FEW_RANKS for name in RULES}
 RANKS |= {name: SOME_RANKS for name in FEATURES} | {name: WIRE_RANKS for name in WIRES}
-RANKS |= {name: NUMERICS_RANKS for name in NUMERICS}
+RANKS |= {name: NUMERICS_RANKS for name in NUMERICS} | {name: WIRE_RANKS for name in PICTURES}
 
 PIECEWISE = "piecewise"
 GROWING = "two_tickets_a_growing_step"

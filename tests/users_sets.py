@@ -48,6 +48,9 @@ tensor_data_set = always(torch.utils.data.TensorDataset(BYTES, LABELS))
 arrays = always((BYTES.numpy(), LABELS.numpy()))
 
 
+by_pixel = always((BYTES.reshape(6, 3, 4, 1).numpy().copy().transpose(0, 3, 1, 2), LABELS.numpy()))
+
+
 def named(root: str | None, split: str) -> Listed:
     samples = byte_samples(root, split)
     samples.classes = ["a", "b", "c", "d"]

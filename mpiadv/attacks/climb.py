@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpiadv.attacks.losses import LOSSES, AttackLoss
+from mpiadv.data.source import row_by_row
 from mpiadv.models.execution import Executor, eagerly
 from mpiadv.models.mixture import natural_branch
 from mpiadv.models.modes import buffers_kept
@@ -119,7 +120,7 @@ class Climb:
         gradient, logits = self.execute(name, look, images.detach(), target)
         assert gradient is not None and logits is not None
         # Sums over images that lie otherwise are taken in another order.
-        self._gradient = gradient.contiguous()
+        self._gradient = row_by_row(gradient)
         return Slope(self._gradient, logits, self.labels)
 
     def losses(self, images: Tensor, *, seed: int) -> Tensor:

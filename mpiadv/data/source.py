@@ -45,6 +45,8 @@ class Source(Protocol):
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
         """Images float32 [N, C, H, W] in [0, 1] and labels int64 [N], on the source's device.
 
+        They lie `row_by_row`.
+
         Raises:
             UserError: a file is damaged, or a user's data set gives what it must not.
             UnreadableError: a file could not be read for a while.
@@ -81,10 +83,21 @@ class DataSet:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Pixels in [0, 1], float32: uint8 is divided by 255, floats stay as they are."""
+    """Pixels in [0, 1], float32, row by row: uint8 is divided by 255, floats stay as they are."""
     if images.dtype == torch.uint8:
-        return images.to(torch.float32).div_(255)
-    return images
+        return row_by_row(images.to(torch.float32)).div_(255)
+    return row_by_row(images)
+
+
+def row_by_row(images: Tensor) -> Tensor:
+    """The same images, float [N, C, H, W], lying in memory as those that a message brings.
+
+    Which way a convolution takes its sums, and so their bits, it tells by the strides of all
+    dimensions. `Tensor.contiguous` leaves those of size 1 as they are: it is not enough.
+    """
+    if images.stride() == torch.empty(images.shape, device="meta").stride():
+        return images
+    return images.clone(memory_format=torch.contiguous_format)
 
 
 def spread_over(num_samples: int, num_wanted: int) -> Indices:

@@ -16,6 +16,7 @@ from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.contract.tickets import AttackSettings, Purpose, seed_for
 from mpiadv.data import ReadAhead, Source, augment
 from mpiadv.data.mixing import rand_augment
+from mpiadv.data.source import row_by_row
 from mpiadv.methods.objective import Batch
 from mpiadv.models import freeze
 from mpiadv.models.execution import Executor, eagerly
@@ -98,11 +99,9 @@ class TorchCrafter:
         piece = self._pieces.pop(ticket)
         batch = Batch(
             # As they would have travelled: memory that is laid out otherwise has other bits.
-            images=self._rounded(piece.adversarial).contiguous(),
+            images=row_by_row(self._rounded(piece.adversarial)),
             labels=piece.labels,
-            natural=self._rounded(piece.natural).contiguous()
-            if self._recipe.keep_natural
-            else None,
+            natural=row_by_row(self._rounded(piece.natural)) if self._recipe.keep_natural else None,
             notes=self._all_notes(piece) if self._recipe.keep_notes else None,
         )
         report = CraftReport(

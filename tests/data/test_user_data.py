@@ -35,7 +35,7 @@ def expected_images() -> Tensor:
 
 FORMS = [
     "pair_of_bytes", "pair_of_floats", "byte_samples", "float_samples", "picture_samples",
-    "tensor_data_set", "arrays",
+    "tensor_data_set", "arrays", "by_pixel",
 ]  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def test_every_documented_form_gives_the_same_batches(
     images, labels = data.train.batch(np.arange(6))
     assert (data.num_classes, data.image_shape, images.dtype) == (3, (1, 3, 4), torch.float32)
     assert torch.equal(images, expected_images())
+    assert images.stride() == expected_images().stride()
     assert labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 

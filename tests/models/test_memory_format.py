@@ -168,6 +168,7 @@ def test_bits_do_not_depend_on_how_images_lie(
     for lying in (
         images.to(memory_format=torch.channels_last),
         images.transpose(2, 3).contiguous().transpose(2, 3),
+        images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2),
     ):
         assert all(map(torch.equal, expected, looked(model, lying)))
     assert all(map(torch.equal, expected, looked(copy.deepcopy(model), images)))
