@@ -42,7 +42,7 @@ class Classifier:
         """
         pieces = images.split(_most_at_once(images))
         logits = [
-            forward(self.model, piece, precision=self.precision, seed=_piece_seed(seed, number))
+            forward(self.model, piece, precision=self.precision, seed=pass_seed(seed, number))
             for number, piece in enumerate(pieces)
         ]
         return torch.cat(logits)
@@ -115,16 +115,16 @@ def climbed(
     found = []
     pieces = (given.split(_most_at_once(images)) for given in (images, labels, start))
     for number, (natural, truth, begin) in enumerate(zip(*pieces, strict=True)):
-        own = _piece_seed(seed, number)
         climb = Climb(
             model=classifier.model,
             precision=classifier.precision,
             loss=attack.loss,
             labels=truth,
             natural=natural,
-            natural_seed=pass_seed(own, JUDGING[0]),
+            natural_seed=_look_seed(seed, JUDGING[0], number),
         )
-        look = climb.looking(pass_seed(own, step) for step in itertools.count(len(JUDGING)))
+        looks = itertools.count(len(JUDGING))
+        look = climb.looking(_look_seed(seed, each, number) for each in looks)
         found.append(attack.run(look, natural, Stand(begin), after_step=between_steps))
     return torch.cat(found)
 
@@ -133,9 +133,9 @@ def _most_at_once(images: Tensor) -> int:
     return MOST_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
 
 
-def _piece_seed(seed: int, number: int) -> int:
-    """Of what a model draws for one of the pieces that pass through it apart, other for each."""
-    return pass_seed(seed, number) if number else seed
+def _look_seed(seed: int, look: int, piece: int) -> int:
+    """As `Classifier.logits` seeds its pieces, had it been given the seed of the look."""
+    return pass_seed(pass_seed(seed, look), piece)
 
 
 def _climb(classifier: Classifier, given: Try) -> Tensor:

@@ -83,7 +83,7 @@ class _Random(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         noise = torch.randn_like(images) * random.uniform(0.5, 1) + np.random.normal()
-        self.drawn.append(float(noise.sum()))
+        self.drawn.append(float(noise.flatten()[0]))
         logits: Tensor = self.inner(images + 0.1 * noise)
         return logits
 
@@ -95,13 +95,14 @@ def test_random_model_has_the_same_figures_on_any_number_of_ranks_and_every_time
     assert torch.equal(_snapshot(_Random()), _snapshot(_Random()))
 
 
-def test_random_model_draws_anew_on_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, in_pieces = _Random(), _Random()
-    _evaluate(whole)
-    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", 4)
-    _evaluate(in_pieces)
-    assert len(set(whole.drawn)) == len(whole.drawn) == 5 * (3 + 2)
-    assert len(set(in_pieces.drawn)) == len(in_pieces.drawn) > 2 * len(whole.drawn)
+@pytest.mark.parametrize(("most_at_once", "pieces"), [(128, 1), (4, 3), (1, 10)])
+def test_random_model_draws_anew_on_every_pass(
+    monkeypatch: pytest.MonkeyPatch, most_at_once: int, pieces: int
+) -> None:
+    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", most_at_once)
+    model = _Random()
+    _evaluate(model, num_samples=40)
+    assert len(set(model.drawn)) == len(model.drawn) == 4 * pieces * (3 + 2)
 
 
 def test_linear_model_has_the_accuracy_that_its_margins_say() -> None:
