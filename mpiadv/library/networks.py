@@ -93,8 +93,10 @@ def attack(
     spec = _spec(norm, epsilon, num_steps, step_size, loss)
     device = device_of(model)
     classifier = Classifier(model=model, precision="float32")
-    given = images.detach().to(device), labels.to(device)
-    with frozen(model), buffers_kept(model):
+    _require_gradients_of(model)
+    # Whatever mode the caller is in: what is made in inference mode has no gradients, for good.
+    with torch.inference_mode(False), frozen(model), buffers_kept(model):
+        given = (each.detach().clone().to(device) for each in (images, labels))
         _require_classes_of(model, images, labels)
         found = climbed(classifier, spec.attack, *given, seed=seed)
     return found.to(images.device)
@@ -118,6 +120,15 @@ def _spec(
 def _require_kind(name: str, value: object, kind: type, told: str) -> None:
     if not isinstance(value, kind):
         raise UserError(f"{name}: expected a {told}, not a {type(value).__name__}")
+
+
+def _require_gradients_of(model: nn.Module) -> None:
+    for name, state in (*model.named_parameters(), *model.named_buffers()):
+        if state.is_inference():
+            raise UserError(
+                f"model: {name} was made in torch.inference_mode(), so nothing has a gradient "
+                "through it: make or load the model outside"
+            )
 
 
 def _require_images(images: Tensor, labels: Tensor) -> None:

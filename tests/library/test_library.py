@@ -1,7 +1,6 @@
 """mpiadv from Python: as its page has it, without MPI, and leaving everything else as it was."""
 
 import importlib.metadata
-import random
 import re
 import signal
 import subprocess
@@ -12,11 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from global_state import state
 from mpi_runner import REPOSITORY
-from torch import nn
 
 import mpiadv
 from mpiadv.runlog.rows import LAYOUTS
@@ -101,20 +99,6 @@ def test_trained_bits_are_those_of_the_command_in_mixed_precision(tmp_path: Path
     assert run.hash == mpiadv.read_log(tmp_path / "there").hash
 
 
-FILLS = "fill_uninitialized_memory"
-
-
-def state() -> list[Any]:
-    """The settings and streams that belong to the whole process."""
-    streams = [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]
-    flags = [torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32]
-    modes = [torch.get_num_threads(), torch.get_deterministic_debug_mode(), torch.is_grad_enabled()]
-    modes += [torch.get_float32_matmul_precision(), str(torch.get_default_dtype())]
-    modes += [getattr(torch.utils.deterministic, FILLS)]
-    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    return [*streams, *flags, *modes, *handlers]
-
-
 def test_training_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     before = state()
@@ -192,103 +176,7 @@ def test_network_is_the_same_from_folder_file_and_checkpoint(run: mpiadv.Trained
         mpiadv.load_model(run.folder / "none.pt")
 
 
-class Odd(nn.Module):
-    """Draws at random, counts its calls, and is partly in training mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))
-        self.register_buffer("calls", torch.zeros(1))
-        self.layers[1].eval()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        return self.layers(images + 0.01 * torch.randn_like(images))  # type: ignore[no-any-return]
-
-
-IMAGES = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-LABELS = torch.tensor([0, 1, 2, 0, 1])
-ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
-
-
-@pytest.mark.parametrize("loss", ["ce", "margin", "kl", "squares"])
-@pytest.mark.parametrize("norm", ORDERS)
-def test_attack_stays_in_its_ball_and_leaves_everything_as_it_was(norm: Any, loss: Any) -> None:
-    model = Odd()
-    model.layers[2].weight.grad = torch.ones(3, 16)
-    model.layers[2].bias.requires_grad_(False)
-
-    def looks() -> list[Any]:
-        modes = [layer.training for layer in model.modules()]
-        values = [value.tolist() for value in model.state_dict().values()]
-        gradients = [(each.requires_grad, each.grad is None) for each in model.parameters()]
-        return [modes, values, gradients, *state()]
-
-    before = looks()
-    given = {"epsilon": "1/10", "norm": norm, "num_steps": 5, "step_size": 0.004, "loss": loss}
-    found = [mpiadv.attack(model, IMAGES, LABELS, **given) for _ in range(2)]
-    assert looks() == before
-    assert torch.equal(*found) and not torch.equal(found[0], IMAGES)
-    assert found[0].min() >= 0 and found[0].max() <= 1
-    lengths = torch.linalg.vector_norm((found[0] - IMAGES).flatten(1), ord=ORDERS[norm], dim=1)
-    assert lengths.max() <= 0.1 + 1e-6
-    other = mpiadv.attack(model, IMAGES, LABELS, **given, seed=1)
-    assert not torch.equal(other, found[0])
-
-
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "bytes": (
-        lambda: mpiadv.attack(Odd(), (255 * IMAGES).byte(), LABELS, epsilon=0.1),
-        r"images are torch.uint8 \[5, 1, 4, 4\]: expected float32 \[N, C, H, W\]",
-    ),
-    "not_pixels": (
-        lambda: mpiadv.attack(Odd(), IMAGES - 0.5, LABELS, epsilon=0.1), r"in \[0, 1\]",
-    ),
-    "labels": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS[:4], epsilon=0.1), r"expected int64 \[5\]",
-    ),
-    "label_of_no_class": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS + 1, epsilon=0.1),
-        "^labels range from 1 to 3: the model has 3 classes, expected 0 to 2",
-    ),
-    "negative_label": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS - 1, epsilon=0.1), "^labels range from -1 to 1",
-    ),
-    "seed": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, seed=-1),
-        "^seed=-1: expected a whole number of at least 0",
-    ),
-    "model_of_other_images": (
-        lambda: mpiadv.attack(Odd(), IMAGES[..., :2], LABELS, epsilon=0.1),
-        "^model Odd, given 1 image of 1x4x2, fails: ",
-    ),
-    "model_of_other_numbers": (
-        lambda: mpiadv.attack(Odd().double(), IMAGES, LABELS, epsilon=0.1),
-        "^model Odd, given 1 image of 1x4x4, fails: ",
-    ),
-    "no_logits": (
-        lambda: mpiadv.attack(torch.nn.Flatten(0), IMAGES, LABELS, epsilon=0.1),
-        r"^model: returns \[16\] for one image: expected logits \[1, K\]",
-    ),
-    "steps": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, num_steps=0),
-        "^num_steps=0: expected a whole number above 0",
-    ),
-    "radius": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=-1), "^epsilon=-1: expected a number",
-    ),
-    "numpy_images": (
-        lambda: mpiadv.attack(Odd(), IMAGES.numpy(), LABELS, epsilon=0.1),
-        r"^images: expected a torch\.Tensor, not a ndarray",
-    ),
-    "numpy_labels": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS.numpy(), epsilon=0.1),
-        r"^labels: expected a torch\.Tensor, not a ndarray",
-    ),
-    "function_as_a_model": (
-        lambda: mpiadv.attack(torch.relu, IMAGES, LABELS, epsilon=0.1),  # type: ignore[arg-type]
-        r"^model: expected a torch\.nn\.Module, not a builtin_function",
-    ),
     "file_in_place_of_its_configuration": (
         lambda: mpiadv.train("configs/digits.yaml"),  # type: ignore[arg-type]
         "config='configs/digits.yaml': expected a Config, as load_config gives",
@@ -299,10 +187,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "override_of_a_model": (
         lambda: mpiadv.load_model("none", "seed=1"), r"^overrides='seed=1': expected a list, as",
-    ),
-    "norm": (
-        lambda: mpiadv.attack(Odd(), IMAGES, LABELS, epsilon=0.1, norm="l3"),  # type: ignore[arg-type]
-        "norm='l3'",
     ),
     "configuration": (lambda: mpiadv.load_config(overrides=["sed=1"]), "unknown setting sed"),
     "log": (lambda: mpiadv.read_log("none"), "there is no log at none"),
