@@ -45,7 +45,8 @@ def trainer_time(log: Log) -> Picture | None:
         figure=figure,
         caption=f"{whose} spent {_percents(parts)}. Left: per training step, over the run; "
         "right: in all. Waiting (red) is what more attackers, or more staleness, can take away; "
-        "crafting (orange) is what more attackers take over from it.",
+        "crafting (orange) is what more attackers take over from it. Other (grey) is mostly "
+        "evaluating and saving.",
     )
 
 
