@@ -7,7 +7,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mpiadv.models.bottleneck import BottleneckResNet
-from mpiadv.models.check import ImageShape, check_model, outputs_of_zeros
+from mpiadv.models.check import (
+    ImageShape,
+    check_model,
+    outputs_of_zeros,
+    require_plain_tensors,
+)
 from mpiadv.models.flat import FlatState, fingerprint
 from mpiadv.models.memory_format import choose_format, lay_out
 from mpiadv.models.mixture import with_mixture
@@ -65,8 +70,8 @@ def build_model(
     global random generators, numpy's and Python's too, are left as they were.
 
     Raises:
-        UserError: no such model, arguments that it refuses, images that it cannot take, or no batch
-            norm that could be doubled.
+        UserError: no such model, arguments that it refuses, images that it cannot take, tensors
+            that cannot be written to, or no batch norm that could be doubled.
     """
     builder = _find_builder(config.name)
     with streams_kept(_CPU):
@@ -77,6 +82,7 @@ def build_model(
         if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
             # Sizes that are told by the first batch: its values do not matter.
             outputs_of_zeros(model, image_shape, num_images=2)
+    require_plain_tensors(model, config.name)
     if config.mixture_batch_norm:
         with_mixture(model, config.name)
     if config.mean is None or config.std is None:

@@ -27,6 +27,19 @@ def check_model(model: nn.Module, image_shape: ImageShape, num_classes: int) -> 
         raise UserError(f"model {name_of(model)} has no parameters: there is nothing to train")
 
 
+def require_plain_tensors(model: nn.Module, name: str) -> None:
+    """Refuse, with a UserError, parameters and buffers whose elements cannot be set one by one."""
+    for place, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.layout is not torch.strided:
+            raise UserError(f"model {name!r}: {place} is sparse, expected a dense tensor")
+        places = zip(tensor.stride(), tensor.shape, strict=True)
+        if any(step == 0 and size > 1 for step, size in places):
+            raise UserError(
+                f"model {name!r}: elements of {place} share memory, as `expand` makes them: add "
+                ".contiguous()"
+            )
+
+
 def outputs_of_zeros(model: nn.Module, image_shape: ImageShape, *, num_images: int) -> object:
     """What the model makes of black images in evaluation mode.
 

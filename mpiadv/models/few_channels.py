@@ -19,13 +19,15 @@ class GreyConv2d(nn.Conv2d):
     """A convolution of one channel, stride 1, its images as large as its features.
 
     Images [N, 1, H, W], features [N, F, H, W]; the kernel has an odd side. It is torch's own where
-    H and W are not multiples of `BLOCK`, and off the CPU. Not for forward-mode derivatives.
+    H and W are not multiples of `BLOCK`, and off the CPU. Not for forward-mode derivatives. Under
+    autocast its weight, some hundred numbers, is cast in every pass, whoever holds others cast.
     """
 
     def __init__(self, num_features: int, side: int) -> None:
         super().__init__(1, num_features, side, padding=side // 2)
 
     def forward(self, images: Tensor) -> Tensor:
+        # As torch.jit.is_tracing, which has no types.
         if torch._C._get_tracing_state() is not None or not _has_blocks(images):
             return super().forward(images)
         assert self.bias is not None
@@ -55,7 +57,7 @@ def _convolved(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Grey(torch.autograd.Function):
-    generate_vmap_rule = True
+    generate_vmap_rule = True  # torch.func on this network works as on any other
 
     @staticmethod
     def forward(images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

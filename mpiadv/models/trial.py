@@ -5,6 +5,8 @@ Knows nothing of what is done.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,18 @@ from mpiadv.models.check import ImageShape
 from mpiadv.models.modes import device_of, parameters_frozen
 from mpiadv.models.random_streams import streams_kept
 
-_FEW = 2
+_FEW, _FEWEST = 16, 2
+_PIXELS = 16_384
+"""Of all images together; of larger ones there are fewer."""
+
+_MOVES = 2.0, 0.5, 0.5, 2.0
+"""What weights are multiplied by in turn: exact in every type, and neither up nor down in all."""
 
 
 def few_images(model: nn.Module, image_shape: ImageShape) -> Tensor:
-    """Noise on the model's device: float32 [2, C, H, W] in [0, 1], always the same."""
-    images = torch.rand(_FEW, *image_shape, generator=torch.Generator().manual_seed(0))
+    """Noise on the model's device: float32 [N, C, H, W] in [0, 1], always the same."""
+    count = max(_FEWEST, min(_FEW, _PIXELS // prod(image_shape[1:])))
+    images = torch.rand(count, *image_shape, generator=torch.Generator().manual_seed(0))
     return images.to(device_of(model))
 
 
@@ -30,19 +38,44 @@ def on_trial(model: nn.Module) -> Iterator[None]:
     are computed, and random streams are left as they were.
     """
     parameters = list(model.parameters())
-    kept = [parameter.detach().clone() for parameter in parameters]
+    kept = [(parameter.data, parameter.detach().clone()) for parameter in parameters]
     with streams_kept(device_of(model)), parameters_frozen(model):
         try:
             _disturb(parameters)
             yield
         finally:
-            for parameter, value in zip(parameters, kept, strict=True):
-                parameter.data = value.to(parameter.dtype)
+            for parameter, (data, values) in zip(parameters, kept, strict=True):
+                # In the same memory, which others may look at too.
+                data.copy_(values)
+                parameter.data = data.to(parameter.dtype)
+
+
+@contextmanager
+def moved(model: nn.Module) -> Iterator[None]:
+    """The model's weights changed in place, as by a training step; afterwards as they were.
+
+    What shares memory with them moves along, be it another parameter, a buffer or an attribute.
+    """
+    weights = list(filter(_has_fractions, model.parameters()))
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, factor in zip(weights, cycle(_MOVES), strict=False):
+            weight.mul_(factor)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, values in zip(weights, kept, strict=True):
+                weight.copy_(values)
 
 
 @torch.no_grad()
 def _disturb(parameters: list[nn.Parameter]) -> None:
     numbers = torch.Generator().manual_seed(1)
-    for parameter in parameters:
+    for parameter in filter(_has_fractions, parameters):
         noise = torch.randn(parameter.shape, generator=numbers)
         parameter.add_(noise.to(parameter.device, parameter.dtype), alpha=0.1)
+
+
+def _has_fractions(parameter: Tensor) -> bool:
+    return parameter.is_floating_point() or parameter.is_complex()

@@ -82,6 +82,32 @@ class OfOneType(nn.Module):
         return logits
 
 
+class Pruned(nn.Module):
+    """Leaves out small weights: by rounding none of the first ones changes its fate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(28, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.dense.weight
+        return functional.linear(images.mean(dim=(1, 2)), weight * (weight.abs() > 1e-5))
+
+
+class Viewed(nn.Module):
+    """Looks at a weight's memory, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(28, 4)
+        self.seen = self.dense.weight.data
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.mean(dim=(1, 2))
+        logits: Tensor = self.dense(features) + functional.linear(features, self.seen)
+        return logits
+
+
 class Tied(nn.Module):
     """One weight in two layers."""
 
@@ -143,7 +169,8 @@ def test_convolutions_and_dense_layers_alone_are_cast() -> None:
 
 
 @pytest.mark.parametrize(
-    "build", [Weighed, WeighedInVain, WeighedInTraining, normed_in_a_hook, OfOneType]
+    "build",
+    [Weighed, WeighedInVain, WeighedInTraining, normed_in_a_hook, OfOneType, Pruned, Viewed],
 )
 def test_model_that_would_compute_something_else_is_left_as_it_is(
     build: Callable[[], nn.Module],
@@ -152,6 +179,12 @@ def test_model_that_would_compute_something_else_is_left_as_it_is(
     assert not hold_cast(model, SHAPE)
     for before, after in zip(plain.state_dict().values(), model.state_dict().values(), strict=True):
         assert after.dtype == torch.float32 and torch.equal(before, after)
+
+
+def test_memory_that_is_looked_at_elsewhere_stays_the_same() -> None:
+    model = Viewed()
+    hold_cast(model, SHAPE)
+    assert model.seen.data_ptr() == model.dense.weight.data_ptr()
 
 
 def test_published_parameters_are_rounded_into_it() -> None:

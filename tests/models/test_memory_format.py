@@ -51,6 +51,68 @@ class Strided(Flattening):
         return logits
 
 
+class StridedInTraining(Strided):
+    """Reads its features as they lie, while it trains alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(images)
+        logits: Tensor = self.dense(self.convolution(images).flatten(1))
+        return logits
+
+
+class StridedWhereWarm(Strided):
+    """As it, and only with a weight that stays above zero, which noise would not leave there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warmth = nn.Parameter(torch.tensor(0.01))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.warmth <= 0:
+            raise ValueError("too cold")
+        return super().forward(images) / self.warmth.log()
+
+
+class TiedByMemory(nn.Module):
+    """Two layers whose weights are two parameters, and one piece of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.second.weight.data = self.first.weight.data
+        self.dense = nn.Linear(3, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.second(self.first(images).relu()).mean((2, 3)))
+        return logits
+
+
+class WithWholeNumbers(nn.Module):
+    """Has a parameter without fractions, which nothing trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = nn.Parameter(torch.arange(2).flip(0), requires_grad=False)
+        self.convolution, self.dense = nn.Conv2d(3, 2, 3), nn.Linear(2, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images).mean((2, 3))
+        logits: Tensor = self.dense(features[:, self.order])
+        return logits
+
+
+class Ending(Flattening):
+    """Ends the program where features lie otherwise than it likes."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images)
+        if not features.is_contiguous():
+            raise SystemExit(3)
+        logits: Tensor = self.dense(features.flatten(1))
+        return logits
+
+
 class Scripted(nn.Module):
     """Takes no hooks."""
 
@@ -73,7 +135,21 @@ class WithVolumes(nn.Module):
         return logits
 
 
-MISFITS = [Flattening, FlatteningInTraining, Strided, Scripted, WithVolumes]
+MISFITS = [
+    Flattening, FlatteningInTraining, Strided, StridedInTraining, TiedByMemory, Ending, Scripted,
+    WithVolumes,
+]  # fmt: skip
+
+
+class RandomConvolution(nn.Sequential):
+    """Noise, in evaluation mode too, before features are read as they lie."""
+
+    def __init__(self) -> None:
+        super().__init__(RandomAlways(), Strided())
+
+
+UNSEEN = [StridedWhereWarm, RandomConvolution]
+"""That few images do not show what these would compute."""
 
 
 def resnet() -> nn.Module:
@@ -94,6 +170,8 @@ def small() -> nn.Module:
     ("build", "shape", "expected"),
     [
         (resnet, LARGE, "channels_last"),
+        (WithWholeNumbers, LARGE, "channels_last"),
+        *((unseen, LARGE, "contiguous") for unseen in UNSEEN),
         *((misfit, LARGE, "contiguous") for misfit in MISFITS),
         (dense, LARGE, "contiguous"),
         (small, (1, 8, 8), "contiguous"),
@@ -142,7 +220,7 @@ def test_choosing_leaves_the_random_streams_as_they_were() -> None:
     model = nn.Sequential(RandomAlways(), nn.Conv2d(3, 2, 3), nn.Flatten())
     before = torch.get_rng_state()
     chosen = choose_format("auto", lambda: model, (3, 32, 8), device=CPU, precision="float32")
-    assert chosen == "channels_last"
+    assert chosen == "contiguous"
     assert torch.equal(torch.get_rng_state(), before)
 
 

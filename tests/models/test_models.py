@@ -236,3 +236,25 @@ def user_module(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         return name
 
     return write
+
+
+def expanded(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    model.register_parameter("scale", nn.Parameter(torch.ones(1).expand(8)))
+    return model
+
+
+def sparse(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    model.register_buffer("graph", torch.eye(3).to_sparse())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("expanded", "elements of scale share memory, as `expand`"), ("sparse", "graph is sparse")],
+)
+def test_tensor_that_cannot_be_written_to_is_refused(name: str, told: str) -> None:
+    config = ModelConfig(name=f"test_models:{name}")
+    with pytest.raises(UserError, match=told):
+        build_model(config, num_classes=10, image_shape=(1, 8, 8), seed=0)
