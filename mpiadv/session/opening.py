@@ -103,12 +103,21 @@ def _other_climb(setup: Setup) -> list[str]:
 
 def _unreached(config: Config) -> list[str]:
     """What begins behind the end."""
-    steps, sections = config.training.num_steps, ("attack_schedule", "schedule")
-    named = {f"{name}.milestones": getattr(config, name).milestones for name in sections}
+    steps, per_step = config.training.num_steps, config.training.tickets_per_step
+    rule = config.staleness.rule(tickets_per_step=per_step)
+    ends = {
+        "schedule": (steps - 1, "is reached"),
+        "attack_schedule": (
+            rule.first_version((steps - 1) * per_step),
+            "takes effect, which it does up to staleness.max_staleness="
+            f"{rule.max_staleness} steps later",
+        ),
+    }
     told = [
-        f"{setting}={shown(milestones)}: training ends after {steps} steps, before the last of them"
-        for setting, milestones in named.items()
-        if milestones and milestones[-1] >= steps
+        f"{section}.milestones={shown(milestones)}: training ends after {steps} steps, before the "
+        f"last of them {happens}"
+        for section, (last, happens) in ends.items()
+        if (milestones := getattr(config, section).milestones) and milestones[-1] > last
     ]
     if config.training.step == "awp" and config.training.awp_from_step >= steps:
         told.append(
@@ -174,7 +183,7 @@ def attributes_of(setup: Setup) -> dict[str, str | int | float]:
         "device": str(setup.device.torch),
         **{f"{split}_images": told for split, told in setup.fingerprints.items()},
         "threads": setup.threads,
-        "memory_format": setup.recipe.memory_format,
+        "memory_format": setup.memory_format,
         "image_shape": shape_text(setup.data.image_shape),
         "num_classes": setup.data.num_classes,
         **({"sources": ",".join(setup.sources)} if setup.sources else {}),

@@ -39,6 +39,21 @@ def test_method_is_told_in_a_line(
     assert line == f"method: {said}"
 
 
+@pytest.mark.parametrize(("milestone", "is_late"), [(4, False), (5, True), (9, True), (12, True)])
+def test_milestone_that_no_attack_takes_up_is_told(
+    milestone: int, is_late: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of ten steps; attacks are decided by a version five steps old."""
+    settings = {
+        "attack_schedule__name": "piecewise", "attack_schedule__first_steps": 1,
+        "attack_schedule__milestones": f"[{milestone}]", "attack_schedule__later_steps": "[2]",
+        "staleness__max_staleness": 5, "staleness__final_staleness": 1, "training__num_steps": 10,
+    }  # fmt: skip
+    train_alone(words_of(tmp_path / "run", **settings))
+    told = f"attack_schedule.milestones=[{milestone}]: training ends after 10 steps, before the"
+    assert (told in capsys.readouterr().out) is is_late
+
+
 def test_threat_models_that_no_evaluation_of_the_run_looks_at_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
