@@ -121,7 +121,8 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "file_is_a_folder": (
         lambda folder: [str(folder)],
-        "cannot read configuration *: Is a directory",
+        "cannot read configuration *: Is a directory: a run goes on by the words that began it, "
+        "and --resume",
     ),
     "malformed_file": (
         _file("training: [1,\n b: 3"),

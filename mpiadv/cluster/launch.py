@@ -19,6 +19,7 @@ from typing import IO, TextIO
 from mpiadv.cluster.launcher import find_launcher
 from mpiadv.cluster.repetition import pieces, without_repetition
 from mpiadv.command_lines.launch import Launch
+from mpiadv.command_lines.tables import TRAIN
 from mpiadv.process.errors import UserError, tell_error
 from mpiadv.process.exit_codes import EXIT_CODE_FILE, EXIT_DONE, EXIT_RESUME_ME, NO_EXIT_CODE
 from mpiadv.process.interruption import SignalRelay
@@ -26,6 +27,7 @@ from mpiadv.process.lifeline import hear_of_the_parents_death, with_starter
 from mpiadv.process.programs import python_module
 from mpiadv.process.room import require_room
 from mpiadv.session.display import TERMINAL_WIDTH
+from mpiadv.settings import read_words
 
 PROGRAMS = {"evaluate": "mpiadv.commands.evaluate", "emulate": "mpiadv.emulation.rank"}
 """First words that start another program than training. A file of that name is `./evaluate`."""
@@ -41,9 +43,13 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
     there is one, no ranks are started.
 
     Raises:
-        UserError: there is no `mpirun`, or none that can be fault-tolerant, or no room for the
-            ranks.
+        UserError: the configuration is wrong, there is no `mpirun`, or none that can be
+            fault-tolerant, or no room for the ranks.
     """
+    words = list(wanted.words)
+    module = PROGRAMS.get(words[0]) if words else None
+    if module is None:
+        _require_configuration(words)
     require_room(wanted.ranks, os.environ)
     launcher = find_launcher()
     if relay.received:
@@ -51,8 +57,6 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
     environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
-    words = list(wanted.words)
-    module = PROGRAMS.get(words[0]) if words else None
     command = launcher.command(
         [*python_module(module or "mpiadv.run"), *words[module is not None :]],
         ranks=wanted.ranks,
@@ -67,6 +71,13 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         tell_error("the job ended before rank 0 had finished: go on with --resume")
         return EXIT_RESUME_ME
     return code if module else _code_of_run(code, relay)
+
+
+def _require_configuration(words: Sequence[str]) -> None:
+    """Refuse here, in a moment, what every rank would refuse after it has loaded torch."""
+    asked = TRAIN.read(words)
+    if asked is not None:
+        read_words(asked.words, trust_code=asked.trust_code)
 
 
 def _code_of_run(code: int, relay: SignalRelay) -> int:

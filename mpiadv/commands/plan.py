@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from mpiadv.comm.world import World
@@ -31,6 +32,7 @@ def run(world: World, argv: Sequence[str]) -> int:
     # One rank measures what each of the trainers does.
     training = config.training.model_copy(update={"trainers": 1})
     alone = config.model_copy(update={"training": training})
+    print("measuring batches, evaluations and memory on one rank ...", file=sys.stderr, flush=True)
     plan = agree(world, lambda: plan_run(prepare(alone, world), where))
     if asked.json:
         print(json.dumps(values_of(plan), indent=2), flush=True)

@@ -62,9 +62,9 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     settings = settings_of(examined, wanted)
     agree(world, lambda: _require_free(world, examined, settings, wanted))
     if world.is_trainer:
-        for line in _opening(path, examined, wanted):
+        for line in (*_opening(path, examined, wanted), *_idle_ranks(world, examined)):
             say(console, line)
-        for doubt in device.doubts_about(examined.assault.target.precision):
+        for doubt in device.doubts_about(examined.assault.target.precision, "--precision"):
             say(console, f"warning: {doubt}")
     began = time.perf_counter()
     findings, probe, images, doubts = _attack(world, examined, wanted, console)
@@ -90,6 +90,19 @@ def _opening(path: str, examined: Examined, wanted: Wanted) -> list[str]:
     return [
         f"{path}: {count} test images of {config.data.name}{through}",
         *notes_on(examined, wanted),
+    ]
+
+
+def _idle_ranks(world: World, examined: Examined) -> list[str]:
+    """That there are more ranks than batches, which the ranks share."""
+    assault = examined.assault
+    num_batches = -(-assault.num_samples // assault.batch_size)
+    idle = world.size - num_batches
+    if idle <= 0:
+        return []
+    return [
+        f"{idle} of {world.size} ranks have nothing to do: batches of "
+        f"evaluation.batch_size={assault.batch_size} images are {num_batches}"
     ]
 
 

@@ -170,8 +170,9 @@ class TrainingConfig(Section):
     precision: Precision = "float32"
     """bfloat16: mixed precision by autocast, in training and attacks."""
     memory_format: Literal["auto"] | MemoryFormat = "auto"
-    """How weights and features lie in memory, on which bits depend; auto: channels last where that
-    is faster, as it is for convolutions, and where the model takes its features so."""
+    """How weights and features lie in memory, on which bits depend; auto: channels last for
+    convolutions of images of 16 x 16 pixels or more, on GPUs in bfloat16 alone, as it is faster
+    there, and where the model takes its features so."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """What crafted batches and published parameters are rounded to, so that they take half as many
     bytes on the network; also what the trainer crafts, so that the bits are the same for any number
@@ -214,7 +215,8 @@ class EvaluationConfig(Section):
     """PGD step size in pixels of [0, 1], made for one norm and one epsilon; null: one that fits
     any, that of attacks with the default `relative_step_size`."""
     batch_size: Annotated[AtLeastOne, Field(le=10**6)] = 500
-    """Test images per batch; each batch has its own random start."""
+    """Test images per batch; each batch has its own random start. On a CPU at most 128 of them pass
+    through the network at once: what it draws at random, and last digits, depend on both."""
     precision: Precision = "float32"
     """In which networks judge and are attacked; bfloat16: by autocast."""
     branch: Literal["adversarial", "natural"] = "adversarial"

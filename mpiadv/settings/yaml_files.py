@@ -113,8 +113,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         tree = parse_yaml(read_small(path, _MOST_BYTES).decode())
     except OSError as error:
-        meant = _meant(path) if isinstance(error, FileNotFoundError) else ""
-        raise UserError(f"cannot read configuration {path}: {error.strerror}{meant}") from None
+        raise UserError(
+            f"cannot read configuration {path}: {error.strerror}{_meant(path, error)}"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {where_and_why(error)}") from None
     if tree is None:
@@ -124,8 +125,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _meant(path: Path) -> str:
-    """What a file that is not there may have been meant for."""
+def _meant(path: Path, error: OSError) -> str:
+    """What a file that is not there, or is none, may have been meant for."""
+    if isinstance(error, IsADirectoryError):
+        return ": a run goes on by the words that began it, and --resume"
+    if not isinstance(error, FileNotFoundError):
+        return ""
     there = path.parent.glob("*.y*ml")
     near = difflib.get_close_matches(path.name, [each.name for each in there], n=1)
     return f": did you mean {path.with_name(near[0])}?" if near else ""

@@ -49,7 +49,7 @@ class RunFolder:
         self.held_run = any(os.path.exists(self.path / name) for name in _TRACES_OF_A_RUN)
         if self.held_run and not resume:
             self.close()
-            told = "another run: add --resume to go on with it, or "
+            told = "a run that has not finished: add --resume to go on with it, or "
             told = "a finished run: " if self.is_done else told
             raise UserError(f"{self.path} holds {told}choose another folder with output=FOLDER")
 

@@ -15,7 +15,7 @@ from mpiadv.report.reading import text
 from mpiadv.runlog.rows import Rows
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.power import CLEARLY, is_clearly_above, run_with
+from mpiadv.studies.power import CLEARLY, FEW_IMAGES, is_clearly_above, run_with
 from mpiadv.studies.results import Results, Table, percent
 from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.scores import Scoring
@@ -36,7 +36,8 @@ _PAPER_DATA, _PAPER_EPSILON = "mnist", 0.3
 _MARK = "\u2020"
 _RULE = (
     f"{_MARK} shattered gradients: examples made on another network bring the accuracy more than "
-    f"{100 * CLEARLY:g} points below that under the white-box attack, which knows more."
+    f"{100 * CLEARLY:g} points below that under the white-box attack, which knows more"
+    f"{FEW_IMAGES}."
 )
 
 
@@ -102,7 +103,7 @@ def is_shattered(grid: Grid, target: int, source: int) -> bool:
     """Whether examples made on `source` hurt `target` clearly more than its own."""
     if (target, target) not in grid or (target, source) not in grid:
         return False
-    return is_clearly_above(_accuracy(grid[target, target]), _accuracy(grid[target, source]))
+    return is_clearly_above(grid[target, target], grid[target, source])
 
 
 TRANSFER = Study(

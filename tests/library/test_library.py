@@ -156,7 +156,7 @@ def test_interrupted_run_goes_on_to_the_same_bits(
         patched.setattr(Recorder, "on_step", interrupted)
         with pytest.raises(KeyboardInterrupt, match="resume=True"):
             mpiadv.train(config)
-    with pytest.raises(mpiadv.UserError, match="holds another run"):
+    with pytest.raises(mpiadv.UserError, match="holds a run that has not finished"):
         mpiadv.train(config)
     assert mpiadv.train(config, resume=True) == mpiadv.train(config, resume=True)
     assert mpiadv.read_log(config.output).hash == run.hash

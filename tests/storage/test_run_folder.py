@@ -63,8 +63,11 @@ def test_killed_run_leaves_the_folder_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trace", "line"),
     [
-        *((name, "holds another run: add --resume") for name in ("log.h5", "checkpoints")),
-        ("model.pt", "holds another run: add --resume"),
+        *(
+            (name, "holds a run that has not finished: add --resume")
+            for name in ("log.h5", "checkpoints")
+        ),
+        ("model.pt", "holds a run that has not finished: add --resume"),
         ("DONE", "holds a finished run: choose another folder"),
     ],
 )
