@@ -113,9 +113,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What an earlier test has left behind does not reach this one.
 
-    On a worker that is torch's number of threads, which a run sets; on a rank messages.
+    That is torch's number of threads, which a run sets, and on a rank messages.
     """
-    if hasattr(item.config, "workerinput") and "torch" in sys.modules:
+    if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if OUTCOMES in os.environ and _is_under_mpirun(item.config):
         from mpi4py import MPI

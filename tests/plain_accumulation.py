@@ -24,16 +24,6 @@ WORDS = (
 """Of a configuration that the loop follows: statistics of batches, and dropout."""
 
 
-def accumulate_plainly(words: Sequence[str], per_step: int) -> str:
-    """The hash of what the loop trains with these words, `WORDS` among them, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _plainly(load_config(None, words), per_step)
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _tree(values: Sequence[Tensor]) -> Tensor:
     """Pairs of neighbours, then pairs of pairs."""
     if len(values) == 1:
@@ -66,7 +56,9 @@ def _pass(model: nn.Module, config: Config, ticket: int) -> list[Tensor]:
     return [*gradients, *(buffer.clone() for buffer in model.buffers())]
 
 
-def _plainly(config: Config, per_step: int) -> str:
+def accumulate_plainly(words: Sequence[str], per_step: int) -> str:
+    """The hash of what the loop trains with these words, `WORDS` among them."""
+    config = load_config(None, words)
     model = build_model(
         config.model, num_classes=10, image_shape=(1, 8, 8), seed=seed_for(0, Purpose.MODEL)
     )

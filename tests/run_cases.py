@@ -166,14 +166,6 @@ STRAGGLER = "refreshed-float32"
 STRAGGLER_RANKS = (5, 2)
 BOUNDED_RANKS = (8, 3)
 
-SLOW_ATTACKS = {
-    "refreshed-slowly": RULES["refreshed"],
-    "refreshed-further-slowly": staleness(16, 2, 2),
-}
-"""Case to its rule: attack steps of 30 ms, so that crafting is the bottleneck by far."""
-
-SLOW_ATTACK_RANKS = (5, 3)
-
 CHAINS = {
     "two_trainer_steps-float32": (3, 1, 5, 2),
     "batch_norm_and_dropout": (5, 8, 1, 3),
@@ -221,15 +213,8 @@ def starts_with(case: str, ranks: Sequence[int], *overrides: str, **further: Any
 
 def all_starts() -> list[Start]:
     """The slowest first: the others run beside them."""
-    longer = ("training.num_steps=40", "attack.num_steps=8")
-    slow = [
-        start
-        for case, rule in SLOW_ATTACKS.items()
-        for start in starts_with(case, SLOW_ATTACK_RANKS, *rule, *longer, pauses="attacks")
-    ]
     return [
         *starts_with("straggler", STRAGGLER_RANKS, *CASES[STRAGGLER], pauses="straggler"),
-        *slow,
         *(start for case in CHAINS for start in chain_of(case)),
         *(start for case in CASES for start in starts_with(case, RANKS[case], *CASES[case])),
         *starts_with("synchronous-averaged", (1,), *RULES["synchronous"], "average.decay=0.9"),

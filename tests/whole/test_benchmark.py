@@ -1,9 +1,16 @@
-"""The scaling benchmark runs and prints its tables. How fast anything is, is not judged here."""
+"""Benchmarks run and print their tables. How fast anything is, is not judged here."""
 
+import importlib
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
+import torch
 from mpi_runner import REPOSITORY, launcher_or_skip
+
+from mpiadv.data.memory import MemorySource
 
 
 def test_benchmark_prints_a_row_per_number_of_ranks_within_the_staleness_bounds() -> None:
@@ -24,3 +31,22 @@ def test_benchmark_prints_a_row_per_number_of_ranks_within_the_staleness_bounds(
     assert constant[-2] == "(16)"
     assert constant[5] == "1.25", "the second rank is a quarter as fast"
     assert refreshed[-2] == "(4)"
+
+
+def test_crafting_benchmark_attacks_the_same_images_in_all_ways(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    crafting, crafters = map(importlib.import_module, ("crafting", "crafters"))
+    monkeypatch.setattr(crafting, "MATRIX", 64)
+    task = replace(crafters.TASKS["mnist"], num_images=16, batch_size=8, lessons=1)
+    source = MemorySource(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
+    options = SimpleNamespace(repeats=1, threads=1)
+    lines = crafting.measure(task, source, torch.device("cpu"), options)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    accuracies = {name.strip("| "): float(last.strip(" |")) for name, *_, last in rows[2:]}
+    assert {"plain torch", "mpiadv float32", "mpiadv bfloat16, contiguous"} <= set(accuracies)
+    assert max(accuracies.values()) - min(accuracies.values()) <= 100 / 16
+    starts = ["mnist float32: ", "mnist bfloat16: "]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+    assert all(" times plain torch" in line for line in lines)

@@ -59,11 +59,15 @@ def start_of(name: str, folder: str, ranks: int, words: tuple[str, ...]) -> Star
     return Start(folder=folder, ranks=ranks, argv=(str(FOLDER / f"{name}.yaml"), *words))
 
 
-def starts(folder: Path) -> list[Start]:
-    """Each method's runs; the one that others attack, and those that are killed, are made now."""
+def prepare(folder: Path) -> None:
+    """Train the run that others attack, and kill one of each method."""
     words = settled([*words_of(folder, "pgd"), "seed=1", f"output={folder / SOURCE}"])
     mpiadv.train(load_config(FOLDER / "pgd.yaml", words))
     _kill(folder)
+
+
+def starts(folder: Path) -> list[Start]:
+    """Each method's runs, the killed ones resumed."""
     made = []
     for number, name in enumerate(NAMES):
         for trainer_steps in trainer_steps_of(name):
@@ -122,7 +126,7 @@ def test_methods_train_to_bits_of_their_own(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_synchronous_run_equals_a_plain_loop(runs: Path, one_thread: None, name: str) -> None:
+def test_synchronous_run_equals_a_plain_loop(runs: Path, name: str) -> None:
     config = load_config(
         FOLDER / f"{name}.yaml",
         list(words_of(runs, name, *staleness(0, 0, 1, trainer_steps_of(name)[-1]))),
