@@ -212,7 +212,6 @@ class _Ours:
             data=DataConfig(),
             attack=AttackConfig(epsilon=task.epsilon, num_steps=NUM_STEPS),
             precision=precision,
-            memory_format=memory_format,
             num_clean=0,
             natural_every=0,
             keep_natural=False,

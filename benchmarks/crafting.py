@@ -36,11 +36,11 @@ def main() -> int:
     make_deterministic(options.threads)
     try:
         device = choose_device(options.device, 0)
-        for doubt in device.doubts_about("bfloat16"):
-            print(f"{doubt}\n")
+        if device.lacks_bfloat16:
+            print("this processor has no instructions for bfloat16\n")
         images = load_data(DataConfig(name="mnist", root=options.root)).train
         told = [line for name in options.networks
-                for line in _measure(TASKS[name], images, device.torch, options)]  # fmt: skip
+                for line in measure(TASKS[name], images, device.torch, options)]  # fmt: skip
     except UserError as error:
         print(f"crafting.py: {error}", file=sys.stderr)
         return 2
@@ -68,7 +68,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _measure(task: Task, source: Any, device: torch.device, options: Any) -> list[str]:
+def measure(task: Task, source: Any, device: torch.device, options: Any) -> list[str]:
     """Print a network's table; returns a line for each of our precisions."""
     images, labels = _shown(task, source, device)
     weights = _taught(task, images, labels, device)
@@ -82,7 +82,8 @@ def _measure(task: Task, source: Any, device: torch.device, options: Any) -> lis
         f"{flops * NUM_STEPS / 1e9:.2f} GFLOP an image; products of matrices: "
         f"{peaks['float32']:.0f} GFLOP/s in float32, {peaks['bfloat16']:.0f} in bfloat16\n"
     )
-    print("| | images per second | of plain torch | of matrix products' rate, % | accuracy, % |")
+    unit = "processor second" if device.type == "cpu" else "second"
+    print(f"| | images per {unit} | of plain torch | of matrix products' rate, % | accuracy, % |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, craft in contenders.items():
         peak = peaks["bfloat16" if "bfloat16" in name else "float32"]
@@ -91,12 +92,12 @@ def _measure(task: Task, source: Any, device: torch.device, options: Any) -> lis
         print(f"| {name} | {rates[name]:.3g} | {rates[name] / rates['plain torch']:.2f} | "
               f"{100 * share:.0f} | {found:.2f} |", flush=True)  # fmt: skip
     print()
-    return [_line(task, f"mpiadv {precision}", rates) for precision in peaks]
+    return [_line(task, precision, rates) for precision in peaks]
 
 
-def _line(task: Task, name: str, rates: Mapping[str, float]) -> str:
-    precision = name.removeprefix("mpiadv ")
-    told = (f"{rates[name] / rates[other]:.2f} times {other}"
+def _line(task: Task, precision: str, rates: Mapping[str, float]) -> str:
+    own = rates[f"mpiadv {precision}"]
+    told = (f"{own / rates[other]:.2f} times {other}"
             for other in rates if not other.startswith("mpiadv"))  # fmt: skip
     return f"{task.name} {precision}: {', '.join(told)}"
 
@@ -126,7 +127,7 @@ def _taught(task: Task, images: Tensor, labels: Tensor, device: torch.device) ->
 def _rates(
     contenders: Mapping[str, Craft], images: Tensor, labels: Tensor, batch_size: int, repeats: int
 ) -> dict[str, float]:
-    """Images per second of each, by the median of its batches; the first ones do not count."""
+    """Images per second, as `_now` counts, of each: by the median of its batches but the first."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for repeat in range(repeats + 1):
         number = repeat % (len(images) // batch_size)

@@ -16,7 +16,6 @@ def recipe_of(*, num_samples: int, batch_size: int, **changes: Any) -> Recipe:
         "data": DataConfig(),
         "attack": AttackConfig(),
         "precision": "float32",
-        "memory_format": "contiguous",
         "num_clean": 0,
         "natural_every": 0,
         "keep_natural": False,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -95,7 +95,7 @@ class Climb:
     natural_seed: int
     targets: Tensor | None = None
     execute: Executor = eagerly
-    _predicted: dict[int, Tensor] = field(default_factory=dict)
+    _predicted: tuple[int, Tensor] | None = None
     _gradient: Tensor | None = None
 
     @property
@@ -134,13 +134,13 @@ class Climb:
         return lambda images: self.slope(images, seed=next(seeds))
 
     def _natural_logits(self, version: int) -> Tensor:
-        if version not in self._predicted:
+        if self._predicted is None or self._predicted[0] != version:
             with _unmoved(self.model), natural_branch(self.model), torch.no_grad():
                 logits = forward(
                     self.model, self.natural, precision=self.precision, seed=self.natural_seed
                 )
-            self._predicted = {version: logits}
-        return self._predicted[version]
+            self._predicted = version, logits
+        return self._predicted[1]
 
 
 @dataclass(kw_only=True)

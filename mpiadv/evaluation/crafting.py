@@ -21,8 +21,8 @@ PIXEL_TOLERANCE = 2e-7
 """How far rounding may carry an image out of the ball: in units of epsilon, and each pixel."""
 
 
-MOST_AT_ONCE = 128
-"""Images that pass through a network together on a CPU: of more its caches hold too little."""
+MOST_ON_CPU = 128
+"""Images that pass through a network together there: of more its caches hold too little."""
 
 JUDGING = 0, 1
 """Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
@@ -40,7 +40,7 @@ class Classifier:
 
         `seed` is of what the model draws at random.
         """
-        pieces = images.split(_most_at_once(images))
+        pieces = images.split(most_at_once(images.device, len(images)))
         logits = [
             forward(self.model, piece, precision=self.precision, seed=pass_seed(seed, number))
             for number, piece in enumerate(pieces)
@@ -112,8 +112,8 @@ def climbed(
     start = attack.start(images, torch.Generator(images.device).manual_seed(seed))
     if chosen is not None:
         images, labels, start = images[chosen], labels[chosen], start[chosen]
-    found = []
-    pieces = (given.split(_most_at_once(images)) for given in (images, labels, start))
+    found, at_once = [], most_at_once(images.device, len(images))
+    pieces = (given.split(at_once) for given in (images, labels, start))
     for number, (natural, truth, begin) in enumerate(zip(*pieces, strict=True)):
         climb = Climb(
             model=classifier.model,
@@ -129,8 +129,9 @@ def climbed(
     return torch.cat(found)
 
 
-def _most_at_once(images: Tensor) -> int:
-    return MOST_AT_ONCE if images.device.type == "cpu" else max(1, len(images))
+def most_at_once(device: torch.device, num_images: int) -> int:
+    """Of so many images, those that pass through a network together; at least 1."""
+    return max(1, min(num_images, MOST_ON_CPU) if device.type == "cpu" else num_images)
 
 
 def _look_seed(seed: int, look: int, piece: int) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from mpiadv.attacks import Attack, make_attack, make_attacks
 from mpiadv.evaluation.accuracy import Counts
 from mpiadv.runlog.rows import HELD_OUT, TEST, TRAIN
-from mpiadv.settings import AttackConfig, Config
+from mpiadv.settings import AttackConfig, Config, Precision
 
 _CALLED = {TEST: "test images", HELD_OUT: "images held out", TRAIN: "training images"}
 
@@ -22,7 +22,7 @@ class Measurement:
     num_samples: int
     attack: Attack
     branch: str
-    precision: str
+    precision: Precision
 
     @property
     def attack_name(self) -> str:

@@ -158,7 +158,7 @@ class OrdinaryStep:
         wants_slope = batch.images.requires_grad
         given = {name: t.detach() for name in _READ if (t := getattr(batch, name)) is not None}
         loss, accuracy, slope, *gradients = self._parts.execute(
-            ("the training gradient", wants_slope),
+            ("the training gradient", wants_slope, tuple(given)),
             partial(self._pass, wants_slope, tuple(given)),
             *given.values(),
         )

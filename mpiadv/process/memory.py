@@ -6,8 +6,11 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of glibc's `mallopt`."""
 
-KEPT_BYTES, LARGEST_KEPT = 256 * 2**20, 32 * 2**20
-"""How much is kept, and of blocks up to what size: the features of a batch are a few million."""
+KEPT_BYTES = 256 * 2**20
+"""How much is kept."""
+
+LARGEST_KEPT_BYTES = 32 * 2**20
+"""Blocks up to this size are kept, the largest that glibc takes: features of a batch often fit."""
 
 _OWN_CHOICES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
@@ -25,5 +28,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return False
-    settings = ((_MMAP_THRESHOLD, LARGEST_KEPT), (_TRIM_THRESHOLD, KEPT_BYTES))
+    settings = ((_MMAP_THRESHOLD, LARGEST_KEPT_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES))
     return all(bool(mallopt(name, value)) for name, value in settings)

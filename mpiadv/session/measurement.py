@@ -20,7 +20,7 @@ from mpiadv.comm.links import BatchSlot, ParameterSlot
 from mpiadv.contract.craft_queue import AttackStep
 from mpiadv.evaluation import frozen
 from mpiadv.evaluation.accuracy import load_batch
-from mpiadv.evaluation.crafting import MOST_AT_ONCE, Classifier, climbed
+from mpiadv.evaluation.crafting import Classifier, climbed, most_at_once
 from mpiadv.evaluation.in_run import evaluation_attack
 from mpiadv.forecast.memory import Memory
 from mpiadv.loops.bench import settle
@@ -165,7 +165,8 @@ def _evaluation_step_seconds(setup: Setup, model: nn.Module) -> float:
     config = setup.config.evaluation
     short = config.model_copy(update={"num_steps": EVALUATION_STEPS})
     attack = evaluation_attack(setup.config.model_copy(update={"evaluation": short}))
-    count = min(MOST_AT_ONCE, config.batch_size, setup.data.test.num_samples)
+    batch = min(config.batch_size, setup.data.test.num_samples)
+    count = most_at_once(setup.device.torch, batch)
     images, labels = load_batch(setup.data.test, np.arange(count), model)
     classifier = Classifier(model=model, precision=config.precision)
     taken = []

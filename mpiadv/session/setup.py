@@ -37,7 +37,7 @@ from mpiadv.session.alike import appearance, differences
 from mpiadv.session.fitting import require_fitting
 from mpiadv.session.rehearsal import Rehearsal, Sample
 from mpiadv.session.source_networks import load_sources
-from mpiadv.settings import Config
+from mpiadv.settings import Config, MemoryFormat
 from mpiadv.settings.registry import is_dotted
 from mpiadv.work.craft import TorchCrafter
 from mpiadv.work.device import Device, choose_device, choose_threads, make_deterministic
@@ -56,6 +56,8 @@ class Setup:
     threads: int
     data: DataSet
     recipe: Recipe
+    memory_format: MemoryFormat
+    """Of weights and features, on this device."""
     sources: tuple[str, ...] = ()
     """Hashes of the networks in `recipe.sources`."""
     doubts: tuple[str, ...] = ()
@@ -76,19 +78,19 @@ class Setup:
         return {
             "threads": self.threads,
             "device": self.device.torch.type,
-            "memory_format": self.recipe.memory_format,
+            "memory_format": self.memory_format,
         }
 
     def new_model(self) -> nn.Module:
         """The freshly initialised model on this rank's device; the same bits on every rank."""
-        return lay_out(self._build(), self.recipe.memory_format)
+        return lay_out(self._build(), self.memory_format)
 
     def new_target(self) -> nn.Module:
         """A model that is only attacked: as `new_model`, but its weights may be held cast."""
         return as_target(
             self._build(),
             self.data.image_shape,
-            memory_format=self.recipe.memory_format,
+            memory_format=self.memory_format,
             precision=self.recipe.precision,
         )
 
@@ -159,7 +161,8 @@ def prepare(config: Config, world: World) -> Setup:
     doubts = agree(world, lambda: _doubts(data) if world.is_trainer else [])
     setup = agree(world, lambda: _setup(config, world, division, device, threads, data))
     _require_sources_of_all(setup)
-    doubts += device.doubts_about(config.training.precision)
+    doubts += device.doubts_about(config.training.precision, "training.precision")
+    doubts += device.doubts_about(config.evaluation.precision, "evaluation.precision")
     doubts += agree(world, lambda: _check_model(setup))
     doubts += _unlike(setup)
     return dataclasses.replace(setup, doubts=tuple(doubts))
@@ -252,13 +255,6 @@ def _setup(
         data=config.data,
         attack=attack,
         precision=config.training.precision,
-        memory_format=choose_format(
-            config.training.memory_format,
-            partial(_initial_model, config, data),
-            data.image_shape,
-            device=device.torch,
-            precision=config.training.precision,
-        ),
         num_clean=num_clean(config.objective, config.data.batch_size),
         num_classes=data.num_classes,
         natural_every=config.log.natural_every,
@@ -282,6 +278,13 @@ def _setup(
             held_out=data.held_out and data.held_out.to(device.torch),
         ),
         recipe=recipe,
+        memory_format=choose_format(
+            config.training.memory_format,
+            partial(_initial_model, config, data),
+            data.image_shape,
+            device=device.torch,
+            precision=config.training.precision,
+        ),
         sources=tuple(source.hash for source in sources),
     )
     setup.new_attack_schedule()  # refused here where it does not fit

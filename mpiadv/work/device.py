@@ -67,13 +67,18 @@ class Device:
         """Whether the work queued before the last `mark` is still running."""
         return self._done is not None and not self._done.query()
 
-    def doubts_about(self, precision: Precision) -> list[str]:
-        """What to warn of where work of this precision is slow here."""
-        if precision == "float32" or self.is_cuda or not _lacks_bfloat16():
+    @property
+    def lacks_bfloat16(self) -> bool:
+        """Whether float32 is faster than bfloat16 here, for want of instructions."""
+        return not self.is_cuda and _lacks_bfloat16()
+
+    def doubts_about(self, precision: Precision, setting: str) -> list[str]:
+        """What to warn of where work of this precision, which `setting` chooses, is slow here."""
+        if precision == "float32" or not self.lacks_bfloat16:
             return []
         return [
             "this processor has no instructions for bfloat16: float32 is several times faster here "
-            "(training.precision=float32; --precision float32 of mpiadv evaluate)"
+            f"({setting}=float32)"
         ]
 
     def generator(self, seed: int) -> torch.Generator:

@@ -32,7 +32,7 @@ class TorchLearner:
     """Brings batches to the training step and the parameters of its model to messages.
 
     With `tells_gradient` it tells the gradient magnitude of training steps without attack, too.
-    `run` is how looks at the model are run, in its own attack steps.
+    `execute` is how looks at the model are run, in its own attack steps.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TorchLearner:
         execute: Executor = eagerly,
     ) -> None:
         self.step, self.model = step, step.model
-        self.leaves_host_free = device.torch.type != "cpu"
+        self.leaves_host_free = device.is_cuda
         self._recipe = recipe
         self._device = device
         self.busy = device.busy

@@ -20,7 +20,7 @@ from mpiadv.data.mixing import cut_mix
 from mpiadv.methods.objective import Batch
 from mpiadv.models import FlatState
 from mpiadv.models.execution import Executor, eagerly
-from mpiadv.settings import AttackConfig, DataConfig, MemoryFormat, Precision
+from mpiadv.settings import AttackConfig, DataConfig, Precision
 from mpiadv.work.rounding import WIRE_TENSORS
 
 
@@ -37,7 +37,6 @@ class Recipe:
     data: DataConfig
     attack: AttackConfig
     precision: Precision
-    memory_format: MemoryFormat
     num_clean: int
     num_classes: int
     natural_every: int
@@ -123,7 +122,8 @@ def climb_of(
     `model` is the one being trained, or a copy of it.
     """
     assert batch.natural is not None
-    if source := recipe.source_of(number):
+    source = recipe.source_of(number)
+    if source is not None:
         model, execute = source, eagerly
     return Climb(
         model=model,

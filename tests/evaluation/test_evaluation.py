@@ -99,7 +99,7 @@ def test_random_model_has_the_same_figures_on_any_number_of_ranks_and_every_time
 def test_random_model_draws_anew_on_every_pass(
     monkeypatch: pytest.MonkeyPatch, most_at_once: int, pieces: int
 ) -> None:
-    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", most_at_once)
+    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_ON_CPU", most_at_once)
     model = _Random()
     _evaluate(model, num_samples=40)
     assert len(set(model.drawn)) == len(model.drawn) == 4 * pieces * (3 + 2)
@@ -269,7 +269,7 @@ def test_network_gets_few_images_at_once_and_finds_the_same(
     model.register_forward_pre_hook(lambda layer, images: given.append(len(images[0])))
     whole = _evaluate(model, batch_size=45)
     assert max(given) == 45
-    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_AT_ONCE", 20)
+    monkeypatch.setattr("mpiadv.evaluation.crafting.MOST_ON_CPU", 20)
     given.clear()
     pieces = _evaluate(model, batch_size=45)
     assert set(given) == {20, 5}
