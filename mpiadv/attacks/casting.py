@@ -27,7 +27,7 @@ _CASTING = {
     functional.linear, functional.conv1d, functional.conv2d, functional.conv3d,
     functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d,
 }  # fmt: skip
-"""What they give them to."""
+"""The functions that these layers give their weights to."""
 
 
 def as_target(
@@ -76,7 +76,10 @@ def _cast_alone(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 class _Uses(TorchFunctionMode):
-    """Whether weights are given to no function but those that autocast casts them for."""
+    """Whether weights are given to no function but those that autocast casts them for.
+
+    What scripted code does with them is not seen.
+    """
 
     def __init__(self, weights: list[nn.Parameter]) -> None:
         super().__init__()
@@ -87,10 +90,12 @@ class _Uses(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        is_usual = func in _CASTING or getattr(func, "__name__", "") == "__get__"  # as of a shape
-        if not is_usual:
+        result = func(*args, **kwargs)
+        # As of a shape; what becomes of a tensor that is got so would not be seen.
+        is_fact = getattr(func, "__name__", "") == "__get__" and not isinstance(result, Tensor)
+        if not is_fact and func not in _CASTING:
             self.are_usual &= not any(map(self._has_weight, (*args, *kwargs.values())))
-        return func(*args, **kwargs)
+        return result
 
     def _has_weight(self, given: object) -> bool:
         if isinstance(given, list | tuple):

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from mpiadv.models.modes import device_of, evaluation_mode
 from mpiadv.models.normalized import Normalize
@@ -30,8 +31,16 @@ def check_model(model: nn.Module, image_shape: ImageShape, num_classes: int) -> 
 def require_plain_tensors(model: nn.Module, name: str) -> None:
     """Refuse, with a UserError, parameters and buffers whose elements cannot be set one by one."""
     for place, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise UserError(
+                f"model {name!r}: {place} is never initialised, as no image reaches its layer: "
+                "leave it out"
+            )
         if tensor.layout is not torch.strided:
-            raise UserError(f"model {name!r}: {place} is sparse, expected a dense tensor")
+            raise UserError(
+                f"model {name!r}: {place} is {tensor.layout}, expected a dense tensor "
+                "(torch.strided)"
+            )
         places = zip(tensor.stride(), tensor.shape, strict=True)
         if any(step == 0 and size > 1 for step, size in places):
             raise UserError(

@@ -94,6 +94,23 @@ class Pruned(nn.Module):
         return functional.linear(images.mean(dim=(1, 2)), weight * (weight.abs() > 1e-5))
 
 
+class PrunedByData(Pruned):
+    """As it, by what no gradient sees."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.mean(dim=(1, 2))
+        kept = (self.dense.weight.data.abs() > 1e-5).any(dim=0)
+        logits: Tensor = self.dense(features * kept)
+        return logits
+
+
+class PrunedByTransposed(Pruned):
+    def forward(self, images: Tensor) -> Tensor:
+        features = images.mean(dim=(1, 2))
+        logits: Tensor = self.dense(features * (self.dense.weight.T.abs() > 1e-5).any(dim=1))
+        return logits
+
+
 class Viewed(nn.Module):
     """Looks at a weight's memory, too."""
 
@@ -170,7 +187,17 @@ def test_convolutions_and_dense_layers_alone_are_cast() -> None:
 
 @pytest.mark.parametrize(
     "build",
-    [Weighed, WeighedInVain, WeighedInTraining, normed_in_a_hook, OfOneType, Pruned, Viewed],
+    [
+        Weighed,
+        WeighedInVain,
+        WeighedInTraining,
+        normed_in_a_hook,
+        OfOneType,
+        Pruned,
+        PrunedByData,
+        PrunedByTransposed,
+        Viewed,
+    ],
 )
 def test_model_that_would_compute_something_else_is_left_as_it_is(
     build: Callable[[], nn.Module],

@@ -61,31 +61,42 @@ class StridedInTraining(Strided):
         return logits
 
 
-class StridedWhereWarm(Strided):
-    """As it, and only with a weight that stays above zero, which noise would not leave there."""
+class StridedInThousands(Strided):
+    """As it, and only of thousands of images together."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) < 1000:
+            raise ValueError("too few")
+        return super().forward(images)
+
+
+class StridedUnderDropout(StridedInTraining):
+    """As it, and what it computes while it trains is random."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.warmth = nn.Parameter(torch.tensor(0.01))
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.warmth <= 0:
-            raise ValueError("too cold")
-        return super().forward(images) / self.warmth.log()
+        self.dense = nn.Sequential(nn.Dropout(0.1), self.dense)
 
 
 class TiedByMemory(nn.Module):
     """Two layers whose weights are two parameters, and one piece of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bias: bool = True) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.first, self.second = (nn.Conv2d(3, 3, 3, padding=1, bias=bias) for _ in range(2))
         self.second.weight.data = self.first.weight.data
-        self.dense = nn.Linear(3, 5)
+        self.dense = nn.Linear(3, 5, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.dense(self.second(self.first(images).relu()).mean((2, 3)))
         return logits
+
+
+class Homogeneous(TiedByMemory):
+    """As it, and twice the one weight for half the other gives the same."""
+
+    def __init__(self) -> None:
+        super().__init__(bias=False)
 
 
 class WithWholeNumbers(nn.Module):
@@ -136,8 +147,8 @@ class WithVolumes(nn.Module):
 
 
 MISFITS = [
-    Flattening, FlatteningInTraining, Strided, StridedInTraining, TiedByMemory, Ending, Scripted,
-    WithVolumes,
+    Flattening, FlatteningInTraining, Strided, StridedInTraining, StridedUnderDropout, TiedByMemory,
+    Homogeneous, Ending, Scripted, WithVolumes,
 ]  # fmt: skip
 
 
@@ -148,7 +159,7 @@ class RandomConvolution(nn.Sequential):
         super().__init__(RandomAlways(), Strided())
 
 
-UNSEEN = [StridedWhereWarm, RandomConvolution]
+UNSEEN = [StridedInThousands, RandomConvolution]
 """That few images do not show what these would compute."""
 
 
@@ -181,6 +192,12 @@ def test_channels_come_last_where_that_is_faster_and_the_model_can(
     build: type[nn.Module], shape: tuple[int, int, int], expected: str
 ) -> None:
     assert choose_format("auto", build, shape, device=CPU, precision="float32") == expected
+
+
+@pytest.mark.parametrize("build", UNSEEN)
+def test_what_few_images_do_not_show_is_taken_at_its_word(build: type[nn.Module]) -> None:
+    chosen = choose_format("channels_last", build, LARGE, device=CPU, precision="float32")
+    assert chosen == "channels_last"
 
 
 @pytest.mark.parametrize(

@@ -250,9 +250,19 @@ def sparse(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     return model
 
 
+def unreached(*, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+    model[0].beside = nn.LazyLinear(3)
+    return model
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("expanded", "elements of scale share memory, as `expand`"), ("sparse", "graph is sparse")],
+    [
+        ("expanded", "elements of scale share memory, as `expand`"),
+        ("sparse", r"graph is torch\.sparse_coo, expected a dense"),
+        ("unreached", r"0\.beside\.weight is never initialised"),
+    ],
 )
 def test_tensor_that_cannot_be_written_to_is_refused(name: str, told: str) -> None:
     config = ModelConfig(name=f"test_models:{name}")
