@@ -1,5 +1,7 @@
 """Starts the program under `mpirun` on this machine or in the cluster's allocation. Knows no MPI.
 
+Before, it reads what is to be trained, as starting ranks takes long.
+
 It owns what goes on while it runs: its environment, which signal asks for a checkpoint, what of
 its output is passed on, and which exit code is the job's.
 """
@@ -36,6 +38,19 @@ ROOM_BYTES = 2**20
 """Of the folder for temporary files."""
 
 
+def require_configuration(wanted: Launch) -> None:
+    """Refuse here, in a moment, what all ranks would refuse after they have loaded torch.
+
+    Raises:
+        UserError: it is to train, and its configuration is wrong.
+    """
+    if wanted.words[:1] and wanted.words[0] in PROGRAMS:
+        return
+    asked = TRAIN.read(wanted.words)
+    if asked is not None:
+        read_words(asked.words, trust_code=asked.trust_code)
+
+
 def launch(wanted: Launch, relay: SignalRelay) -> int:
     """Have each of so many ranks run what is wanted, and return the exit code.
 
@@ -43,19 +58,17 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
     there is one, no ranks are started.
 
     Raises:
-        UserError: the configuration is wrong, there is no `mpirun`, or none that can be
-            fault-tolerant, or no room for the ranks.
+        UserError: there is no `mpirun`, or none that can be fault-tolerant, or no room for the
+            ranks.
     """
-    words = list(wanted.words)
-    module = PROGRAMS.get(words[0]) if words else None
-    if module is None:
-        _require_configuration(words)
     require_room(wanted.ranks, os.environ)
     launcher = find_launcher()
     if relay.received:
         # Ctrl-C has ended the mpirun, too, that was asked for its version.
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
+    words = list(wanted.words)
+    module = PROGRAMS.get(words[0]) if words else None
     environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
     command = launcher.command(
         [*python_module(module or "mpiadv.run"), *words[module is not None :]],
@@ -71,13 +84,6 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         tell_error("the job ended before rank 0 had finished: go on with --resume")
         return EXIT_RESUME_ME
     return code if module else _code_of_run(code, relay)
-
-
-def _require_configuration(words: Sequence[str]) -> None:
-    """Refuse here, in a moment, what every rank would refuse after it has loaded torch."""
-    asked = TRAIN.read(words)
-    if asked is not None:
-        read_words(asked.words, trust_code=asked.trust_code)
 
 
 def _code_of_run(code: int, relay: SignalRelay) -> int:

@@ -29,8 +29,9 @@ def launch(asked: Launch) -> int:
     with SignalRelay().listening() as relay:
         end_with_the_starter()
         # Only now: a request to end may come while it is loaded.
-        from mpiadv.cluster.launch import launch
+        from mpiadv.cluster.launch import launch, require_configuration
 
+        require_configuration(asked)
         return launch(asked, relay)
 
 

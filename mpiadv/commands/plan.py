@@ -32,13 +32,16 @@ def run(world: World, argv: Sequence[str]) -> int:
     # One rank measures what each of the trainers does.
     training = config.training.model_copy(update={"trainers": 1})
     alone = config.model_copy(update={"training": training})
-    print("measuring batches, evaluations and memory on one rank ...", file=sys.stderr, flush=True)
-    plan = agree(world, lambda: plan_run(prepare(alone, world), where))
+    plan = agree(world, lambda: plan_run(prepare(alone, world), where, _tell))
     if asked.json:
         print(json.dumps(values_of(plan), indent=2), flush=True)
     else:
         print("\n".join(lines_of(plan)), flush=True)
     return EXIT_DONE
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _asked(world: World, argv: Sequence[str]) -> argparse.Namespace | None:

@@ -62,7 +62,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
     settings = settings_of(examined, wanted)
     agree(world, lambda: _require_free(world, examined, settings, wanted))
     if world.is_trainer:
-        for line in (*_opening(path, examined, wanted), *_idle_ranks(world, examined)):
+        for line in (*_opening(path, examined, wanted), *idle_ranks(world, examined)):
             say(console, line)
         for doubt in device.doubts_about(examined.assault.target.precision, "--precision"):
             say(console, f"warning: {doubt}")
@@ -93,7 +93,7 @@ def _opening(path: str, examined: Examined, wanted: Wanted) -> list[str]:
     ]
 
 
-def _idle_ranks(world: World, examined: Examined) -> list[str]:
+def idle_ranks(world: World, examined: Examined) -> list[str]:
     """That there are more ranks than batches, which the ranks share."""
     assault = examined.assault
     num_batches = -(-assault.num_samples // assault.batch_size)

@@ -1,7 +1,7 @@
 """From a configuration to its plan: what the job is, measured here, and where it is to run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -51,13 +51,14 @@ class Where:
         return self.craft_seconds is not None and self.train_seconds is not None
 
 
-def plan_run(setup: Setup, where: Where) -> Plan:
-    """Measure this rank and say what to expect of the job.
+def plan_run(setup: Setup, where: Where, tell: Callable[[str], None]) -> Plan:
+    """Measure this rank and say what to expect of the job; `tell` hears that it takes a while.
 
     Raises:
         UserError: what is said of the network cannot matter, as all ranks are on one host.
     """
     network = _network(setup, where)
+    tell("measuring batches, evaluations and memory on one rank ...")
     measured = measure(setup, most_batches=1 if where.is_elsewhere else MOST_BATCHES)
     job = _job(setup, measured, where)
     trainers = job.rule.num_teams

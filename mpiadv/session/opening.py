@@ -105,20 +105,20 @@ def _unreached(config: Config) -> list[str]:
     """What begins behind the end."""
     steps, per_step = config.training.num_steps, config.training.tickets_per_step
     rule = config.staleness.rule(tickets_per_step=per_step)
-    ends = {
-        "schedule": (steps - 1, "is reached"),
-        "attack_schedule": (
-            rule.first_version((steps - 1) * per_step),
-            "takes effect, which it does up to staleness.max_staleness="
-            f"{rule.max_staleness} steps later",
-        ),
-    }
-    told = [
-        f"{section}.milestones={shown(milestones)}: training ends after {steps} steps, before the "
-        f"last of them {happens}"
-        for section, (last, happens) in ends.items()
-        if (milestones := getattr(config, section).milestones) and milestones[-1] > last
-    ]
+    last_version = rule.first_version((steps - 1) * per_step)
+    told, milestones = list[str](), config.schedule.milestones
+    if milestones and milestones[-1] >= steps:
+        told.append(
+            f"schedule.milestones={shown(milestones)}: training ends after {steps} steps, before "
+            "the last of them"
+        )
+    milestones = config.attack_schedule.milestones
+    if milestones and milestones[-1] > last_version:
+        told.append(
+            f"attack_schedule.milestones={shown(milestones)}: no attack of {steps} steps takes up "
+            f"the last of them: use {last_version} or less, as attacks are decided up to "
+            f"staleness.max_staleness={rule.max_staleness} steps before"
+        )
     if config.training.step == "awp" and config.training.awp_from_step >= steps:
         told.append(
             f"training.awp_from_step={config.training.awp_from_step}: training ends after {steps} "

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from mpi_runner import finished, pids_in_session, started
 from mpiadv.cluster.launch import launch
 from mpiadv.cluster.launcher import Launcher, find_launcher
 from mpiadv.command_lines.launch import Launch
+from mpiadv.commands import alone
 from mpiadv.process.errors import UserError
 from mpiadv.process.interruption import SignalRelay
 
@@ -32,18 +34,11 @@ COMMANDS = {
     "terminal": (
         OPEN_MPI,
         {"MPIADV_TERMINAL_WIDTH": "80"},
-        [
-            "--bind-to",
-            "none",
-            "--oversubscribe",
-            "-x",
-            "MPIADV_TERMINAL_WIDTH",
-            "--stream-buffering",
-            "0",
-        ],
+        ["--bind-to", "none", "--oversubscribe", "-x", "MPIADV_TERMINAL_WIDTH",
+         "--stream-buffering", "0"],
     ),
     "mpich_gets_portable_words": (MPICH, {"MPIADV_TERMINAL_WIDTH": "80"}, []),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -301,12 +296,24 @@ def _launched(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.usefixtures("needs_mpirun")
 def test_bad_input_is_one_line_and_code_2_on_several_ranks(tmp_path: Path) -> None:
-    with _launched(tmp_path, "none.yaml") as process:
+    with _launched(tmp_path, "data.name=image_folder", f"data.root={tmp_path}") as process:
         completed = finished(process, timeout=120)
     assert completed.returncode == 2
-    assert completed.stderr == (
-        "mpiadv: error: cannot read configuration none.yaml: No such file or directory\n"
-    )
+    assert re.fullmatch(r"mpiadv: error: .*/train.*\n", completed.stderr)
+
+
+def test_wrong_configuration_is_refused_before_ranks_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = _program(tmp_path, f"touch {tmp_path / 'started'}")
+    launcher = Launcher(path=str(program), is_open_mpi=False)
+    monkeypatch.setattr("mpiadv.cluster.launch.find_launcher", lambda: launcher)
+    for words in (("none.yaml",), ("training.num_stpes=3",)):
+        with pytest.raises(UserError, match=r"none\.yaml|num_stpes"):
+            alone.launch(Launch(ranks=2, words=words, is_fault_tolerant=False))
+    assert not (tmp_path / "started").exists()
+    alone.launch(Launch(ranks=2, words=("evaluate", "none.pt"), is_fault_tolerant=False))
+    assert (tmp_path / "started").exists()
 
 
 @pytest.mark.usefixtures("needs_mpirun")

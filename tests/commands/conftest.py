@@ -37,5 +37,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
         monkeypatch.setitem(sys.modules, f"mpiadv.commands.{name}", stand_in)
     for name in ALONE:
         monkeypatch.setattr(alone, name, partial(command, name))
-    monkeypatch.setitem(sys.modules, "mpiadv.cluster.launch", SimpleNamespace(launch=launch))
+    starter = SimpleNamespace(launch=launch, require_configuration=lambda wanted: None)
+    monkeypatch.setitem(sys.modules, "mpiadv.cluster.launch", starter)
     return seen

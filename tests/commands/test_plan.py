@@ -117,7 +117,7 @@ def test_plan_of_a_configuration_is_a_table() -> None:
     lines = completed.stdout.splitlines()
     assert lines[0].startswith("mpiadv plan: bad_parts:small on bad_parts:images, 400 steps of 4")
     assert "1 more step by the trainer" in completed.stdout
-    assert completed.stderr == ""
+    assert completed.stderr == "measuring batches, evaluations and memory on one rank ...\n"
 
 
 REFUSED = {

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from launching import train_alone, words_of
 
 from mpiadv.comm.world import World
@@ -50,8 +51,23 @@ def test_milestone_that_no_attack_takes_up_is_told(
         "staleness__max_staleness": 5, "staleness__final_staleness": 1, "training__num_steps": 10,
     }  # fmt: skip
     train_alone(words_of(tmp_path / "run", **settings))
-    told = f"attack_schedule.milestones=[{milestone}]: training ends after 10 steps, before the"
+    told = (
+        f"attack_schedule.milestones=[{milestone}]: no attack of 10 steps takes up the last of "
+        "them: use 4 or less,"
+    )
     assert (told in capsys.readouterr().out) is is_late
+
+
+@pytest.mark.parametrize("setting", ["training.precision", "evaluation.precision"])
+def test_bfloat16_without_instructions_is_told_by_the_setting_that_chooses_it(
+    setting: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    train_alone([*words_of(tmp_path / "run", training__num_steps=1), f"{setting}=bfloat16"])
+    assert capsys.readouterr().out.count(f"faster here ({setting}=float32)") == 1
 
 
 def test_threat_models_that_no_evaluation_of_the_run_looks_at_are_told(
