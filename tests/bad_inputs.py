@@ -121,8 +121,8 @@ CASES: dict[str, tuple[Words, str]] = {
     ),
     "file_is_a_folder": (
         lambda folder: [str(folder)],
-        "cannot read configuration *: Is a directory: a run goes on by the words that began it, "
-        "and --resume",
+        "cannot read configuration *: Is a directory, expected a YAML file; to go on with a run, "
+        "repeat its words and add --resume",
     ),
     "malformed_file": (
         _file("training: [1,\n b: 3"),

@@ -57,7 +57,7 @@ def _make_round(everyone: MpiWorld, starts: list[Start]) -> list[tuple[str, list
 
 
 def _run(world: MpiWorld, start: Start, parent: str) -> int:
-    is_slow = {"straggler": world.rank == 1, "attacks": True}.get(start.pauses, world.rank > 0)
+    is_slow = {"straggler": world.rank == 1}.get(start.pauses, world.rank > 0)
     os.environ[PAUSES] = start.pauses if is_slow else ""
     os.environ[DISABLE_SHARING] = str(int(not start.shares_memory))
     with _interruption(start.stop_after) as interruption:

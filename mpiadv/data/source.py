@@ -90,10 +90,10 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def row_by_row(images: Tensor) -> Tensor:
-    """The same images, float [N, C, H, W], lying in memory as those that a message brings.
+    """The same images, float [N, C, H, W] or one of them, in memory as a message brings them.
 
-    Which way a convolution takes its sums, and so their bits, it tells by the strides of all
-    dimensions. `Tensor.contiguous` leaves those of size 1 as they are: it is not enough.
+    A convolution chooses the order of its sums, and so their bits, by all strides, those of
+    dimensions of size 1 too. `Tensor.contiguous` leaves these as they are: it is not enough.
     """
     if images.stride() == torch.empty(images.shape, device="meta").stride():
         return images

@@ -22,7 +22,7 @@ PIXEL_TOLERANCE = 2e-7
 
 
 MOST_ON_CPU = 128
-"""Images that pass through a network together there: of more its caches hold too little."""
+"""Images that pass through a network together on a CPU: of more its caches hold too little."""
 
 JUDGING = 0, 1
 """Numbers of the forward passes that judge natural and adversarial images; the attack's follow."""
@@ -135,7 +135,7 @@ def most_at_once(device: torch.device, num_images: int) -> int:
 
 
 def _look_seed(seed: int, look: int, piece: int) -> int:
-    """As `Classifier.logits` seeds its pieces, had it been given the seed of the look."""
+    """Of what a model draws in one look at one piece, as `Classifier.logits` would seed it."""
     return pass_seed(pass_seed(seed, look), piece)
 
 

@@ -96,7 +96,7 @@ def attack(
     _require_gradients_of(model)
     # Whatever mode the caller is in: what is made in inference mode has no gradients, for good.
     with torch.inference_mode(False), frozen(model), buffers_kept(model):
-        given = (each.detach().clone().to(device) for each in (images, labels))
+        given = images.detach().to(device).clone(), labels.to(device).clone()
         _require_classes_of(model, images, labels)
         found = climbed(classifier, spec.attack, *given, seed=seed)
     return found.to(images.device)

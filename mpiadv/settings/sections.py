@@ -171,8 +171,8 @@ class TrainingConfig(Section):
     """bfloat16: mixed precision by autocast, in training and attacks."""
     memory_format: Literal["auto"] | MemoryFormat = "auto"
     """How weights and features lie in memory, on which bits depend; auto: channels last for
-    convolutions of images of 16 x 16 pixels or more, on GPUs in bfloat16 alone, as it is faster
-    there, and where the model takes its features so."""
+    convolutions of images of 256 pixels (16 x 16) or more, on GPUs in bfloat16 alone, as it is
+    faster there, and where the model takes its features so."""
     wire_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """What crafted batches and published parameters are rounded to, so that they take half as many
     bytes on the network; also what the trainer crafts, so that the bits are the same for any number

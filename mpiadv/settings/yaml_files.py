@@ -128,7 +128,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 def _meant(path: Path, error: OSError) -> str:
     """What a file that is not there, or is none, may have been meant for."""
     if isinstance(error, IsADirectoryError):
-        return ": a run goes on by the words that began it, and --resume"
+        return ", expected a YAML file; to go on with a run, repeat its words and add --resume"
     if not isinstance(error, FileNotFoundError):
         return ""
     there = path.parent.glob("*.y*ml")

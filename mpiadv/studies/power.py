@@ -30,11 +30,11 @@ _LOG_SCALE_FROM = 20.0
 CLEARLY = 0.05
 """A difference of accuracies that says something: 5 points."""
 
-FEW_IMAGES = ", and by more than chance explains: on 100 images 14 points"
+BEYOND_CHANCE = ", and by more than chance explains: on 100 images 14 points"
 
 _CHANCE = 1.96 / sqrt(2)
-"""Over the root of the number of images: how far two accuracies are apart by chance, 19 times of 20
-at most, were they those of different images."""
+"""Divided by the root of the number of images: as far are two accuracies apart by chance, 19 times
+of 20 at most, were they of different images."""
 
 _ROUNDING = 1e-9
 
@@ -128,7 +128,7 @@ _INTRODUCTION = (
 
 _RULE = (
     "A network counts as shattered where its accuracy under its own training attack is more than "
-    f"{100 * CLEARLY:g} points above that under some other attack here{FEW_IMAGES}."
+    f"{100 * CLEARLY:g} points above that under some other attack here{BEYOND_CHANCE}."
 )
 
 

@@ -15,7 +15,7 @@ from mpiadv.report.reading import text
 from mpiadv.runlog.rows import Rows
 from mpiadv.studies.definition import Study
 from mpiadv.studies.folder import StudyFolder
-from mpiadv.studies.power import CLEARLY, FEW_IMAGES, is_clearly_above, run_with
+from mpiadv.studies.power import BEYOND_CHANCE, CLEARLY, is_clearly_above, run_with
 from mpiadv.studies.results import Results, Table, percent
 from mpiadv.studies.runs import Request, Run
 from mpiadv.studies.scores import Scoring
@@ -37,7 +37,7 @@ _MARK = "\u2020"
 _RULE = (
     f"{_MARK} shattered gradients: examples made on another network bring the accuracy more than "
     f"{100 * CLEARLY:g} points below that under the white-box attack, which knows more"
-    f"{FEW_IMAGES}."
+    f"{BEYOND_CHANCE}."
 )
 
 

@@ -179,6 +179,17 @@ def test_shattered_gradients_are_marked(
     assert pictures(results) == ["power-training", "power-accuracy", "power-loss"]
 
 
+@pytest.mark.parametrize(
+    ("num_images", "higher", "is_clear"),
+    [(100, 0.63, False), (100, 0.65, True), (1000, 0.55, False), (1000, 0.56, True)],
+)
+def test_difference_counts_where_chance_does_not_explain_it(
+    num_images: int, higher: float, is_clear: bool
+) -> None:
+    rows = [{"num_images": num_images, "adversarial_accuracy": each} for each in (higher, 0.5)]
+    assert power.is_clearly_above(*rows) is is_clear  # type: ignore[arg-type]
+
+
 def test_transfer_marks_what_beats_the_white_box_and_stands_beside_the_paper(
     tmp_path: Path,
 ) -> None:

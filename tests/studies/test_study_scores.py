@@ -27,7 +27,7 @@ def test_scores_add_up_and_take_the_place_of_older_ones(tmp_path: Path) -> None:
     add_scores(path, [score_row("k1", "k1", images_wanted=200)])
     rows = read_scores(path)
     assert [(row["target"], row["adversarial_accuracy"], row["images_wanted"]) for row in rows] == [
-        (b"k4", 0.9, 100), (b"k1", 0.5, 100), (b"k1", 0.9, 200),
+        (b"k4", 0.9, 1000), (b"k1", 0.5, 1000), (b"k1", 0.9, 200),
     ]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_only_what_is_trained_and_not_scored_is_to_be_done(tmp_path: Path) -> No
     (folder.folder_of("k8") / "DONE").unlink()
     wanted = [
         Scoring(source=source, targets=("k1", "k4", "k8"), split="test", attack_steps=1,
-                num_images=100)
+                num_images=1000)
         for source in ("k1", "k8")
     ]  # fmt: skip
     (left,) = folder.missing(wanted)
@@ -89,6 +89,6 @@ def test_scores_of_networks_that_are_no_more_count_nowhere(tmp_path: Path) -> No
         score_row("gone", "gone"))  # fmt: skip
     np.testing.assert_array_equal(folder.scores()["target"], [b"k1"])
     (missing,) = folder.missing(
-        [Scoring(source="k4", targets=("k4",), split="test", attack_steps=1, num_images=100)]
+        [Scoring(source="k4", targets=("k4",), split="test", attack_steps=1, num_images=1000)]
     )
     assert missing.source == "k4"

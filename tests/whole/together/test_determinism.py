@@ -32,6 +32,7 @@ from run_cases import (
     GROWING,
     IDLE_TRAINER,
     NOT_CRAFTED,
+    NUMERICS,
     PIECEWISE,
     RANKS,
     RULES,
@@ -81,7 +82,7 @@ def test_averaged_weights_are_the_same_for_any_number_of_ranks_and_after_interru
 
 def test_every_case_trains_to_bits_of_its_own(runs: Path) -> None:
     # Where sums are few, both memory formats may take them in the same order.
-    told_apart = [case for case in CASES if "channels_last" not in case]
+    told_apart = [case for case in CASES if "channels_last" not in case or case not in NUMERICS]
     hashes = {case: run_in(runs, case).hash for case in told_apart if case not in WITHOUT_EFFECT}
     assert len(set(hashes.values())) == len(hashes), hashes
 
