@@ -148,9 +148,7 @@ def find_log(given: str | Path) -> Path:
     log = path / LOG_NAME if os.path.isdir(path) else path
     if not os.path.isfile(log):
         lacking = f"there is no log at {path}" if log is path else f"{path} holds no {LOG_NAME}"
-        raise UserError(
-            f"{lacking}: give a run's folder, or a log; a run that has just begun has none yet"
-        )
+        raise UserError(f"{lacking}: give a run's folder, or a log")
     return log
 
 
