@@ -108,7 +108,8 @@ def test_terminated_and_signalled_run_ends_as_the_undisturbed_one(
     assert launch([*words_of(run, **SLOW), "--resume"], ranks=2).returncode == 0
     assert hash_of(run) == alone
     assert train_rows(run)["step"].tolist() == list(range(200))
-    assert set(train_rows(run)["rank"]) >= {1, 2}
+    # Rank 2 is of the first start alone, which may end before a batch of its own is trained on.
+    assert 1 in train_rows(run)["rank"]
 
 
 @contextmanager
