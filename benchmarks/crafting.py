@@ -29,6 +29,9 @@ from mpiadv.work.device import choose_device, make_deterministic
 MATRIX = 2048
 """Rows and columns of the matrices whose product tells what a core can do."""
 
+MOST = 1024
+"""Threads, and batches of each."""
+
 
 def main() -> int:
     """Measure what the command line asks for and print it."""
@@ -63,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1 to {MOST}")
     return int(text)
 
 

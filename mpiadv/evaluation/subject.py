@@ -24,7 +24,7 @@ from mpiadv.models.weights import PLACES, misfit_text, renamed, unusable_text, u
 from mpiadv.process.errors import UserError
 from mpiadv.runlog import read_attributes, read_table
 from mpiadv.runlog.rows import END_EVENTS
-from mpiadv.settings import Config, Precision, override_config, parse_config
+from mpiadv.settings import Config, MemoryFormat, Precision, override_config, parse_config
 from mpiadv.settings.dotted_keys import nested
 from mpiadv.settings.pixels import FITTING_STEPS
 from mpiadv.settings.yaml_files import parse_yaml
@@ -77,11 +77,12 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """A subject's model on the device, its hash, and lines about its weights."""
+    """A subject's model on the device, its hash, lines about its weights, and how it lies there."""
 
     model: nn.Module
     hash: str
     taken: tuple[str, ...]
+    memory_format: MemoryFormat
 
 
 def read_subject(
@@ -130,6 +131,7 @@ def load_network(
     model = build()
     found, renaming = load_into(model, subject)
     model.to(device)
+    memory_format: MemoryFormat = "contiguous"
     if precision is not None:
         memory_format = choose_format(
             config.training.memory_format,
@@ -141,7 +143,12 @@ def load_network(
         as_target(model, data.image_shape, memory_format=memory_format, precision=precision)
     if config.evaluation.branch == NATURAL:
         model = NaturalBranch(model)
-    return Network(model=model, hash=found, taken=(*subject.taken, *renaming))
+    return Network(
+        model=model,
+        hash=found,
+        taken=(*subject.taken, *renaming),
+        memory_format=memory_format,
+    )
 
 
 def load_into(model: nn.Module, subject: Subject) -> tuple[str, list[str]]:

@@ -75,7 +75,7 @@ def examine(world: World, wanted: Wanted, path: str, console: Console) -> Findin
             "model": {"path": path, "name": config.model.name, "hash": examined.target.hash},
             "settings": settings,
             **report_of(findings, verdict),
-            "run": _circumstances(world, device.torch, time.perf_counter() - began),
+            "run": _circumstances(world, device.torch, examined, time.perf_counter() - began),
         }
         _write(examined, report, findings, images, console)
     return findings
@@ -199,9 +199,12 @@ def columns(examined: Examined, findings: Findings, images: Pixels) -> list[Colu
     ]
 
 
-def _circumstances(world: World, device: torch.device, seconds: float) -> dict[str, Any]:
-    """Where the figures come from; none of it changes them on the same hardware."""
+def _circumstances(
+    world: World, device: torch.device, examined: Examined, seconds: float
+) -> dict[str, Any]:
+    """Where the figures come from; on the same hardware it changes their last digits at most."""
     return {
+        "memory_format": examined.target.memory_format,
         "ranks": world.size,
         "device": str(device),
         "threads": torch.get_num_threads(),

@@ -105,6 +105,8 @@ def _assert_same_alone(folder: Path, expected: dict[str, Any]) -> None:
     run, alone = folder / RUN, folder / "alone"
     assert _evaluate_alone([str(run), *ATTACKS, "--save-examples", "--output", str(alone)]) == 0
     assert _figures(alone / "evaluation.json") == expected
+    told = json.loads((alone / "evaluation.json").read_text())["run"]
+    assert (told["ranks"], told["memory_format"]) == (1, "contiguous")
     _assert_same_hdf5(alone / "evaluation.h5", run / "evaluation.h5")
     assert (alone / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     shutil.copy(run / "model.pt", folder / "plain.pt")
