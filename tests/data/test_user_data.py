@@ -1,12 +1,12 @@
 """Users' own data sets are taken in every documented form, and refused with the place at fault."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import users_sets
+from refusals import refusal
 from torch import Tensor
 
 import mpiadv.data.user
@@ -19,14 +19,6 @@ MODULE = users_sets.__name__
 
 def load(function: str, **fields: Any) -> DataSet:
     return load_data(DataConfig(name=f"{MODULE}:{function}", **fields))
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def expected_images() -> Tensor:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from global_state import state
 from mpi_runner import REPOSITORY
+from refusals import refusal
 
 import mpiadv
 from mpiadv.runlog.rows import LAYOUTS
@@ -195,9 +196,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("call", "told"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_a_user_error_of_one_line(call: Callable[[], object], told: str) -> None:
-    with pytest.raises(mpiadv.UserError, match=told) as refused:
-        call()
-    assert "\n" not in str(refused.value)
+    assert re.search(told, refusal(call))
 
 
 def test_version_is_that_of_the_package() -> None:

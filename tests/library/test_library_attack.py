@@ -1,5 +1,6 @@
 """mpiadv.attack: in its ball, and leaving everything else as it was."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from global_state import state
+from refusals import refusal
 from torch import nn
 
 import mpiadv
@@ -146,6 +148,4 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.mark.parametrize(("call", "told"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_a_user_error_of_one_line(call: Callable[[], object], told: str) -> None:
-    with pytest.raises(mpiadv.UserError, match=told) as refused:
-        call()
-    assert "\n" not in str(refused.value)
+    assert re.search(told, refusal(call))
