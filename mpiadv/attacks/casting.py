@@ -44,7 +44,7 @@ def hold_cast(model: nn.Module, image_shape: ImageShape) -> bool:
     """Hold the weights of convolutions and dense layers in bfloat16; whether that was done.
 
     It is undone where the model does something else with a weight than to convolve or multiply by
-    it, and where logits of images [C, H, W], or their gradient, are not bit by bit those of
+    it, or where logits of images [C, H, W], or their gradient, are not bit by bit those of
     autocast in either mode.
     """
     images, weights = few_images(model, image_shape), list(_cast_alone(model))

@@ -67,9 +67,9 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         # Ctrl-C has ended the mpirun, too, that was asked for its version.
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
+    environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
     words = list(wanted.words)
     module = PROGRAMS.get(words[0]) if words else None
-    environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
     command = launcher.command(
         [*python_module(module or "mpiadv.run"), *words[module is not None :]],
         ranks=wanted.ranks,

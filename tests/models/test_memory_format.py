@@ -160,7 +160,7 @@ class RandomConvolution(nn.Sequential):
 
 
 UNSEEN = [StridedInThousands, RandomConvolution]
-"""That few images do not show what these would compute."""
+"""Of which few images do not show what they compute."""
 
 
 def resnet() -> nn.Module:
