@@ -1,7 +1,6 @@
 """Who crafts in crafting.py: an attacker of mpiadv, and the same attack by other libraries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -91,15 +90,17 @@ def network(build: Build, weights: Mapping[str, Any], device: torch.device) -> n
 
 
 def others(task: Task, weights: Mapping[str, Any], device: torch.device) -> dict[str, Craft]:
-    """The crafts of other libraries by name, those that are installed.
+    """The crafts of other libraries by name; prints which are not installed, and what they lack.
 
     They attack the network as published, and plain torch ours, too.
     """
     found: dict[str, Craft] = {}
     build = task.as_published or task.build
     for name, make in OTHERS.items():
-        with suppress(ImportError):
+        try:
             found[name] = make(task, network(build, weights, device))
+        except ImportError as error:
+            print(f"{name} is left out: {error}\n")
     if task.as_published:
         model = network(task.build, weights, device)
         found["plain torch on our layers"] = _plain_torch(task, model)

@@ -2,10 +2,10 @@
 
 PGD on one network with the same images, steps and threads, turn about in one process. Others attack
 MNIST's network as it is published, ours the same function as `model.name=mnist` computes it.
-torchattacks, foolbox and ART take part where they are installed: `pip install --no-deps
-torchattacks foolbox eagerpy adversarial-robustness-toolbox`. The networks have learnt MNIST for a
-moment, so that what attacks find can be compared; PreActResNet-18 sees it on 32 x 32 pixels of
-three colours.
+torchattacks, foolbox and ART take part where they are installed: `pip install foolbox
+adversarial-robustness-toolbox && pip install --no-deps torchattacks`, as torchattacks asks for an
+older `requests`. The networks have learnt MNIST for a moment, so that what attacks find can be
+compared; PreActResNet-18 sees it on 32 x 32 pixels of three colours.
 """
 
 import argparse

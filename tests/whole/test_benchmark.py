@@ -39,11 +39,16 @@ def test_crafting_benchmark_attacks_the_same_images_in_all_ways(
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     crafting, crafters = map(importlib.import_module, ("crafting", "crafters"))
     monkeypatch.setattr(crafting, "MATRIX", 64)
+    monkeypatch.setitem(sys.modules, "foolbox", None)
     task = replace(crafters.TASKS["mnist"], num_images=16, batch_size=8, lessons=1)
     source = MemorySource(torch.rand(16, 1, 28, 28), torch.arange(16) % 10)
     options = SimpleNamespace(repeats=1, threads=1)
     lines = crafting.measure(task, source, torch.device("cpu"), options)
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("foolbox")] == [
+        "foolbox is left out: import of foolbox halted; None in sys.modules"
+    ]
+    rows = [line.split(" | ") for line in told if " | " in line]
     accuracies = {name.strip("| "): float(last.strip(" |")) for name, *_, last in rows[2:]}
     assert {"plain torch", "mpiadv float32", "mpiadv bfloat16, contiguous"} <= set(accuracies)
     assert max(accuracies.values()) - min(accuracies.values()) <= 100 / 16
