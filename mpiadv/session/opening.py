@@ -115,9 +115,9 @@ def _unreached(config: Config) -> list[str]:
     milestones = config.attack_schedule.milestones
     if milestones and milestones[-1] > last_version:
         told.append(
-            f"attack_schedule.milestones={shown(milestones)}: no attack of {steps} steps takes up "
-            f"the last of them: use {last_version} or less, as attacks are decided up to "
-            f"staleness.max_staleness={rule.max_staleness} steps before"
+            f"attack_schedule.milestones={shown(milestones)}: training ends after {steps} steps, "
+            f"before an attack takes up the last of them: use {last_version} or less, as attacks "
+            f"are decided up to staleness.max_staleness={rule.max_staleness} steps before"
         )
     if config.training.step == "awp" and config.training.awp_from_step >= steps:
         told.append(

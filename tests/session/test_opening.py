@@ -52,8 +52,8 @@ def test_milestone_that_no_attack_takes_up_is_told(
     }  # fmt: skip
     train_alone(words_of(tmp_path / "run", **settings))
     told = (
-        f"attack_schedule.milestones=[{milestone}]: no attack of 10 steps takes up the last of "
-        "them: use 4 or less,"
+        f"attack_schedule.milestones=[{milestone}]: training ends after 10 steps, before an attack "
+        "takes up the last of them: use 4 or less,"
     )
     assert (told in capsys.readouterr().out) is is_late
 
