@@ -77,6 +77,12 @@ READERS: dict[str, Reader] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests are started, a user's finished run may lie in `runs/digits`."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=TREES)
 def given(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A configuration, a run and a checkpoint that name code; which of their settings does."""
