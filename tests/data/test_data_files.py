@@ -13,10 +13,10 @@ import pytest
 import torch
 from mpi_runner import REPOSITORY
 from PIL import Image
+from refusals import refusal
 
 from mpiadv.contract.tickets import choose_samples
 from mpiadv.data import DataSet, load_data, may_download
-from mpiadv.process.errors import UserError
 from mpiadv.settings import DataConfig
 
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
@@ -24,14 +24,6 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 def load(name: str, root: Path, **fields: Any) -> DataSet:
     return load_data(DataConfig(name=name, root=str(root), **{"download": False, **fields}))
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def idx(array: npt.NDArray[np.uint8]) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from refusals import refusal
 from torch import Tensor, nn
 
 from mpiadv.models import build_model, check_model, fingerprint
@@ -25,14 +26,6 @@ BUILT_IN = [
 def build(name: str, image_shape: tuple[int, int, int], seed: int = 0, **fields: Any) -> nn.Module:
     config = ModelConfig(name=name, **fields)
     return build_model(config, num_classes=10, image_shape=image_shape, seed=seed)
-
-
-def refusal(action: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize(("name", "image_shape", "num_parameters"), BUILT_IN)
