@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,18 +36,16 @@ def mpirun(
     """
     launcher = find_launcher()
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    environ = launcher.environment(
-        {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})},
-        is_root=os.geteuid() == 0,
-    )
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
     first, *rest = launcher.command(program, ranks=ranks, environ=environ)
-    completed = subprocess.run(
-        [*prefix, first, *options, *rest],
-        env=environ,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        timeout=timeout_seconds,
-    )
+    with tempfile.TemporaryDirectory(prefix="mpirun-") as room:
+        completed = subprocess.run(
+            [*prefix, first, *options, *rest],
+            env=launcher.environment(environ, is_root=os.geteuid() == 0, room=Path(room)),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=timeout_seconds,
+        )
     if completed.returncode != ends_with:
         raise RuntimeError(f"{program[2]} failed on {ranks} ranks: exit {completed.returncode}")

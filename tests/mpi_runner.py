@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -69,14 +70,15 @@ def started_mpirun(
     Signals sent to the process reach `mpirun`; `pids_of` tells the ranks'.
     """
     launcher = launcher_or_skip()
-    given = launcher.environment(env or {}, is_root=os.geteuid() == 0)
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
     line = launcher.command(command, ranks=ranks, environ=os.environ)
     more = [word for key, value in (mca or {}).items() for word in ("--mca", key, value)]
     words = [*prefix, *line[:1], *more, *options, *line[1:]]
-    with started(words, env=given, cwd=cwd) as process:
-        yield process
+    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as room:
+        given = launcher.environment(env or {}, is_root=os.geteuid() == 0, room=Path(room))
+        with started(words, env=given, cwd=cwd) as process:
+            yield process
 
 
 @contextmanager

@@ -37,6 +37,8 @@ PROGRAMS = {"evaluate": "mpiadv.commands.evaluate", "emulate": "mpiadv.emulation
 ROOM_BYTES = 2**20
 """Of the folder for temporary files."""
 
+_EXIT_CODE = "exit-code"
+
 
 def require_configuration(wanted: Launch) -> None:
     """Refuse here, in a moment, what all ranks would refuse after they have loaded torch.
@@ -67,16 +69,18 @@ def launch(wanted: Launch, relay: SignalRelay) -> int:
         # Ctrl-C has ended the mpirun, too, that was asked for its version.
         print("interrupted before any rank was started", flush=True)
         return EXIT_RESUME_ME
-    environ = launcher.environment(_with_terminal_width(os.environ), is_root=os.geteuid() == 0)
     words = list(wanted.words)
     module = PROGRAMS.get(words[0]) if words else None
+    environ = _with_terminal_width(os.environ)
     command = launcher.command(
         [*python_module(module or "mpiadv.run"), *words[module is not None :]],
         ranks=wanted.ranks,
         environ=environ,
         fault_tolerant=wanted.is_fault_tolerant,
     )
-    code, told = _run_and_hear_rank_0(command, environ, relay)
+    with _room() as room:
+        environ = launcher.environment(environ, is_root=os.geteuid() == 0, room=room)
+        code, told = _run_and_hear_rank_0(command, environ, relay, room / _EXIT_CODE)
     if relay.received and told == EXIT_DONE:
         # Rank 0 had nothing left to do: what was asked of it after that came too late to matter.
         return EXIT_DONE
@@ -103,23 +107,25 @@ def _with_terminal_width(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run_and_hear_rank_0(
-    command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay
+    command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay, file: Path
 ) -> tuple[int, int | None]:
     """The exit code of `mpirun`, and rank 0's own; None where that has not come to its end."""
-    with _exit_code_file() as file:
-        # Where a file could be made: mpirun makes its own there, and tries no other folder.
-        room = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
-        code = _run(command, {**environ, **room, EXIT_CODE_FILE: str(file)}, relay)
-        told = file.read_bytes()
+    # Where a file could be made: mpirun makes its own there, and tries no other folder.
+    room = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
+    code = _run(command, {**environ, **room, EXIT_CODE_FILE: str(file)}, relay)
+    told = file.read_bytes()
     return code, None if told == NO_EXIT_CODE else int(told)
 
 
 @contextmanager
-def _exit_code_file() -> Iterator[Path]:
+def _room() -> Iterator[Path]:
+    """A new folder, with rank 0's exit code that is not told yet, and enough room for `mpirun`."""
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mpiadv-"))
-            file = Path(folder) / "exit-code"
+            # What a killed mpirun has left in it may go on for a moment, and put more there.
+            made = tempfile.TemporaryDirectory(prefix="mpiadv-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+            file = folder / _EXIT_CODE
             # As much as mpirun itself needs there, of which it says in many lines that it lacks.
             file.write_bytes(bytes(ROOM_BYTES))
             # Its block on the disk is taken now: at the end there may be none.
@@ -129,7 +135,7 @@ def _exit_code_file() -> Iterator[Path]:
                 f"cannot make a temporary file for launch ({error.strerror}): free space, or name "
                 "a folder for such files in TMPDIR"
             ) from None
-        yield file
+        yield folder
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay) -> int:

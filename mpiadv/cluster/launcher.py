@@ -15,6 +15,9 @@ ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
+_BASES = ("PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base")
+"""Where Open MPI's `mpirun` makes its folder: on its own host, or on all. Not to be set both."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
@@ -59,8 +62,23 @@ class Launcher:
             options += ["-x", TERMINAL_WIDTH, "--stream-buffering", "0"]
         return options
 
-    def environment(self, environ: Mapping[str, str], *, is_root: bool) -> dict[str, str]:
-        return {**environ, **(_ROOT if self.is_open_mpi and is_root else {})}
+    def environment(
+        self, environ: Mapping[str, str], *, is_root: bool, room: Path
+    ) -> dict[str, str]:
+        """`environ`, and what `mpirun` needs beside it; `room` is a new folder, for its own files.
+
+        Open MPI names them after its process, and does not start where a killed one that had the
+        same number has left its own: in a container, whose numbers are few, again and again.
+        """
+        if not self.is_open_mpi:
+            return dict(environ)
+        apart = {} if _is_told_where(environ) else {_BASES[0]: str(room)}
+        return {**environ, **apart, **(_ROOT if is_root else {})}
+
+
+def _is_told_where(environ: Mapping[str, str]) -> bool:
+    # A cluster may tell it in a file, too.
+    return any(name in environ for name in (*_BASES, *ALLOCATIONS))
 
 
 def find_launcher() -> Launcher:

@@ -63,7 +63,7 @@ def test_command_line_fits_mpirun_and_where_it_runs(
 def test_only_root_is_allowed_to_run_as_root(
     launcher: Launcher, is_root: bool, allowed: bool
 ) -> None:
-    environ = launcher.environment({"HOME": "/"}, is_root=is_root)
+    environ = launcher.environment({"HOME": "/"}, is_root=is_root, room=Path("/room"))
     assert environ.pop("HOME") == "/"
     assert ("OMPI_ALLOW_RUN_AS_ROOT" in environ) == allowed
     assert ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM" in environ) == allowed
