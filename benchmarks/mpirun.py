@@ -38,7 +38,7 @@ def mpirun(
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(env or {})}
     first, *rest = launcher.command(program, ranks=ranks, environ=environ)
-    with tempfile.TemporaryDirectory(prefix="mpirun-") as room:
+    with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as room:
         completed = subprocess.run(
             [*prefix, first, *options, *rest],
             env=launcher.environment(environ, is_root=os.geteuid() == 0, room=Path(room)),

@@ -76,7 +76,8 @@ def started_mpirun(
     more = [word for key, value in (mca or {}).items() for word in ("--mca", key, value)]
     words = [*prefix, *line[:1], *more, *options, *line[1:]]
     with tempfile.TemporaryDirectory(prefix="mpirun-", ignore_cleanup_errors=True) as room:
-        given = launcher.environment(env or {}, is_root=os.geteuid() == 0, room=Path(room))
+        is_root = os.geteuid() == 0
+        given = launcher.environment(_environment(env), is_root=is_root, room=Path(room))
         with started(words, env=given, cwd=cwd) as process:
             yield process
 

@@ -110,9 +110,9 @@ def _run_and_hear_rank_0(
     command: Sequence[str], environ: Mapping[str, str], relay: SignalRelay, file: Path
 ) -> tuple[int, int | None]:
     """The exit code of `mpirun`, and rank 0's own; None where that has not come to its end."""
-    # Where a file could be made: mpirun makes its own there, and tries no other folder.
-    room = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
-    code = _run(command, {**environ, **room, EXIT_CODE_FILE: str(file)}, relay)
+    # Where a file could be made: an mpirun that is not told where tries no other folder.
+    usable = {"TMPDIR": tempfile.gettempdir()} if "TMPDIR" in environ else {}
+    code = _run(command, {**environ, **usable, EXIT_CODE_FILE: str(file)}, relay)
     told = file.read_bytes()
     return code, None if told == NO_EXIT_CODE else int(told)
 
@@ -122,7 +122,7 @@ def _room() -> Iterator[Path]:
     """A new folder, with rank 0's exit code that is not told yet, and enough room for `mpirun`."""
     with ExitStack() as stack:
         try:
-            # What a killed mpirun has left in it may go on for a moment, and put more there.
+            # What is left of a killed mpirun may go on for a moment, and put more there.
             made = tempfile.TemporaryDirectory(prefix="mpiadv-", ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(made))
             file = folder / _EXIT_CODE

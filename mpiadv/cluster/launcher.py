@@ -15,8 +15,8 @@ ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 _ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
-_BASES = ("PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base")
-"""Where Open MPI's `mpirun` makes its folder: on its own host, or on all. Not to be set both."""
+_BASE_HERE, _BASE_EVERYWHERE = "PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"
+"""Where Open MPI's `mpirun` makes its folder: on its own host, or on all. It refuses both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +72,13 @@ class Launcher:
         """
         if not self.is_open_mpi:
             return dict(environ)
-        apart = {} if _is_told_where(environ) else {_BASES[0]: str(room)}
+        apart = {} if _is_told_where(environ) else {_BASE_HERE: str(room)}
         return {**environ, **apart, **(_ROOT if is_root else {})}
 
 
 def _is_told_where(environ: Mapping[str, str]) -> bool:
     # A cluster may tell it in a file, too.
-    return any(name in environ for name in (*_BASES, *ALLOCATIONS))
+    return any(name in environ for name in (_BASE_HERE, _BASE_EVERYWHERE, *ALLOCATIONS))
 
 
 def find_launcher() -> Launcher:

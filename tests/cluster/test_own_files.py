@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from mpi_runner import launcher_or_skip
+from mpi_runner import launcher_or_skip, mpirun
 
 from mpiadv.cluster.launch import launch
 from mpiadv.cluster.launcher import Launcher
 from mpiadv.command_lines.launch import Launch
 from mpiadv.process.interruption import SignalRelay
 
-HERE, EVERYWHERE = "PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"
+ON_THIS_HOST, ON_ALL_HOSTS = "PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"
 
 LEAVES_FILES_OF_ITS_NUMBER = """#!/bin/bash
 mkdir -p "$TMPDIR/ompi.$$"
@@ -42,8 +42,8 @@ def test_launch_starts_where_an_mpirun_of_the_same_number_was_killed(
     ("given", "is_open_mpi", "expected"),
     [
         pytest.param({}, True, "/room", id="its_own_folder"),
-        pytest.param({HERE: "/mine"}, True, "/mine", id="users_own"),
-        pytest.param({EVERYWHERE: "/mine"}, True, None, id="users_own_on_all_hosts"),
+        pytest.param({ON_THIS_HOST: "/mine"}, True, "/mine", id="users_own"),
+        pytest.param({ON_ALL_HOSTS: "/mine"}, True, None, id="users_own_on_all_hosts"),
         pytest.param({"SLURM_JOB_ID": "1"}, True, None, id="cluster_may_have_told_it_in_a_file"),
         pytest.param({}, False, None, id="other_mpi"),
     ],
@@ -53,5 +53,13 @@ def test_where_mpirun_puts_its_files(
 ) -> None:
     launcher = Launcher(path="/bin/mpirun", is_open_mpi=is_open_mpi)
     environ = launcher.environment(given, is_root=False, room=Path("/room"))
-    assert environ.get(HERE) == expected
-    assert environ.get(EVERYWHERE) == given.get(EVERYWHERE)
+    assert environ.get(ON_THIS_HOST) == expected
+    assert environ.get(ON_ALL_HOSTS) == given.get(ON_ALL_HOSTS)
+
+
+@pytest.mark.usefixtures("needs_mpirun")
+def test_tests_start_where_a_folder_is_named_for_all_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ON_ALL_HOSTS, str(tmp_path))
+    assert mpirun(["true"], ranks=1, timeout=60).returncode == 0
